@@ -1,0 +1,104 @@
+"""Reads a TOML file into a pydantic model; what is wrong with it is told with file, key path and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import pydantic
+
+from harness.errors import UsageError
+
+
+class Strict(pydantic.BaseModel):
+    """The base of all input models: an unknown key is an error, never ignored."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+M = TypeVar("M", bound=pydantic.BaseModel)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The file's content.
+
+    Raises:
+        UsageError: it is not there, not UTF-8 or no TOML (with line and column).
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"{path}: no such file", "a TOML file", "check the path, or create the file") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8: {error}", "a TOML file, which is UTF-8", "save it as UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "mend the file at the place named") from error
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read: {error}", "a readable TOML file", "check path and rights") from error
+
+
+def validated(model: type[M], data: Any, path: Path, at: str = "") -> M:
+    """The data as `model`.
+
+    Args:
+        at: the key path of `data` within the file, to put before the paths of what is wrong.
+
+    Raises:
+        UsageError: with one line for each thing that is wrong.
+    """
+    try:
+        return model.model_validate(data)
+    except pydantic.ValidationError as error:
+        lines = [_line(model, problem, at) for problem in error.errors()]
+        raise UsageError(
+            f"{path}: " + "; ".join(found for found, _ in lines),
+            "; ".join(dict.fromkeys(expected for _, expected in lines if expected)),
+            "mend the file; CONTRIBUTING.md shows each key",
+        ) from error
+
+
+def _line(model: type[pydantic.BaseModel], problem: Any, at: str) -> tuple[str, str]:
+    """(what was found where, what is allowed there) of one of pydantic's problems."""
+    location = tuple(problem["loc"])
+    where = key_path(at, location)
+    if problem["type"] == "extra_forbidden":
+        allowed = sorted(_fields(_model_at(model, location[:-1])))
+        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+        hint = f" (did you mean `{close[0]}`?)" if close else ""
+        return f"unknown key `{where}`{hint}", f"one of {', '.join(allowed)}" if allowed else "no such key"
+    if problem["type"] == "missing":
+        return f"key `{where}` is missing", f"`{location[-1]}`"
+    return f"`{where}` = {problem.get('input')!r}", problem["msg"].removeprefix("Value error, ")
+
+
+def key_path(at: str, location: tuple[int | str, ...]) -> str:
+    """`scenario[3].adapter.args` from pydantic's ("scenario", 3, "adapter", "args")."""
+    text = at
+    for part in location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
+    return text
+
+
+def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> type[pydantic.BaseModel] | None:
+    """The model that stands at a location within another, as far as its annotations tell."""
+    current: type[pydantic.BaseModel] | None = model
+    for part in location:
+        if isinstance(part, int) or current is None:
+            continue
+        by_key = {field.alias or name: field for name, field in current.model_fields.items()}
+        if part not in by_key:  # the key of a mapping, or a union's branch
+            continue
+        current = _model_in(by_key[part].annotation)
+    return current
+
+
+def _model_in(annotation: Any) -> type[pydantic.BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+
+
+def _fields(model: type[pydantic.BaseModel] | None) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
