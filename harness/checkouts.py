@@ -1,0 +1,204 @@
+"""Source trees: their content's digest, copies of them, the package that they build, and trees out of git."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from harness.environment import EnvFailed
+from harness.specs import Git
+
+_LEFT_OUT = {
+    ".git", "__pycache__", ".venv", "venv", ".tox", ".nox", "build", "dist", "node_modules", ".mypy_cache",
+    ".pytest_cache", ".ruff_cache", ".idea", ".vscode",
+}  # fmt: skip
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def digest(tree: Path) -> str:
+    """SHA-256 of the names and contents of a tree's files, of what git ignores none."""
+    return _digest(tree, _files(tree))
+
+
+def _digest(tree: Path, names: list[str]) -> str:
+    total = hashlib.sha256()
+    for name in names:
+        path = tree / name
+        kind = "link" if path.is_symlink() else "program" if os.access(path, os.X_OK) else "file"
+        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+        total.update(f"{kind} {name}\0{hashlib.sha256(content).hexdigest()}\n".encode(errors="surrogateescape"))
+    return total.hexdigest()
+
+
+def copy(tree: Path, to: Path) -> str:
+    """Copy the files that `digest` counts; returns the digest of what arrived, to be compared with the one expected."""
+    to.mkdir(parents=True)
+    names = _files(tree)
+    for name in names:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(tree / name, to / name, follow_symlinks=False)
+    return _digest(to, names)
+
+
+def _files(tree: Path) -> list[str]:
+    """Names of the files, sorted: those that git knows or would add; without git all but caches and build outputs."""
+    listed = _git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if _in_git(tree) else None
+    if listed is None or listed.returncode != 0:
+        return sorted(_walked(tree, ""))
+    names: set[str] = set()
+    for name in os.fsdecode(listed.stdout).split("\0"):
+        path = tree / name
+        if name and path.is_dir() and not path.is_symlink():  # a submodule
+            names.update(_walked(tree, name.rstrip("/")))
+        elif name and os.path.lexists(path):  # else deleted, and the deletion not committed
+            names.add(name)
+    return sorted(names)
+
+
+def _in_git(tree: Path) -> bool:
+    """True where the tree is a work tree's, and not just a folder that the work tree around it ignores."""
+    inside = _git(tree, "rev-parse", "--is-inside-work-tree")
+    return inside.stdout.strip() == b"true" and _git(tree, "check-ignore", "-q", ".").returncode != 0
+
+
+def _walked(tree: Path, under: str) -> Iterator[str]:
+    for folder, folders, files in os.walk(tree / under):
+        folders[:] = [name for name in folders if name not in _LEFT_OUT and not name.endswith(".egg-info")]
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        yield from (
+            str((Path(folder) / name).relative_to(tree)) for name in [*files, *links] if not name.endswith(".pyc")
+        )
+
+
+def _git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
+    """Run git without the variables of a hook that we may run in, and without questions."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
+    command = ["git", "-C", str(folder), *args]
+    try:
+        return subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(command, 127, b"", b"git is not installed")
+
+
+def package_of(tree: Path) -> tuple[str, str | None]:
+    """Canonical name of the package that a tree builds, and its version (None where only a build could tell).
+
+    Read from pyproject.toml, setup.cfg and setup.py without running any of them; without a name there, the folder's.
+    """
+    name: str | None = None
+    version: str | None = None
+    for reader in (_from_pyproject, _from_setup_cfg, _from_setup_py):
+        found_name, found_version = reader(tree)
+        name, version = name or found_name, version or found_version
+    return canonicalize_name(name or tree.name), version
+
+
+def _from_pyproject(tree: Path) -> tuple[str | None, str | None]:
+    try:
+        project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+    except (OSError, ValueError):
+        return None, None
+    return project.get("name"), project.get("version")
+
+
+def _from_setup_cfg(tree: Path) -> tuple[str | None, str | None]:
+    parser = configparser.RawConfigParser()
+    try:
+        parser.read_string((tree / "setup.cfg").read_text(encoding="utf-8"))
+    except (OSError, ValueError, configparser.Error):
+        return None, None
+    version = parser.get("metadata", "version", fallback=None)
+    return parser.get("metadata", "name", fallback=None), version if version and ":" not in version else None
+
+
+def _from_setup_py(tree: Path) -> tuple[str | None, str | None]:
+    """`name` and `version` of the call of `setup`, where they are constants or names of constants."""
+    try:
+        module = ast.parse((tree / "setup.py").read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError):
+        return None, None
+    constants = {
+        target.id: node.value.value
+        for node in module.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    given = {key.arg: _constant(key.value, constants) for call in ast.walk(module) if _is_setup(call)
+             for key in getattr(call, "keywords", [])}  # fmt: skip
+    return given.get("name"), given.get("version")
+
+
+def _is_setup(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", getattr(node.func, "attr", "")) == "setup"
+
+
+def _constant(node: ast.expr, constants: Mapping[str, object]) -> str | None:
+    value = node.value if isinstance(node, ast.Constant) else constants.get(getattr(node, "id", ""))
+    return value if isinstance(value, str) else None
+
+
+def fetch(spec: str, git: Git, cache: Path) -> tuple[Path, str]:
+    """The tree of a git URL at its ref, and its commit; fetched once for each commit.
+
+    Raises:
+        EnvFailed: no such repository or ref, or it can't be reached.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    commit = git.ref if _COMMIT.fullmatch(git.ref) else None
+    if commit is None:
+        commit = _remote_commit(git, cache)
+    stem = hashlib.sha256(git.url.encode()).hexdigest()[:8]
+    tree = cache / f"{stem}-{commit or git.ref.replace('/', '-')}"
+    if commit is None or not tree.is_dir():
+        tree, commit = _fetched(spec, git, commit, cache, stem)
+    return tree / git.subdirectory, commit
+
+
+def _remote_commit(git: Git, cache: Path) -> str | None:
+    """The commit of a branch, a tag or the default branch; None where the ref is none of these."""
+    wanted = [f"refs/heads/{git.ref}", f"refs/tags/{git.ref}^{{}}", f"refs/tags/{git.ref}", git.ref or "HEAD"]
+    lines = _git(cache, "ls-remote", "--", git.url, *wanted).stdout.decode(errors="replace").splitlines()
+    commits = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
+    return next((commits[name] for name in wanted if name in commits), None)
+
+
+def _fetched(spec: str, git: Git, commit: str | None, cache: Path, stem: str) -> tuple[Path, str]:
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as name:
+        folder = Path(name) / "tree"
+        folder.mkdir()
+        _git(folder, "init", "-q")
+        done = _git(folder, "fetch", "-q", "--depth", "1", "--", git.url, commit or git.ref)
+        at, said = "FETCH_HEAD", done.stderr
+        if done.returncode != 0 and git.ref:  # a short commit, or a server that gives no single commits
+            done = _git(folder, "fetch", "-q", "--", git.url, "+refs/*:refs/fetched/*")
+            at = commit or git.ref
+        if done.returncode == 0:
+            done = _git(folder, "checkout", "-q", "--detach", f"{at}^{{commit}}", "--")
+        if done.returncode != 0:
+            raise EnvFailed(
+                spec, "resolve", f"git can't fetch {git.ref or 'the default branch'} of it", "a commit, branch or tag",
+                "check address, ref and rights; read git's last lines below",
+                tail=(said + done.stderr).decode(errors="replace"),
+            )  # fmt: skip
+        commit = _git(folder, "rev-parse", "HEAD").stdout.decode().strip()
+        shutil.rmtree(folder / ".git")
+        tree = cache / f"{stem}-{commit}"
+        try:
+            folder.rename(tree)
+        except OSError:
+            if not tree.is_dir():  # else another process was faster, with the same commit
+                raise
+    return tree, commit

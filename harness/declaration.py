@@ -1,0 +1,134 @@
+"""What `matrices/envs/NAME.toml` may say, and how a new one is written."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+from pathlib import Path
+from typing import Self
+
+import pydantic
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from harness import tomlfile
+from harness.tomlfile import Strict
+
+NEWEST = "newest"
+
+
+class Exempt(Strict):
+    """Why a package is not of the release day, and of which day it is instead."""
+
+    reason: str = pydantic.Field(min_length=1)
+    until: datetime.date | None = None
+    """The day that counts for this package; absent: today, which makes the lock depend on when it is made."""
+
+
+class Declaration(Strict):
+    """The few pins of an environment that matter; the lock holds all the others."""
+
+    why: str = pydantic.Field(min_length=1)
+    python: str = pydantic.Field(pattern=r"^3\.\d+$")
+    pins: dict[str, str] = pydantic.Field(min_length=1)
+    """Package → version, or `newest`."""
+    released: datetime.date | None = None
+    """Nothing younger than this day (UTC, the day included) is resolved, but for pinned and exempt packages."""
+    exceptions: dict[str, Exempt] = pydantic.Field(default_factory=dict)
+    extra: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Further requirement → why it is there."""
+    on_demand: bool = False
+    """Built only when it is asked for by name."""
+
+    @pydantic.field_validator("pins")
+    @classmethod
+    def _pins(cls, pins: dict[str, str]) -> dict[str, str]:
+        for package, version in pins.items():
+            if version != NEWEST:
+                _version(package, version)
+        return {canonicalize_name(package): version for package, version in pins.items()}
+
+    @pydantic.field_validator("exceptions")
+    @classmethod
+    def _exceptions(cls, exceptions: dict[str, Exempt]) -> dict[str, Exempt]:
+        return {canonicalize_name(package): exempt for package, exempt in exceptions.items()}
+
+    @pydantic.field_validator("extra")
+    @classmethod
+    def _extra(cls, extra: dict[str, str]) -> dict[str, str]:
+        for requirement, reason in extra.items():
+            try:
+                direct = Requirement(requirement).url
+            except InvalidRequirement as error:
+                raise ValueError(f"{requirement!r} is no requirement such as 'safetensors>=0.4': {error}") from error
+            if direct or not reason.strip():
+                raise ValueError(f"{requirement!r}: a requirement without an address, and the reason for it")
+        return extra
+
+    def requirements(self) -> list[str]:
+        """What the resolver is asked for, one requirement a line."""
+        pinned = [name if version == NEWEST else f"{name}=={version}" for name, version in sorted(self.pins.items())]
+        return pinned + sorted(self.extra)
+
+    def exact(self) -> dict[str, str]:
+        """The packages that are pinned to one version."""
+        return {package: version for package, version in self.pins.items() if version != NEWEST}
+
+    def digest(self) -> str:
+        """SHA-256 of all that decides what is resolved; a lock that was made from another is stale."""
+        until = {package: str(exempt.until) for package, exempt in self.exceptions.items()}
+        decides = [self.python, str(self.released), self.requirements(), until]
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def with_pins(self, pins: dict[str, str], released: datetime.date, why: str) -> Self:
+        """This declaration with some packages pinned, and all others as of a day; what is held here stays held."""
+        return self.model_copy(
+            update={"pins": self.pins | pins, "released": released, "why": why, "extra": {}, "on_demand": False}
+        )
+
+
+def _version(package: str, version: str) -> None:
+    try:
+        Version(version)
+    except InvalidVersion:
+        raise ValueError(f"{package}: {version!r} is neither one version nor {NEWEST!r}") from None
+
+
+def load(path: Path) -> Declaration:
+    """The declaration in a file.
+
+    Raises:
+        UsageError: the file is not there, or something in it is not allowed: which key, and what is.
+    """
+    return tomlfile.validated(Declaration, tomlfile.read(path), path)
+
+
+def render(declaration: Declaration) -> str:
+    """The declaration as the text of a TOML file."""
+    lines = [f"why = {_quoted(declaration.why)}", f"python = {_quoted(declaration.python)}"]
+    if declaration.released:
+        lines.append(f"released = {declaration.released}  # nothing younger is resolved, but for what follows")
+    lines += ["", "[pins]", *(_pin(declaration, package) for package in declaration.pins)]
+    if declaration.exceptions:
+        lines += ["", "[exceptions]  # younger than the day above, because what is held needs it"]
+        lines += [_exception(package, exempt) for package, exempt in declaration.exceptions.items()]
+    if declaration.extra:
+        lines += ["", "[extra]", *(f"{_quoted(item)} = {_quoted(why)}" for item, why in declaration.extra.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _pin(declaration: Declaration, package: str) -> str:
+    version = declaration.pins[package]
+    of_that_day = "  # of that day" if version == NEWEST and declaration.released else ""
+    return f"{package} = {_quoted(version)}{of_that_day}"
+
+
+def _exception(package: str, exempt: Exempt) -> str:
+    until = f"until = {exempt.until}, " if exempt.until else ""
+    return f"{package} = {{ {until}reason = {_quoted(exempt.reason)} }}"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,195 @@
+"""Locks: the text format, and how one is resolved from a declaration with uv."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from harness.declaration import Declaration
+from harness.environment import EnvFailed
+from harness.errors import HarnessError
+from harness.uvtool import RunUv
+
+_DECLARATION = re.compile(r"^# declaration: sha256:(?P<digest>[0-9a-f]{64})$", re.MULTILINE)
+_PACKAGE = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:[;#].*)?$")
+_FAR = "9999-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Every package of an environment with its version."""
+
+    packages: Mapping[str, str]
+    declaration: str
+    """Digest of the declaration that it was made from."""
+
+    def digest(self) -> str:
+        """SHA-256 of the package lines: comments don't count."""
+        return digest_of(self.packages)
+
+
+def digest_of(packages: Mapping[str, str], *more: str) -> str:
+    """SHA-256 of package lines, and of further lines after them."""
+    lines = [f"{package}=={version}" for package, version in sorted(packages.items())]
+    return hashlib.sha256("\n".join([*lines, *more]).encode()).hexdigest()
+
+
+def render(name: str, declaration: Declaration, packages: Mapping[str, str], declared_in: str) -> str:
+    """The text of a lock. No address and no path of the machine that made it is ever in it.
+
+    Args:
+        declared_in: how to make it anew, for the first line.
+    """
+    day = f"as of {declaration.released}" if declaration.released else "the newest that go together"
+    held = ", ".join(sorted(set(declaration.exceptions) | set(declaration.exact())))
+    return "\n".join(
+        [
+            f"# Environment {name}: {declared_in}. Not to be edited.",
+            f"# Python {declaration.python}; {day}" + (f"; but for {held}." if declaration.released else "."),
+            f"# declaration: sha256:{declaration.digest()}",
+            *(f"{package}=={version}" for package, version in sorted(packages.items())),
+            "",
+        ]
+    )
+
+
+def parse(text: str, name: str, path: Path) -> Lock:
+    """Read a lock.
+
+    Raises:
+        EnvFailed: it is not a lock of ours, or holds something else than `package==version`.
+    """
+    found = _DECLARATION.search(text)
+    packages = packages_in(text)
+    if found is None or packages is None or not packages:
+        raise EnvFailed(
+            name, "lock", f"{path} is no lock", "a digest of its declaration, then package==version lines", _again(name)
+        )
+    return Lock(packages, found["digest"])
+
+
+def packages_in(text: str) -> dict[str, str] | None:
+    """The packages in lines `package==version`, without local versions; None where a line says something else.
+
+    A local version (`2.13.0+cpu`) would tie the lock to the index of the machine that made it; `==2.13.0` admits it.
+    """
+    packages: dict[str, str] = {}
+    for line in text.splitlines():
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _PACKAGE.match(line)
+        if match is None:
+            return None
+        packages[canonicalize_name(match["name"])] = match["version"].partition("+")[0]
+    return packages
+
+
+def read(path: Path, name: str, declaration: Declaration) -> Lock:
+    """The lock in a file.
+
+    Raises:
+        EnvFailed: there is none, it is no lock, or its declaration changed since.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise EnvFailed(name, "lock", f"not locked: {path} is not there", "a lock", _again(name)) from None
+    lock = parse(text, name, path)
+    if lock.declaration != declaration.digest():
+        raise EnvFailed(
+            name, "lock", f"stale lock: {path.name} is of another declaration", "a lock of what is declared now",
+            _again(name),
+        )  # fmt: skip
+    return lock
+
+
+def _again(name: str) -> str:
+    return f"peft-regress env lock {name}"
+
+
+def resolve(
+    name: str, declaration: Declaration, uv: RunUv, preferred: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """All packages of an environment, as uv resolves them for this platform.
+
+    Args:
+        preferred: versions to keep where they still fit; none: everything anew.
+
+    Raises:
+        EnvFailed: no set of packages satisfies the declaration, or the index can't be reached.
+    """
+    with tempfile.TemporaryDirectory(prefix="peft-regress-lock-") as folder:
+        wanted, answer = Path(folder) / "requirements.in", Path(folder) / "requirements.txt"
+        wanted.write_text("\n".join(declaration.requirements()) + "\n", encoding="utf-8")
+        if preferred:  # what uv finds in its output file it keeps
+            answer.write_text("".join(f"{item}=={version}\n" for item, version in preferred.items()), encoding="utf-8")
+        outcome = uv(arguments(declaration, wanted.name, answer.name), Path(folder))
+        packages = packages_in(answer.read_text(encoding="utf-8")) if outcome.code == 0 and answer.exists() else None
+    if not packages:
+        raise EnvFailed(
+            name, "resolve", f"{', '.join(declaration.requirements())} does not resolve", _expected(declaration),
+            "read the resolver's last lines below; then mend the declaration, or the index that pip is told",
+            tail=outcome.said,
+        )  # fmt: skip
+    return packages
+
+
+def _expected(declaration: Declaration) -> str:
+    day = f" as of {declaration.released}" if declaration.released else ""
+    return f"packages for Python {declaration.python}{day} that go together"
+
+
+def arguments(declaration: Declaration, wanted: str, answer: str) -> list[str]:
+    """uv's arguments for the resolution of a declaration."""
+    command = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", declaration.python]
+    command += ["--output-file", answer]
+    if sys.version_info[:2] == tuple(int(part) for part in declaration.python.split(".")):
+        command += ["--python", sys.executable]
+    if declaration.released:
+        command += ["--exclude-newer", end_of(declaration.released)]
+        exempt = {package: end_of(it.until) if it.until else _FAR for package, it in declaration.exceptions.items()}
+        # What is pinned to one version needs no date: it is that version whatever the day.
+        for package, until in sorted((exempt | dict.fromkeys(declaration.exact(), _FAR)).items()):
+            command += ["--exclude-newer-package", f"{package}={until}"]
+    return [*command, wanted]
+
+
+def end_of(day: datetime.date) -> str:
+    """The instant at which a day is over in UTC (a bare date would mean the local one), as uv writes it."""
+    return f"{day + datetime.timedelta(days=1)}T00:00:00Z"
+
+
+def write(path: Path, text: str) -> None:
+    """Put a file there whole, or not at all.
+
+    Raises:
+        HarnessError: the disk is full, or the folder can't be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, text)
+    except OSError as error:
+        raise HarnessError(
+            f"{path} can't be written: {error}", "a folder with room and rights", "make some, then run it again"
+        ) from error
+
+
+def _write(path: Path, text: str) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would lock out whoever shares the checkout
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

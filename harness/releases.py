@@ -1,0 +1,189 @@
+"""What releases a package has, and of which day: asked of the index that pip is told, kept in the cache."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import difflib
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from packaging import tags
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
+from packaging.version import Version
+
+from harness import locks
+from harness.environment import EnvFailed
+from harness.errors import UsageError
+
+_JSON = "application/vnd.pypi.simple.v1+json"
+_TIMEOUT_S = 60
+
+Fetch = Callable[[str], bytes]
+"""The content at an address; raises OSError."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One version of a package, as the index tells of it."""
+
+    version: str
+    """As the index spells it: `0.9.0`, also where `0.9` was asked for."""
+    day: str
+    """When its first file was uploaded, `2023-11-09` (UTC)."""
+    yanked: bool
+    wheels: tuple[str, ...]
+    requires_python: str
+
+    @property
+    def date(self) -> datetime.date:
+        return datetime.date.fromisoformat(self.day)
+
+    def fits(self, python: str) -> bool:
+        """True where it has a wheel for this platform and a version of Python."""
+        version = tuple(int(part) for part in python.split("."))
+        accepted = {*tags.cpython_tags(version), *tags.compatible_tags(version, f"cp{version[0]}{version[1]}")}
+        return self._admits(python) and any(parse_wheel_filename(wheel)[3] & accepted for wheel in self.wheels)
+
+    def _admits(self, python: str) -> bool:
+        try:
+            # `>=3.8.1` admits 3.8 as a series.
+            return SpecifierSet(self.requires_python).contains(f"{python}.99")
+        except InvalidSpecifier:
+            return True
+
+
+class Releases:
+    """Releases of packages by version.
+
+    Args:
+        indexes: addresses of simple indexes, in the order in which they are asked; those on this disk know no days.
+        cache: a folder for the answers: what was released stays released.
+        fetch: gets an address's content.
+    """
+
+    def __init__(self, indexes: Iterable[str], cache: Path, fetch: Fetch) -> None:
+        self._indexes = [index for index in indexes if not index.startswith("file:")]
+        self._cache = cache
+        self._fetch = fetch
+
+    def of(self, package: str, version: str, *, anew: bool = False) -> Release:
+        """One release.
+
+        Args:
+            anew: ask the index even where the answer is known: a release may have been yanked since.
+
+        Raises:
+            UsageError: the package has no such version.
+            EnvFailed: no index could tell.
+        """
+        known = {} if anew else self._kept(package)
+        found = _same(version, known)
+        if found is None:
+            known = self._asked(package)
+            self._keep(package, known)
+            found = _same(version, known)
+        if found is None:
+            close = difflib.get_close_matches(version, known, n=4, cutoff=0.5)
+            newest = max((item for item in known if not Version(item).is_prerelease), key=Version, default="none")
+            raise UsageError(
+                f"{package} has no release {version}", f"one that the index has, up to {newest}",
+                f"did you mean {', '.join(close)}?" if close else "check the version",
+            )  # fmt: skip
+        return found
+
+    def _kept(self, package: str) -> dict[str, Release]:
+        try:
+            raw = json.loads((self._cache / f"{package}.json").read_text(encoding="utf-8"))
+            return {version: Release(**{**item, "wheels": tuple(item["wheels"])}) for version, item in raw.items()}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return {}  # none yet, or of another format: asked again
+
+    def _keep(self, package: str, known: Mapping[str, Release]) -> None:
+        text = json.dumps({version: asdict(release) for version, release in known.items()}, indent=1)
+        locks.write(self._cache / f"{package}.json", text)
+
+    def _asked(self, package: str) -> dict[str, Release]:
+        said: list[str] = []
+        for index in self._indexes:
+            try:
+                found = parse(json.loads(self._fetch(f"{index.rstrip('/')}/{package}/")))
+            except (OSError, ValueError) as error:
+                said.append(f"{_without_password(index)}: {error}")
+                continue
+            if found:
+                return found
+            said.append(f"{_without_password(index)}: tells no upload times")
+        raise EnvFailed(
+            package, "resolve", f"no index tells when {package} was released", "an index with upload times (PEP 700)",
+            "check the network and pip's index-url, or declare the environment with `released` yourself",
+            tail="\n".join(said) or "no index is configured (no-index)",
+        )  # fmt: skip
+
+
+def parse(page: Mapping[str, Any]) -> dict[str, Release]:
+    """Releases by version, of a page of the simple API in JSON; files without an upload time don't count."""
+    grouped: dict[str, list[Mapping[str, Any]]] = {}
+    for file in page.get("files", []):
+        version = _version_of(str(file.get("filename", "")))
+        if version and file.get("upload-time"):
+            grouped.setdefault(version, []).append(file)
+    return {version: _release(version, files) for version, files in grouped.items()}
+
+
+def _same(version: str, known: Mapping[str, Release]) -> Release | None:
+    return next((release for item, release in known.items() if Version(item) == Version(version)), None)
+
+
+def _release(version: str, files: list[Mapping[str, Any]]) -> Release:
+    kept = [file for file in files if not file.get("yanked")]
+    return Release(
+        version=version,
+        day=min(str(file["upload-time"]) for file in files)[:10],
+        yanked=not kept,
+        wheels=tuple(str(file["filename"]) for file in kept if str(file["filename"]).endswith(".whl")),
+        requires_python=str((kept or files)[0].get("requires-python") or ""),
+    )
+
+
+def _version_of(filename: str) -> str | None:
+    try:
+        if filename.endswith(".whl"):
+            return str(parse_wheel_filename(filename)[1])
+        return str(parse_sdist_filename(filename)[1])
+    except (InvalidWheelFilename, InvalidSdistFilename):
+        return None
+
+
+def _without_password(address: str) -> str:
+    parts = urlsplit(address)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def fetcher(env: Mapping[str, str]) -> Fetch:
+    """Gets addresses with the certificates and the password that uv would use.
+
+    Args:
+        env: uv's settings, with `SSL_CERT_FILE` where it is set.
+    """
+    context = ssl.create_default_context(cafile=env.get("SSL_CERT_FILE"), capath=env.get("SSL_CERT_DIR"))
+    if env.get("SSL_CLIENT_CERT"):
+        context.load_cert_chain(env["SSL_CLIENT_CERT"])
+
+    def fetch(address: str) -> bytes:
+        request = urllib.request.Request(_without_password(address), headers={"Accept": _JSON})
+        user = urlsplit(address).netloc.rpartition("@")[0]
+        if user:
+            request.add_header("Authorization", "Basic " + base64.b64encode(unquote(user).encode()).decode())
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context) as answer:
+            return bytes(answer.read())
+
+    return fetch

@@ -1,0 +1,172 @@
+"""What a creator or loader may be written as: a name, pins, a checkout, a git URL, an interpreter. Runs nothing."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from harness.errors import UsageError
+
+FORMS = (
+    "a name (v061), pins (peft==0.9.0,transformers==4.38.2), a checkout (../peft), "
+    "git+https://host/repository@ref, or python:/path/to/python"
+)
+_PIN = re.compile(r"^\s*(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*(?P<version>[^\s=,;]+)\s*$")
+_SCHEMES = ("https", "http", "ssh", "file")
+_FIRST = ("peft", "transformers", "accelerate", "torch")  # in names, what matters most comes first
+
+
+@dataclass(frozen=True)
+class Named:
+    """`matrices/envs/NAME.toml`."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Pins:
+    """Exact versions of some packages; everything else follows from them."""
+
+    pins: tuple[tuple[str, str], ...]
+
+    @property
+    def name(self) -> str:
+        return "+".join(f"{package}-{version}".replace("+", "-").replace("!", "-") for package, version in self.pins)
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder with a Python project."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
+class Git:
+    """A repository's tree at a ref; empty ref: its default branch."""
+
+    url: str
+    ref: str
+    subdirectory: str
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """A Python that has the libraries, used untouched."""
+
+    python: Path
+
+
+Spec = Named | Pins | Checkout | Git | Interpreter
+
+
+def parse(text: str, names: Iterable[str]) -> Spec:
+    """Read what the user wrote.
+
+    Args:
+        names: of the declared environments.
+
+    Raises:
+        UsageError: of none of the forms, an unknown name, or a path that is not what it should be.
+    """
+    text = text.strip()
+    if text.startswith("python:"):
+        return Interpreter(_interpreter(text))
+    if text.startswith("git+"):
+        return _git(text)
+    if is_path(text):
+        return Checkout(_checkout(text))
+    if "=" in text:
+        return parse_pins(text)
+    known = sorted(names)
+    if text in known:
+        return Named(text)
+    raise _unknown(text, known)
+
+
+def is_path(text: str) -> bool:
+    """A path is told from a name by a separator, or by how it starts."""
+    return text.startswith((".", "~")) or os.sep in text
+
+
+def _unknown(text: str, known: list[str]) -> UsageError:
+    close = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
+    next_step = f"did you mean {' or '.join(close)}?" if close else f"declared here: {', '.join(known) or 'none'}"
+    if text and Path(text).is_dir():
+        next_step = f"for the folder of that name write ./{text}"
+    return UsageError(f"no environment {text!r}", FORMS, next_step)
+
+
+def parse_pins(text: str) -> Pins:
+    """Read `peft==0.9.0,transformers==4.38.2`; the order in which they are written does not matter.
+
+    Raises:
+        UsageError: not of that form, or a package named twice.
+    """
+    pins: dict[str, str] = {}
+    for piece in text.split(","):
+        match = _PIN.match(piece)
+        if not match or match["version"].endswith("*"):
+            raise UsageError(f"{piece.strip()!r} in {text!r} pins no version", "package==version", FORMS)
+        package = canonicalize_name(match["package"])
+        if package in pins:
+            raise UsageError(f"{text!r} pins {package} twice", "each package once", "leave one of them out")
+        pins[package] = _version(match["version"], text)
+    return Pins(tuple(sorted(pins.items(), key=lambda pin: (_rank(pin[0]), pin[0]))))
+
+
+def _rank(package: str) -> int:
+    return _FIRST.index(package) if package in _FIRST else len(_FIRST)
+
+
+def _version(text: str, spec: str) -> str:
+    try:
+        return str(Version(text))
+    except InvalidVersion:
+        raise UsageError(f"{text!r} in {spec!r} is no version", "package==version", FORMS) from None
+
+
+def _interpreter(text: str) -> Path:
+    # Not resolved: a virtual environment's interpreter is a link to another one that has none of its packages.
+    path = Path(text.removeprefix("python:")).expanduser().absolute()
+    if path.is_dir() and (path / "bin" / "python").exists():
+        path = path / "bin" / "python"  # a virtual environment's folder
+    if not path.is_file() or not os.access(path, os.X_OK):
+        raise UsageError(f"{text!r}: {path} is no program", "python:/path/to/python", "check the path")
+    return path
+
+
+def _checkout(text: str) -> Path:
+    path = Path(text).expanduser().resolve()
+    if not path.is_dir():
+        raise UsageError(f"{text!r}: {path} is no folder", "a folder with pyproject.toml or setup.py", "check the path")
+    if not any((path / name).is_file() for name in ("pyproject.toml", "setup.py")):
+        raise UsageError(
+            f"{text!r}: {path} holds no Python project", "pyproject.toml or setup.py in it", "name the project's folder"
+        )
+    return path
+
+
+def _git(text: str) -> Git:
+    address, _, fragment = text.removeprefix("git+").partition("#")
+    head, slash, last = address.rpartition("/")
+    last, _, ref = last.partition("@")
+    if "@" in head.partition("://")[2].partition("/")[2]:  # a ref with a slash in it: …/peft@user/branch
+        head, _, rest = address.rpartition("@")
+        url, ref = head, rest
+    else:
+        url = head + slash + last
+    parts = urlsplit(url)
+    subdirectory = fragment.removeprefix("subdirectory=") if fragment.startswith("subdirectory=") else ""
+    wrong = ref.startswith("-") or ".." in Path(subdirectory).parts or Path(subdirectory).is_absolute()
+    if parts.scheme not in _SCHEMES or not parts.path.strip("/") or wrong:
+        raise UsageError(f"{text!r} is no git address", f"git+({'|'.join(_SCHEMES)})://…@ref", FORMS)
+    return Git(url, ref, subdirectory)

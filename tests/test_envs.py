@@ -1,0 +1,386 @@
+"""Environments without network, uv or libraries: uv is a function, the index a dictionary, nothing is installed."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness import envbuild, envs
+from harness.envs import EnvFailed, Environments
+from harness.errors import UsageError
+from harness.uvtool import Outcome
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+CURRENT = f"""
+why = "newest"
+python = "{PYTHON}"
+[pins]
+tiny = "newest"
+held = "2.0"
+[exceptions]
+helper = {{ reason = "held needs it" }}
+"""
+FILES: dict[str, list[tuple[str, str, bool | str, str]]] = {
+    "peft": [
+        ("peft-0.9.0-py3-none-any.whl", "2024-02-28T10:00:00Z", False, ">=3.8.0"),
+        ("peft-0.9.1-py3-none-any.whl", "2024-03-01T10:00:00Z", "broken", ">=3.8.0"),
+        ("peft-0.9.2.tar.gz", "2024-03-02T10:00:00Z", False, ""),
+        ("peft-0.9.3-py3-none-any.whl", "2024-03-02T10:00:00Z", False, ">=3.99"),
+        ("peft-0.9.4-cp27-cp27m-win32.whl", "2024-03-02T10:00:00Z", False, ""),
+    ],
+    "tiny": [("tiny-1.0-py3-none-any.whl", "2024-05-05T10:00:00Z", False, "")],
+    "held": [("held-2.0-py3-none-any.whl", "2030-01-01T10:00:00Z", False, "")],
+}
+
+
+def fetch(address: str) -> bytes:
+    package = address.rstrip("/").rpartition("/")[2]
+    if package not in FILES:
+        raise OSError("404")
+    keys = ("filename", "upload-time", "yanked", "requires-python")
+    return json.dumps({"files": [dict(zip(keys, file, strict=True)) for file in FILES[package]]}).encode()
+
+
+class FakeUv:
+    """Does as uv does, as far as it is looked at: `fail` says for which command it fails and with what words."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.asked: list[str] = []
+        self.fail: dict[str, str] = {}
+        self.during: Callable[[], None] = lambda: None
+
+    def __call__(self, args: Sequence[str], folder: Path) -> Outcome:
+        command = " ".join(args[:2]) if args[0] == "pip" else args[0]
+        self.calls.append(list(args))
+        if command == "pip compile":
+            self.asked = (folder / args[-1]).read_text().split()
+            answer = [re.sub(r"^(\w+)$", r"\1==9.9", item) for item in self.asked]
+            (folder / args[args.index("--output-file") + 1]).write_text("\n".join(answer))
+        if command == "venv":
+            python = Path(args[-1]) / "bin" / "python"
+            python.parent.mkdir(parents=True)
+            python.symlink_to(sys.executable)
+        self.during()
+        said = self.fail.get(command)
+        return Outcome(1 if said else 0, "", said or "")
+
+    def count(self, command: str) -> int:
+        return sum(" ".join(call).startswith(command) for call in self.calls)
+
+
+class Room:
+    """A matrices folder and a cache of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.matrices, self.cache = folder / "matrices", folder / "cache"
+        self.uv, self.log = FakeUv(), list[str]()
+        self.declare("current", CURRENT)
+
+    def declare(self, name: str, text: str) -> Path:
+        path = self.matrices / "envs" / f"{name}.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def open(self) -> Environments:
+        return Environments(self.matrices, self.cache, self.log.append, uv=self.uv, fetch=fetch)
+
+    def built(self) -> list[str]:
+        return sorted(path.name for path in (self.cache / "envs").glob("*"))
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Room:
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    monkeypatch.delenv("PIP_NO_INDEX", raising=False)
+    made = Room(tmp_path)
+    made.open().lock("current")
+    return made
+
+
+def test_a_named_environment_is_described_from_its_lock_alone(room: Room) -> None:
+    found = room.open().describe("current")
+    assert (found.name, found.kind, found.python) == ("current", "named", PYTHON)
+    assert found.versions == {"tiny": "9.9", "held": "2.0"}
+    assert room.open().locked_versions("current") == found.versions
+    assert len(found.lock_digest) == 64
+
+
+def test_no_lock_and_a_stale_lock_say_how_to_lock(room: Room) -> None:
+    room.declare("old", CURRENT)
+    with pytest.raises(EnvFailed, match=r"not locked(.|\n)*next: peft-regress env lock old"):
+        room.open().describe("old")
+    room.declare("current", CURRENT.replace("2.0", "2.1"))
+    with pytest.raises(EnvFailed, match=r"stale(.|\n)*next: peft-regress env lock current"):
+        room.open().build("current")
+    status = {item.name: item for item in room.open().status()}
+    assert (status["old"].locked, status["current"].locked, status["current"].stale) == (False, True, True)
+
+
+def test_a_lock_that_fails_leaves_the_old_one(room: Room) -> None:
+    lock = room.matrices / "envs" / "locks" / "current.txt"
+    before = lock.read_text()
+    room.uv.fail = {"pip compile": "because held 2.0 is gone"}
+    with pytest.raises(EnvFailed, match=r"held 2\.0 is gone") as caught:
+        room.open().lock("current")
+    assert caught.value.stage == "resolve"
+    assert lock.read_text() == before
+
+
+def test_an_unknown_key_spoils_one_environment_and_not_the_list(room: Room) -> None:
+    room.declare("bad", CURRENT.replace("why", "wy", 1))
+    status = {item.name: item for item in room.open().status()}
+    assert "unknown key `wy`" in status["bad"].problem
+    assert status["current"].locked
+    with pytest.raises(UsageError, match=r"did you mean `why`\?"):
+        room.open().describe("bad")
+
+
+@pytest.mark.parametrize("method", ["describe", "build", "lock", "remove"])
+def test_an_unknown_name_is_told_with_its_neighbours(room: Room, method: str) -> None:
+    with pytest.raises(UsageError, match="did you mean current"):
+        getattr(room.open(), method)("curent")
+
+
+def test_the_first_matrices_folder_wins_and_the_other_fills_up(room: Room, tmp_path: Path) -> None:
+    own = Room(tmp_path / "own")
+    own.declare("mine", CURRENT)
+    both = Environments(own.matrices, room.cache, fallback=room.matrices, uv=room.uv, fetch=fetch)
+    (own.matrices / "envs" / "current.toml").unlink()
+    assert both.names() == ["current", "mine"]
+    assert both.describe("current").name == "current"
+    own.declare("current", CURRENT.replace("newest", "1.5"))
+    with pytest.raises(EnvFailed, match="not locked"):
+        both.describe("current")
+
+
+# --- pins
+
+
+def test_pins_are_resolved_as_of_the_youngests_day_with_what_is_held(room: Room) -> None:
+    found = room.open().describe("tiny==1, peft==0.9")
+    assert found.name == "peft-0.9.0+tiny-1.0"
+    assert found.kind == "pins"
+    assert room.uv.asked == ["held==2.0", "peft==0.9.0", "tiny==1.0"]
+    assert room.uv.calls[-1][room.uv.calls[-1].index("--exclude-newer") + 1] == "2024-05-06T00:00:00Z"
+
+
+def test_pins_are_resolved_once(room: Room) -> None:
+    first = room.open().describe("peft==0.9.0")
+    count = len(room.uv.calls)
+    again = Environments(room.matrices, room.cache, uv=room.uv, fetch=lambda _: pytest.fail("asked the index"))
+    assert again.describe("peft==0.9.0") == first
+    assert len(room.uv.calls) == count
+
+
+def test_a_held_package_that_is_pinned_alone_gives_the_day(room: Room) -> None:
+    assert room.open().describe("held==2.0").name == "held-2.0"
+
+
+def test_a_version_that_is_not_there_is_told_with_its_neighbours(room: Room) -> None:
+    with pytest.raises(UsageError, match=r"no release 0\.9\.9(.|\n)*did you mean 0\.9\.\d"):
+        room.open().describe("peft==0.9.9")
+
+
+def test_an_index_that_cannot_tell_is_named(room: Room) -> None:
+    with pytest.raises(EnvFailed, match=r"no index tells(.|\n)*404") as caught:
+        room.open().describe("elsewhere==1.0")
+    assert caught.value.stage == "resolve"
+
+
+# --- add
+
+
+def test_a_release_is_added_with_its_day_and_lock(room: Room) -> None:
+    path = room.open().add("peft==0.9.0")
+    assert path == room.matrices / "envs" / "v090.toml"
+    assert "released = 2024-02-28" in path.read_text()
+    assert room.open().describe("v090").versions["peft"] == "0.9.0"
+    with pytest.raises(UsageError, match="there already"):
+        room.open().add("peft==0.9.0")
+
+
+@pytest.mark.parametrize(
+    ("requirement", "said"),
+    [
+        ("peft==0.9.1", "was yanked"),
+        ("peft==0.9.2", "has no wheel"),
+        ("peft==0.9.3", "has no wheel"),
+        ("peft==0.9.4", "has no wheel"),
+        ("peft==7", "has no release 7"),
+        ("tiny==1.0", "pins no PEFT"),
+        ("peft", "pins no version"),
+    ],
+)
+def test_what_cannot_be_added_leaves_nothing(room: Room, requirement: str, said: str) -> None:
+    before = sorted(room.matrices.rglob("*"))
+    with pytest.raises(UsageError, match=said):
+        room.open().add(requirement)
+    assert sorted(room.matrices.rglob("*")) == before
+
+
+def test_a_release_that_does_not_resolve_leaves_nothing(room: Room) -> None:
+    before = sorted(room.matrices.rglob("*"))
+    room.uv.fail = {"pip compile": "no solution"}
+    with pytest.raises(EnvFailed, match="no solution"):
+        room.open().add("peft==0.9.0")
+    assert sorted(room.matrices.rglob("*")) == before
+
+
+def test_pins_beside_peft_are_in_the_name(room: Room) -> None:
+    assert room.open().add("tiny==1.0,peft==0.9.0").stem == "v090-tiny10"
+
+
+# --- build
+
+
+def test_a_build_is_done_once_and_has_a_stamp(room: Room) -> None:
+    first = room.open().build("current")
+    assert first.python.exists()
+    assert first.python_version.startswith(PYTHON)
+    assert room.open().build("current") == first
+    assert room.uv.count("venv") == 1
+    assert [item.built for item in room.open().status()] == [first.python.parent.parent]
+
+
+def test_a_half_built_environment_is_built_again(room: Room) -> None:
+    directory = room.open().build("current").python.parent.parent
+    (directory / envbuild.STAMP).unlink()
+    (directory / "rest").touch()
+    assert [item.built for item in room.open().status()] == [None]
+    room.open().build("current")
+    assert room.uv.count("venv") == 2
+    assert not (directory / "rest").exists()
+
+
+@pytest.mark.parametrize("stamp", ["", "[]", "{}", '{"versions": {}'])
+def test_a_broken_stamp_is_none(room: Room, stamp: str) -> None:
+    directory = room.open().build("current").python.parent.parent
+    (directory / envbuild.STAMP).write_text(stamp)
+    room.open().build("current")
+    assert room.uv.count("venv") == 2
+
+
+def test_an_environment_whose_python_is_gone_is_built_again(room: Room) -> None:
+    python = room.open().build("current").python
+    python.unlink()
+    python.symlink_to("/no/such/python")
+    assert room.open().build("current").python.exists()
+
+
+@pytest.mark.parametrize("command", ["venv", "pip install"])
+def test_a_failing_installer_leaves_nothing(room: Room, command: str) -> None:
+    room.uv.fail = {command: "error: it broke"}
+    with pytest.raises(EnvFailed, match="it broke") as caught:
+        room.open().build("current")
+    assert caught.value.stage == "build"
+    assert room.built() == [name for name in room.built() if name.startswith(".")]
+    room.uv.fail = {}
+    room.open().build("current")
+
+
+def test_a_full_disk_is_told_with_what_helps(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.uv.fail = {"pip install": "error: failed to copy: No space left on device (os error 28)"}
+    with pytest.raises(EnvFailed, match="PEFT_REGRESS_CACHE"):
+        room.open().build("current")
+    room.uv.fail = {}
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(envbuild, "_write_stamp", full)
+    with pytest.raises(EnvFailed, match="PEFT_REGRESS_CACHE"):
+        room.open().build("current")
+    assert [name for name in room.built() if not name.startswith(".")] == []
+
+
+def test_ctrl_c_leaves_nothing(room: Room) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    room.uv.during = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        room.open().build("current")
+    assert [name for name in room.built() if not name.startswith(".")] == []
+
+
+def test_libraries_that_do_not_import_are_a_failure_of_their_own(room: Room) -> None:
+    room.open().add("peft==0.9.0")  # nothing is really installed, so that importing it fails
+    with pytest.raises(EnvFailed, match="No module named 'peft'") as caught:
+        room.open().build("v090")
+    assert (caught.value.stage, caught.value.name) == ("import", "v090")
+    assert [name for name in room.built() if not name.startswith(".")] == []
+
+
+def test_a_python_that_is_not_there_is_not_downloaded(room: Room) -> None:
+    room.declare("future", CURRENT.replace(PYTHON, "3.99"))
+    room.open().lock("future")
+    room.uv.fail = {"python": "error: No interpreter found for Python 3.99"}
+    with pytest.raises(EnvFailed, match=r"no Python 3\.99 on this machine"):
+        room.open().build("future")
+
+
+# --- interpreters
+
+
+def test_an_interpreter_is_used_untouched(room: Room) -> None:
+    built = room.open().build(f"python:{sys.executable}")
+    assert built.untouched
+    assert (built.kind, built.lock_digest, built.python) == ("interpreter", "", Path(sys.executable))
+    assert re.fullmatch(r"python-[0-9a-f]{8}", built.name)
+    assert "pytest" in room.open().locked_versions(f"python:{sys.executable}")
+    with pytest.raises(UsageError, match="not built by us"):
+        room.open().remove(f"python:{sys.executable}")
+
+
+def test_an_interpreter_that_is_none_is_told(room: Room) -> None:
+    with pytest.raises(EnvFailed) as caught:
+        room.open().describe("python:/bin/false")
+    assert caught.value.stage == "import"
+
+
+# --- cleaning up
+
+
+def test_gc_deletes_what_nothing_stands_for(room: Room) -> None:
+    kept = {room.open().build("current").python.parent.parent.name}
+    kept.add(room.open().build("tiny==1.0").python.parent.parent.name)
+    (half := room.cache / "envs" / "v000-000000000000").mkdir()
+    room.declare("gone", CURRENT.replace("2.0", "2.1"))
+    room.open().lock("gone")
+    unused = [room.open().build("gone").python.parent.parent, half]
+    (room.matrices / "envs" / "gone.toml").unlink()
+    assert room.open().gc(dry_run=True) == unused
+    assert half.exists()
+    assert room.open().gc(dry_run=False) == unused
+    assert {name for name in room.built() if not name.startswith(".")} == kept
+    assert room.open().gc(dry_run=False) == []
+
+
+def test_gc_leaves_alone_what_another_process_builds(room: Room) -> None:
+    (half := room.cache / "envs" / "v000-000000000000").mkdir(parents=True)
+    with envbuild.locked(half, print):
+        assert room.open().gc(dry_run=False) == []
+    assert half.exists()
+
+
+@pytest.mark.parametrize("spec", ["current", "tiny==1.0"])
+def test_what_was_built_for_a_spec_can_be_removed(room: Room, spec: str) -> None:
+    directory = room.open().build(spec).python.parent.parent
+    assert room.open().remove(spec) == [directory]
+    assert not directory.exists()
+    assert room.open().remove(spec) == []
+
+
+def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("PEFT_REGRESS_CACHE", raising=False)
+    assert envs.default_cache() == tmp_path / "peft-regress"
+    monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path / "own"))
+    assert envs.default_cache() == tmp_path / "own"

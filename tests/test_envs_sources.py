@@ -1,0 +1,151 @@
+"""What environments are made from: source trees, what an index says of releases, and uv itself."""
+
+from __future__ import annotations
+
+import io
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uv
+
+from harness import checkouts, releases, uvtool
+from harness.environment import EnvFailed
+from harness.releases import Releases
+from harness.uvtool import Uv
+
+SETUP = """
+from setuptools import setup
+VERSION = "0.21.3.dev0"
+setup(name="peft", version=VERSION, extras_require={"a": ["b"]})
+"""
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"pyproject.toml": '[project]\nname = "My_Peft"\nversion = "1.0"'}, ("my-peft", "1.0")),
+        ({"pyproject.toml": "[tool.ruff]", "setup.py": SETUP}, ("peft", "0.21.3.dev0")),
+        ({"pyproject.toml": '[project]\nname = "peft"\ndynamic = ["version"]'}, ("peft", None)),
+        ({"setup.cfg": "[metadata]\nname = peft\nversion = 2.0"}, ("peft", "2.0")),
+        ({"setup.cfg": "[metadata]\nname = peft\nversion = attr: peft.v"}, ("peft", None)),
+        ({"setup.py": "import setuptools\nsetuptools.setup(name='trl', version=read())"}, ("trl", None)),
+        ({"setup.py": "raise SystemExit(1)"}, ("a-tree", None)),
+        ({"setup.py": "this is no Python"}, ("a-tree", None)),
+    ],
+)
+def test_a_trees_package_is_read_and_not_run(
+    tmp_path: Path, files: dict[str, str], expected: tuple[str, str | None]
+) -> None:
+    tree = tmp_path / "A_tree"
+    tree.mkdir()
+    for name, text in files.items():
+        (tree / name).write_text(text)
+    assert checkouts.package_of(tree) == expected
+
+
+def test_a_trees_digest_counts_content_names_links_and_rights(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "sub").mkdir(parents=True)
+    (tree / "a.py").write_text("1")
+    (tree / "sub" / "link").symlink_to("../a.py")
+    seen = [checkouts.digest(tree)]
+    assert checkouts.copy(tree, tmp_path / "copy") == seen[0] == checkouts.digest(tmp_path / "copy")
+    changes: list[Callable[[], object]] = [
+        lambda: (tree / "a.py").write_text("2"),
+        lambda: (tree / "a.py").rename(tree / "b.py"),
+        lambda: (tree / "b.py").chmod(0o755),
+        lambda: (tree / "sub" / "link").unlink(),
+        lambda: (tree / "sub" / "link").symlink_to("../b.py"),
+    ]
+    for change in changes:
+        change()
+        seen.append(checkouts.digest(tree))
+    assert len(set(seen)) == len(seen)
+    for left_out in (".git", "__pycache__", "build", "x.egg-info", ".venv"):
+        (tree / left_out).mkdir()
+        (tree / left_out / "file").touch()
+    assert checkouts.digest(tree) == seen[-1]
+
+
+def test_releases_of_a_page() -> None:
+    page = {
+        "files": [
+            {"filename": "p-1.0.tar.gz", "upload-time": "2023-01-02T23:00:00Z", "yanked": False},
+            {"filename": "p-1.0-py3-none-any.whl", "upload-time": "2023-01-03T01:00:00Z", "requires-python": ">=3.8"},
+            {"filename": "p-2.0-py3-none-any.whl", "upload-time": "2024-01-03T01:00:00Z", "yanked": "no good"},
+            {"filename": "p-3.0-py3-none-any.whl"},
+            {"filename": "p-4.0.exe", "upload-time": "2024-01-03T01:00:00Z"},
+        ]
+    }
+    found = releases.parse(page)
+    assert {version: (item.day, item.yanked) for version, item in found.items()} == {
+        "1.0": ("2023-01-02", False),
+        "2.0": ("2024-01-03", True),
+    }
+    assert found["1.0"].fits("3.11")
+    assert not found["2.0"].fits("3.11")
+
+
+def test_the_first_index_that_tells_is_believed_and_passwords_stay_secret(tmp_path: Path) -> None:
+    pages = {
+        "https://html/simple/p/": b"<html>",
+        "https://me:secret@undated/simple/p/": b'{"files": []}',
+        "https://good/p/": b'{"files": [{"filename": "p-1.0.tar.gz", "upload-time": "2023-01-02T23:00:00Z"}]}',
+    }
+    bad = ["file:///local", "https://html/simple/", "https://me:secret@undated/simple"]
+    assert Releases([*bad, "https://good"], tmp_path, pages.__getitem__).of("p", "1.0.0").version == "1.0"
+    with pytest.raises(EnvFailed, match="undated/simple: tells no upload times") as caught:
+        Releases(bad, tmp_path / "other", pages.__getitem__).of("p", "1.0")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(EnvFailed, match="no-index"):
+        Releases([], tmp_path / "other", pages.__getitem__).of("p", "1.0")
+
+
+def test_a_broken_cache_of_releases_is_asked_anew(tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text('{"1.0": {"old": "format"}}')
+    page = b'{"files": [{"filename": "p-1.0.tar.gz", "upload-time": "2023-01-02T23:00:00Z"}]}'
+    assert Releases(["https://good"], tmp_path, lambda _: page).of("p", "1.0").day == "2023-01-02"
+
+
+def test_an_address_with_a_password_is_asked_with_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[urllib.request.Request] = []
+
+    def urlopen(request: urllib.request.Request, **_: Any) -> io.BytesIO:
+        seen.append(request)
+        return io.BytesIO(b"page")
+
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    assert releases.fetcher({})("https://me:a%20b@host:8443/simple/p/") == b"page"
+    assert seen[0].full_url == "https://host:8443/simple/p/"
+    assert seen[0].get_header("Authorization") == "Basic bWU6YSBi"
+
+
+def test_uv_is_told_what_pip_is_told_and_not_what_would_mislead_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "uv"
+    script.write_text('#!/bin/sh\necho "$@"\nenv\nexit 3\n')
+    script.chmod(0o755)
+    monkeypatch.setattr(uvtool, "_binary", lambda: str(script))
+    given = {"PATH": "/usr/bin:/bin", "UV_EXCLUDE_NEWER": "2020-01-01", "PYTHONPATH": "/x", "UV_LINK_MODE": "copy"}
+    given |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1"}
+    outcome = Uv(tmp_path / "cache", given)(["pip", "check"], tmp_path)
+    lines = outcome.stdout.splitlines()
+    assert outcome.code == 3
+    assert lines[0] == "pip check --no-index"
+    told = {"UV_LINK_MODE=copy", f"UV_CACHE_DIR={tmp_path / 'cache'}", "UV_PYTHON_DOWNLOADS=never"}
+    assert told <= set(lines)
+    assert not [line for line in lines if line.startswith(("UV_EXCLUDE_NEWER", "PYTHONPATH"))]
+
+
+def test_a_machine_without_uv_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise FileNotFoundError("uv")
+
+    monkeypatch.setattr(uv, "find_uv_bin", missing)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(EnvFailed, match="pip install uv"):
+        uvtool._binary()
