@@ -1,0 +1,87 @@
+"""Creates, saves and loads adapters through the libraries' public doors."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping
+
+from . import bases, compat, fill
+from .names import canonical
+
+ADAPTER_FOLDER = "adapter"
+
+
+def make_config(adapter: Mapping[str, Any]) -> Any:
+    """The adapter's configuration object, from the class's name and its arguments."""
+    import peft
+
+    return getattr(peft, adapter["config"])(**adapter["args"])
+
+
+def wrap(base: Any, adapter: Mapping[str, Any]) -> Any:
+    """A new adapter on a base model."""
+    import peft
+
+    return peft.get_peft_model(base, make_config(adapter), adapter_name=adapter["name"])
+
+
+def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
+    """The parameters that training would change, by canonical name."""
+    names = (adapter_name,)
+    return [(canonical(name, names), p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def fill_adapter(
+    torch: Any, model: Any, scenario: Mapping[str, Any], adapter_name: str, namespace: str = ""
+) -> list[str]:
+    """Give every trainable parameter its value; returns the canonical names."""
+    own = scenario["fill"]
+    space = f"adapter:{scenario['name']}{namespace}"
+    return fill.fill_parameters(torch, trainable(model, adapter_name), space, own)
+
+
+def save(model: Any, folder: str, adapter_name: str) -> None:
+    """Write the adapter as `save_pretrained` does by default, into `folder` whatever the adapter is called."""
+    model.save_pretrained(folder)
+    nested = os.path.join(folder, adapter_name)
+    if adapter_name != "default" and os.path.isdir(nested):
+        for name in os.listdir(nested):
+            os.replace(os.path.join(nested, name), os.path.join(folder, name))
+        os.rmdir(nested)
+
+
+def load(base: Any, adapter_name: str, folder: str = ADAPTER_FOLDER, is_trainable: bool = False) -> Any:
+    """A saved adapter on a base model, through `PeftModel.from_pretrained`, in eval mode.
+
+    The configuration is read on its own first, so that an error there is told apart.
+    """
+    import peft
+
+    peft.PeftConfig.from_pretrained(folder)
+    model = peft.PeftModel.from_pretrained(base, folder, adapter_name=adapter_name, is_trainable=is_trainable)
+    model.eval()
+    bases.realign(model)
+    return model
+
+
+def adapter_layers(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
+    """Every layer that carries an adapter, by canonical name; not what is inside of one."""
+    found: list[tuple[str, Any]] = []
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(prefix) for prefix in inside):
+            continue
+        if compat.is_adapter_layer(module):
+            found.append((canonical(name, (adapter_name,)), module))
+            inside.append(name + ".")
+    return found
+
+
+def blocks(torch: Any, model: Any, adapter_name: str) -> list[tuple[str, Any]]:
+    """The base's repeated blocks (members of a ModuleList), by canonical name."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList):
+            for index, block in enumerate(module):
+                found.append((canonical(f"{name}.{index}", (adapter_name,)), block))
+    return found

@@ -1,0 +1,223 @@
+"""Builds, saves and loads the tiny base models, and their inputs.
+
+A base is built and filled once, by the creator; what every later step uses, the creator's own golden included, is
+what the library's own `save_pretrained` wrote, read by its own `from_pretrained`, so that a model's conversion runs
+as it does for users.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+import os
+from typing import Any, Iterator, Mapping
+
+import numpy as np
+
+from . import compat, fill
+
+BASE_FOLDER = "base"
+"""Relative to the working directory, the cell's scratch folder: no path of this machine gets into a checkpoint."""
+
+
+def build(torch: Any, base: Mapping[str, Any]) -> Any:
+    """The base as declared, filled, in float32 and eval mode."""
+    torch.manual_seed(0)
+    model = _construct(torch, base)
+    fill.fill_parameters(torch, model.named_parameters(), "base:" + base["name"], recipes=())
+    return model.eval()
+
+
+def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
+    if base["kind"] == "transformers":
+        import transformers
+
+        config = getattr(transformers, base["config"])(**base["args"])
+        return getattr(transformers, base["model"])(config)
+    if base["kind"] == "modules":
+        return _sequence(torch, base["modules"])
+    return _from_source(base)
+
+
+def _sequence(torch: Any, modules: Any) -> Any:
+    class PlainModel(torch.nn.Module):  # type: ignore[misc]
+        """Named modules, one after the other: the plainest base that PEFT can be put on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = [step["name"] for step in modules]
+            for step in modules:
+                kind = compat.module_class(torch, step["type"])
+                setattr(self, step["name"], kind(*step["args"], **step["kwargs"]))
+
+        def forward(self, x: Any) -> Any:
+            for name in self.steps:
+                x = getattr(self, name)(x)
+            return x
+
+    return PlainModel()
+
+
+def _from_source(base: Mapping[str, Any]) -> Any:
+    namespace: dict[str, Any] = {"__name__": "scenario_base", "__file__": base["file"]}
+    exec(compile(base["source"], base["file"], "exec"), namespace)
+    if "build" not in namespace:
+        raise TypeError(f"{base['file']} has no function build() that returns the base model")
+    return namespace["build"]()
+
+
+def save(model: Any, folder: str = BASE_FOLDER) -> None:
+    """Write the base as its own library does; a plain module's state dict as safetensors."""
+    os.makedirs(folder, exist_ok=True)
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder)
+        return
+    from safetensors.torch import save_model
+
+    save_model(model, os.path.join(folder, "model.safetensors"))
+
+
+def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
+    """Read the base from what `save` wrote, in float32, eval mode, on the CPU."""
+    if base["kind"] == "transformers":
+        import transformers
+
+        model = getattr(transformers, base["model"]).from_pretrained(folder, **base["load_with"])
+    else:
+        from safetensors.torch import load_file
+
+        model = _construct(torch, base)
+        if hasattr(model, "save_pretrained"):
+            model = type(model).from_pretrained(folder)
+        else:
+            state = load_file(os.path.join(folder, "model.safetensors"))
+            missing, unexpected = model.load_state_dict(state, strict=False)
+            tied = {name for name in missing if _is_tied(model, name, state)}
+            if unexpected or set(missing) - tied:
+                raise ValueError(f"base checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+    model.eval()
+    realign(model)
+    return model
+
+
+def _is_tied(model: Any, name: str, state: Mapping[str, Any]) -> bool:
+    own = dict(model.named_parameters(remove_duplicate=False))
+    twin = own.get(name)
+    return twin is not None and any(own.get(other) is twin for other in state)
+
+
+def realign(model: Any) -> None:
+    """Move parameters out of memory-mapped, unaligned storage; what shared storage goes on sharing it.
+
+    `safetensors.load_file` hands out views into a mapped file; on unaligned addresses the kernels take other paths,
+    which moved outputs by 3e-8 against bit-equal ones after a clone.
+    """
+    moved: dict[tuple[int, Any], Any] = {}
+    for tensor in list(model.parameters()) + list(model.buffers()):
+        if tensor.device.type != "cpu" or tensor.numel() == 0 or tensor.data_ptr() % 64 == 0:
+            continue
+        key = (tensor.data_ptr(), tensor.shape)
+        if key not in moved:
+            moved[key] = tensor.data.clone()
+        tensor.data = moved[key]
+
+
+def duplicate(model: Any) -> Any:
+    """A second, independent copy of a base as it came from disk (ties are kept)."""
+    return copy.deepcopy(model)
+
+
+@contextlib.contextmanager
+def precision(torch: Any, name: str) -> Iterator[None]:
+    """Make `float32` or `float64` the default dtype inside; masks of old Transformers take theirs from there."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def make_inputs(specs: Mapping[str, Mapping[str, Any]], base_name: str) -> dict[str, np.ndarray[Any, Any]]:
+    """The declared inputs as arrays: int64, or float32."""
+    masks = [_array(f"{base_name}.{name}", spec) for name, spec in specs.items() if spec["kind"] == "mask"]
+    first_mask = masks[0] if masks else None
+    made = {}
+    for name, spec in specs.items():
+        array = _array(f"{base_name}.{name}", spec)
+        made[name] = _with_tokens(array, spec.get("contain") or [], first_mask)
+    return made
+
+
+def _array(name: str, spec: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    kind = spec["kind"]
+    if kind == "values":
+        default = (
+            "int64" if all(isinstance(v, int) for v in np.ravel(np.array(spec["values"], dtype=object))) else "float32"
+        )
+        return np.array(spec["values"], dtype=spec.get("dtype") or default)
+    shape = tuple(spec["shape"])
+    count = int(np.prod(shape))
+    if kind == "tokens":
+        return fill.integers("input", name, count, int(spec["low"]), int(spec["high"])).reshape(shape)
+    if kind == "uniform":
+        unit = (fill.uniform("input", name, count) + 1.0) / 2.0
+        return np.asarray((spec["low"] + unit * (spec["high"] - spec["low"])).astype(np.float32).reshape(shape))
+    return _mask(shape, spec)
+
+
+def _mask(shape: tuple[int, ...], spec: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    mask = np.ones(shape, dtype=np.int64)
+    for row, padded in enumerate(spec.get("pad_left") or []):
+        mask[row, :padded] = 0
+    for row, padded in enumerate(spec.get("pad_right") or []):
+        mask[row, shape[1] - padded :] = 0
+    return mask
+
+
+def _with_tokens(array: np.ndarray[Any, Any], contain: list[int], mask: Any) -> np.ndarray[Any, Any]:
+    """Put the tokens that must occur into the last row, where it is not padded."""
+    if not contain:
+        return array
+    array = array.copy()
+    open_places = np.arange(array.shape[-1])
+    if mask is not None and mask.shape == array.shape:
+        open_places = np.flatnonzero(mask[-1])
+    if len(open_places) < len(contain):
+        raise ValueError(f"{len(contain)} tokens must occur, the last row has room for {len(open_places)}")
+    array[-1, open_places[: len(contain)]] = contain
+    return array
+
+
+def to_tensors(torch: Any, inputs: Mapping[str, Any], dtype: str, device: str) -> dict[str, Any]:
+    """Inputs as tensors; the floating ones in the precision of the run."""
+    made = {}
+    for name, array in inputs.items():
+        tensor = torch.from_numpy(np.array(array))
+        if tensor.is_floating_point():
+            tensor = tensor.to(getattr(torch, dtype))
+        made[name] = tensor.to(device)
+    return made
+
+
+def call(model: Any, base_model: Any, inputs: Mapping[str, Any]) -> Any:
+    """Run the model on its inputs: by name where the base's forward knows the names, else in order."""
+    parameters = inspect.signature(base_model.forward).parameters
+    by_name = all(name in parameters for name in inputs) or hasattr(base_model, "config")
+    return model(**inputs) if by_name else model(*inputs.values())
+
+
+def outputs(result: Any, wanted: list[str]) -> dict[str, Any]:
+    """The tensors of a model's result that are compared, by name."""
+    if hasattr(result, "detach"):
+        return {"output": result}
+    if wanted:
+        return {name: result[name] for name in wanted}
+    if isinstance(result, Mapping):
+        found = next((name for name in ("logits", "last_hidden_state") if name in result), None)
+        if found:
+            return {found: result[found]}
+    if isinstance(result, (tuple, list)) and hasattr(result[0], "detach"):
+        return {"output": result[0]}
+    raise TypeError(f"cannot tell what to compare of a {type(result).__name__}; name it under `outputs`")

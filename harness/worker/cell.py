@@ -1,0 +1,190 @@
+"""Does the work of one request: create a fixture's files, or replay a fixture."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from typing import Any, Mapping
+
+from . import adapters, bases, compat, numerics, probes
+from .capture import attempt
+from .context import Context
+from .observe import Observation, read_arrays
+
+PRECISIONS = ("float32", "float64")
+
+
+def preload(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Import the libraries, once for all cells, and what the cells' models need besides; returns facts of the process.
+
+    Args:
+        request: `preload`: names of classes of `transformers` whose modules the cells will use.
+    """
+    started = time.perf_counter()
+    import torch
+
+    numerics.after_import(torch)
+    import peft  # noqa: F401 - imported for all the cells that are to come
+    import transformers
+
+    for name in request.get("preload", ()):
+        getattr(transformers, name, None)
+    return {
+        "import_s": round(time.perf_counter() - started, 3),
+        "versions": compat.versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": _processor(),
+        "threads": torch.get_num_threads(),
+        "cuda": bool(torch.cuda.is_available()) if request.get("device", "cpu") != "cpu" else False,
+        "numerics": numerics.facts(),
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            lines = [line for line in file if line.startswith("model name")]
+        return lines[0].split(":", 1)[1].strip() if lines else platform.processor()
+    except OSError:
+        return platform.processor()
+
+
+def handle(request: Mapping[str, Any]) -> None:
+    """Create or replay, in the request's scratch folder, which becomes the working directory."""
+    import torch
+
+    os.chdir(request["scratch"])
+    if request["kind"] == "create":
+        create(torch, request)
+    else:
+        replay(torch, request)
+
+
+def create(torch: Any, request: Mapping[str, Any]) -> None:
+    """Make base and adapter, save both, reload them and observe them twice: `base/`, `adapter/`, `golden/`.
+
+    The golden is observed of the *reloaded* adapter, by the same code as at replay: what differs later is the loader's.
+    What the adapter computed before it was saved is kept beside it, so that a library that can't read back what it
+    wrote is found out here.
+    """
+    scenario = request["scenario"]
+    inputs = bases.make_inputs(scenario["inputs"], scenario["base"]["name"])
+    observation = Observation(scenario["name"])
+    with attempt("base") as made:
+        bases.save(bases.build(torch, scenario["base"]))
+    if made.outcome == "ok":
+        with attempt("adapter") as made:
+            _save_adapter(torch, scenario, inputs, observation)
+    observation.load["create"] = made.as_dict()
+    if made.outcome == "ok":
+        layer_inputs: dict[str, Any] = {}
+        observe(torch, scenario, observation, inputs, layer_inputs, creating=True)
+        for name, value in layer_inputs.items():
+            observation.array(f"layers/input/{name}", value)
+        for name, value in inputs.items():
+            observation.array(f"inputs/{name}", value)
+        observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs)
+    observation.write("golden")
+
+
+def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observation: Observation) -> None:
+    torch.manual_seed(0)
+    adapter_name = scenario["adapter"]["name"]
+    model = adapters.wrap(bases.load(torch, scenario["base"]), scenario["adapter"])
+    filled = adapters.fill_adapter(torch, model, scenario, adapter_name)
+    model.eval()
+    context = Context(torch, scenario, observation, "float32", inputs, {})
+    context.record("created", context.run(model))
+    observation.facts["created"] = {"filled": filled}
+    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name)
+    _check_portable(adapters.ADAPTER_FOLDER)
+
+
+def _check_portable(folder: str) -> None:
+    here = os.getcwd()
+    for name in sorted(os.listdir(folder)):
+        with open(os.path.join(folder, name), "rb") as file:
+            if here.encode() in file.read():
+                raise RuntimeError(f"{name} of the checkpoint holds a path of this machine ({here})")
+
+
+def _repeated(torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any) -> dict[str, float]:
+    """Run every probe again: array → greatest difference, for those that came out otherwise."""
+    again = Observation(scenario["name"])
+    observe(torch, scenario, again, inputs, {}, creating=True)
+    before, after = first.arrays(), again.arrays()
+    return {
+        name: _spread(before[name], after.get(name))
+        for name in sorted(before)
+        if name.split("/")[0] in probes.PROBES and not name.startswith("layers/input/")
+        if _spread(before[name], after.get(name)) != 0.0
+    }
+
+
+def _spread(a: Any, b: Any) -> float:
+    if b is None or a.shape != b.shape:
+        return float("inf")
+    if a.tobytes() == b.tobytes():
+        return 0.0
+    return float(abs(a.astype("float64") - b.astype("float64")).max())
+
+
+def replay(torch: Any, request: Mapping[str, Any]) -> None:
+    """Load `base/` and `adapter/` and observe them: `now/`. Inputs are the golden's own."""
+    scenario = request["scenario"]
+    golden = read_arrays("golden")
+    inputs = {name[len("inputs/") :]: value for name, value in golden.items() if name.startswith("inputs/")}
+    prefix = "layers/input/"
+    layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
+    observation = Observation(scenario["name"])
+    observe(torch, scenario, observation, inputs, layer_inputs, device=request.get("device", "cpu"))
+    observation.write("now")
+
+
+def observe(
+    torch: Any,
+    scenario: Mapping[str, Any],
+    observation: Observation,
+    inputs: Mapping[str, Any],
+    layer_inputs: dict[str, Any],
+    device: str = "cpu",
+    creating: bool = False,
+) -> None:
+    """Run every probe in both precisions. What can't be loaded in float64 is observed in float32 alone, and says so."""
+    for precision in PRECISIONS:
+        context = Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating)
+        with bases.precision(torch, precision):
+            if not _loads(context):
+                continue
+            for name, probe in probes.PROBES.items():
+                _run_probe(context, name, probe)
+
+
+def _loads(context: Context) -> bool:
+    with attempt("base") as tried:
+        context.base()
+    if tried.outcome == "ok":
+        with attempt("adapter") as tried_adapter:
+            context.model()
+        tried_adapter.duration_s += tried.duration_s
+        tried_adapter.warnings[:0] = [w for w in tried.warnings if w not in tried_adapter.warnings]
+        tried = tried_adapter
+    context.observation.load[context.precision] = tried.as_dict()
+    context.observation.timings[f"load/{context.precision}"] = round(tried.duration_s, 5)
+    return tried.outcome == "ok"
+
+
+def _run_probe(context: Context, name: str, probe: probes.Probe) -> None:
+    skipped = context.scenario["skip"].get(name)
+    if skipped:
+        context.observation.probes.setdefault(name, {})[context.precision] = {"outcome": "skipped", "reason": skipped}
+        return
+    with attempt(name) as tried:
+        probe(context)
+    if tried.outcome == "error":
+        context.drop_model()
+    context.observation.probes.setdefault(name, {})[context.precision] = tried.as_dict()
+    context.observation.timings[f"{name}/{context.precision}"] = round(tried.duration_s, 5)

@@ -1,0 +1,347 @@
+"""Runs each cell in a forked child and says how it ended, so that what a library does to its process costs one cell.
+
+A child inherits the imports (a fork takes milliseconds, the imports take seconds) and none of the other cells' state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import gc
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Protocol
+
+if sys.platform != "win32":
+    import resource
+
+DEFAULT_LIMIT_S = 120.0
+HARNESS_ERROR = 70
+"""Exit code of a child whose handle() raised (EX_SOFTWARE of BSD's sysexits.h)."""
+
+_TICK_S = 0.25
+"""While a cell runs: how often its log's size is looked at. It is also the safety net for a lost SIGCHLD."""
+_LOG_GROWN = 4 << 20
+_LOG_HEAD = 32 << 10
+_LOG_TAIL = 128 << 10
+_PR_SET_PDEATHSIG = 1
+
+
+class Handles(Protocol):
+    """Whatever does one request's work."""
+
+    def handle(self, request: dict[str, Any]) -> None:
+        """Does it, leaving files in request["scratch"]."""
+
+
+class _Child:
+    """One running cell."""
+
+    def __init__(self, pid: int, request: dict[str, Any], limit_s: float) -> None:
+        self.pid = pid
+        self.id = request["id"]
+        self.scratch = Path(request["scratch"])
+        self.started = time.monotonic()
+        self.limit_s = limit_s
+        self.timed_out = False
+
+    @property
+    def deadline(self) -> float:
+        return self.started + self.limit_s
+
+    def kill(self) -> None:
+        """Kills it with all that it started in its session; the plain kill is for a child that has none yet."""
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                kill(self.pid, signal.SIGKILL)
+
+
+class Children:
+    """All running cells."""
+
+    def __init__(self, handler: Handles, private: Sequence[int]) -> None:
+        """Runs nothing yet.
+
+        Args:
+            private: descriptors that no child may keep.
+        """
+        self._handler = handler
+        self._private = private
+        self._running: dict[int, _Child] = {}
+
+    def warmed_up(self) -> None:
+        """Takes what has been imported out of the garbage collector's sight, so that children share its memory."""
+        gc.collect()
+        gc.freeze()
+
+    def start(self, request: dict[str, Any]) -> None:
+        """Forks a child that does the request's work.
+
+        Raises:
+            OSError: the machine has no process left, or the scratch folder can't be made.
+        """
+        limit_s = float(request.get("time_limit_s") or DEFAULT_LIMIT_S)
+        _fresh(Path(request["scratch"]))
+        flush_all()  # or the child would write what its parent had buffered once more
+        server = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._in_child(request, limit_s, server)
+        self._running[pid] = _Child(pid, request, limit_s)
+
+    def collect(self) -> list[dict[str, Any]]:
+        """Replies of the cells that have ended; kills what is past its limit and trims logs on the way."""
+        now = time.monotonic()
+        replies = []
+        for child in list(self._running.values()):
+            reply = self._ended(child)
+            if reply is not None:
+                del self._running[child.pid]
+                replies.append(reply)
+            elif now >= child.deadline:
+                child.timed_out = True
+                child.kill()
+            else:
+                trim_log(child.scratch / "log.txt", _LOG_GROWN)
+        return replies
+
+    def timeout(self) -> float | None:
+        """Seconds until something has to be looked at; None while nothing runs."""
+        if not self._running:
+            return None
+        next_deadline = min(child.deadline for child in self._running.values())
+        return max(0.0, min(_TICK_S, next_deadline - time.monotonic()))
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def kill_all(self) -> None:
+        """Kills every cell and waits for its end."""
+        for child in self._running.values():
+            child.kill()
+        for child in self._running.values():
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(child.pid, 0)
+        self._running.clear()
+
+    def _ended(self, child: _Child) -> dict[str, Any] | None:
+        # Looked at before it is reaped: until then its process group's number can't become another's.
+        if hasattr(os, "waitid") and not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            return None
+        if hasattr(os, "waitid"):
+            child.kill()
+        pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+        if pid == 0:
+            return None
+        trim_log(child.scratch / "log.txt", _LOG_HEAD + _LOG_TAIL)
+        unit = 1 if sys.platform == "darwin" else 1024
+        return {
+            "id": child.id,
+            **_outcome(child, status),
+            "duration_s": round(time.monotonic() - child.started, 4),
+            "max_rss_mb": round(usage.ru_maxrss * unit / 2**20, 1),
+        }
+
+    def _in_child(self, request: dict[str, Any], limit_s: float, server: int) -> NoReturn:
+        code = HARNESS_ERROR
+        scratch = Path(request["scratch"])
+        try:
+            _detach(server)
+            for descriptor in self._private:
+                os.close(descriptor)
+            redirect(scratch / "log.txt")
+            (scratch / "pid").write_text(str(os.getpid()))
+            _tell_where_it_hung(limit_s)
+            code = work(self._handler, request)
+        except BaseException:  # noqa: BLE001 - whatever went wrong, this process must not go on as a second server
+            traceback.print_exc()
+            flush_all()
+        finally:
+            os._exit(code)  # not sys.exit: nothing of the server's (its loop, its atexit hooks) may run here
+
+
+class InProcess:
+    """Does cells one by one in this process: where a fork is not possible, or would cost a fresh CUDA context.
+
+    A crash then ends this process; whoever reads the replies has to notice. So does a cell past its limit.
+    """
+
+    def __init__(self, handler: Handles) -> None:
+        self._handler = handler
+        self._replies: list[dict[str, Any]] = []
+
+    def warmed_up(self) -> None:
+        """Does nothing: there is nobody to share memory with."""
+
+    def start(self, request: dict[str, Any]) -> None:
+        """Does the request's work, now."""
+        started = time.monotonic()
+        scratch = Path(request["scratch"])
+        _fresh(scratch)
+        flush_all()
+        saved, folder = (os.dup(1), os.dup(2)), Path.cwd()
+        redirect(scratch / "log.txt")
+        (scratch / "pid").write_text(str(os.getpid()))
+        _tell_where_it_hung(float(request.get("time_limit_s") or DEFAULT_LIMIT_S), end=True)
+        try:
+            code = work(self._handler, request)
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            flush_all()
+            os.chdir(folder)  # handle() works in its scratch folder
+            for descriptor, copy in enumerate(saved, start=1):
+                os.dup2(copy, descriptor)
+                os.close(copy)
+        trim_log(scratch / "log.txt", _LOG_HEAD + _LOG_TAIL)
+        reply = {"id": request["id"], **_by_exit(scratch, code), "duration_s": round(time.monotonic() - started, 4)}
+        self._replies.append(reply)
+
+    def collect(self) -> list[dict[str, Any]]:
+        """Replies of the cells that have ended."""
+        replies, self._replies = self._replies, []
+        return replies
+
+    def timeout(self) -> float | None:
+        """None: nothing runs beside the caller."""
+        return None
+
+    def __len__(self) -> int:
+        return 0
+
+    def kill_all(self) -> None:
+        """Does nothing: nothing runs beside the caller."""
+
+
+def work(handler: Handles, request: dict[str, Any]) -> int:
+    """Does one request's work and leaves done.json or error.json; returns the exit code."""
+    scratch = Path(request["scratch"])
+    try:
+        handler.handle(request)
+    except KeyboardInterrupt:
+        raise  # it is meant for whoever runs this process: the cell did nothing wrong and is to be run again
+    except BaseException as error:  # noqa: BLE001 - SystemExit too; reported as a mistake of ours
+        report = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
+        _write_json(scratch / "error.json", report)
+        traceback.print_exc()
+        flush_all()
+        return HARNESS_ERROR
+    flush_all()
+    _write_json(scratch / "done.json", {"id": request["id"]})
+    return 0
+
+
+def redirect(log: Path) -> None:
+    """Sends descriptors 1 and 2 to a file.
+
+    In append mode, so that it can be cut while processes write to it.
+    """
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def flush_all() -> None:
+    """Writes out what Python and C have buffered for their standard streams."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # a library may have closed or replaced them
+            stream.flush()
+    if _LIBC is not None:
+        _LIBC.fflush(None)
+
+
+def trim_log(log: Path, limit: int) -> None:
+    """Leaves out the middle of a log that has grown past the limit.
+
+    A limit on file sizes would hit real outputs too, and a pipe through the server would lose the last lines with it
+    when it dies.
+    """
+    with contextlib.suppress(OSError), log.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size <= max(limit, _LOG_HEAD + _LOG_TAIL):
+            return
+        file.seek(0)
+        head = file.read(_LOG_HEAD)
+        file.seek(-_LOG_TAIL, os.SEEK_END)
+        tail = file.read(_LOG_TAIL)
+        left_out = size - len(head) - len(tail)
+        file.seek(0)
+        file.write(head + f"\n[… at least {left_out} bytes left out …]\n".encode() + tail)
+        file.truncate()
+
+
+def _load_libc() -> Any:
+    # Loaded before any fork: a child should not have to.
+    return ctypes.CDLL(None) if os.name == "posix" else None
+
+
+_LIBC = _load_libc()
+
+
+def _detach(server: int) -> None:
+    """Gives the child a session of its own, to be killed as one, and ties its life to the server's."""
+    os.setsid()
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    # A core file of a process with torch in it is gigabytes; the stack is in the log.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if sys.platform.startswith("linux"):
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != server:  # it died before it could be tied to
+        os._exit(HARNESS_ERROR)
+
+
+def _tell_where_it_hung(limit_s: float, end: bool = False) -> None:
+    """Has the stack written to the log on a fatal signal and shortly before the time limit."""
+    faulthandler.enable(file=2)
+    faulthandler.dump_traceback_later(limit_s if end else limit_s * 0.95, exit=end, file=2)
+
+
+def _fresh(scratch: Path) -> None:
+    """Makes the folder, without what an earlier run of the same cell says about its end."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    for name in ("done.json", "error.json", "log.txt", "pid"):
+        with contextlib.suppress(FileNotFoundError):
+            (scratch / name).unlink()
+
+
+def _outcome(child: _Child, status: int) -> dict[str, Any]:
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if child.timed_out:
+            return {"outcome": "timeout", "signal": number, "exit": None, "detail": f"killed at {child.limit_s:g} s"}
+        return {"outcome": "died", "signal": number, "exit": None, "detail": signal_name(number)}
+    return _by_exit(child.scratch, os.WEXITSTATUS(status))
+
+
+def _by_exit(scratch: Path, code: int) -> dict[str, Any]:
+    reply: dict[str, Any] = {"signal": None, "exit": code}
+    if code == 0 and (scratch / "done.json").exists():
+        return {**reply, "outcome": "done", "detail": ""}
+    with contextlib.suppress(OSError, ValueError):
+        error = json.loads((scratch / "error.json").read_text(encoding="utf-8"))
+        return {**reply, "outcome": "error", "detail": error["traceback"][-4000:]}
+    return {**reply, "outcome": "died", "detail": f"exit code {code} before its work was done"}
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` for 11; `signal N` for one without a name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file that is either whole or absent."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content), encoding="utf-8")
+    partial.replace(path)

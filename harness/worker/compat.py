@@ -1,0 +1,169 @@
+"""Every branch on what a library's version has, with the release that made it necessary. There is none elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+from typing import Any, Iterator
+
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "tokenizers", "bitsandbytes", "trl")
+
+_OLD_LAYER_NAMES = frozenset({"LoraLayer", "AdaLoraLayer", "IA3Layer", "LoHaLayer", "LoKrLayer", "LycorisLayer"})
+_WRAPPER_NAMES = frozenset({"ModulesToSaveWrapper", "TrainableTokensWrapper", "AuxiliaryTrainingWrapper"})
+
+
+def module_class(torch: Any, name: str) -> Any:
+    """A module class by name: `torch.nn`'s, or Transformers' Conv1D."""
+    if name == "Conv1D":
+        try:
+            from transformers.pytorch_utils import Conv1D  # since Transformers 4.23
+        except ImportError:
+            from transformers.modeling_utils import Conv1D
+        return Conv1D
+    return getattr(torch.nn, name)
+
+
+def is_adapter_layer(module: Any) -> bool:
+    """True for a layer that carries an adapter, and for the wrapper that `modules_to_save` puts around a module."""
+    names = {kind.__name__ for kind in type(module).__mro__}
+    # BaseTunerLayer came with PEFT 0.6; up to 0.5 each method has a layer class of its own
+    return "BaseTunerLayer" in names or bool(names & _OLD_LAYER_NAMES) or bool(names & _WRAPPER_NAMES)
+
+
+def is_attention_adapter(module: Any) -> bool:
+    """True for adaption prompt's wrapper around a whole attention block."""
+    return type(module).__name__ in ("AdaptedAttention", "AdaptedAttentionGPT")
+
+
+def base_of(model: Any) -> Any:
+    """The base model inside a PeftModel."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def config_of(model: Any) -> Any:
+    """The active adapter's PeftConfig."""
+    active = model.active_adapter
+    return model.peft_config[active if isinstance(active, str) else active[0]]
+
+
+def is_prompt_learning(model: Any) -> bool:
+    """True where the adapter is put before the input instead of into layers."""
+    config = config_of(model)
+    # up to 0.3 the property does not exist on every config
+    return bool(getattr(config, "is_prompt_learning", False))
+
+
+def why_not_mergeable(model: Any) -> str:
+    """Why the adapter can't be merged into the base; empty where it can."""
+    if is_prompt_learning(model):
+        return "prompt learning has nothing to merge"
+    if not hasattr(model.base_model, "merge_and_unload"):
+        return f"{type(model.base_model).__name__} has no merge_and_unload"
+    return ""
+
+
+def why_not_mergeable_in_place(model: Any) -> str:
+    """Why `merge_adapter` can't be called; empty where it can."""
+    reason = why_not_mergeable(model)
+    if not reason and not hasattr(model.base_model, "merge_adapter"):  # LoRA has it since 0.3, every tuner since 0.6
+        reason = f"{type(model.base_model).__name__} has no merge_adapter"
+    return reason
+
+
+def safe_merge(model: Any) -> Any:
+    """`merge_and_unload(safe_merge=True)`.
+
+    Raises:
+        NotImplementedError: this release has no safe merge (it came with 0.6.0, for some methods later).
+    """
+    function = model.merge_and_unload
+    if "safe_merge" not in inspect.signature(function).parameters:
+        raise NotImplementedError("this release has no safe merge for the method")
+    return function(safe_merge=True)
+
+
+def why_no_safe_merge(model: Any) -> str:
+    """Why there is no safe merge; empty where there is."""
+    reason = why_not_mergeable(model)
+    if not reason and "safe_merge" not in inspect.signature(model.merge_and_unload).parameters:
+        reason = "this release has no safe merge for the method"  # LoRA and IA³ since 0.6.0, the rest by and by
+    return reason
+
+
+def load_adapter_tensors(folder: str) -> dict[str, Any]:
+    """All tensors of a saved adapter, whichever of the two file formats it is in (safetensors by default since 0.8)."""
+    import torch
+
+    found: dict[str, Any] = {}
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        if name.endswith(".safetensors"):
+            from safetensors.torch import load_file
+
+            found.update({key: value.clone() for key, value in load_file(path).items()})
+        elif name.endswith(".bin"):
+            found.update(torch.load(path, map_location="cpu", weights_only=True))
+    return found
+
+
+@contextlib.contextmanager
+def disabled(model: Any) -> Iterator[None]:
+    """The adapter switched off, in all layers and wrappers, as `disable_adapter` does."""
+    with model.disable_adapter():
+        yield
+
+
+def prompt_tensors(model: Any, batch_size: int) -> dict[str, Any]:
+    """What prompt learning puts before the input: `prompt`, or each layer's keys and values of prefix tuning."""
+    result = model.get_prompt(batch_size=batch_size)
+    if hasattr(result, "detach"):
+        return {"prompt": result}
+    if hasattr(result, "self_attention_cache"):
+        # encoder-decoder models since PEFT 0.14; the cross-attention's part is left out there, since the model
+        # overwrites it
+        own = _named_layers(_cache_layers(result.self_attention_cache), ("key", "value"))
+        cross = _named_layers(_cache_layers(result.cross_attention_cache), ("cross_key", "cross_value"))
+        return {**own, **cross}
+    return _named_layers(_cache_layers(result), ("key", "value", "cross_key", "cross_value"))
+
+
+def _named_layers(layers: list[list[Any]], names: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        f"prompt.{index}.{name}": tensor for index, layer in enumerate(layers) for name, tensor in zip(names, layer)
+    }
+
+
+def _cache_layers(result: Any) -> list[list[Any]]:
+    """The tensors of each layer of a cache of any release.
+
+    One tensor [2 or 4, batch, heads, tokens, dim] a layer up to PEFT 0.13; a `DynamicCache` since 0.14, whose layers
+    are `key_cache`/`value_cache` up to Transformers 4.55 and `layers[i].keys`/`.values` after.
+    """
+    if hasattr(result, "layers"):
+        return [[layer.keys, layer.values] for layer in result.layers]
+    if hasattr(result, "key_cache"):
+        return [list(pair) for pair in zip(result.key_cache, result.value_cache)]
+    return [list(layer.unbind(0)) if hasattr(layer, "unbind") else list(layer) for layer in result]
+
+
+def adapter_arguments(model: Any, adapter_name: str) -> Any:
+    """A second configuration like that of a loaded adapter, to put another adapter beside it."""
+    import copy
+
+    config = copy.deepcopy(model.peft_config[adapter_name])
+    config.inference_mode = False
+    return config
+
+
+def versions() -> dict[str, str]:
+    """Canonical name → version of every package that can be seen in the process."""
+    import re
+    from importlib import metadata
+
+    found: dict[str, str] = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+    return dict(sorted(found.items()))

@@ -1,0 +1,119 @@
+"""What a probe works with: the scenario, its base and adapter, loaded as often as it likes."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from . import adapters, bases, compat
+from .capture import Skip
+from .observe import Observation
+
+
+class Context:
+    """One scenario in one precision.
+
+    Attributes:
+        precision: `float32` or `float64`.
+        inputs: the inputs as tensors in that precision.
+        layer_inputs: canonical layer name → the input (float32) that the layer saw in the golden run; filled by the
+            forward probe at creation, read from the golden at replay.
+    """
+
+    def __init__(
+        self,
+        torch: Any,
+        scenario: Mapping[str, Any],
+        observation: Observation,
+        precision: str,
+        inputs: Mapping[str, Any],
+        layer_inputs: dict[str, Any],
+        device: str = "cpu",
+        creating: bool = False,
+    ) -> None:
+        self.torch = torch
+        self.scenario = scenario
+        self.observation = observation
+        self.precision = precision
+        self.inputs = bases.to_tensors(torch, inputs, precision, device)
+        self.layer_inputs = layer_inputs
+        self.device = device
+        self.creating = creating
+        self.adapter_name: str = scenario["adapter"]["name"]
+        self._pristine: Any = None
+        self._shared: Any = None
+        self._trained: Any = None
+        self._kept: dict[str, Any] = {}
+
+    def base(self) -> Any:
+        """A base of its own, as it came from disk, in this precision."""
+        if self._pristine is None:
+            self._pristine = self._cast(bases.load(self.torch, self.scenario["base"]))
+        return bases.duplicate(self._pristine)
+
+    def model(self) -> Any:
+        """The loaded adapter that probes share which change nothing."""
+        if self._shared is None:
+            self._shared = self.load()
+        return self._shared
+
+    def drop_model(self) -> None:
+        """Forget the shared models: a probe raised, and nobody knows what it left behind."""
+        self._shared = self._trained = None
+
+    def keep(self, what: str, model: Any) -> None:
+        """Keep a model that a probe changed, for the one probe that goes on from there."""
+        self._kept[what] = model
+
+    def take(self, what: str) -> Any:
+        """What was kept, once.
+
+        Raises:
+            Skip: nothing was, since the probe before did not come that far.
+        """
+        if what not in self._kept:
+            raise Skip(f"there is no model that was {what}")
+        return self._kept.pop(what)
+
+    def load(
+        self, adapter_name: str | None = None, is_trainable: bool = False, folder: str = adapters.ADAPTER_FOLDER
+    ) -> Any:
+        """A freshly loaded adapter on a fresh base."""
+        name = adapter_name or self.adapter_name
+        return self._cast(adapters.load(self.base(), name, folder, is_trainable))
+
+    def load_for_training(self) -> Any:
+        """An adapter whose parameters train, shared by the probes that only run it.
+
+        Raises:
+            Skip: prompt learning, which no release loads for training.
+        """
+        if compat.is_prompt_learning(self.model()):
+            raise Skip("PEFT does not load prompt learning adapters for training")
+        if self._trained is None:
+            self._trained = self.load(is_trainable=True)
+        return self._trained
+
+    def _cast(self, model: Any) -> Any:
+        if self.precision == "float64":
+            model = model.double()
+        return model.to(self.device)
+
+    def run(self, model: Any) -> dict[str, Any]:
+        """The model's compared outputs, without gradients."""
+        with self.torch.no_grad():
+            return self.run_with_gradients(model)
+
+    def run_with_gradients(self, model: Any) -> dict[str, Any]:
+        """The model's compared outputs."""
+        result = bases.call(model, compat.base_of(model), self.inputs)
+        return bases.outputs(result, self.scenario["outputs"])
+
+    def record(self, probe: str, tensors: Mapping[str, Any], prefix: str = "") -> None:
+        """Record tensors under `probe/precision/`."""
+        for name, tensor in tensors.items():
+            self.observation.array(f"{probe}/{self.precision}/{prefix}{name}", tensor)
+
+    def fact(self, probe: str, key: str, value: Any) -> None:
+        """Record a fact of a probe (those of the float32 pass count)."""
+        if self.precision == "float32":
+            self.observation.facts.setdefault(probe, {})[key] = value

@@ -1,0 +1,213 @@
+"""One worker process: start it, write requests, read lines, kill it with everything that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.worker import numerics
+
+WORKER = Path(__file__).resolve().parent / "worker"
+"""The folder that an interpreter runs as a script."""
+
+_INTERPRETER_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS")
+_LONGEST_LINE = 64 << 20
+_LAST_LINES_S = 0.5
+_TAIL_BYTES = 16 << 10
+_TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line that a worker wrote to its stdout."""
+
+    worker: WorkerProcess
+    content: bytes
+
+    def reply(self) -> dict[str, Any] | None:
+        """The reply that it is; None where it is none."""
+        try:
+            content = json.loads(self.content)
+        except ValueError:
+            return None
+        return content if isinstance(content, dict) else None
+
+    def shown(self) -> str:
+        """Its beginning, for a message."""
+        return ascii(self.content[:200].decode("utf-8", "backslashreplace"))
+
+
+@dataclass(frozen=True)
+class Eof:
+    """The end of a worker's stdout."""
+
+    worker: WorkerProcess
+
+
+Event = Line | Eof | None
+"""What a pool waits for; None where there is just something to look at."""
+
+
+class WorkerProcess:
+    """A started worker. Reading and writing go on in threads of their own: a hung worker must not hang its pool."""
+
+    def __init__(
+        self, command: Sequence[str], environ: Mapping[str, str], log: Path, events: queue.SimpleQueue[Event]
+    ) -> None:
+        """Starts it.
+
+        Raises:
+            OSError: there is no such interpreter, or it can't be run.
+        """
+        self.log = log
+        self._lock = threading.Lock()
+        self._scratches: dict[str, Path] = {}
+        self._killed = False
+        self._gone_since = 0.0
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stderr:  # until the worker takes over; what the interpreter itself has to say
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=dict(environ),
+                start_new_session=True,  # Ctrl-C in the terminal is the controller's alone, and the group can be killed
+            )
+        self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        name = f"worker {self._process.pid}"
+        threading.Thread(target=self._read, args=(events,), name=f"{name} reader", daemon=True).start()
+        threading.Thread(target=self._write, name=f"{name} writer", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """The process's number; its process group's too."""
+        return self._process.pid
+
+    def send(self, request: Mapping[str, Any]) -> None:
+        """Queues a request; never blocks."""
+        if "scratch" in request:
+            self._scratches[str(request["id"])] = Path(request["scratch"])
+        self._outbox.put(json.dumps(request).encode() + b"\n")
+
+    def replied(self, id: str) -> None:
+        """Takes note that nothing of this request is running any more."""
+        self._scratches.pop(id, None)
+
+    def is_gone(self) -> bool:
+        """True where the process has ended, long enough ago for its last lines to have been read."""
+        if self._process.poll() is None:
+            return False
+        self._gone_since = self._gone_since or time.monotonic()
+        return time.monotonic() > self._gone_since + _LAST_LINES_S
+
+    def ending(self) -> str:
+        """How the process ended, by itself if it does within a second."""
+        try:
+            code = self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            return "it closed its stdout and went on"
+        return f"exit code {code}" if code >= 0 else _signal_name(-code)
+
+    def kill(self) -> None:
+        """Kills it, its cells and what these started; returns when it is gone. More than once does no harm."""
+        with self._lock:
+            if self._killed:
+                return
+            self._killed = True
+            _kill_group(self.pid)
+            with contextlib.suppress(OSError):
+                self._process.kill()
+            self._process.wait()
+            # Its cells die with it (they asked the kernel for that), what they started does not.
+            for scratch in list(self._scratches.values()):
+                with contextlib.suppress(OSError, ValueError):
+                    _kill_group(int((scratch / "pid").read_text()))
+            self._outbox.put(None)
+
+    def _read(self, events: queue.SimpleQueue[Event]) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as stdout, contextlib.suppress(OSError, ValueError):
+            while line := stdout.readline(_LONGEST_LINE):
+                events.put(Line(self, line))
+        events.put(Eof(self))
+
+    def _write(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError), self._process.stdin as stdin:
+            while (line := self._outbox.get()) is not None:
+                stdin.write(line)
+                stdin.flush()
+
+
+class Processes:
+    """A pool's one living worker process; none is started once this is closed, whoever closes it."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._lock = threading.Lock()
+        self._worker: WorkerProcess | None = None
+
+    def start(self, factory: Callable[[], WorkerProcess]) -> WorkerProcess | None:
+        """Starts one; None where this is closed."""
+        with self._lock:
+            self._worker = None if self.closed else factory()
+            return self._worker
+
+    def close(self) -> None:
+        """Kills it."""
+        with self._lock:
+            self.closed = True
+            if self._worker is not None:
+                self._worker.kill()
+
+
+def environment(environ: Mapping[str, str], untouched: bool = False) -> dict[str, str]:
+    """The variables that a worker is started with.
+
+    Args:
+        environ: what they are made from.
+        untouched: keeps what steers the interpreter (PYTHONPATH …): a developer's own may need it, a pinned one is
+            to see nothing but its own packages.
+    """
+    variables = dict(environ)
+    if not untouched:
+        for name in _INTERPRETER_VARIABLES:
+            variables.pop(name, None)
+        variables["PYTHONNOUSERSITE"] = "1"
+    return variables | numerics.wanted(variables)
+
+
+def tail(log: Path) -> str:
+    """The last lines of a log; empty where there is none."""
+    try:
+        with log.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _TAIL_BYTES))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-_TAIL_LINES:])
+
+
+def _kill_group(pid: int) -> None:
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
