@@ -1,0 +1,394 @@
+"""`report.json`: the one model of a run. Every renderer reads this and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pydantic
+
+from harness.errors import ExitCode, UsageError
+from harness.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pandas
+
+FORMAT = 1
+"""Version of `report.json`. Before you change the model below so that an older reader would misread a new file
+(a field renamed, removed or given another meaning), raise this number and teach `load` to read the old one too.
+Adding a field that has a default needs no new number."""
+
+
+class Model(pydantic.BaseModel):
+    """What all parts of a report share: nothing unknown, nothing changed after it was made."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
+
+
+class Figures(Model):
+    """The size of one difference between two arrays, and what it may be.
+
+    All numbers are in the units of the array. `allowance` is measured (see `harness.compare`), never set by hand.
+    """
+
+    array: str
+    """Which array: `forward/float32/logits`."""
+    dtype: str = ""
+    shape: tuple[int, ...] = ()
+    elements: int = 0
+    differing: int = 0
+    """How many elements lie beyond the allowance (not finite where the golden is finite counts)."""
+    max_abs: float = 0.0
+    """The greatest absolute difference; `inf` where one side alone is not finite."""
+    index: tuple[int, ...] = ()
+    """Where the greatest difference stands."""
+    golden: float | None = None
+    now: float | None = None
+    allowance: float = 0.0
+    scale: float = 0.0
+    """Root mean square of the golden array, to read `max_abs` against."""
+    histogram: tuple[int, ...] = ()
+    """Elements by decade of absolute difference: first those that are equal, then 1e-18.., …, 1e0.., 1e1 and more."""
+
+    @property
+    def ratio(self) -> float:
+        """Error divided by allowance; 0 where both are 0."""
+        if self.max_abs == 0:
+            return 0.0
+        return self.max_abs / self.allowance if self.allowance > 0 else float("inf")
+
+
+class Finding(Model):
+    """One thing that is not as it was, which explains itself."""
+
+    probe: str
+    kind: str
+    """A short stable word: `values`, `lost-tensors`, `error`, `tie-broken`, `new-warning`, …; see `harness.compare`."""
+    verdict: Verdict
+    message: str
+    """One line for a person."""
+    subject: str = ""
+    """What it is about: a layer, a parameter, a key."""
+    details: tuple[str, ...] = ()
+    figures: Figures | None = None
+    stage: str = ""
+    """For errors: base, config, injection, state dict, forward, …"""
+    error_type: str = ""
+
+
+class LayerSketch(Model):
+    """How far one layer's activation is from the golden's, in execution order."""
+
+    name: str
+    kind: Literal["adapter", "block"]
+    max_abs: float
+    allowance: float
+    scale: float = 0.0
+
+
+class ProbeResult(Model):
+    """What one probe said."""
+
+    verdict: Verdict
+    outcome: Literal["ok", "error", "skipped", "missing"]
+    """What the probe did under the loader."""
+    golden_outcome: Literal["ok", "error", "skipped", "missing"] = "ok"
+    reason: str = ""
+    """For a probe that was skipped: why."""
+    figures: tuple[Figures, ...] = ()
+    """The array with the greatest error ÷ allowance first."""
+    duration_s: float = 0.0
+
+
+class CheckpointKeys(Model):
+    """Where the tensors of the checkpoint went, found by value."""
+
+    total: int = 0
+    arrived: int = 0
+    lost: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    """Not found by value, but of a kind that loaders fuse or recompute: the output decides."""
+    unexpected: tuple[str, ...] = ()
+    """Keys that the scenario's `expects` does not name."""
+
+
+class ErrorReport(Model):
+    """An exception of the pinned world, as a value."""
+
+    stage: str
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class Cell(Model):
+    """One (scenario, creator, loader, device) and what was found there."""
+
+    id: str
+    """`scenario@creator:loader[device]`."""
+    scenario: str
+    creator: str
+    loader: str
+    device: str = "cpu"
+    family: str = ""
+    method: str = ""
+    verdict: Verdict
+    expected: bool = False
+    """True where an expectation covers the deviation."""
+    expectation: str = ""
+    """The covering expectation's id."""
+    expectation_issue: str = ""
+    expectation_expires: str = ""
+    expectation_reason: str = ""
+    reason: str = ""
+    """For a cell that was not compared: why."""
+    probes: dict[str, ProbeResult] = pydantic.Field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a reader may want to know and what is no deviation."""
+    standing_defects: tuple[str, ...] = ()
+    """What the creator's own library already failed when the fixture was made, and still fails."""
+    duration_s: float = 0.0
+    compute_s: float = 0.0
+    """Seconds that the worker spent on it."""
+    first_difference: str = ""
+    """The first layer in execution order whose activation differs beyond its allowance."""
+    layers: tuple[LayerSketch, ...] = ()
+    adapter_delta: float | None = None
+    """Greatest absolute deviation of the adapter's effect (with the layers fed the golden's own inputs)."""
+    base_delta: float | None = None
+    """Greatest absolute deviation of the base model's own output."""
+    worst_ratio: float | None = None
+    """Greatest error ÷ allowance of all arrays that were compared; None where none was."""
+    keys: CheckpointKeys | None = None
+    config_differences: tuple[str, ...] = ()
+    new_warnings: tuple[str, ...] = ()
+    error: ErrorReport | None = None
+    log_tail: str = ""
+    """Last lines of the worker's log, for a cell that died."""
+    reproduce: str = ""
+    fixture: str = ""
+    """Digest of the adapter's files, to tell checkpoints apart by content."""
+    fixture_origin: Literal["", "committed", "created"] = ""
+
+    @property
+    def deviates(self) -> bool:
+        """True where it needs somebody: a deviation that no expectation covers."""
+        return self.verdict.is_deviation and not self.expected
+
+
+class EnvironmentReport(Model):
+    """One environment of a run, as it was found in the process."""
+
+    name: str
+    spec: str = ""
+    role: tuple[str, ...] = ()
+    """`creator`, `loader`."""
+    kind: str = ""
+    python: str = ""
+    lock_digest: str = ""
+    versions: dict[str, str] = pydantic.Field(default_factory=dict)
+    facts: dict[str, Any] = pydantic.Field(default_factory=dict)
+    """Device, threads, processor, instruction-set pins."""
+    failed: str = ""
+    """The installer's last lines where it did not build."""
+
+
+class ExpectationProblem(Model):
+    """An expectation that failed the run: stale (nothing deviates any more), expired, or not as stated."""
+
+    id: str
+    problem: Literal["stale", "expired", "mismatch"]
+    message: str
+
+
+class Comparison(Model):
+    """Against a baseline run: how one cell changed."""
+
+    cell: str
+    change: Literal["regressed", "fixed", "still", "new", "gone"]
+    before: Verdict | None = None
+    now: Verdict | None = None
+
+
+class Run(Model):
+    """The cells that were checked together."""
+
+    format: int = FORMAT
+    id: str
+    created: str
+    """ISO 8601, UTC."""
+    tool_version: str
+    command: str = ""
+    title: str = ""
+    environments: tuple[EnvironmentReport, ...] = ()
+    plan: tuple[str, ...] = ()
+    """Ids of all cells that were asked for."""
+    cells: tuple[Cell, ...] = ()
+    left_out: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Cell or scenario → why it was not run."""
+    expectation_problems: tuple[ExpectationProblem, ...] = ()
+    baseline: str = ""
+    comparisons: tuple[Comparison, ...] = ()
+    interrupted: bool = False
+    strict: bool = False
+    duration_s: float = 0.0
+    timings: dict[str, float] = pydantic.Field(default_factory=dict)
+    """Seconds by step: `import:<env>`, `compute`, …"""
+    counts: dict[str, int] = pydantic.Field(default_factory=dict)
+    """Cells by verdict, plus `expected`, `planned`, `compared`."""
+    exit_code: int = ExitCode.CANNOT_TELL
+    notes: tuple[str, ...] = ()
+    """What a reader of the whole run should know: shards that disagreed, …"""
+
+    @property
+    def deviations(self) -> tuple[Cell, ...]:
+        """The cells that need somebody; under `strict` a new warning is enough."""
+        return tuple(cell for cell in self.cells if cell.deviates or (self.strict and _is_unexpected_warning(cell)))
+
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """Planned cells that have no result."""
+        done = {cell.id for cell in self.cells}
+        return tuple(cell for cell in self.plan if cell not in done)
+
+    def frame(self) -> pandas.DataFrame:
+        """A tidy data frame: a row a cell."""
+        from harness.report.frame import cells
+
+        return cells(self)
+
+    def probe_frame(self) -> pandas.DataFrame:
+        """A tidy data frame: a row a probe of a cell."""
+        from harness.report.frame import probes
+
+        return probes(self)
+
+
+def _is_unexpected_warning(cell: Cell) -> bool:
+    return cell.verdict is Verdict.WARNED and not cell.expected
+
+
+def counts_of(cells: Iterable[Cell], planned: int) -> dict[str, int]:
+    """Cells by verdict, worst first, plus `expected`, `compared` and `planned`."""
+    cells = list(cells)
+    by_verdict = Counter(cell.verdict for cell in cells)
+    counts = {str(verdict): by_verdict[verdict] for verdict in Verdict if by_verdict[verdict]}
+    counts["expected"] = sum(cell.expected for cell in cells)
+    counts["compared"] = sum(cell.verdict.is_clean or cell.verdict.is_deviation for cell in cells)
+    counts["planned"] = planned
+    return counts
+
+
+def exit_code_of(run: Run) -> ExitCode:
+    """The exit code of a run. The order of the questions is the policy.
+
+    A regression outweighs an interruption of the rest, and "could not tell" is never clean: neither where one cell
+    could not be judged, nor where nothing was compared at all, nor where planned cells never ran.
+    """
+    if run.interrupted:
+        return ExitCode.INTERRUPTED
+    if run.deviations or run.expectation_problems:
+        return ExitCode.REGRESSED
+    compared = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
+    if not compared or any(cell.verdict.cannot_tell for cell in run.cells) or run.not_run:
+        return ExitCode.CANNOT_TELL
+    return ExitCode.CLEAN
+
+
+def finished(run: Run) -> Run:
+    """The run with its cells in plan order and its counts and exit code computed."""
+    place = {cell: index for index, cell in enumerate(run.plan)}
+    cells = tuple(sorted(run.cells, key=lambda cell: (place.get(cell.id, len(place)), cell.id)))
+    run = run.model_copy(update={"cells": cells, "counts": counts_of(cells, len(run.plan))})
+    return run.model_copy(update={"exit_code": int(exit_code_of(run))})
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+_ALWAYS_IN_RUN = ("format", "id", "created", "tool_version", "plan", "cells", "counts", "exit_code")
+_ALWAYS_IN_CELL = ("device", "verdict", "expected", "probes", "findings", "duration_s")
+"""Written even where they have their default, so that a reader of the file need not know the defaults."""
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """The run as values that strict JSON can carry: no infinities, no lone surrogates, defaults left out."""
+    found = run.model_dump(mode="json", exclude_defaults=True)
+    data = {name: found.get(name, getattr(run, name)) for name in _ALWAYS_IN_RUN[:4]} | found
+    data |= {name: getattr(run, name) for name in _ALWAYS_IN_RUN if name not in data}
+    for cell, values in zip(run.cells, data["cells"], strict=True):
+        values |= {name: getattr(cell, name) for name in _ALWAYS_IN_CELL if name not in values}
+    portable: dict[str, Any] = _portable(data)
+    return portable
+
+
+def _portable(value: Any) -> Any:
+    """JSON has no word for infinity (they become `"Infinity"`, `"-Infinity"`, `"NaN"`), UTF-8 none for surrogates."""
+    if isinstance(value, dict):
+        return {_portable(key): _portable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
+def dump(run: Run, path: Path) -> None:
+    """Write `report.json` atomically."""
+    fields = [f"{json.dumps(name)}: {_laid_out(value)}" for name, value in as_json(run).items()]
+    write_atomically(path, ("{\n " + ",\n ".join(fields) + "\n}\n").encode())
+
+
+def _laid_out(value: Any) -> str:
+    """JSON with a line for each item of a list, so that a cell can be found with `grep` and read in a difference."""
+    if not isinstance(value, list) or not value:
+        return json.dumps(value, allow_nan=False)
+    return "[\n  " + ",\n  ".join(json.dumps(item, allow_nan=False) for item in value) + "\n ]"
+
+
+def load(path: Path) -> Run:
+    """Read a `report.json`, or the one in a run's folder.
+
+    Raises:
+        UsageError: no such file, no JSON, or a format that this version does not read.
+    """
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        data = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise UsageError(
+            f"no report at {file}", "a run's folder or its report.json", "list what there is with `ls reports/`"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f"{file} is not JSON: {error}", "a report.json as `check` writes it", "run the check again"
+        ) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        found = data.get("format") if isinstance(data, dict) else type(data).__name__
+        raise UsageError(
+            f"{file}: report format {found!r}", f"format {FORMAT}", "use the version of peft-regress that wrote it"
+        )
+    try:
+        return Run.model_validate(data)
+    except pydantic.ValidationError as error:
+        raise UsageError(f"{file}: {error}", "a report.json as `check` writes it", "run the check again") from error
