@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import re
-import sys
 import time
 import traceback
 import warnings
@@ -15,6 +14,8 @@ from typing import Any, Iterator
 _LOGGERS = ("", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "torch")
 _OURS = ("deterministic implementation", "use_deterministic_algorithms", "CUBLAS_WORKSPACE_CONFIG")
 """Warnings that only our own settings (deterministic mode) bring about."""
+
+_OUR_FOLDER = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 _STAGE_BY_FUNCTION = (
     # where in PEFT's and Transformers' call path an exception came from, innermost decisive function first
@@ -117,15 +118,26 @@ def describe(error: BaseException, stage: str) -> dict[str, str]:
     """The exception as plain text: stage, type, message, the traceback's tail."""
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = traceback.format_exception(kind, error, error.__traceback__)
-    tail = "".join(lines)[-4000:]
+    frames = _frames_of_the_libraries(error)
     return {
         "stage": _stage(stage, [frame.name for frame in frames]),
         "type": name,
         "message": normalise(str(error)),
-        "traceback": re.sub(r'File "[^"]*?/(site-packages|peft_regress_worker|worker)/', r'File "…/\1/', tail),
+        "traceback": "".join([*traceback.format_list(frames), *traceback.format_exception_only(kind, error)])[-4000:],
     }
+
+
+def _frames_of_the_libraries(error: BaseException) -> list[traceback.FrameSummary]:
+    """The traceback without our own frames and without paths of this machine.
+
+    A golden holds tracebacks too; it must not change because a line of ours has moved.
+    """
+    frames = []
+    for frame in traceback.extract_tb(error.__traceback__):
+        if not os.path.abspath(frame.filename).startswith(_OUR_FOLDER):
+            place = re.sub(r"^.*?/(?=site-packages/|python3\.\d+/)", "…/", frame.filename)
+            frames.append(traceback.FrameSummary(place, frame.lineno, frame.name, lookup_line=False, line=frame.line))
+    return frames
 
 
 def _stage(stage: str, functions: list[str]) -> str:
@@ -136,10 +148,3 @@ def _stage(stage: str, functions: list[str]) -> str:
             if function.startswith(mark):
                 return found
     return "adapter"
-
-
-def quiet_progress_bars() -> None:
-    """Progress bars of the libraries go to the log like everything else; they only fill it."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    sys.stdout.flush()

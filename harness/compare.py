@@ -1,0 +1,340 @@
+"""Observation against observation: what differs, by how much, and what that means (pure).
+
+The order of the questions is the policy:
+
+1. Did it load? An error there is the cell's verdict: see `harness.outcomes`.
+2. Did each probe do what it did for the creator? A probe that raises hides no other.
+3. Did the base's own output move, and did the adapter's own effect (each layer fed the golden's input) move? Outputs
+   that moved are the adapter's doing, unless the base moved, every layer's effect is what it was, and the outputs moved
+   no further than the base's move explains.
+4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.twins`.
+5. Contracts that no number shows: see `harness.contracts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import contracts, numbers, outcomes, twins
+from harness.contracts import Found
+from harness.evidence import Evidence
+from harness.numbers import beyond
+from harness.observation import Observed
+from harness.outcomes import error_report
+from harness.results import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
+from harness.verdict import Verdict, worst
+
+__all__ = ["COMPARED", "Judgement", "beyond", "error_report", "judge"]
+
+COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *twins.TWINS)
+"""Probes whose arrays are held against the golden's."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """All that comparing two observations says; the cell is made of it."""
+
+    verdict: Verdict
+    findings: tuple[Finding, ...] = ()
+    probes: Mapping[str, ProbeResult] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    standing_defects: tuple[str, ...] = ()
+    layers: tuple[LayerSketch, ...] = ()
+    first_difference: str = ""
+    adapter_delta: float | None = None
+    base_delta: float | None = None
+    worst_ratio: float | None = None
+    keys: CheckpointKeys | None = None
+    config_differences: tuple[str, ...] = ()
+    new_warnings: tuple[str, ...] = ()
+    error: ErrorReport | None = None
+
+
+def judge(golden: Observed, now: Observed) -> Judgement:
+    """Hold a replay against its golden."""
+    found = Found()
+    failed = outcomes.load_failure(golden, now, found)
+    if failed is not None:
+        return Judgement(
+            failed,
+            findings=tuple(found.findings),
+            notes=tuple(found.notes),
+            standing_defects=tuple(found.standing),
+            error=found.error,
+        )
+    return _Judge(golden, now, found).run()
+
+
+class _Judge:
+    """One comparison, step by step; each step appends to what was found."""
+
+    def __init__(self, golden: Observed, now: Observed, found: Found) -> None:
+        self.golden, self.now = golden, now
+        self.evidence = Evidence(golden, now)
+        self.found = found
+        self.figures = {probe: self.evidence.figures(probe) for probe in COMPARED}
+        self.base_moved, self.adapter_moved = self._moved("base"), self._moved("layers")
+        self.layers = self.evidence.sketches()
+
+    def run(self) -> Judgement:
+        outcomes.compare(self.golden, self.now, self.found)
+        self._unstable()
+        self._arrays_missing()
+        self._layers()
+        self._outputs()
+        self._generated()
+        self._gradients()
+        self._trained()
+        self._fresh()
+        twins.compare(self.evidence, self.found, self._outputs_moved)
+        self._contracts()
+        outcomes.limits(self.evidence, self.found)
+        return self._judgement()
+
+    def _unstable(self) -> None:
+        """What two runs of the creator did not agree in can't be judged, unless it is further away than they were."""
+        for probe, all_figures in self.figures.items():
+            doubtful = [f for f in all_figures if not beyond(f) and f.max_abs > self.evidence.rounding(f)]
+            if doubtful:
+                spread = max(self.evidence.noise.spread.get(f.array, 0.0) for f in doubtful)
+                message = (
+                    f"two runs of the creator were {spread:.3g} apart in {len(doubtful)} array(s): "
+                    "that the replay differs says nothing"
+                )
+                self._add(probe, "unstable", Verdict.UNSTABLE, message, figures=doubtful[0])
+
+    def _arrays_missing(self) -> None:
+        for probe in COMPARED:
+            missing = self.evidence.missing(probe) if probe not in ("layers", "gradients") else []
+            if missing:  # the two left out have words of their own for it
+                message = f"{len(missing)} outputs of {probe} are no longer there"
+                self._add(probe, "outputs-missing", Verdict.CONTRACT, message, details=tuple(missing))
+
+    # -- 3. numbers -------------------------------------------------------------------------------------------------
+
+    def _moved(self, probe: str) -> bool:
+        """True where a probe's own outputs are beyond their allowance (the disabled adapter's are asked apart)."""
+        return any(beyond(f) for f in self._own(probe))
+
+    def _own(self, probe: str) -> list[Figures]:
+        return [f for f in self.figures[probe] if "/disabled." not in f.array]
+
+    @property
+    def _outputs_moved(self) -> bool:
+        return self.base_moved or self.adapter_moved or self._moved("forward")
+
+    def _layers(self) -> None:
+        if self.adapter_moved:
+            worst_layer = self.figures["layers"][0]
+            name = _name(worst_layer)
+            count = len({_name(f) for f in self.figures["layers"] if beyond(f)})
+            message = f"the adapter's own effect differs in {count} layer(s), most in {name}"
+            self._values("layers", worst_layer, message, name)
+        known = set(self.golden.fact("layers", "missing") or [])
+        missing = [name for name in self.now.fact("layers", "missing") or [] if name not in known]
+        names_before, names_after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
+        if missing and len(names_after - names_before) >= len(missing):
+            # sound loaders rename; whether the layers that carry an adapter now are the right ones shows in the outputs
+            self.found.notes.append(f"{len(missing)} adapter layers are called otherwise and were not fed alone")
+        elif missing:
+            message = f"{len(missing)} adapter layers are not there: {', '.join(missing[:5])}"
+            self._add("layers", "layers-missing", Verdict.SILENT_WRONG, message, details=tuple(missing))
+
+    def _outputs(self) -> None:
+        if self._moved("forward") and not (self.base_moved and self._effect_agrees()):
+            self._forward_moved()
+        elif self.base_moved:
+            agrees = "" if self._accused("layers") else "; the adapter's effect agrees"
+            message = f"the base model's own output moved{agrees}"
+            figures = next(f for f in self._own("base") if beyond(f))
+            self._add("base", "base-moved", Verdict.BASE_MOVED, message, figures=figures)
+
+    def _effect_agrees(self) -> bool:
+        """True where the adapter's effect is what it was, though base and output moved.
+
+        Layers fed the golden's own inputs say what each of them does alone. That they are put to use as before (trained
+        biases, prompts, dropped wrappers) they can't say: so the output must not have moved out of proportion to the
+        base.
+        """
+        if self._accused("layers"):
+            return False
+        explained = self.evidence.explained_by_base()
+        if not explained:
+            self.found.notes.append("the base's own output moved too, by far too little to explain the output's move")
+        elif not self.figures["layers"]:
+            self.found.notes.append(
+                "no layer of this method was fed alone: base drift and adapter drift are told apart by size only"
+            )
+        return explained
+
+    def _forward_moved(self) -> None:
+        first = self._first_difference()
+        parts = ["the output differs"]
+        if self.evidence.effect_gone():
+            parts.append("it is the base's own, as if there were no adapter")
+        if first:
+            parts.append(f"the first layer that differs is {first}")
+        self._values("forward", self.figures["forward"][0], "; ".join(parts), first)
+
+    def _first_difference(self) -> str:
+        return next((row.name for row in self.layers if row.max_abs > row.allowance), "")
+
+    def _gradients(self) -> None:
+        if not self._moved("gradients"):
+            return
+        if self.base_moved:
+            self.found.notes.append("gradients differ too; not judged, since the base moved")
+        elif self._outputs_moved:
+            self._follows("gradients")
+        else:
+            figures = self.figures["gradients"][0]
+            count = sum(beyond(f) for f in self.figures["gradients"])
+            message = f"gradients differ in {count} array(s), most in {_name(figures)}"
+            self._values("gradients", figures, message, _name(figures))
+
+    def _trained(self) -> None:
+        """Train mode: is dropout applied where it was?
+
+        Which random numbers a release draws, and in what order, is its own affair; under one seed the numbers may
+        differ though training is sound. That dropout acts where it did not, or no longer acts where it did, is not.
+        """
+        if not self._moved("train"):
+            return
+        if self._outputs_moved:
+            self._follows("train")
+            return
+        before, after = (self.evidence.twin_gap(side, "train", "forward") for side in (self.golden, self.now))
+        acts_before, acts_now = (gap is not None and beyond(gap) for gap in (before, after))
+        if acts_before and acts_now:
+            self.found.notes.append("train mode draws other random numbers for its dropout; not comparable by value")
+            return
+        meaning = (
+            "dropout no longer acts in train mode" if acts_before else "train mode gives another output than it did"
+        )
+        self._add("train", "train-mode", Verdict.CONTRACT, meaning, figures=self.figures["train"][0])
+
+    def _generated(self) -> None:
+        before, after = (self.evidence.follows_outputs(side) for side in (self.golden, self.now))
+        moved = {_name(f): f for f in self.figures["generate"] if beyond(f)}
+        if before is False and after is not True:
+            self.found.standing.append(
+                "the generated tokens are not those that the outputs predict, as for the creator"
+            )
+        if "base.tokens" in moved:
+            self.found.notes.append(
+                "the base alone generates other tokens than it did; what the adapter generates is not judged"
+            )
+        elif "tokens" in moved and self._outputs_moved:
+            self._follows("generate")
+        elif "tokens" in moved and after is not False and (fault := self._creators_fault_in_tokens(before)):
+            self.found.notes.append(f"the generated tokens differ; not judged, since {fault}")
+        elif "tokens" in moved and not (before is after is False):
+            own = ", and are not those that its own outputs predict" if after is False else ""
+            message = f"the generated tokens differ, though the outputs agree{own}"
+            self._values("generate", moved["tokens"], message, "tokens")
+
+    def _creators_fault_in_tokens(self, follows_outputs: bool | None) -> str:
+        """Why the creator's tokens prove nothing; empty where they do (0.6.1 generates without its prompts)."""
+        plain, adapted = (self.golden.arrays.get(f"generate/float32/{n}") for n in ("base.tokens", "tokens"))
+        if plain is not None and adapted is not None and numbers.same_bits(plain, adapted):
+            return "the creator's own are the base's, as if there were no adapter"
+        return "the creator's own are not those that its outputs predict" if follows_outputs is False else ""
+
+    def _fresh(self) -> None:
+        if not self._moved("fresh"):
+            return
+        if self._outputs_moved:
+            self.found.notes.append("a new adapter with the same values computes something else too")
+            return
+        message = "the same scenario created anew computes something else: new adapters do not mean what old ones mean"
+        self._add("fresh", "fresh-values", Verdict.CONTRACT, message, figures=self.figures["fresh"][0])
+
+    # -- 5. contracts, and the sum ----------------------------------------------------------------------------------
+
+    def _contracts(self) -> None:
+        agreeing = {_name(f) for f in self.figures["layers"]} - {_name(f) for f in self.figures["layers"] if beyond(f)}
+        outputs_agree = bool(self.figures["forward"]) and not self._moved("forward")
+        if self._accused("forward"):
+            agreeing = set()  # the outputs decide, and they differ
+        contracts.compare(self.golden, self.now, agreeing, outputs_agree, self.found)
+
+    def _accused(self, probe: str) -> bool:
+        return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)
+
+    def _follows(self, probe: str) -> None:
+        """The probe differs for no reason of its own: it has the verdict of what it follows from."""
+        causes = worst(f.verdict for f in self.found.findings if f.probe in ("forward", "base", "layers"))
+        self.found.follow[probe] = causes
+
+    def _values(self, probe: str, figures: Figures, message: str, subject: str = "", kind: str = "values") -> None:
+        self._add(probe, kind, Verdict.SILENT_WRONG, message, subject=subject, figures=figures)
+
+    def _add(self, probe: str, kind: str, verdict: Verdict, message: str, **more: Any) -> None:
+        self.found.add(probe, kind, verdict, message, **more)
+
+    def _judgement(self) -> Judgement:
+        if following := [probe for probe in self.found.follow if probe not in twins.TWINS]:
+            self.found.notes.append(f"{', '.join(following)}: other values too, as the output has")
+        verdict = worst([*(f.verdict for f in self.found.findings), self._agreement()])
+        compared = [f for probe in ("forward", "base", "layers", "gradients") for f in self.figures[probe]]
+        probes = sorted(set(self.golden.probes) | set(self.now.probes))
+        return Judgement(
+            verdict=verdict,
+            findings=tuple(sorted(self.found.findings, key=lambda f: f.verdict.severity)),
+            probes={probe: self._probe_result(probe) for probe in probes},
+            notes=tuple(dict.fromkeys(self.found.notes)),
+            standing_defects=tuple(dict.fromkeys(self.found.standing)),
+            layers=self.layers,
+            first_difference=self._first_difference() if verdict.is_deviation else "",
+            adapter_delta=_greatest(self.figures["layers"]),
+            base_delta=_greatest(self._own("base")),
+            worst_ratio=max((numbers.ratio(f) for f in compared), default=None),
+            keys=self.found.keys,
+            config_differences=self.found.config_differences,
+            new_warnings=self.found.new_warnings,
+            error=self.found.error,
+        )
+
+    def _agreement(self) -> Verdict:
+        """The verdict where nothing is found; green only if an output was held against another."""
+        if not self.evidence.says_something("forward"):
+            self.found.notes.append("no output of the two sides could be held against each other")
+            return Verdict.NOT_COMPARABLE
+        # what is created anew is no replay of the old checkpoint: its bits are its own
+        exact = all(self.evidence.same_bits(probe) for probe in COMPARED if probe != "fresh")
+        return Verdict.EXACT if exact else Verdict.CLOSE
+
+    def _probe_result(self, probe: str) -> ProbeResult:
+        figures = self.figures.get(probe, ())
+        said = self.now.probes.get(probe, {}).get("float32", {})
+        return ProbeResult(
+            verdict=self._probe_verdict(probe, figures),
+            outcome=self.now.outcome(probe),  # type: ignore[arg-type]
+            golden_outcome=self.golden.outcome(probe),  # type: ignore[arg-type]
+            reason=str(said.get("reason", "")),
+            figures=figures[:6],
+            duration_s=sum(t for name, t in self.now.timings.items() if name.startswith(f"{probe}/")),
+        )
+
+    def _probe_verdict(self, probe: str, figures: tuple[Figures, ...]) -> Verdict:
+        own = [f.verdict for f in self.found.findings if f.probe == probe]
+        if own:
+            return worst(own)
+        if probe in self.found.follow:
+            return self.found.follow[probe]
+        outcome = self.now.outcome(probe)
+        if outcome in ("skipped", "missing"):
+            return Verdict.UNSUPPORTED
+        if outcome == "error" or self.golden.outcome(probe) != "ok" or any(beyond(f) for f in figures):
+            return Verdict.NOT_COMPARABLE  # a note says why
+        return Verdict.EXACT if all(f.max_abs == 0 for f in figures) else Verdict.CLOSE
+
+
+def _name(figures: Figures) -> str:
+    return figures.array.split("/", 2)[2]
+
+
+def _greatest(figures: Iterable[Figures]) -> float | None:
+    return max((f.max_abs for f in figures), default=None)

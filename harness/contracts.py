@@ -1,0 +1,379 @@
+"""What a checkpoint's owner may rely on besides numbers: keys, config, dtypes, ties, trainability, warnings (pure).
+
+Each check compares the loader with the creator, never with an ideal: what the creator's own library already failed is a
+standing defect, and names may change for good reasons (Transformers 5 renames every key), so tensors are found by
+value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from harness.observation import Observed
+from harness.results import CheckpointKeys, ErrorReport, Figures, Finding
+from harness.verdict import Verdict
+
+VOLATILE_CONFIG = frozenset({"peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode"})
+"""Config entries that a library sets by itself on each save; their change says nothing about the adapter."""
+
+_WARNING_PROBES = (
+    "load",
+    "forward",
+    "layers",
+    "base",
+    "merged",
+    "unmerged",
+    "safe_merged",
+    "merge_and_unload",
+    "unloaded",
+)
+"""Where a new warning is about using the old adapter. What is warned while saving or creating anew is a note."""
+
+_ROUTINE = ("FutureWarning", "DeprecationWarning", "PendingDeprecationWarning")
+"""Warnings that speak to whoever writes code, not about what was loaded; counted, never a verdict."""
+
+
+@dataclass
+class Found:
+    """What the checks say, as they go.
+
+    Attributes:
+        follow: probe that differs only because another does → that one's verdict.
+    """
+
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    standing: list[str] = field(default_factory=list)
+    follow: dict[str, Verdict] = field(default_factory=dict)
+    error: ErrorReport | None = None
+    keys: CheckpointKeys | None = None
+    config_differences: tuple[str, ...] = ()
+    new_warnings: tuple[str, ...] = ()
+
+    def add(self, probe: str, kind: str, verdict: Verdict, message: str, **more: Any) -> None:
+        """Add a finding; what is not given of it is empty."""
+        self.findings.append(finding(probe, kind, verdict, message, **more))
+
+    def contract(self, probe: str, kind: str, message: str, details: Iterable[str] = ()) -> None:
+        """Add a finding of verdict `contract`."""
+        self.add(probe, kind, Verdict.CONTRACT, message, details=tuple(details))
+
+
+def finding(
+    probe: str,
+    kind: str,
+    verdict: Verdict,
+    message: str,
+    *,
+    subject: str = "",
+    figures: Figures | None = None,
+    details: tuple[str, ...] = (),
+    stage: str = "",
+    error_type: str = "",
+) -> Finding:
+    """A finding; what is not given is empty."""
+    return Finding(
+        probe=probe,
+        kind=kind,
+        verdict=verdict,
+        message=message,
+        subject=subject,
+        figures=figures,
+        details=details,
+        stage=stage,
+        error_type=error_type,
+    )
+
+
+def compare(golden: Observed, now: Observed, agreeing_layers: set[str], outputs_agree: bool, found: Found) -> None:
+    """All contract checks.
+
+    Args:
+        agreeing_layers: canonical names of layers whose own effect was compared and agrees; a tensor of such a layer
+        that can't
+            be found by value has been fused or recomputed, not lost.
+        outputs_agree: the model's outputs were compared and agree.
+    """
+    _accounting(golden, now, agreeing_layers, outputs_agree, found)
+    _base_weights(golden, now, found)
+    _ties(golden, now, found)
+    _dtypes(golden, now, found)
+    _output_dtypes(golden, now, found)
+    _trainability(golden, now, found)
+    _gradient_names(golden, now, found)
+    _roundtrip(golden, now, found)
+    _switching(golden, now, found)
+    _written(golden, now, found)
+    _warnings(golden, now, found)
+
+
+def _accounting(golden: Observed, now: Observed, agreeing: set[str], outputs_agree: bool, found: Found) -> None:
+    tensors: Mapping[str, Any] = now.fact("accounting", "tensors") or {}
+    if not tensors:
+        return
+    before: Mapping[str, Any] = golden.fact("accounting", "tensors") or {}
+    computed = set(now.fact("accounting", "computed") or [])
+    nowhere = [key for key, where in tensors.items() if where["found"] == "nowhere"]
+    newly = [key for key in nowhere if before.get(key, {}).get("found") != "nowhere"]
+    undecided = [key for key in newly if key in computed or _vouched_for(key, agreeing, outputs_agree)]
+    lost = [key for key in newly if key not in undecided]
+    arrived = sum(where["found"] in ("whole", "transposed", "slice") for where in tensors.values())
+    found.keys = CheckpointKeys(total=len(tensors), arrived=arrived, lost=tuple(lost), undecided=tuple(undecided))
+    if lost:
+        message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint are nowhere in the loaded model"
+        found.add("accounting", "lost-tensors", Verdict.SILENT_WRONG, message, details=tuple(lost))
+    if undecided:
+        found.notes.append(f"{len(undecided)} tensors can't be found by value (fused or computed); the outputs decide")
+
+
+def _vouched_for(key: str, layers: set[str], outputs_agree: bool) -> bool:
+    """True where what was compared shows that a tensor acts, though its values are nowhere.
+
+    A layer's own effect vouches for the adapter's tensors in it, not for a bias that takes the place of the base's:
+    that one acts with the adapter switched off too, so only the outputs can speak for it.
+    """
+    bare = key.removeprefix("base_model.model.")
+    for layer in layers:
+        _, within, rest = f".{bare}".partition(f".{layer}.")
+        if within and (outputs_agree or rest.removeprefix("base_layer.") not in ("weight", "bias")):
+            return True
+    return False
+
+
+def _base_weights(golden: Observed, now: Observed, found: Found) -> None:
+    for probe, meaning in (("accounting", "loading the adapter changes"), ("unloaded", "unloading does not restore")):
+        before, after = (side.fact(probe, "base_changed") for side in (golden, now))
+        if not after:
+            continue
+        if before is None:
+            found.notes.append(f"{meaning} {len(after)} weights of the base; for the creator that did not run")
+        elif len(after) > len(before):
+            names = sorted(set(after) - set(before)) or sorted(after)
+            found.contract(probe, "base-weights", f"{meaning} {len(names)} weights of the base", names)
+        else:
+            found.standing.append(f"{meaning} {len(after)} weights of the base, as for the creator")
+
+
+def _ties(golden: Observed, now: Observed, found: Found) -> None:
+    for probe, when in (
+        ("structure", "after loading"),
+        ("merged", "after merging"),
+        ("unloaded", "after unloading"),
+        ("merge_and_unload", "after merge_and_unload"),
+    ):
+        before, after = golden.fact(probe, "ties"), now.fact(probe, "ties")
+        if before is None or after is None:
+            continue
+        present = set(now.fact("structure", "inference") or {})
+        broken = [pair for pair in _pairs(before) - _pairs(after) if not present or present & set(pair)]
+        made = sorted(_pairs(after) - _pairs(before))
+        if broken and len(_pairs(after)) < len(_pairs(before)):
+            found.contract(
+                probe, "tie-broken", f"what was tied is no longer tied {when}", [" = ".join(p) for p in sorted(broken)]
+            )
+        elif made:
+            found.notes.append(f"tied now, and not for the creator, {when}: {' = '.join(made[0])}")
+
+
+def _pairs(groups: Iterable[list[str]]) -> set[tuple[str, str]]:
+    return {(a, b) for group in groups for i, a in enumerate(group) for b in group[i + 1 :]}
+
+
+def _dtypes(golden: Observed, now: Observed, found: Found) -> None:
+    before, after = (side.fact("structure", "inference") or {} for side in (golden, now))
+    changed = [
+        f"{n}: {before[n][1]} → {after[n][1]}" for n in sorted(set(before) & set(after)) if before[n][1] != after[n][1]
+    ]
+    if changed:
+        found.contract("structure", "dtype", f"{len(changed)} parameters have another dtype", changed)
+    shapes = [
+        f"{n}: {before[n][0]} → {after[n][0]}" for n in sorted(set(before) & set(after)) if before[n][0] != after[n][0]
+    ]
+    if shapes:
+        found.contract("structure", "shape", f"{len(shapes)} parameters have another shape", shapes)
+    frozen = [n for n in sorted(set(before) & set(after)) if before[n][2] != after[n][2]]
+    if frozen:
+        found.notes.append(f"loaded for inference, {len(frozen)} parameters have another requires_grad: {frozen[0]}")
+
+
+def _output_dtypes(golden: Observed, now: Observed, found: Found) -> None:
+    """The types that the model computed its outputs in; what is narrower than float32 is stored wider, and says so."""
+    changed = []
+    for name in sorted(set(golden.group("forward", "float32")) & set(now.group("forward", "float32")) - {"sketch"}):
+        full = f"forward/float32/{name}"
+        before, after = (
+            side.facts.get("stored_wider", {}).get(full) or f"torch.{side.arrays[full].dtype}" for side in (golden, now)
+        )
+        if before != after:
+            changed.append(f"{name}: {before} → {after}")
+    if changed:
+        found.contract("forward", "dtype", f"{len(changed)} outputs have another dtype", changed)
+
+
+def _trainability(golden: Observed, now: Observed, found: Found) -> None:
+    before, after = golden.fact("structure", "trainable"), now.fact("structure", "trainable")
+    if before is None or after is None or before == after:
+        return
+    lost, gained = sorted(set(before) - set(after)), sorted(set(after) - set(before))
+    if _shapes(golden, lost) == _shapes(now, gained):
+        found.notes.append(f"{len(lost)} trainable parameters are called otherwise")
+        return
+    details = [f"no longer trainable: {name}" for name in lost] + [f"newly trainable: {name}" for name in gained]
+    found.contract(
+        "structure", "trainability", f"{len(before)} parameters were trainable, {len(after)} are now", details
+    )
+
+
+def _shapes(side: Observed, names: Iterable[str]) -> list[list[int]]:
+    """Shapes of parameters by name, sorted: what is only called otherwise keeps its shape, its transpose counts as the
+    same."""
+    known = side.fact("structure", "inference") or {}
+    return sorted(sorted(known[name][0]) if name in known else [] for name in names)
+
+
+def _gradient_names(golden: Observed, now: Observed, found: Found) -> None:
+    if now.outcome("gradients") != "ok" or golden.outcome("gradients") != "ok":
+        return
+    before, after = set(golden.group("gradients", "float32")), set(now.group("gradients", "float32"))
+    if len(after) < len(before):
+        found.contract(
+            "gradients",
+            "gradients-missing",
+            f"{len(before - after)} parameters get no gradient",
+            sorted(before - after),
+        )
+    elif before - after:
+        found.notes.append(f"{len(before - after)} gradients are called otherwise; not compared")
+
+
+def _roundtrip(golden: Observed, now: Observed, found: Found) -> None:
+    if now.outcome("roundtrip") != "ok":
+        return
+    for fact, kind, meaning in (
+        ("lost", "roundtrip-keys", "saved again, keys of the checkpoint are missing"),
+        ("changed", "roundtrip-tensors", "saved again, tensors of the checkpoint have other values"),
+    ):
+        before, after = set(golden.fact("roundtrip", fact) or []), set(now.fact("roundtrip", fact) or [])
+        if after - before:
+            found.contract("roundtrip", kind, f"{meaning} ({len(after - before)})", sorted(after - before))
+        elif after:
+            found.standing.append(f"{meaning} ({len(after)}), as for the creator")
+    added = sorted(set(now.fact("roundtrip", "added") or []) - set(golden.fact("roundtrip", "added") or []))
+    if added:
+        found.notes.append(f"saved again, the checkpoint has {len(added)} further keys: {', '.join(added[:3])}")
+    differences = config_changes(now.fact("roundtrip", "config_before") or {}, now.fact("roundtrip", "config") or {})
+    already = config_changes(golden.fact("roundtrip", "config_before") or {}, golden.fact("roundtrip", "config") or {})
+    found.config_differences = tuple(d for d in differences if d not in already)
+    changed = [d for d in found.config_differences if not d.startswith("+ ")]
+    if changed:
+        found.contract("roundtrip", "config", f"saved again, {len(changed)} entries of the config differ", changed)
+
+
+def config_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """One line an entry: `r: 4 → 8`, `- gone`, `+ new = value`, `+ filled in: None → value`.
+
+    Lists that only stand in another order are equal.
+    """
+    lines = []
+    for key in sorted(set(before) | set(after)):
+        if key in VOLATILE_CONFIG:
+            continue
+        if key not in after:
+            lines.append(f"- {key} (was {before[key]!r})")
+        elif key not in before:
+            lines.append(f"+ {key} = {after[key]!r}")
+        elif _plain(before[key]) != _plain(after[key]):
+            mark = "+ " if _filled_in(key, before[key], after[key]) else ""
+            lines.append(f"{mark}{key}: {before[key]!r} → {after[key]!r}")
+    return lines
+
+
+def _filled_in(key: str, before: Any, after: Any) -> bool:
+    """True where a library only wrote down what it did before without saying so.
+
+    An entry that was unset gets the default that was in force; `modules_to_save` grows by the head that the task type
+    trains.
+    """
+    grown = isinstance(before, list) and isinstance(after, list) and set(before) <= set(after)
+    return before is None or (key == "modules_to_save" and grown)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return sorted(value)
+    return value
+
+
+def _switching(golden: Observed, now: Observed, found: Found) -> None:
+    if now.outcome("second") != "ok" or golden.outcome("second") != "ok":
+        return
+    if golden.fact("second", "other_differs") and not now.fact("second", "other_differs"):
+        message = "switching to another adapter has no effect any more"
+        found.add("second", "no-switch", Verdict.SILENT_WRONG, message)
+    for fact, when in (
+        ("trainable_other", "after switching to another adapter"),
+        ("trainable_back", "after switching back"),
+    ):
+        before, after = golden.fact("second", fact), now.fact("second", fact)
+        if before != after:
+            message = f"{when}, trainable are the parameters of {_listed(after)}; they were those of {_listed(before)}"
+            found.notes.append(message)
+
+
+def _listed(names: Any, nothing: str = "neither") -> str:
+    return ", ".join(names) if names else nothing
+
+
+def _written(golden: Observed, now: Observed, found: Found) -> None:
+    if now.outcome("fresh") != "ok" or golden.outcome("fresh") != "ok":
+        return
+    before, after = (set(side.fact("fresh", "keys") or {}) for side in (golden, now))
+    if before != after:
+        gone, new = len(before - after), len(after - before)
+        found.notes.append(f"a new adapter is written with other keys: {gone} gone, {new} new")
+    files_before, files_after = (set(side.fact("fresh", "files") or []) for side in (golden, now))
+    if files_before != files_after:
+        no_longer, instead = sorted(files_before - files_after), sorted(files_after - files_before)
+        found.notes.append(
+            f"a new adapter is written with {_listed(instead, 'nothing')} in place of {_listed(no_longer, 'nothing')}"
+        )
+
+
+def _warnings(golden: Observed, now: Observed, found: Found) -> None:
+    known = {text for _, text in _said(golden)}
+    new = [(probe, text) for probe, text in _said(now) if text not in known]
+    found.new_warnings = tuple(dict.fromkeys(f"{probe}: {text}" for probe, text in new))
+    telling = [text for probe, text in new if probe in _WARNING_PROBES and not text.startswith(_ROUTINE)]
+    for text in dict.fromkeys(telling):
+        found.add("warnings", "new-warning", Verdict.WARNED, text)
+
+
+def _said(side: Observed) -> Iterable[tuple[str, str]]:
+    for precision in ("float32", "float64"):
+        for text in side.load.get(precision, {}).get("warnings", []):
+            yield "load", text
+    for probe, by_precision in side.probes.items():
+        for said in by_precision.values():
+            for text in said.get("warnings", []):
+                yield probe, text
+
+
+def unexpected_keys(keys: Iterable[str], expects: Mapping[str, int] | None) -> tuple[list[str], list[str]]:
+    """Holds a checkpoint's keys against what the scenario `expects`.
+
+    Returns:
+        (sentences about patterns whose count is not met, keys that no pattern names).
+    """
+    if expects is None:
+        return [], []
+    keys = list(keys)
+    problems = []
+    for pattern, count in expects.items():
+        matching = sum(fnmatchcase(key, pattern) for key in keys)
+        if matching != count:
+            problems.append(f"{count} keys like {pattern!r} are expected, {matching} are there")
+    stray = [key for key in keys if not any(fnmatchcase(key, pattern) for pattern in expects)]
+    return problems, stray

@@ -1,0 +1,200 @@
+"""What of two observations can be held against what, and how far apart it is (pure).
+
+Everything here is a size with its allowance; what a size means is decided in `harness.compare`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from harness import numbers
+from harness.numbers import beyond
+from harness.observation import Array, Observed
+from harness.results import Figures, LayerSketch
+
+PRECISIONS = ("float32", "float64")
+
+FINE = 1e-12
+"""Greatest difference ÷ greatest value that float64's own rounding explains. Sound pairs lie below 1e-14, or, where a
+model computes in float32 inside, above 1e-8: there is nothing near this line."""
+
+
+class Evidence:
+    """A golden, a replay, and the measured noise of both."""
+
+    def __init__(self, golden: Observed, now: Observed) -> None:
+        self.golden, self.now = golden, now
+        self.noise, self.own_noise = numbers.measure(golden), numbers.measure(now)
+
+    # -- the replay against the golden ------------------------------------------------------------------------------
+
+    def figures(self, probe: str) -> tuple[Figures, ...]:
+        """Every array of a probe that both sides have; the greatest error ÷ allowance first."""
+        return numbers.by_ratio(
+            numbers.difference(name, before, after, self.allowance(name, before))
+            for name, before, after in self._pairs(probe)
+        )
+
+    def same_bits(self, probe: str) -> bool:
+        """True where all arrays of a probe that both sides have are equal to the bit."""
+        return all(numbers.same_bits(before, after) for _, before, after in self._pairs(probe))
+
+    def says_something(self, probe: str) -> bool:
+        """True where at least one finite number can be held against another: NaN that equals NaN tells nothing."""
+        return any(np.isfinite(before).any() for _, before, _ in self._pairs(probe))
+
+    def missing(self, probe: str) -> list[str]:
+        """Arrays in float32 that the golden has and the replay lacks, though the probe ran on both sides."""
+        if not self.golden.outcome(probe) == self.now.outcome(probe) == "ok":
+            return []
+        return sorted(set(self.golden.group(probe, "float32")) - set(self.now.group(probe, "float32")) - {"sketch"})
+
+    def allowance(self, name: str, array: Array) -> float:
+        """How far the array of that name may be from the golden's."""
+        return numbers.allowance(name, array, self.noise, self.own_noise)
+
+    def rounding(self, figures: Figures) -> float:
+        """The part of an allowance that rounding alone accounts for."""
+        return numbers.rounding(figures.array, self.golden.arrays[figures.array], self.noise, self.own_noise)
+
+    def _pairs(self, probe: str) -> Iterable[tuple[str, Array, Array]]:
+        for precision in PRECISIONS:
+            before, after = self.golden.group(probe, precision), self.now.group(probe, precision)
+            for name in sorted(set(before) & set(after)):
+                if name != "sketch" and not name.startswith("input/"):
+                    yield f"{probe}/{precision}/{name}", before[name], after[name]
+
+    # -- what tells the adapter's doing from the base's --------------------------------------------------------------
+
+    def explained_by_base(self) -> bool:
+        """True where the output moved at most `BELIEVED` times as far as the base's own output did in the same place.
+
+        How strongly the adapted model passes on a perturbation of its base was between 0.1 and 3 times in the sound
+        pairs. What is not finite explains nothing.
+        """
+        return all(self._explained(name, before, after) for name, before, after in self._pairs("forward"))
+
+    def _explained(self, name: str, before: Array, after: Array) -> bool:
+        moved = numbers.difference(name, before, after, self.allowance(name, before))
+        if not beyond(moved):
+            return True
+        base_name = name.replace("forward/", "base/", 1)
+        base_before, base_after = self.golden.arrays.get(base_name), self.now.arrays.get(base_name)
+        if base_before is None or base_after is None or not np.isfinite(moved.max_abs):
+            return False
+        if base_before.shape != base_after.shape:
+            return False
+        cause, effect = numbers.positions(base_before, base_after), numbers.positions(before, after)
+        if cause.shape != effect.shape:  # virtual tokens lengthen the output: places don't correspond
+            cause, effect = cause.max(initial=0.0), effect.max(initial=0.0)
+        cause = np.maximum(cause, self.allowance(base_name, base_before))
+        return bool(np.all((effect <= moved.allowance) | (effect <= numbers.BELIEVED * cause)))
+
+    def hidden_by_float32(self) -> list[str]:
+        """Arrays in float64 that differ by less than float32's noise, where the base's own output has none of that.
+
+        In float64 rounding sits at 1e-15, unless a model computes in float32 inside; then its base would differ too.
+        """
+        if not self._is_fine("base"):
+            return []
+        return [name for probe in ("forward", "layers") for name in self._coarse(probe)]
+
+    def _is_fine(self, probe: str) -> bool:
+        has_any = any("/float64/" in name for name, _, _ in self._pairs(probe))
+        return has_any and not any(True for _ in self._coarse(probe))
+
+    def _coarse(self, probe: str) -> Iterable[str]:
+        for name, before, after in self._pairs(probe):
+            greatest = float(np.abs(before).max(initial=0.0))
+            gap = numbers.difference(name, before, after, self.allowance(name, before))
+            if "/float64/" in name and FINE * greatest < gap.max_abs and not beyond(gap):
+                yield name
+
+    def follows_outputs(self, side: Observed) -> bool | None:
+        """True where the first token that a side generated is the one that its own outputs predict; None where none can
+        tell.
+
+        The outputs are of the very prompt that the tokens go on from, so greedy decoding must take the last place's
+        best.
+        """
+        prompt = self.golden.arrays.get("inputs/input_ids")
+        logits, tokens = (side.arrays.get(name) for name in ("forward/float32/logits", "generate/float32/tokens"))
+        if prompt is None or logits is None or tokens is None or logits.ndim != 3 or tokens.ndim != 2:
+            return None
+        length = prompt.shape[1]
+        if tokens.shape[1] <= length or not np.array_equal(tokens[0, :length], prompt[0]):
+            return None  # an encoder-decoder model generates from a prompt of its own
+        last, chosen = logits[0, -1], int(tokens[0, length])
+        if not np.isfinite(last).all() or chosen >= last.size:
+            return None
+        return bool(last.max() - last[chosen] <= self.allowance("forward/float32/logits", logits))
+
+    # -- what must equal what within one library ----------------------------------------------------------------------
+
+    def twin_gap(self, side: Observed, probe: str, twin: str) -> Figures | None:
+        """How far a probe's outputs are from its twin's on one side, against the *golden's* measured noise."""
+        found = []
+        for precision in PRECISIONS:
+            mine, other = side.group(probe, precision), side.group(twin, precision)
+            for name in sorted(set(mine) & set(other)):
+                if name != "sketch" and not name.startswith("disabled."):
+                    full = f"{probe}/{precision}/{name}"
+                    found.append(self._twins(full, f"{twin}/{precision}/{name}", other[name], mine[name]))
+        return next(iter(numbers.by_ratio(found)), None)
+
+    def disabled_gap(self, side: Observed) -> Figures | None:
+        """How far the outputs with the adapter disabled are from the base's on one side."""
+        found = []
+        for precision in PRECISIONS:
+            arrays = side.group("base", precision)
+            for name in sorted(arrays):
+                plain = name.removeprefix("disabled.")
+                if plain != name and plain in arrays:
+                    full = f"base/{precision}/{name}"
+                    found.append(self._twins(full, f"base/{precision}/{plain}", arrays[plain], arrays[name]))
+        return next(iter(numbers.by_ratio(found)), None)
+
+    def effect_gone(self) -> bool:
+        """True where the replay's outputs are those of its base: the adapter does nothing."""
+        gap = self.twin_gap(self.now, "forward", "base")
+        return gap is not None and not beyond(gap)
+
+    def _twins(self, name: str, twin_name: str, reference: Array, array: Array) -> Figures:
+        allowance = max(self.allowance(name, reference), self.allowance(twin_name, reference))
+        return numbers.difference(name, reference, array, allowance)
+
+    # -- the layer-by-layer sketch ------------------------------------------------------------------------------------
+
+    def sketches(self) -> tuple[LayerSketch, ...]:
+        """How far each layer's and block's activation is from the golden's, in the golden's order of execution."""
+        precision = "float64" if "forward/float64/sketch" in self.now.arrays else "float32"
+        before, after = (side.arrays.get(f"forward/{precision}/sketch") for side in (self.golden, self.now))
+        names_before, names_after = (side.fact("forward", "sketch") or [] for side in (self.golden, self.now))
+        if before is None or after is None or len(before) != len(names_before) or len(after) != len(names_after):
+            return ()
+        place = {name: index for index, (name, _) in enumerate(names_after)}
+        return tuple(
+            self._sketch(name, kind, index, before[index], after[place[name]])
+            for index, (name, kind) in enumerate(names_before)
+            if name in place
+        )
+
+    def _sketch(self, name: str, kind: str, index: int, before: Array, after: Array) -> LayerSketch:
+        figures = numbers.difference("forward/sketch", before, after, self._row_allowance(before, index))
+        return LayerSketch(
+            name=name,
+            kind=kind,  # type: ignore[arg-type]
+            max_abs=figures.max_abs,
+            allowance=figures.allowance,
+            scale=figures.scale,
+        )
+
+    def _row_allowance(self, row: Array, index: int) -> float:
+        """As for a whole array, with the noise of this layer in both precisions for its own."""
+        narrow, wide = (self.golden.arrays.get(f"forward/{precision}/sketch") for precision in PRECISIONS)
+        own = 0.0
+        if narrow is not None and wide is not None and narrow.shape == wide.shape and np.isfinite(narrow[index]).all():
+            own = numbers.difference("", wide[index], narrow[index], 0.0).max_abs
+        return max(own if np.isfinite(own) else 0.0, self.allowance("forward/float64/sketch", row))

@@ -1,0 +1,224 @@
+"""Arrays against arrays: how far apart they are, and how far apart they may be (pure).
+
+The allowance is measured. A golden holds the same output computed in float32 and in float64; their difference is what
+float32 rounding costs *this* model on *these* inputs. Nothing here is a tolerance that somebody chose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.observation import Array, Observed
+from harness.results import Figures
+
+BELIEVED = 10.0
+"""How many times the creator's rounding noise a loader's own may be and still count as rounding.
+
+Another order of summation changes rounding by a small factor; arithmetic in a narrower type (bfloat16 for float32) by a
+factor of 65,536. An order of magnitude parts the two; what lies beyond it counts as less precise, not as noise."""
+
+UNMEASURED = 10.0
+"""Rounding noise ÷ float32's resolution at the array's greatest value, where there is no float64 twin to measure it by.
+
+The 85 goldens of PEFT 0.6.1 that have both precisions say what it costs: outputs lie between 0.5 and 18, half of them
+below 3, nine of ten below 6. The sum over both sides (20) covers them all; the resolution alone would call most sound
+pairs moved. Only where there is no float64 at all; and the report says so."""
+
+_EPSILON = {"torch.bfloat16": 2.0**-7, "torch.float16": 2.0**-10}
+_FLOAT32 = float(np.finfo(np.float32).eps)
+_GROUPS = {"layers": "layers", "gradients": "gradients"}
+_EDGES = np.concatenate([[0.0], 10.0 ** np.arange(-18.0, 2.0)])
+
+
+@dataclass(frozen=True)
+class Noise:
+    """What rounding costs, as measured in one observation.
+
+    Attributes:
+        own: array (without its precision) → greatest |float32 − float64|.
+        relative: group of arrays → the greatest own noise ÷ root mean square in it. A small array can meet its float64
+        twin by
+            luck; the group's noise, scaled to the array, is the sounder estimate then.
+        spread: array (with precision) → how far two runs at creation were apart; absent for all that is stable.
+        narrow: array (with precision) → resolution of the type that it was computed in, where that is narrower than
+        float32.
+    """
+
+    own: Mapping[str, float] = field(default_factory=dict)
+    relative: Mapping[str, float] = field(default_factory=dict)
+    spread: Mapping[str, float] = field(default_factory=dict)
+    narrow: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> bool:
+        """True where at least one output exists in both precisions."""
+        return bool(self.relative)
+
+    def of(self, name: str, golden: Array) -> float:
+        """The noise of the array `probe/precision/rest`, at least what its type can't state more finely."""
+        if not np.issubdtype(golden.dtype, np.floating):
+            return 0.0
+        greatest = _greatest(golden)
+        resolution = self.narrow.get(name, _FLOAT32) * greatest
+        if not self.measured:
+            return max(UNMEASURED * _FLOAT32 * greatest, resolution)
+        probe, _, rest = name.split("/", 2)
+        relative = self.relative.get(_group(probe, rest), self.relative.get("outputs", 0.0))
+        return max(self.own.get(f"{probe}/{rest}", 0.0), relative * rms(golden), resolution)
+
+
+def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
+    """How far rounding alone may bring a replay of the array `probe/precision/rest` from the golden.
+
+    By the triangle inequality two float32 results that stand for one float64 result are at most the sum of their own
+    noises apart. Both are measured; the replay's counts up to `BELIEVED` times the golden's, and as much as the
+    golden's where the replay has no float64. Arrays in float64 have the same allowance: many models compute their norms
+    in float32 inside.
+    """
+    creators = golden.of(name, array)
+    loaders = now.of(name, array) if now.measured else creators
+    return creators + min(loaders, BELIEVED * creators)
+
+
+def allowance(name: str, array: Array, golden: Noise, now: Noise) -> float:
+    """How far a replay may be from the golden: rounding, or what two runs of the creator disagreed by.
+
+    Two runs are a small sample of a spread: up to `BELIEVED` times theirs says nothing, further away is a difference.
+    """
+    return max(rounding(name, array, golden, now), BELIEVED * golden.spread.get(name, 0.0))
+
+
+def _group(probe: str, rest: str) -> str:
+    if rest == "sketch":
+        return "sketch"
+    return _GROUPS.get(probe, "outputs")
+
+
+def measure(side: Observed) -> Noise:
+    """The rounding noise of an observation, from its two precisions."""
+    own: dict[str, float] = {}
+    relative: dict[str, float] = {}
+    for name, narrow in side.arrays.items():
+        probe, _, rest = name.partition("/float32/")
+        wide = side.arrays.get(f"{probe}/float64/{rest}") if rest else None
+        if wide is None or wide.shape != narrow.shape or not np.issubdtype(narrow.dtype, np.floating):
+            continue
+        noise, scale, group = _greatest(_gap(wide, narrow)), rms(wide), _group(probe, rest)
+        own[f"{probe}/{rest}"] = noise
+        if scale > 0:
+            relative[group] = max(relative.get(group, 0.0), noise / scale)
+    return Noise(own, relative, _spread(side), _narrow(side))
+
+
+def _spread(side: Observed) -> dict[str, float]:
+    """What NaN in one of two runs leaves is as far apart as can be."""
+    found = {str(name): float(value) for name, value in side.facts.get("repeat", {}).items()}
+    return {name: float("inf") if np.isnan(value) else value for name, value in found.items()}
+
+
+def _narrow(side: Observed) -> dict[str, float]:
+    wider: Mapping[str, str] = side.facts.get("stored_wider", {})
+    return {name: _EPSILON[dtype] for name, dtype in wider.items() if dtype in _EPSILON}
+
+
+def rms(array: Array) -> float:
+    """Root mean square over the finite elements."""
+    wide, greatest = _finite(array), _greatest(array)
+    if greatest == 0:
+        return 0.0
+    shares = wide / greatest  # the square of a great number would overflow
+    return float(greatest * np.sqrt(np.mean(shares * shares)))
+
+
+def _greatest(array: Array) -> float:
+    """The greatest size of a finite element; an infinite one must not make everything allowed."""
+    wide = _finite(array)
+    return float(np.max(np.abs(wide))) if wide.size else 0.0
+
+
+def _finite(array: Array) -> Array:
+    wide = np.asarray(array, dtype=np.float64)
+    return np.asarray(wide[np.isfinite(wide)])
+
+
+def same_bits(a: Array, b: Array) -> bool:
+    """True where the two arrays are equal to the bit."""
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def difference(name: str, golden: Array, now: Array, allowance: float) -> Figures:
+    """How far `now` is from `golden`, with the place of the greatest difference.
+
+    Elements that are not finite on one side alone, or not finite in different ways, are infinitely far apart; a NaN is
+    where the golden has a NaN. Arrays of different shapes differ in every element.
+    """
+    common: dict[str, Any] = {
+        "array": name,
+        "dtype": str(now.dtype),
+        "shape": tuple(now.shape),
+        "elements": int(golden.size),
+        "allowance": allowance,
+        "scale": rms(golden),
+    }
+    if golden.shape != now.shape:
+        return Figures(**common, differing=int(golden.size), max_abs=float("inf"))
+    gap = _gap(golden, now)
+    if not gap.size:
+        return Figures(**common)
+    place = int(np.argmax(gap))
+    return Figures(
+        **common,
+        differing=int(np.count_nonzero(gap > allowance)),
+        max_abs=float(gap.flat[place]),
+        index=tuple(int(i) for i in np.unravel_index(place, gap.shape)),
+        golden=float(golden.flat[place]),
+        now=float(now.flat[place]),
+        histogram=histogram(gap),
+    )
+
+
+def _gap(golden: Array, now: Array) -> Array:
+    a, b = np.asarray(golden, dtype=np.float64), np.asarray(now, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        gap = np.abs(a - b)
+    gap = np.where(np.isfinite(a) & np.isfinite(b), gap, np.inf)
+    return np.asarray(np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, gap))
+
+
+def positions(golden: Array, now: Array) -> Array:
+    """The greatest difference at each position: [batch, token] of [batch, token, feature], else [batch].
+
+    Positions do not lend each other an excuse: that an output moved under the padding explains no other token's.
+    """
+    gap = _gap(golden, now)
+    kept = 2 if gap.ndim == 3 else min(gap.ndim, 1)
+    return np.asarray(gap.max(axis=tuple(range(kept, gap.ndim)), initial=0.0))
+
+
+def histogram(gap: Array) -> tuple[int, ...]:
+    """Elements by decade of absolute difference: equal ones first, then below 1e-18 …, the last 10 and more or
+    infinite."""
+    flat = gap.ravel()
+    counts = [int(np.count_nonzero(flat == 0))]
+    positive = np.where(np.isfinite(flat), flat, np.finfo(np.float64).max)[flat > 0]
+    places = np.clip(np.searchsorted(_EDGES, positive, side="right") - 1, 0, len(_EDGES) - 1)
+    return (*counts, *(int(n) for n in np.bincount(places, minlength=len(_EDGES))))
+
+
+def beyond(figures: Figures) -> bool:
+    """True where a difference is greater than its allowance."""
+    return figures.max_abs > figures.allowance
+
+
+def by_ratio(figures: Iterable[Figures]) -> tuple[Figures, ...]:
+    """The figures, the greatest error ÷ allowance first."""
+    return tuple(sorted(figures, key=lambda f: (-ratio(f), f.array)))
+
+
+def ratio(figures: Figures) -> float:
+    """Error ÷ allowance; 0 where two runs of the creator were infinitely far apart, so that nothing is too far."""
+    return 0.0 if np.isinf(figures.allowance) else figures.ratio

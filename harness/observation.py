@@ -1,0 +1,87 @@
+"""An observation as the controller reads it: the worker's `observation.json` and `arrays.safetensors`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from harness.errors import HarnessError
+
+Array = NDArray[Any]
+
+FORMAT = 1
+"""Format of the worker's files (`harness/worker/observe.py` writes it: a change needs a new number in both places)."""
+
+
+class BadObservation(HarnessError):
+    """What a worker left behind, or a golden, can't be read."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one scenario's probes yielded.
+
+    Attributes:
+        load: precision → outcome of loading base and adapter; `create` → of creating them.
+        probes: probe → precision → outcome, error, warnings.
+        facts: probe → whatever it states.
+        arrays: `probe/precision/name` → array.
+        timings: `probe/precision` → seconds; no evidence.
+    """
+
+    scenario: str
+    load: Mapping[str, Any]
+    probes: Mapping[str, Mapping[str, Any]]
+    facts: Mapping[str, Any]
+    arrays: Mapping[str, Array]
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+    def outcome(self, probe: str, precision: str = "float32") -> str:
+        """`ok`, `error`, `skipped`, or `missing` where the probe never ran."""
+        return str(self.probes.get(probe, {}).get(precision, {}).get("outcome", "missing"))
+
+    def group(self, probe: str, precision: str) -> dict[str, Array]:
+        """The arrays of one probe in one precision, by their own names."""
+        prefix = f"{probe}/{precision}/"
+        return {name[len(prefix) :]: array for name, array in self.arrays.items() if name.startswith(prefix)}
+
+    def fact(self, probe: str, key: str, default: Any = None) -> Any:
+        """One fact of a probe."""
+        return self.facts.get(probe, {}).get(key, default)
+
+
+def read(folder: Path) -> Observed:
+    """Read an observation from disk.
+
+    Raises:
+        BadObservation: a file is missing, cut short, or in another format.
+    """
+    path = folder / "observation.json"
+    try:
+        data = json.loads(path.read_bytes())
+        if data["format"] != FORMAT:
+            raise BadObservation(
+                f"{path}: observation format {data['format']!r}", f"format {FORMAT}", "use the version that wrote it"
+            )
+        tensors = load_file(folder / "arrays.safetensors")
+        arrays = {**tensors, **{name: tensors[other] for name, other in data["same"].items()}}
+        return Observed(data["scenario"], data["load"], data["probes"], data["facts"], arrays, _timings(folder))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        raise BadObservation(
+            f"{path}: {type(error).__name__}: {error}", "an observation as the worker writes it", "run the cell again"
+        ) from error
+
+
+def _timings(folder: Path) -> dict[str, float]:
+    path = folder / "timings.json"
+    try:
+        return {str(key): float(value) for key, value in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, AttributeError):
+        return {}

@@ -1,0 +1,102 @@
+"""What must equal what within one library: merged = unmerged, disabled = base, loaded again = loaded (pure).
+
+Both sides are held against their own outputs, so that one moved base does not accuse ten probes. What the creator's
+library failed itself is a standing defect: a loader is judged on what it makes worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from harness.contracts import Found
+from harness.evidence import Evidence
+from harness.numbers import beyond
+from harness.results import Figures, Finding
+from harness.verdict import Verdict
+
+TWINS: Mapping[str, str] = {
+    "merged": "forward",
+    "unmerged": "forward",
+    "safe_merged": "forward",
+    "merge_and_unload": "forward",
+    "merged_saved": "merge_and_unload",
+    "roundtrip": "forward",
+    "renamed": "forward",
+    "second": "forward",
+    "unloaded": "base",
+}
+"""Probe → the probe whose outputs it must equal within one library."""
+
+_MEANING: Mapping[str, str] = {
+    "merged": "merging in place changes the output",
+    "unmerged": "merging and unmerging does not bring the output back",
+    "safe_merged": "the safe merge changes the output",
+    "merge_and_unload": "merge_and_unload changes the output",
+    "merged_saved": "the merged model, saved and read again, computes something else",
+    "roundtrip": "saved again and reloaded, the adapter computes something else",
+    "renamed": "loaded under another adapter name, it computes something else",
+    "second": "after switching to another adapter and back, it computes something else",
+    "unloaded": "unloading does not give the base back",
+}
+_DISABLED = "with the adapter disabled the output is not the base's"
+
+_MERGES = ("merged", "safe_merged", "merge_and_unload")
+"""Three doors to one computation: what is wrong behind all of them is told once."""
+
+
+def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
+    """All such checks.
+
+    Args:
+        outputs_moved: the replay's own outputs are not the golden's, so that sizes of defects can't be compared any
+        more.
+    """
+    for probe, twin in TWINS.items():
+        now, before = (evidence.twin_gap(side, probe, twin) for side in (evidence.now, evidence.golden))
+        if _is_worse(now, before, _MEANING[probe], found, outputs_moved):
+            assert now is not None
+            _broken(probe, now, before, found)
+    now, before = evidence.disabled_gap(evidence.now), evidence.disabled_gap(evidence.golden)
+    if _is_worse(now, before, _DISABLED, found, outputs_moved):
+        found.add("base", "disabled-differs", Verdict.SILENT_WRONG, _worded(_DISABLED, before), figures=now)
+
+
+def _is_worse(now: Figures | None, before: Figures | None, meaning: str, found: Found, outputs_moved: bool) -> bool:
+    """True where the loader breaks what the creator's library kept, or breaks it further."""
+    if now is None or not beyond(now):
+        return False
+    if before is None:
+        found.notes.append(f"{meaning} (by {now.max_abs:.3g}); for the creator that did not run")
+        return False
+    if not beyond(before):
+        # the creator's own gap is one more measurement of what this other path of computation costs in rounding
+        return now.max_abs > now.allowance + before.max_abs
+    if now.max_abs <= before.max_abs + now.allowance or outputs_moved:
+        found.standing.append(f"{meaning} (by {now.max_abs:.3g}), as for the creator ({before.max_abs:.3g})")
+        return False
+    return True
+
+
+def _broken(probe: str, now: Figures, before: Figures | None, found: Found) -> None:
+    if probe in _MERGES and (told := _told_of_merging(now, found)):
+        found.follow[probe] = told.verdict
+        found.notes.append(f"{_MEANING[probe]} too, by as much as told of {told.probe}")
+        return
+    # taken off again, the adapter has done its work: what is left behind breaks a promise, not a result
+    verdict = Verdict.CONTRACT if probe == "unloaded" else Verdict.SILENT_WRONG
+    found.add(probe, f"differs-from-{TWINS[probe]}", verdict, _worded(_MEANING[probe], before), figures=now)
+
+
+def _worded(meaning: str, before: Figures | None) -> str:
+    if before is None or not beyond(before):
+        return meaning
+    return f"{meaning}, by more than for the creator ({before.max_abs:.3g})"
+
+
+def _told_of_merging(now: Figures, found: Found) -> Finding | None:
+    for told in found.findings:
+        if told.probe in _MERGES and told.figures and told.kind == "differs-from-forward":
+            same_size = abs(told.figures.max_abs - now.max_abs) <= now.allowance + told.figures.allowance
+            if same_size or told.figures.max_abs == now.max_abs:  # the latter for two infinite ones
+                return told
+    return None
