@@ -1,0 +1,316 @@
+"""Cells grouped by what is the matter with them, so that a reader sees three causes and not ninety lines.
+
+Two deviating cells share a cause when their most important findings have one signature: the same stage and the same
+error once numbers, paths and addresses are taken out of it, or the same kind of finding by the same probe in the same
+family of methods. A guess, made to be read: it decides nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from packaging.version import InvalidVersion, Version
+
+from harness.results import Cell, Finding, Run
+from harness.verdict import Verdict, worst
+
+_KIND_ORDER = ("error", "lost-tensors", "layers-missing", "values", "tie-broken", "shape", "dtype", "probe-lost")
+"""Kinds of finding, the most telling first: a lost tensor explains the values that differ, not the reverse."""
+_PROBE_ORDER = (
+    "load",
+    "accounting",
+    "layers",
+    "forward",
+    "base",
+    "structure",
+    "train",
+    "merged",
+    "safe_merged",
+    "unmerged",
+)
+"""Probes in the order in which a break shows: what is wrong in the forward pass is wrong in all that follow."""
+
+KIND_PHRASES = {
+    "base-moved": "the base model's own output moved",
+    "base-weights": "weights of the base change",
+    "config": "the saved config differs",
+    "disabled-differs": "disabled, the output is not the base's",
+    "fresh-values": "created anew, it computes something else",
+    "gradients-missing": "parameters get no gradient",
+    "layers-missing": "adapter layers are missing",
+    "lost-tensors": "tensors of the checkpoint never arrive",
+    "new-warning": "a new warning",
+    "no-switch": "switching adapters has no effect",
+    "probe-lost": "no longer applies",
+    "roundtrip-keys": "saved again, keys are missing",
+    "roundtrip-tensors": "saved again, tensors differ",
+    "tie-broken": "tied weights are no longer tied",
+    "trainability": "other parameters are trainable",
+    "train-mode": "train mode differs",
+    "values": "values differ",
+}
+"""How a kind of finding (`harness.compare`, `harness.contracts`) reads in a title; another reads as its own name."""
+
+
+@dataclass(frozen=True)
+class Releases:
+    """Which of a run's environments a cause touches, as ranges over those that were asked."""
+
+    bad: tuple[str, ...]
+    """Labels of the touched environments, in release order."""
+    ranges: str
+    """`0.6.1–0.13.2, 0.17.1`: a range never spans a release that was tried and is sound."""
+
+    @property
+    def first(self) -> str:
+        """The first bad one in release order."""
+        return self.bad[0] if self.bad else ""
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Cells that share a signature."""
+
+    signature: tuple[str, ...]
+    title: str
+    verdict: Verdict
+    """The worst of the cells'."""
+    cells: tuple[Cell, ...]
+    """The representative first, then worst first."""
+    creators: Releases
+    loaders: Releases
+    finding: Finding | None = None
+    """The representative's most important finding."""
+    expected: bool = False
+    details: dict[str, str] = field(default_factory=dict)
+    """For an expected cause: `id`, `issue`, `expires`, `reason` of its expectation."""
+
+    @property
+    def representative(self) -> Cell:
+        """The cell that shows the cause best: the worst verdict, then the greatest error ÷ allowance."""
+        return self.cells[0]
+
+    @cached_property
+    def scenarios(self) -> tuple[str, ...]:
+        """Names of the scenarios, in the order of the cells' ids."""
+        return tuple(sorted({cell.scenario for cell in self.cells}))
+
+
+def group(run: Run) -> tuple[Cause, ...]:
+    """All deviations by cause: the unexpected ones first, then the expected ones; each worst first."""
+    return (*unexpected(run), *expected(run))
+
+
+def unexpected(run: Run) -> tuple[Cause, ...]:
+    """The deviations that need somebody, by signature, worst and widest first."""
+    return _gather(run, run.deviations, signature)
+
+
+def expected(run: Run) -> tuple[Cause, ...]:
+    """The deviations that an expectation covers, by expectation."""
+    return _gather(run, (cell for cell in run.cells if cell.expected), lambda cell: ("expected", cell.expectation))
+
+
+def untold(run: Run) -> tuple[Cause, ...]:
+    """The cells that could not be judged, by reason."""
+    return _gather(run, (cell for cell in run.cells if cell.verdict.cannot_tell), _reason_signature)
+
+
+def unsupported(run: Run) -> tuple[Cause, ...]:
+    """The cells that were declared out of reach for their creator or loader, by reason."""
+    return _gather(
+        run, (c for c in run.cells if c.verdict is Verdict.UNSUPPORTED and not c.expected), _reason_signature
+    )
+
+
+def main_finding(cell: Cell) -> Finding | None:
+    """The finding that decides what is the matter with a cell; None where it has none."""
+    return min(cell.findings, key=_importance, default=None)
+
+
+def signature(cell: Cell) -> tuple[str, ...]:
+    """What two cells must have in common to be taken for one cause."""
+    finding = main_finding(cell)
+    if finding is not None and is_error(finding):
+        return ("error", finding.stage or finding.probe, finding.error_type, normalised(raised(finding)))
+    if finding is not None and finding.kind == "new-warning":
+        return (finding.probe, finding.kind, normalised(finding.message))
+    if finding is not None:
+        return (finding.probe, finding.kind, cell.family)
+    if cell.error is not None:
+        return ("error", cell.error.stage, cell.error.type, normalised(cell.error.message))
+    return (str(cell.verdict), normalised(cell.reason or last_line(cell.log_tail)), "")
+
+
+def is_error(finding: Finding) -> bool:
+    """True where something raised."""
+    return finding.kind == "error" or bool(finding.error_type)
+
+
+def raised(finding: Finding) -> str:
+    """`Type: message` of what was raised, whatever the finding's message says around it."""
+    kind, message = finding.error_type, finding.message
+    return message[message.index(kind) :] if kind in message else f"{kind}: {message}"
+
+
+def normalised(message: str) -> str:
+    """An error message without what differs between two instances of one error: addresses, paths, numbers, names."""
+    for pattern, word in _VARIABLE:
+        message = pattern.sub(word, message)
+    return " ".join(message.split())
+
+
+_VARIABLE: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"\b0x[0-9a-fA-F]+"), "<address>"),
+    (re.compile(r"(?:[A-Za-z]:)?(?:[\\/]|\b\w[\w.-]*/)[\w.@+~-]+(?:[\\/][\w.@+~-]+)+[\\/]?"), "<path>"),
+    (re.compile(r"""(["'`])[\w-]+(?:\.[\w-]+)+\1"""), "<module>"),
+    (re.compile(r"\b[A-Za-z_]\w*(?:\.\w+){2,}"), "<module>"),
+    (re.compile(r"[-+]?\d+(?:\.\d+)*(?:[eE][-+]?\d+)?"), "<n>"),
+    (re.compile(r"<n>(?:\s*[,x×]\s*<n>)+"), "<n>"),
+)
+"""What varies and what stands in its place, in the order of replacement (an address has digits in it)."""
+
+
+def last_line(text: str) -> str:
+    """The last line that says something."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
+def _importance(finding: Finding) -> tuple[int, int, int]:
+    return (
+        finding.verdict.severity,
+        _position(_KIND_ORDER, "error" if finding.error_type else finding.kind),
+        _position(_PROBE_ORDER, finding.probe),
+    )
+
+
+def _position(order: Sequence[str], word: str) -> int:
+    return order.index(word) if word in order else len(order)
+
+
+def _reason_signature(cell: Cell) -> tuple[str, ...]:
+    return (str(cell.verdict), normalised(cell.reason or last_line(cell.log_tail)))
+
+
+def _gather(run: Run, cells: Iterable[Cell], key: Callable[[Cell], tuple[str, ...]]) -> tuple[Cause, ...]:
+    groups: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    calendar = Calendar(run)
+    causes = [_cause(calendar, key, sorted(cells, key=_badness)) for key, cells in groups.items()]
+    return tuple(sorted(causes, key=lambda cause: (cause.verdict.severity, -len(cause.cells), cause.title)))
+
+
+def _badness(cell: Cell) -> tuple[int, float, str]:
+    ratio = cell.worst_ratio if cell.worst_ratio is not None else -1.0
+    return (cell.verdict.severity, -ratio, cell.id)
+
+
+def _cause(calendar: Calendar, key: tuple[str, ...], cells: list[Cell]) -> Cause:
+    first = cells[0]
+    return Cause(
+        signature=key,
+        title=_shared_title(cells),
+        verdict=worst(cell.verdict for cell in cells),
+        cells=tuple(cells),
+        creators=calendar.creators(cells),
+        loaders=calendar.loaders(cells),
+        finding=main_finding(first),
+        expected=first.expected,
+        details=_expectation(first) if first.expected else {},
+    )
+
+
+def _shared_title(cells: Sequence[Cell]) -> str:
+    """The title of all the cells; without what differs between them where it is not the same for all."""
+    titles = {title(cell) for cell in cells}
+    return titles.pop() if len(titles) == 1 else normalised(title(cells[0]))
+
+
+def title(cell: Cell) -> str:
+    """What is the matter, in a few words: `lokr · forward: values differ`."""
+    if cell.expected:
+        return cell.expectation_reason or cell.expectation
+    if cell.verdict.cannot_tell or cell.verdict is Verdict.UNSUPPORTED:
+        return cell.reason or last_line(cell.log_tail) or "no reason was given"
+    finding = main_finding(cell)
+    if finding is not None and is_error(finding):
+        return f"{finding.stage or finding.probe} · {raised(finding)}"
+    if finding is not None and finding.kind == "new-warning":
+        return f"a new warning: {finding.message}"
+    if finding is not None:
+        what = f"{finding.probe}: {KIND_PHRASES.get(finding.kind, finding.kind.replace('-', ' '))}"
+        return f"{cell.family} · {what}" if cell.family else what
+    if cell.error is not None:
+        return f"{cell.error.stage} · {cell.error.type}: {cell.error.message}"
+    return cell.reason or last_line(cell.log_tail) or str(cell.verdict)
+
+
+def _expectation(cell: Cell) -> dict[str, str]:
+    return {
+        "id": cell.expectation,
+        "issue": cell.expectation_issue,
+        "expires": cell.expectation_expires,
+        "reason": cell.expectation_reason,
+    }
+
+
+class Calendar:
+    """The creators and the loaders of a run in release order, and how they are called."""
+
+    def __init__(self, run: Run) -> None:
+        versions = {environment.name: environment.versions.get("peft", "") for environment in run.environments}
+        self._creators = _Side(versions, [(cell.creator, cell) for cell in run.cells])
+        self._loaders = _Side(versions, [(cell.loader, cell) for cell in run.cells])
+
+    def creators(self, cells: Sequence[Cell]) -> Releases:
+        """The creators of some cells."""
+        return self._creators.releases({cell.creator for cell in cells}, {cell.scenario for cell in cells})
+
+    def loaders(self, cells: Sequence[Cell]) -> Releases:
+        """The loaders of some cells."""
+        return self._loaders.releases({cell.loader for cell in cells}, {cell.scenario for cell in cells})
+
+
+class _Side:
+    """All creators of a run, or all its loaders."""
+
+    def __init__(self, versions: dict[str, str], used: Sequence[tuple[str, Cell]]) -> None:
+        own = {name: versions.get(name, "") for name, _ in used}
+        self._order = sorted(own, key=lambda name: _release(own[name], name))
+        self._labels = {name: _label(name, own) for name in own}
+        self._judged: dict[str, set[str]] = {}
+        for name, cell in used:
+            if cell.verdict.is_clean or cell.verdict.is_deviation:
+                self._judged.setdefault(cell.scenario, set()).add(name)
+
+    def releases(self, bad: set[str], scenarios: set[str]) -> Releases:
+        judged = bad.union(*(self._judged.get(scenario, set()) for scenario in scenarios))
+        stretches: list[list[str]] = [[]]
+        for name in self._order:
+            if name in bad:
+                stretches[-1].append(self._labels[name])
+            elif name in judged and stretches[-1]:
+                stretches.append([])
+        ranges = ", ".join(part[0] if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in stretches if part)
+        return Releases(tuple(self._labels[name] for name in self._order if name in bad), ranges)
+
+
+def _release(version: str, name: str) -> tuple[int, Version, str]:
+    """Where an environment stands in release order; one whose release nobody knows stands last."""
+    try:
+        return (0, Version(version), name)
+    except InvalidVersion:
+        return (1, Version("0"), name)
+
+
+def _label(name: str, versions: dict[str, str]) -> str:
+    """The PEFT release of an environment; with its name where the release alone would not tell it apart."""
+    version = versions.get(name, "")
+    if not version:
+        return name
+    return version if list(versions.values()).count(version) == 1 else f"{version} ({name})"

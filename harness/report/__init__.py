@@ -1,0 +1,35 @@
+"""Renderers of a run. Each is a thin reading of `harness.results.Run`; none looks anywhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.report import junit, markdown, story
+from harness.report.text import visible
+from harness.results import Run, dump, write_atomically
+
+__all__ = ["FORMATS", "sentence", "write"]
+
+FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
+    "md": ("report.md", lambda run: markdown.render(run, verbose=True).encode()),
+    "junit": ("junit.xml", junit.render),
+}
+"""Format → the file that it is written to in a run's folder, and its renderer. `report.json` is their source, not one
+of them; tables (csv, parquet) are written on demand by `harness.report.frame.write`."""
+
+
+def sentence(run: Run) -> str:
+    """The verdict of a run with its counts, in one sentence and on one line."""
+    return visible(str(story.sentence(run)))
+
+
+def write(run: Run, folder: Path) -> list[Path]:
+    """Write `report.json` and every format to a run's folder; the source first, each atomically."""
+    source = folder / "report.json"
+    dump(run, source)
+    written = [source]
+    for name, renderer in FORMATS.values():
+        write_atomically(folder / name, renderer(run))
+        written.append(folder / name)
+    return written

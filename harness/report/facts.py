@@ -1,0 +1,210 @@
+"""One cell, fact by fact, in the order of the questions that a maintainer asks.
+
+What broke, how badly against its measured allowance, where it starts, whose doing it may be, how to see it again. Pure,
+and not escaped: a renderer makes the values fit its format.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal
+
+from harness import causes
+from harness.report.text import enumerated, exactly, many, number, place, tail, times
+from harness.results import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
+
+Tone = Literal["", "bad", "good", "quiet", "block"]
+"""How a value is meant: `block` is text of several lines, the rest is weight and colour."""
+
+FIRST_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "safetensors", "numpy")
+"""The packages that are named first where two environments are held against each other."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A label and what there is to say under it."""
+
+    label: str
+    value: str
+    tone: Tone = ""
+
+
+def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
+    """What is known of a cell; `whole` leaves nothing out, else long lists are cut and what is cut is counted."""
+    limit = sys.maxsize if whole else 4
+    rows = [
+        *_broke(cell, limit),
+        *_figures(worst_figures(cell)),
+        *_start(cell),
+        *_whose(cell),
+        *_keys(cell.keys, limit),
+        *_many("config", cell.config_differences, limit),
+        *_many("new warning", cell.new_warnings, limit),
+        *_probes(cell),
+        *_errors(cell, whole),
+        *_many("standing", cell.standing_defects, limit if whole else 0),
+        *_many("note", cell.notes, limit),
+        *([Fact("fixture", cell.fixture, "quiet")] if cell.fixture and whole else []),
+        Fact("reproduce", cell.reproduce, "good"),
+    ]
+    return tuple(row for row in rows if row.value)
+
+
+def worst_figures(cell: Cell) -> Figures | None:
+    """The figures to show: the main finding's, else the greatest error ÷ allowance of all probes."""
+    finding = causes.main_finding(cell)
+    if finding is not None and finding.figures is not None:
+        return finding.figures
+    every = [figures for probe in cell.probes.values() for figures in probe.figures if figures.max_abs > 0]
+    return max(every, key=lambda figures: figures.ratio, default=None)
+
+
+def _broke(cell: Cell, limit: int) -> list[Fact]:
+    finding = causes.main_finding(cell)
+    rows = [Fact("reason", cell.reason)]
+    if finding is None and cell.error is not None:
+        return [*rows, Fact("error", f"{cell.error.stage}: {cell.error.type}: {cell.error.message}", "bad")]
+    if finding is None:
+        return rows
+    rows.append(Fact("found", f"{_where(finding)}: {_said(finding)}", "bad" if cell.verdict.is_deviation else ""))
+    told = {*(cell.keys.lost if cell.keys else ()), *cell.config_differences}  # each has a label of its own below
+    rows += _many("", tuple(detail for detail in finding.details if detail not in told), limit)
+    return rows + _many("also", _also(cell, finding), limit)
+
+
+def _also(cell: Cell, main: Finding) -> tuple[str, ...]:
+    """The other findings, those that say the same in one: `forward, merged: …`."""
+    by_message: dict[str, list[str]] = {}
+    for finding in cell.findings:
+        if finding.message != main.message:
+            by_message.setdefault(_said(finding), []).append(_where(finding))
+    return tuple(f"{', '.join(dict.fromkeys(where))}: {said}" for said, where in by_message.items())
+
+
+def _where(finding: Finding) -> str:
+    return finding.stage or finding.probe
+
+
+def _said(finding: Finding) -> str:
+    return causes.raised(finding) if causes.is_error(finding) else finding.message
+
+
+def _figures(figures: Figures | None) -> list[Fact]:
+    if figures is None:
+        return []
+    at = f" at {place(figures.index)}" if figures.index else ""
+    rows = [Fact("elements", f"{figures.differing:,} of {figures.elements:,} of {figures.array} beyond the allowance")]
+    size = f"|Δ| {number(figures.max_abs)}{at}, allowance {number(figures.allowance)}, so {times(figures.ratio)}"
+    rows.append(Fact("greatest", size))
+    if figures.golden is not None or figures.now is not None:
+        scale = f" (golden's RMS {number(figures.scale)})" if figures.scale else ""
+        rows.append(Fact("values", f"golden {exactly(figures.golden)}, now {exactly(figures.now)}{scale}"))
+    return rows
+
+
+def _start(cell: Cell) -> list[Fact]:
+    if not cell.first_difference:
+        return []
+    layer = next((layer for layer in cell.layers if layer.name == cell.first_difference), None)
+    if layer is None:
+        return [Fact("starts at", cell.first_difference)]
+    size = f"|Δ| {number(layer.max_abs)}, allowance {number(layer.allowance)}"
+    return [Fact("starts at", f"{cell.first_difference} ({layer.kind}), {size}")]
+
+
+def _whose(cell: Cell) -> list[Fact]:
+    if cell.adapter_delta is None and cell.base_delta is None:
+        return []
+    return [Fact("moved by", f"adapter's effect {number(cell.adapter_delta)}, base model {number(cell.base_delta)}")]
+
+
+def _keys(keys: CheckpointKeys | None, limit: int) -> list[Fact]:
+    if keys is None:
+        return []
+    rows = [Fact("checkpoint", f"{keys.arrived:,} of {many(keys.total, 'tensor')} arrived", "bad" if keys.lost else "")]
+    parts = (("never arrived", keys.lost), ("undecided", keys.undecided), ("unexpected", keys.unexpected))
+    for label, names in parts:
+        if names:
+            rows.append(Fact(label, f"{len(names):,}: {enumerated(names, limit)}"))
+    return rows
+
+
+def _probes(cell: Cell) -> list[Fact]:
+    """All probes in a line by verdict, worst first; those that were skipped last."""
+    groups: dict[str, list[str]] = {}
+    for name, probe in sorted(
+        cell.probes.items(), key=lambda item: (item[1].outcome == "skipped", item[1].verdict.severity)
+    ):
+        groups.setdefault("skipped" if probe.outcome == "skipped" else str(probe.verdict), []).append(name)
+    return [Fact("probes", "; ".join(f"{word}: {', '.join(names)}" for word, names in groups.items()))]
+
+
+def _errors(cell: Cell, whole: bool) -> list[Fact]:
+    traceback = cell.error.traceback if cell.error else ""
+    lines = sys.maxsize if whole else 4
+    rows = (
+        [Fact("traceback", tail(traceback, lines), "block")]
+        if traceback and (whole or cell.verdict.is_deviation)
+        else []
+    )
+    if cell.log_tail and (whole or not traceback):
+        rows.append(Fact("log", tail(cell.log_tail, lines), "block"))
+    return rows
+
+
+def _many(label: str, values: tuple[str, ...], limit: int) -> list[Fact]:
+    rows = [Fact(label if place == 0 else "", value) for place, value in enumerate(values[:limit])]
+    if len(values) > limit:
+        rows.append(
+            Fact("" if rows else label, f"{len(values) - limit:,}{' more' if rows else ''} (show the cell to see)")
+        )
+    return rows
+
+
+def probe_rows(cell: Cell) -> list[tuple[str, str, str, str, str, str]]:
+    """A row a probe: name, verdict, array, error, allowance, error ÷ allowance; or why it was skipped."""
+    return [_probe_row(name, probe) for name, probe in cell.probes.items()]
+
+
+def _probe_row(name: str, probe: ProbeResult) -> tuple[str, str, str, str, str, str]:
+    verdict = str(probe.verdict) if probe.outcome != "skipped" else "skipped"
+    if not probe.figures:
+        if probe.outcome == "ok":
+            return (name, verdict, probe.reason, "", "", "")
+        said = f"now {probe.outcome}, golden {probe.golden_outcome}"
+        return (name, verdict, probe.reason or said, "", "", "")
+    worst = probe.figures[0]
+    return (name, verdict, worst.array, number(worst.max_abs), number(worst.allowance), times(worst.ratio))
+
+
+def layer_rows(cell: Cell) -> list[tuple[str, str, str, str, str]]:
+    """A row a layer in execution order: name, kind, error, allowance, error ÷ allowance."""
+    return [
+        (layer.name, layer.kind, number(layer.max_abs), number(layer.allowance), times(_layer_ratio(layer)))
+        for layer in cell.layers
+    ]
+
+
+def _layer_ratio(layer: LayerSketch) -> float:
+    if layer.max_abs == 0:
+        return 0.0
+    return layer.max_abs / layer.allowance if layer.allowance > 0 else float("inf")
+
+
+def package_rows(run: Run, cell: Cell) -> list[tuple[str, str, str]]:
+    """The packages that differ between a cell's two environments: name, creator's, loader's version."""
+    known = {environment.name: environment for environment in run.environments}
+    before, now = _packages(known.get(cell.creator)), _packages(known.get(cell.loader))
+    differing = [name for name in {*before, *now} if before.get(name) != now.get(name)]
+    return [(name, before.get(name, "–"), now.get(name, "–")) for name in sorted(differing, key=_package_order)]
+
+
+def _packages(environment: EnvironmentReport | None) -> dict[str, str]:
+    if environment is None:
+        return {}
+    return environment.versions | ({"python": environment.python} if environment.python else {})
+
+
+def _package_order(name: str) -> tuple[int, str]:
+    return (FIRST_PACKAGES.index(name) if name in FIRST_PACKAGES else len(FIRST_PACKAGES), name)

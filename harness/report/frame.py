@@ -1,0 +1,167 @@
+"""A run as pandas data frames, and these as files."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import HarnessError, UsageError
+from harness.report.text import field
+from harness.results import Cell, EnvironmentReport, ProbeResult, Run, write_atomically
+
+_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes")
+_CELL_TYPES = {
+    "expected": "bool",
+    "deviates": "bool",
+    "worst_ratio": "float64",
+    "adapter_delta": "float64",
+    "base_delta": "float64",
+    "duration_s": "float64",
+    "compute_s": "float64",
+    "severity": "int64",
+    "tensors": "Int64",
+    "arrived": "Int64",
+    "lost": "Int64",
+}
+_PROBE_TYPES = {
+    "severity": "int64",
+    "elements": "Int64",
+    "differing": "Int64",
+    "max_abs": "float64",
+    "allowance": "float64",
+    "ratio": "float64",
+    "scale": "float64",
+    "duration_s": "float64",
+}
+"""Types of the columns that are not text, held even where a run has no row: frames of many runs concatenate."""
+
+
+def cells(run: Run) -> pd.DataFrame:
+    """A row a cell; nothing measured is NaN, nothing said is an empty string."""
+    known = {environment.name: environment for environment in run.environments}
+    change = {comparison.cell: comparison.change for comparison in run.comparisons}
+    rows = [_cell(run, cell, known) | {"change": change.get(cell.id, "")} for cell in run.cells]
+    return _frame(rows, _CELL_COLUMNS, _CELL_TYPES)
+
+
+def probes(run: Run) -> pd.DataFrame:
+    """A row a probe of a cell, with the figures of its worst array."""
+    rows = [_probe(run, cell, name, probe) for cell in run.cells for name, probe in cell.probes.items()]
+    return _frame(rows, _PROBE_COLUMNS, _PROBE_TYPES)
+
+
+def write(frame: pd.DataFrame, path: Path) -> None:
+    """Write a frame atomically, as the file's name says: `.csv` or `.parquet`.
+
+    In a CSV file untrusted text is made visible and can't be a formula; parquet holds it as it is.
+
+    Raises:
+        UsageError: another ending.
+        HarnessError: parquet, and pyarrow is not installed.
+    """
+    writers: dict[str, Callable[[pd.DataFrame], bytes]] = {".csv": csv, ".parquet": parquet}
+    if path.suffix not in writers:
+        raise UsageError(
+            f"no table format for {path.name!r}", "a name that ends in .csv or .parquet", "rename the file"
+        )
+    write_atomically(path, writers[path.suffix](frame))
+
+
+def csv(frame: pd.DataFrame) -> bytes:
+    """The frame as CSV in UTF-8."""
+    safe = frame.copy()
+    for name in safe.columns:
+        if not pd.api.types.is_numeric_dtype(safe[name]):
+            safe[name] = [field(str(value)) for value in safe[name]]
+    text: str = safe.to_csv(index=False, lineterminator="\n")
+    return text.encode()
+
+
+def parquet(frame: pd.DataFrame) -> bytes:
+    """The frame as parquet."""
+    buffer = io.BytesIO()
+    try:
+        frame.to_parquet(buffer, index=False, engine="pyarrow")
+    except ImportError as error:
+        raise HarnessError(
+            "parquet needs pyarrow, which is not installed",
+            "pyarrow in the environment of peft-regress",
+            "run `python -m pip install pyarrow`, or write .csv",
+        ) from error
+    return buffer.getvalue()
+
+
+def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...], types: dict[str, str]) -> pd.DataFrame:
+    frame = pd.DataFrame(rows, columns=list(columns))
+    return frame.astype({name: types.get(name, "str") for name in columns})
+
+
+_IDENTITY = ("id", "scenario", "family", "method", "creator", "loader", "device")
+_SIDES = tuple(f"{side}_{name}" for side in ("creator", "loader") for name in ("python", *_PACKAGES))
+_CELL_COLUMNS = (
+    *("run", "created", *_IDENTITY, "verdict", "severity", "expected", "deviates", "change", "expectation", "reason"),
+    *("worst_ratio", "adapter_delta", "base_delta", "first_difference", "error_stage", "error_type"),
+    *("tensors", "arrived", "lost", "duration_s", "compute_s", *_SIDES, "fixture", "reproduce"),
+)
+_PROBE_COLUMNS = (
+    *("run", *_IDENTITY, "probe", "verdict", "severity", "outcome", "golden_outcome", "reason", "array", "dtype"),
+    *("elements", "differing", "max_abs", "allowance", "ratio", "scale", "duration_s"),
+)
+
+
+def _cell(run: Run, cell: Cell, known: dict[str, EnvironmentReport]) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "created": run.created,
+        **{name: getattr(cell, name) for name in _IDENTITY},
+        "verdict": str(cell.verdict),
+        "severity": cell.verdict.severity,
+        "expected": cell.expected,
+        "deviates": cell.deviates,
+        "expectation": cell.expectation,
+        "reason": cell.reason,
+        "worst_ratio": cell.worst_ratio,
+        "adapter_delta": cell.adapter_delta,
+        "base_delta": cell.base_delta,
+        "first_difference": cell.first_difference,
+        "error_stage": cell.error.stage if cell.error else "",
+        "error_type": cell.error.type if cell.error else "",
+        "tensors": cell.keys.total if cell.keys else None,
+        "arrived": cell.keys.arrived if cell.keys else None,
+        "lost": len(cell.keys.lost) if cell.keys else None,
+        "duration_s": cell.duration_s,
+        "compute_s": cell.compute_s,
+        **_versions("creator", known.get(cell.creator)),
+        **_versions("loader", known.get(cell.loader)),
+        "fixture": cell.fixture,
+        "reproduce": cell.reproduce,
+    }
+
+
+def _versions(side: str, environment: EnvironmentReport | None) -> dict[str, str]:
+    versions = environment.versions if environment else {}
+    python = environment.python if environment else ""
+    return {f"{side}_python": python} | {f"{side}_{name}": versions.get(name, "") for name in _PACKAGES}
+
+
+def _probe(run: Run, cell: Cell, name: str, probe: ProbeResult) -> dict[str, Any]:
+    worst = probe.figures[0] if probe.figures else None
+    sizes = ("elements", "differing", "max_abs", "allowance", "ratio", "scale")
+    return {
+        "run": run.id,
+        **{name: getattr(cell, name) for name in _IDENTITY},
+        "probe": name,
+        "verdict": str(probe.verdict),
+        "severity": probe.verdict.severity,
+        "outcome": probe.outcome,
+        "golden_outcome": probe.golden_outcome,
+        "reason": probe.reason,
+        "array": worst.array if worst else "",
+        "dtype": worst.dtype if worst else "",
+        **{name: getattr(worst, name) if worst else None for name in sizes},
+        "duration_s": probe.duration_s,
+    }

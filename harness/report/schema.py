@@ -1,0 +1,56 @@
+"""The JSON Schema of `report.json`, made from the model; `python -m harness.report.schema` writes it to `docs/`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from harness.results import FORMAT, Run, write_atomically
+
+FILE = Path(__file__).parents[2] / "docs" / "report.schema.json"
+"""Where the schema of this version is committed."""
+
+
+class _Generator(GenerateJsonSchema):
+    """Floats as `report.json` writes them: JSON has no infinity, so three of them are strings."""
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
+        return {"anyOf": [super().float_schema(schema), {"enum": ["Infinity", "-Infinity", "NaN"]}]}
+
+
+def schema() -> dict[str, Any]:
+    """The schema of the format that this version writes.
+
+    A field that has a default may be missing from a file. The number of the format is part of the schema: a file of
+    another format is not valid against it.
+    """
+    made = Run.model_json_schema(schema_generator=_Generator)
+    made["properties"]["format"] = {"const": FORMAT, "description": "Version of the format."}
+    made["required"] = ["format", *made["required"]]
+    head = {
+        "$schema": GenerateJsonSchema.schema_dialect,
+        "$id": f"urn:peft-regress:report:{FORMAT}",
+        "title": f"report.json of peft-regress, format {FORMAT}",
+    }
+    return head | {name: value for name, value in made.items() if name not in head}
+
+
+def text() -> str:
+    """The schema as it is committed."""
+    return json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> int:
+    """Write the schema to where it is committed."""
+    write_atomically(FILE, text().encode())
+    sys.stdout.write(f"{FILE}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

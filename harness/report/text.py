@@ -1,0 +1,183 @@
+"""Untrusted text made harmless, one function a format; and how numbers and counts are written everywhere.
+
+Warnings, tracebacks and the names in a checkpoint come from files that anybody may have made. `visible` is the base of
+all the others: after it a text has no character that could move a cursor, reverse a line or end a quotation unseen.
+What is replaced stays readable (`\\x1b`, `\\u202e`), because a reader of a report wants to see that it was there.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
+
+_UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+"""Unicode categories shown as escapes: controls, formats (bidi, zero width), surrogates, unassigned, line breaks."""
+_ZERO_WIDTH = "\u200b"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character)
+    if named:
+        return named
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def visible(text: str) -> str:
+    """One line of text in which every character that can't be seen stands as its escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escape(c) if unicodedata.category(c) in _UNSEEN else c for c in text)
+
+
+def one_line(text: str, limit: int = 300) -> str:
+    """As `visible`, and not longer than a person reads in a list; what is left out is counted."""
+    return clip(visible(text.strip()), limit)
+
+
+def visible_lines(text: str) -> str:
+    """As `visible`, but line breaks stay line breaks and tabs become four spaces."""
+    lines = text.replace("\r\n", "\n").expandtabs(4).split("\n")
+    return "\n".join(visible(line) for line in lines)
+
+
+def clip(text: str, limit: int) -> str:
+    """The text, or as much as `limit` characters hold; what is left out is counted."""
+    if len(text) <= limit:
+        return text
+    note = f" … (+{len(text) - limit:,} characters)"
+    return text[:limit] + note
+
+
+def tail(text: str, lines: int) -> str:
+    """The last lines of a text; what is left out is counted."""
+    every = text.rstrip("\n").split("\n")
+    if len(every) <= lines:
+        return "\n".join(every)
+    return "\n".join([f"… ({len(every) - lines:,} lines before)", *every[-lines:]])
+
+
+# Markdown ------------------------------------------------------------------------------------------------------------
+
+
+def code(text: str) -> str:
+    """A Markdown code span that its content can't leave, fit for a table cell.
+
+    GitHub turns mentions, issue numbers and addresses into links (and a mention notifies a stranger) everywhere but in
+    code: therefore all untrusted text is code. A text with a pipe is an HTML element: a table looks for pipes before it
+    looks for code, and its readers don't agree on what a backslash in front of one means.
+    """
+    text = visible(text).strip() or " "
+    if "|" in text:
+        return f"<code>{re.sub(r'[!-/:-@[-`{-~]', lambda found: f'&#{ord(found.group())};', text)}</code>"
+    fence = "`" * (_longest_run(text) + 1)
+    pad = " " if text[0] == "`" or text[-1] == "`" else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def fenced(text: str) -> str:
+    """A Markdown code block that its content can't leave."""
+    text = visible_lines(text)
+    fence = "`" * max(3, _longest_run(text) + 1)
+    return f"{fence}text\n{text}\n{fence}"
+
+
+def prose(text: str) -> str:
+    """Text for a Markdown paragraph or table cell: nothing in it is markup, a mention, a reference or a link."""
+    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", text)
+    text = re.sub(r"^(\s*)([#+=-]+|\d+[.)](?=\s))", rf"\1{_ZERO_WIDTH}\2", text)
+    text = re.sub(r"([@#])(?=\w)", rf"\1{_ZERO_WIDTH}", text)
+    return re.sub(r"(://|www)(?=[\w.])", rf"{_ZERO_WIDTH}\1{_ZERO_WIDTH}", text)
+
+
+def link(address: str) -> str:
+    """A Markdown link to an `https` address; anything else is shown as code and leads nowhere."""
+    if re.fullmatch(r"https://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+", address):
+        return f"<{address}>"
+    return code(address)
+
+
+def _longest_run(text: str) -> int:
+    return max((len(run) for run in re.findall("`+", text)), default=0)
+
+
+# JUnit ---------------------------------------------------------------------------------------------------------------
+
+
+def xml(text: str) -> str:
+    """Text that XML 1.0 can carry. Quoting `<` and `]]>` is the writer's work, which never uses CDATA."""
+    return visible_lines(text)
+
+
+# CSV -----------------------------------------------------------------------------------------------------------------
+
+
+def field(text: str) -> str:
+    """Text for a field of a table: one line, and no spreadsheet takes it for a formula."""
+    text = visible(text)
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+
+
+# Numbers and counts --------------------------------------------------------------------------------------------------
+
+
+def number(value: float | None) -> str:
+    """A figure with three significant digits: `0`, `1.30e-08`, `0.125`; `–` for none."""
+    if value is None:
+        return "–"
+    if not math.isfinite(value):
+        return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
+    if value == 0:
+        return "0"
+    return f"{value:.2e}" if abs(value) < 0.01 or abs(value) >= 10_000 else f"{value:.3g}"
+
+
+def exactly(value: float | None) -> str:
+    """A value of an array with all the digits that float32 has, so that it can be compared by eye."""
+    return "–" if value is None else f"{value:.9g}"
+
+
+def times(ratio: float | None) -> str:
+    """Error as a multiple of its allowance: `0.31×`, `1.9e+06×`; `–` for none."""
+    if ratio is None:
+        return "–"
+    if not math.isfinite(ratio):
+        return "inf×"
+    if ratio == 0:
+        return "0×"
+    return f"{ratio:.1e}×" if ratio >= 10_000 or ratio < 0.01 else f"{ratio:.2g}×" if ratio < 100 else f"{ratio:,.0f}×"
+
+
+def place(index: Iterable[int]) -> str:
+    """An index as it would be typed: `[0, 3, 17]`; nothing for a scalar."""
+    index = tuple(index)
+    return f"[{', '.join(map(str, index))}]" if index else ""
+
+
+def seconds(value: float) -> str:
+    """A duration: `0.06 s`, `38 s`, `12 min 5 s`."""
+    if value < 60:
+        return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s"
+
+
+def many(count: int, word: str, plural: str = "") -> str:
+    """A count with its noun: `1 cell`, `1,204 cells`."""
+    return f"{count:,} {word if count == 1 else plural or word + 's'}"
+
+
+def listed(parts: Iterable[str], last: str = "and") -> str:
+    """Words in a row: `a`, `a and b`, `a, b and c`."""
+    words = [part for part in parts if part]
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def enumerated(parts: Iterable[str], limit: int) -> str:
+    """The first few of a list; the rest is counted."""
+    words = list(parts)
+    shown = ", ".join(words[:limit])
+    return f"{shown} and {len(words) - limit:,} more" if len(words) > limit else shown

@@ -1,0 +1,76 @@
+"""Data frames of a run."""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness import results
+from harness.errors import HarnessError, UsageError
+from harness.report import frame
+from tests import samples
+
+
+def test_a_row_a_cell_of_a_report_on_disk(tmp_path: Path) -> None:
+    results.dump(samples.across_releases(), tmp_path / "report.json")
+    found = results.load(tmp_path).frame()
+    assert len(found) == 10
+    wrong = found[found.verdict == "silent-wrong"]
+    assert sorted(wrong.creator_peft) == ["0.13.2", "0.6.1", "0.6.1", "0.9.0"]
+    assert set(found.loader_transformers) == {"5.23.0"}
+    assert found.groupby("loader").deviates.sum().to_dict() == {"current": 3, "v0200": 1}
+
+
+def test_a_row_a_probe() -> None:
+    found = samples.run(samples.wrong("lokr-alpha")).probe_frame().set_index("probe")
+    assert list(found.index) == ["forward", "base", "merged", "generate"]
+    assert found.loc["forward", "max_abs"] == pytest.approx(0.79123456)
+    assert found.loc["generate", "outcome"] == "skipped"
+    assert found.ratio.isna()["base"]
+
+
+def test_what_changed_against_the_baseline() -> None:
+    found = samples.against_baseline().frame().set_index("scenario")
+    assert found.loc["lokr-alpha", "change"] == "regressed"
+    assert found.loc["lora-llama", "change"] == ""
+
+
+@pytest.mark.parametrize("run", [samples.every_verdict(), samples.nothing(), samples.green()])
+def test_frames_of_all_runs_have_one_shape(run: results.Run) -> None:
+    assert run.frame().dtypes.equals(samples.empty().frame().dtypes)
+    assert run.probe_frame().dtypes.equals(samples.empty().probe_frame().dtypes)
+
+
+def test_csv_comes_back(tmp_path: Path) -> None:
+    made = samples.every_verdict().frame()
+    frame.write(made, tmp_path / "cells.csv")
+    back = pd.read_csv(tmp_path / "cells.csv", keep_default_na=False)
+    assert list(back.columns) == list(made.columns)
+    assert list(back.id) == list(made.id)
+
+
+@pytest.mark.parametrize("text", samples.HOSTILE)
+def test_hostile_text_is_neither_a_formula_nor_a_control(text: str) -> None:
+    raw = frame.csv(samples.hostile(text).frame()).decode()
+    assert raw.count("\n") == len(samples.hostile(text).cells) + 1
+    back = pd.read_csv(io.StringIO(raw), dtype=str, keep_default_na=False)
+    assert not [value for value in back.to_numpy().ravel() if value[:1] in ("=", "+", "@")]
+    assert not any(ord(c) < 32 for value in back.to_numpy().ravel() for c in value)
+
+
+def test_parquet_without_pyarrow_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(HarnessError) as caught:
+        frame.write(samples.green().frame(), tmp_path / "cells.parquet")
+    assert "pyarrow" in caught.value.found
+    assert "pip install pyarrow" in caught.value.next_step
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_ending_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"\.csv or \.parquet"):
+        frame.write(samples.green().frame(), tmp_path / "cells.xlsx")

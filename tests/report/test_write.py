@@ -1,0 +1,28 @@
+"""All formats of a run, written to a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import report, results
+from tests import samples
+
+
+def test_all_formats_are_written(tmp_path: Path) -> None:
+    written = report.write(samples.regressed(), tmp_path / "run")
+    assert [path.name for path in written] == ["report.json", "report.md", "junit.xml"]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["junit.xml", "report.json", "report.md"]
+    assert results.load(tmp_path / "run") == samples.regressed()
+
+
+def test_report_md_has_the_whole_table_even_where_all_is_well(tmp_path: Path) -> None:
+    report.write(samples.green(), tmp_path)
+    assert "| `lora-opt` |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("text", samples.HOSTILE)
+def test_hostile_runs_are_written_and_read(tmp_path: Path, text: str) -> None:
+    report.write(samples.hostile(text), tmp_path)
+    assert len(results.load(tmp_path).cells) == 6
