@@ -345,7 +345,11 @@ def _written(golden: Observed, now: Observed, found: Found) -> None:
 def _warnings(golden: Observed, now: Observed, found: Found) -> None:
     known = {text for _, text in _said(golden)}
     new = [(probe, text) for probe, text in _said(now) if text not in known]
-    found.new_warnings = tuple(dict.fromkeys(f"{probe}: {text}" for probe, text in new))
+    first = {text: probe for probe, text in reversed(new)}
+    found.new_warnings = tuple(f"{probe}: {text}" for text, probe in first.items() if not text.startswith(_ROUTINE))
+    for text in first:
+        if text.startswith(_ROUTINE):
+            found.notes.append(f"new, of the kind that is for whoever writes code: {text}")
     telling = [text for probe, text in new if probe in _WARNING_PROBES and not text.startswith(_ROUTINE)]
     for text in dict.fromkeys(telling):
         found.add("warnings", "new-warning", Verdict.WARNED, text)

@@ -32,12 +32,21 @@ def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
 
 
 def fill_adapter(
-    torch: Any, model: Any, scenario: Mapping[str, Any], adapter_name: str, namespace: str = ""
+    torch: Any, model: Any, scenario: Mapping[str, Any], adapter_name: str, own: bool = False
 ) -> list[str]:
-    """Give every trainable parameter its value; returns the canonical names."""
-    own = scenario["fill"]
-    space = f"adapter:{scenario['name']}{namespace}"
-    return fill.fill_parameters(torch, trainable(model, adapter_name), space, own)
+    """Give every trainable parameter its value; returns the canonical names.
+
+    Args:
+        own: only those that carry the adapter's name, with values of their own: for an adapter beside another, whose
+            parameters (a prompt encoder's, say) may be trainable at the same time.
+    """
+    parameters = trainable(model, adapter_name)
+    space = f"adapter:{scenario['name']}"
+    if own:
+        named = [(name, p) for name, p in model.named_parameters() if adapter_name in name.split(".")]
+        parameters = [(canonical(name, (adapter_name,)), p) for name, p in named]
+        space += f":{adapter_name}"
+    return fill.fill_parameters(torch, parameters, space, scenario["fill"])
 
 
 def save(model: Any, folder: str, adapter_name: str) -> None:

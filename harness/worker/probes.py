@@ -265,7 +265,7 @@ def second(ctx: Context) -> None:
     first_name = ctx.adapter_name
     model.add_adapter("beside", compat.adapter_arguments(model, first_name))
     model.set_adapter("beside")
-    adapters.fill_adapter(ctx.torch, model, ctx.scenario, "beside", namespace=":beside")
+    adapters.fill_adapter(ctx.torch, model, ctx.scenario, "beside", own=True)
     model.eval()
     other = ctx.run(model)
     ctx.fact("second", "trainable_other", _active_trainable(model, first_name))

@@ -1,0 +1,3 @@
+"""Makes scenario files collectable: `pytest matrices/scenarios --loader current -k loha`."""
+
+pytest_plugins = ["harness.pytest_plugin"]

@@ -1,0 +1,87 @@
+"""What the commands share: where things are, and how they speak to the user."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from harness import planning
+from harness.envs import Environments
+from harness.matrix import Declared, Matrix
+from harness.store import Store
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+
+def say(line: str) -> None:
+    """Tell the user something that is no result: to stderr."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def out(text: str) -> None:
+    """Print a result."""
+    print(text, flush=True)
+
+
+def out_json(data: Any) -> None:
+    """Print a result for a program."""
+    out(json.dumps(data, indent=1, default=str))
+
+
+def console(stderr: bool = False) -> Console:
+    """A console that knows whether it is a terminal."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+def path(text: str | None) -> Path | None:
+    """A path of the command line, made absolute."""
+    return Path(text).expanduser().resolve() if text else None
+
+
+def reports_folder(arguments: argparse.Namespace) -> Path:
+    """Where runs are written."""
+    return path(getattr(arguments, "reports", None)) or REPOSITORY / "reports"
+
+
+def fixtures_folder(arguments: argparse.Namespace) -> Path:
+    """Where fixtures are."""
+    return path(getattr(arguments, "fixtures", None)) or REPOSITORY / "fixtures"
+
+
+def store_of(arguments: argparse.Namespace) -> Store:
+    """The fixtures that a command works on."""
+    return Store(fixtures_folder(arguments))
+
+
+def matrix_of(arguments: argparse.Namespace) -> Matrix:
+    """The matrix that a command works on."""
+    return planning.matrix_of(path(getattr(arguments, "matrices", None)), REPOSITORY)
+
+
+def environments_of(arguments: argparse.Namespace) -> Environments:
+    """The environments that a command works on; says on stderr what takes time."""
+    return planning.environments_of(path(getattr(arguments, "matrices", None)), REPOSITORY, say)
+
+
+def chosen(declared: Iterable[Declared], expression: str | None, families: Iterable[str] = ()) -> list[Declared]:
+    """Scenarios whose name or family holds one of the expression's alternatives (`lokr or loha`); all without one."""
+    wanted = [part.strip() for part in (expression or "").split(" or ") if part.strip()]
+    families = set(families)
+    return [
+        one
+        for one in declared
+        if (not wanted or any(part in one.name or part == one.family for part in wanted))
+        and (not families or one.family in families)
+    ]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,185 @@
+"""`create`: makes fixtures in the environment that they name; and `fixtures …`: looks after those that are there."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import creation, matrix
+from harness.commands import common
+from harness.environment import BuiltEnvironment
+from harness.errors import ExitCode, HarnessError, UsageError
+from harness.matrix import Declared
+from harness.pool import Pool
+from harness.store import Manifest
+
+
+@dataclass(frozen=True)
+class Made:
+    """What became of creating one scenario."""
+
+    scenario: str
+    outcome: str
+    """`stored`, `unchanged`, `unsupported`, `refused`, `differs` or `same`."""
+    detail: str = ""
+
+
+def create(arguments: argparse.Namespace) -> int:
+    """Create fixtures under a pinned environment and store them."""
+    if arguments.replace and not (arguments.reason or "").strip():
+        raise UsageError(
+            "--replace without --reason", "why stored evidence is replaced", 'add --reason "…"; the manifest keeps it'
+        )
+    declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.family)
+    if not declared:
+        raise UsageError(
+            "no scenario is selected", "at least one", "loosen -k or --family; `list scenarios` shows them"
+        )
+    if arguments.dry_run:
+        common.out("\n".join(f"{one.name}@{arguments.creator}" for one in declared))
+        common.out(f"{len(declared)} fixtures would be created in {arguments.creator}")
+        return ExitCode.CLEAN
+    store = common.store_of(arguments)
+    reason = arguments.reason if arguments.replace else None
+    with _creating(arguments, declared) as (pool, environment, scratch):
+
+        def keep(manifest: Manifest, folder: Path) -> Made:
+            before = manifest.scenario in store.scenarios(manifest.creator)
+            stored = creation.save(store, manifest, folder, replace=reason)
+            same = before and stored.history == manifest.history and stored.created != manifest.created
+            return Made(manifest.scenario, "unchanged" if same else "stored", "; ".join(manifest.standing_defects))
+
+        made = _each(pool, environment, declared, scratch, keep, arguments.jobs or common.cores())
+    return _tell(made, arguments)
+
+
+def recreate(arguments: argparse.Namespace, creator: str) -> int:
+    """Create everything of a creator anew, beside what is stored, and say which bytes differ."""
+    store = common.store_of(arguments)
+    known = {one.name: one for one in _scenarios(arguments)}
+    names = store.scenarios(creator)
+    if not names:
+        raise UsageError(f"{creator} has no fixtures", f"one of {', '.join(store.creators())}", "mend the name")
+    declared = common.chosen([known[name] for name in names if name in known], arguments.keyword)
+    arguments.creator = creator
+    with _creating(arguments, declared) as (pool, environment, scratch):
+
+        def hold(manifest: Manifest, folder: Path) -> Made:
+            stored = store.manifest(creator, manifest.scenario)
+            differing = store.compare(stored, folder / "adapter", folder / "base", folder / "golden")
+            return Made(manifest.scenario, "differs" if differing else "same", ", ".join(differing))
+
+        made = _each(pool, environment, declared, scratch, hold, arguments.jobs or common.cores())
+    return _tell(made, arguments)
+
+
+@contextmanager
+def _creating(
+    arguments: argparse.Namespace, declared: Sequence[Declared]
+) -> Iterator[tuple[Pool, BuiltEnvironment, Path]]:
+    environment = common.environments_of(arguments).build(arguments.creator)
+    scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
+    preload = sorted({d.base.transformers.model for d in declared if d.base.transformers})
+    pool = Pool(
+        environment.python,
+        jobs=arguments.jobs or common.cores(),
+        log_dir=scratch / "logs",
+        preload=preload,
+        untouched=environment.untouched,
+        command=creation.worker_command(environment.python, common.path(arguments.worker_handler)),
+    )
+    try:
+        with pool:
+            pool.start()
+            yield pool, environment, scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _each(
+    pool: Pool,
+    environment: BuiltEnvironment,
+    declared: Sequence[Declared],
+    scratch: Path,
+    then: Callable[[Manifest, Path], Made],
+    jobs: int,
+) -> list[Made]:
+    """Create every scenario, several at once, and hand each on; one that is refused does not stop the others."""
+
+    def one(scenario: Declared) -> Made:
+        if reason := matrix.unsupported(scenario, environment.versions):
+            return Made(scenario.name, "unsupported", reason)
+        folder = scratch / scenario.name
+        try:
+            manifest, folder = creation.create(pool, scenario, environment.name, environment.lock_digest, folder)
+            return then(manifest, folder)
+        except HarnessError as error:
+            return Made(scenario.name, "refused", str(error))
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    made = []
+    with ThreadPoolExecutor(max_workers=jobs + 1) as executor:
+        for result in executor.map(one, declared):
+            made.append(result)
+            common.say(f"[{len(made)}/{len(declared)}] {result.scenario}: {result.outcome}")
+    return made
+
+
+def _tell(made: Sequence[Made], arguments: argparse.Namespace) -> int:
+    """Print what became of each, and count."""
+    if arguments.json:
+        common.out_json([one.__dict__ for one in made])
+    else:
+        for one in made:
+            if one.outcome in ("refused", "differs"):
+                common.out(f"{one.scenario}: {one.outcome}: {one.detail}")
+            elif one.detail and arguments.verbose:
+                common.out(f"{one.scenario}: {one.outcome} ({one.detail})")
+        counts = {
+            outcome: sum(one.outcome == outcome for one in made) for outcome in dict.fromkeys(m.outcome for m in made)
+        }
+        common.out(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
+    if any(one.outcome == "differs" for one in made):
+        return ExitCode.REGRESSED
+    useful = any(one.outcome in ("stored", "unchanged", "same") for one in made)
+    return ExitCode.CLEAN if useful and not any(one.outcome == "refused" for one in made) else ExitCode.CANNOT_TELL
+
+
+def _scenarios(arguments: argparse.Namespace) -> list[Declared]:
+    where = [Path(text).resolve() for text in arguments.scenarios] or None
+    return common.matrix_of(arguments).scenarios(where)
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    """Check every stored file's size and SHA-256; with --recreate, make a creator's fixtures anew and compare bytes."""
+    store = common.store_of(arguments)
+    problems = store.verify()
+    broken = [problem for problem in problems if problem.kind != "orphan"]
+    if arguments.json and not arguments.recreate:
+        common.out_json([{"path": str(p.path), "kind": p.kind, "message": p.message} for p in problems])
+    else:
+        for problem in problems:
+            common.out(f"{problem.kind}: {problem.message}")
+    count = sum(len(store.scenarios(creator)) for creator in store.creators())
+    common.say(
+        f"{count} fixtures of {len(store.creators())} creators, {store.size() / 1e6:.1f} MB, {len(broken)} problems"
+    )
+    if broken or not count:
+        return ExitCode.CANNOT_TELL
+    return recreate(arguments, arguments.recreate) if arguments.recreate else ExitCode.CLEAN
+
+
+def prune(arguments: argparse.Namespace) -> int:
+    """Remove blobs that no manifest names."""
+    removed = common.store_of(arguments).prune(dry_run=arguments.dry_run)
+    for file in removed:
+        common.out(str(file))
+    common.say(f"{len(removed)} blobs {'would be ' if arguments.dry_run else ''}removed")
+    return ExitCode.CLEAN

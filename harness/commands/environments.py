@@ -1,0 +1,78 @@
+"""`env …`: the environments that fixtures are made and replayed in."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness.commands import common
+from harness.errors import ExitCode
+
+
+def list_(arguments: argparse.Namespace) -> int:
+    """List the declared environments."""
+    found = common.environments_of(arguments).status()
+    if arguments.json:
+        common.out_json(
+            [
+                {
+                    "name": e.name, "why": e.why, "python": e.python, "pins": dict(e.pins), "locked": e.locked,
+                    "stale": e.stale, "built": str(e.built) if e.built else None, "on_demand": e.on_demand,
+                    "problem": e.problem,
+                }
+                for e in found
+            ]
+        )  # fmt: skip
+        return ExitCode.CLEAN
+    width = max((len(e.name) for e in found), default=0)
+    for e in found:
+        state = e.problem or (
+            "lock is stale" if e.stale else "built" if e.built else "locked" if e.locked else "no lock"
+        )
+        common.out(f"{e.name:{width}}  {state:13}  {', '.join(f'{k} {v}' for k, v in e.pins.items())}")
+        common.out(f"{'':{width}}  {e.why.strip()}")
+    return ExitCode.CLEAN
+
+
+def build(arguments: argparse.Namespace) -> int:
+    """Build environments that are not built yet."""
+    environments = common.environments_of(arguments)
+    names = arguments.spec or [e.name for e in environments.status() if not e.on_demand]
+    for spec in names:
+        if arguments.dry_run:
+            described = environments.describe(spec)
+            common.out(f"{described.name}: {len(described.versions)} packages")
+            continue
+        built = environments.build(spec)
+        common.out(f"{built.name}: {built.python}")
+    return ExitCode.CLEAN
+
+
+def lock(arguments: argparse.Namespace) -> int:
+    """Resolve declared environments anew and write their locks."""
+    environments = common.environments_of(arguments)
+    for name in arguments.name:
+        common.out(str(environments.lock(name)))
+    return ExitCode.CLEAN
+
+
+def add(arguments: argparse.Namespace) -> int:
+    """Declare and lock an environment for a release."""
+    path = common.environments_of(arguments).add(arguments.requirement)
+    common.out(str(path))
+    return ExitCode.CLEAN
+
+
+def remove(arguments: argparse.Namespace) -> int:
+    """Delete what is built of an environment from the cache."""
+    for path in common.environments_of(arguments).remove(arguments.spec):
+        common.out(str(path))
+    return ExitCode.CLEAN
+
+
+def collect_garbage(arguments: argparse.Namespace) -> int:
+    """Delete cached environments that nothing names any more, and half-built ones."""
+    paths = common.environments_of(arguments).gc(dry_run=arguments.dry_run)
+    for path in paths:
+        common.out(str(path))
+    common.say(f"{len(paths)} {'would be ' if arguments.dry_run else ''}removed")
+    return ExitCode.CLEAN

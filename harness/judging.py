@@ -1,0 +1,106 @@
+"""Makes a cell of what came back: a judgement, a death, or a reason why nothing could be told (pure)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness import compare
+from harness.contracts import finding
+from harness.errors import HarnessError
+from harness.matrix import CellId
+from harness.numbers import same_bits
+from harness.observation import Observed
+from harness.pool import Done
+from harness.results import Cell
+from harness.verdict import Verdict, worst
+
+
+def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
+    """The cell of a replay that ended."""
+    judgement = compare.judge(golden, now)
+    return _cell(
+        identity,
+        verdict=judgement.verdict,
+        probes=dict(judgement.probes),
+        findings=judgement.findings,
+        notes=(*judgement.notes, *([done.note] if done.note else [])),
+        standing_defects=judgement.standing_defects,
+        compute_s=round(done.duration_s, 4),
+        first_difference=judgement.first_difference,
+        layers=judgement.layers,
+        adapter_delta=judgement.adapter_delta,
+        base_delta=judgement.base_delta,
+        worst_ratio=judgement.worst_ratio,
+        keys=judgement.keys,
+        config_differences=judgement.config_differences,
+        new_warnings=judgement.new_warnings,
+        error=judgement.error,
+    )
+
+
+def died(identity: CellId, done: Done) -> Cell:
+    """The cell of a process that died, went silent, or in which the harness itself failed."""
+    verdict = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(done.outcome, Verdict.NOT_COMPARABLE)
+    words = {Verdict.CRASH: "the process that worked on it died", Verdict.TIMEOUT: "no answer within the time limit"}
+    message = f"{words.get(verdict, 'the worker itself failed')}: {done.detail}"
+    found = (finding("load", str(verdict), verdict, message),) if verdict.is_deviation else ()
+    return _cell(
+        identity,
+        verdict=verdict,
+        findings=found,
+        reason=message,
+        log_tail=done.log_tail,
+        compute_s=round(done.duration_s, 4),
+        notes=(done.note,) if done.note else (),
+    )
+
+
+def could_not_tell(identity: CellId, verdict: Verdict, reason: str, log_tail: str = "") -> Cell:
+    """The cell of which nothing could be told, and why."""
+    return _cell(identity, verdict=verdict, reason=reason, log_tail=log_tail)
+
+
+def failed(identity: CellId, verdict: Verdict, error: HarnessError) -> Cell:
+    """The cell of which nothing could be told since something failed first: why in one line, a tool's words apart."""
+    return could_not_tell(identity, verdict, one_line(error), last_words(error))
+
+
+def one_line(error: HarnessError) -> str:
+    """An error's three parts in one line, with the last line that a tool said."""
+    said = last_words(error).rstrip().rpartition("\n")[2].strip()
+    found = error.found.partition("\n")[0]
+    parts = [f"{found}: {said}" if said else found]
+    parts += [f"expected: {error.expected}"] if error.expected else []
+    parts += [f"next: {error.next_step}"] if error.next_step else []
+    return "; ".join(parts)
+
+
+def last_words(error: HarnessError) -> str:
+    """What a tool said before it failed, as far as the error keeps it; empty where there was no tool."""
+    return str(getattr(error, "tail", "") or error.found.partition("\n")[2])
+
+
+def unless_unstable(first: Cell, now: Observed, again: Observed) -> Cell:
+    """The first result, or `unstable` where a second replay of the same thing yielded other numbers."""
+    deviating = [f.figures.array for f in first.findings if f.figures and f.verdict is first.verdict]
+    moved = [name for name in deviating if not _same(name, now, again)]
+    if not moved:
+        return first
+    note = f"two replays disagree in {', '.join(moved[:3])}"
+    findings = tuple(
+        f.model_copy(update={"verdict": Verdict.UNSTABLE}) if f.figures and f.figures.array in moved else f
+        for f in first.findings
+    )
+    verdict = worst([*(f.verdict for f in findings), Verdict.UNSTABLE])
+    return first.model_copy(update={"verdict": verdict, "findings": findings, "notes": (*first.notes, note)})
+
+
+def _same(name: str, now: Observed, again: Observed) -> bool:
+    if name not in now.arrays or name not in again.arrays:
+        return True  # a twin's figures stand for two arrays; the name alone can't accuse
+    return same_bits(now.arrays[name], again.arrays[name])
+
+
+def _cell(identity: CellId, **fields: Any) -> Cell:
+    names: dict[str, Any] = {"scenario": identity.scenario, "creator": identity.creator, "loader": identity.loader}
+    return Cell(id=str(identity), device=identity.device, **names, **fields)

@@ -1,0 +1,103 @@
+"""From what a user asks for to the cells that are checked."""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.environment import EnvFailed
+from harness.envs import Environments
+from harness.errors import UsageError
+from harness.matrix import CellId, Declared, Matrix
+from harness.session import Planned
+from harness.store import Store
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a user asks for: everything that decides which cells there are."""
+
+    creators: tuple[str, ...] = ()
+    loaders: tuple[str, ...] = ("current",)
+    device: str = "cpu"
+    cells: tuple[str, ...] = ()
+    """Ids or globs of ids; empty for all."""
+    families: tuple[str, ...] = ()
+    limit_s: float | None = None
+
+
+def _quiet(line: str) -> None:
+    """Say nothing."""
+
+
+def matrix_of(matrices: Path | None, repository: Path) -> Matrix:
+    """The matrix of a folder outside the repository over the repository's own, or that alone."""
+    own = repository / "matrices"
+    return Matrix(matrices or own, own if own.is_dir() else None)
+
+
+def environments_of(matrices: Path | None, repository: Path, log: object = None) -> Environments:
+    """The environments of a folder outside the repository over the repository's own, or those alone."""
+    own = repository / "matrices"
+    say = log if callable(log) else _quiet
+    return Environments(matrices or own, log=say, fallback=own if matrices else None)
+
+
+def creators_with_fixtures(store: Store, asked: Sequence[str]) -> tuple[str, ...]:
+    """The creators asked for, or all that have fixtures.
+
+    Raises:
+        UsageError: there is no fixture at all.
+    """
+    if asked:
+        return tuple(asked)
+    found = tuple(store.creators())
+    if not found:
+        raise UsageError(
+            "there are no fixtures", "fixtures/<creator>/<scenario>.json", "make some: `peft-regress create v061`"
+        )
+    return found
+
+
+def plan(
+    scenarios: Iterable[Declared], asked: Asked, environments: Environments, *, described: bool = True
+) -> list[Planned]:
+    """The cells: each scenario with each creator and each loader, grouped by loader so that each is imported once.
+
+    Args:
+        described: give creators that are specifications (`peft==0.9.0`) their environment's short name.
+    """
+    scenarios = [s for s in scenarios if not asked.families or s.family in asked.families]
+    loaders = {name_of(environments, spec): spec for spec in asked.loaders}
+    creators = {name_of(environments, spec) if described else spec: spec for spec in asked.creators}
+    cells = [
+        Planned(CellId(s.name, creator, loader, asked.device), s, creator_spec, loader_spec, asked.limit_s)
+        for loader, loader_spec in loaders.items()
+        for creator, creator_spec in creators.items()
+        for s in scenarios
+    ]
+    return [cell for cell in cells if not asked.cells or _matches(str(cell.id), asked.cells)]
+
+
+def parsed(text: str) -> CellId:
+    """A cell's id from `scenario@creator:loader[device]`."""
+    scenario, _, rest = text.partition("@")
+    creator, _, rest = rest.partition(":")
+    loader, _, device = rest.rpartition("[")
+    return CellId(scenario, creator, loader, device.rstrip("]"))
+
+
+@functools.lru_cache(maxsize=256)  # interpreters are asked and checkouts read: once, not once a file of scenarios
+def name_of(environments: Environments, spec: str) -> str:
+    """The short name of an environment; one that can't be resolved still has a name, and its cells are `env-failed`."""
+    try:
+        return environments.describe(spec).name
+    except EnvFailed as error:
+        return error.name
+
+
+def _matches(cell: str, wanted: Iterable[str]) -> bool:
+    return any(cell == one or fnmatch.fnmatchcase(cell, one.replace("[", "[[]")) for one in wanted)

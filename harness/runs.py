@@ -1,0 +1,197 @@
+"""Run folders: cells are appended to a file as they finish, so that an interrupted run loses nothing and resumes."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pydantic
+
+from harness import __version__, expect
+from harness.errors import UsageError
+from harness.results import Cell, EnvironmentReport, Run, finished, load, write_atomically
+
+CELLS = "cells.jsonl"
+PLAN = "plan.json"
+
+
+class Recorder:
+    """One run's folder: its plan, and its cells as they finish."""
+
+    def __init__(self, folder: Path, plan: Sequence[str], command: str = "", title: str = "") -> None:
+        self.folder = folder
+        self.plan = tuple(plan)
+        self.command = command
+        self.title = title
+        self.cells: dict[str, Cell] = {}
+        self.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self._started = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = threading.Lock()
+        self._folder_lock = _lock_of(folder)
+        self._folder_lock.acquire()  # until the process ends at the latest: nobody resumes what is under way
+        self.cells.update({cell.id: cell for cell in _judged(folder, self.plan)})
+        self.resumed = frozenset(self.cells)
+        self.environments = _environments_of(folder)
+        write_atomically(folder / PLAN, json.dumps({"plan": self.plan, "command": command}, indent=1).encode())
+
+    def add(self, cell: Cell) -> bool:
+        """Keep a finished cell; on disk before this returns. False where it is kept already."""
+        line = json.dumps(cell.model_dump(mode="json"), separators=(",", ":")) + "\n"
+        with self._lock:
+            if cell.id in self.cells:
+                return False
+            self.cells[cell.id] = cell
+            # one write of a whole line: a killed run leaves at most one torn line, and the next begins after it
+            with (self.folder / CELLS).open("ab") as file:
+                file.write(_end_of_torn_line(self.folder / CELLS) + line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        return True
+
+    def close(self) -> None:
+        """Let the folder go: the run is written."""
+        self._folder_lock.release()
+        Path(self._folder_lock.lock_file).unlink(missing_ok=True)
+
+    def run(
+        self,
+        environments: Iterable[EnvironmentReport],
+        expectations: Sequence[expect.Expectation],
+        *,
+        interrupted: bool = False,
+        strict: bool = False,
+        left_out: Mapping[str, str] | None = None,
+        timings: Mapping[str, float] | None = None,
+        today: datetime.date | None = None,
+    ) -> Run:
+        """The run as it stands, with expectations applied, counted, and its exit code."""
+        environments = tuple(environments)
+        versions = {environment.name: environment.versions for environment in environments}
+        cells, problems = expect.apply(
+            list(self.cells.values()), expectations, versions, today or datetime.date.today(), complete=not interrupted
+        )
+        return finished(
+            Run(
+                id=self.folder.name,
+                created=self.created,
+                tool_version=__version__,
+                command=self.command,
+                title=self.title,
+                environments=environments,
+                plan=self.plan,
+                cells=cells,
+                left_out=dict(left_out or {}),
+                expectation_problems=problems,
+                interrupted=interrupted,
+                strict=strict,
+                duration_s=round(time.monotonic() - self._started, 3),
+                timings=dict(timings or {}),
+            )
+        )
+
+
+def new_folder(reports: Path, label: str) -> Path:
+    """A folder of its own for a new run, whatever else runs at the time: `20261122-0659-v061-current-3fa9`."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    safe = "".join(letter if letter.isalnum() or letter in "-._+" else "-" for letter in label)[:60]
+    return reports / f"{stamp}-{safe}-{secrets.token_hex(2)}"
+
+
+def _lock_of(folder: Path) -> filelock.BaseFileLock:
+    return filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
+
+
+def _end_of_torn_line(file: Path) -> bytes:
+    with file.open("rb") as lines:
+        if lines.seek(0, os.SEEK_END) == 0:
+            return b""
+        lines.seek(-1, os.SEEK_END)
+        return b"" if lines.read(1) == b"\n" else b"\n"
+
+
+def finished_cells(folder: Path) -> list[Cell]:
+    """The cells that a run's folder holds; a last line that was torn by a kill is passed over."""
+    try:
+        lines = (folder / CELLS).read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    cells = []
+    for line in lines:
+        try:
+            cells.append(Cell.model_validate_json(line))
+        except pydantic.ValidationError:
+            continue  # torn: that cell is checked again
+    return cells
+
+
+def _environments_of(folder: Path) -> tuple[EnvironmentReport, ...]:
+    """What an interrupted part of the run had found out of its environments; nothing where it left no report."""
+    try:
+        return load(folder).environments
+    except UsageError:
+        return ()
+
+
+def judged_before(reports: Path, plan: Sequence[str]) -> list[Cell]:
+    """What the run that goes on has judged already; for a process that only helps the one which keeps that run."""
+    return _judged(next(_unfinished(reports, plan), reports), plan)
+
+
+def _judged(folder: Path, plan: Sequence[str]) -> list[Cell]:
+    """The cells of a plan that are done. What could not be told is not: its cause may be mended by now."""
+    return [cell for cell in finished_cells(folder) if cell.id in set(plan) and not cell.verdict.cannot_tell]
+
+
+def to_resume(reports: Path, plan: Sequence[str]) -> Path:
+    """The newest unfinished run of this very plan.
+
+    Raises:
+        UsageError: there is none.
+    """
+    for folder in _unfinished(reports, plan):
+        if not _is_under_way(folder):
+            return folder
+    raise UsageError(
+        f"no unfinished run of these {len(plan)} cells in {reports}",
+        "a run that was interrupted, with the same scenarios, creators and loaders",
+        "leave out --resume to begin anew",
+    )
+
+
+def _unfinished(reports: Path, plan: Sequence[str]) -> Iterator[Path]:
+    """Folders of runs of this very plan that have not come to their end, the newest first."""
+    for folder in sorted(reports.glob("*/"), key=lambda f: f.stat().st_mtime, reverse=True):
+        if _plan_of(folder) == list(plan) and not _is_finished(folder):
+            yield folder
+
+
+def _plan_of(folder: Path) -> list[str] | None:
+    try:
+        found: Any = json.loads((folder / PLAN).read_bytes())
+        return list(found["plan"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_under_way(folder: Path) -> bool:
+    try:
+        with _lock_of(folder):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def _is_finished(folder: Path) -> bool:
+    try:
+        return not json.loads((folder / "report.json").read_bytes()).get("interrupted", False)
+    except (OSError, ValueError, AttributeError):
+        return False

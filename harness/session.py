@@ -1,0 +1,397 @@
+"""Checks cells: prepares each fixture, has the loader's worker replay it, compares, and says what the cell's verdict
+is.
+
+One session serves one process. Each loader has one pool, and so one import, whatever the number of its cells;
+preparing and judging go on in threads while the workers compute.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness import contracts, judging, matrix, observation
+from harness.creation import CreationRefused, create, save, worker_command
+from harness.environment import BuiltEnvironment, EnvFailed
+from harness.envs import CURRENT, Environments
+from harness.errors import HarnessError
+from harness.matrix import CellId, Declared
+from harness.pool import Done, Job, Pool, WorkerFailed
+from harness.results import Cell, EnvironmentReport
+from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.verdict import Verdict
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that is to be checked."""
+
+    id: CellId
+    declared: Declared
+    creator_spec: str
+    loader_spec: str
+    limit_s: float | None = None
+
+    @property
+    def time_limit_s(self) -> float:
+        """How long the worker may be silent about it."""
+        return self.limit_s or self.declared.scenario.time_limit_s
+
+
+@dataclass
+class Session:
+    """Checks planned cells. Use it as a context manager; leaving it ends every worker.
+
+    Args:
+        store: where fixtures are read; with `creating`, also where they are made first.
+        jobs: cells at once.
+        creating: make a fixture that is not in the store yet, in the creator's environment.
+    """
+
+    environments: Environments
+    store: Store
+    scratch: Path
+    jobs: int = 2
+    creating: bool = False
+    log: Log = print
+    keep_scratch: bool = False
+    handler: Path | None = None
+    """In place of the worker's own cell module; for tests of everything around it."""
+    options: str = ""
+    """What a line that reproduces a cell needs besides: where matrices and fixtures are."""
+    finished: Callable[[Cell], None] = field(default=lambda _: None)
+    """Is told each cell as it finishes, in the thread that checked it; none that was broken off."""
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._pools: dict[tuple[str, str], Pool] = {}
+        self._built: dict[str, BuiltEnvironment | EnvFailed] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._lock = threading.Lock()
+        self._executor = ThreadPoolExecutor(max_workers=self.jobs + 2, thread_name_prefix="cell")
+        self._futures: dict[str, Future[Cell]] = {}
+        self._preload: list[str] = []
+        self._roles: dict[str, set[str]] = {}
+        self._manifests: dict[str, Manifest] = {}
+        self._facts: dict[str, Mapping[str, Any]] = {}
+        self._failed: dict[str, EnvironmentReport] = {}
+        self._ending = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all workers and forget what has not begun."""
+        self._ending = True
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.close()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        if not self.keep_scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    # -- asking -----------------------------------------------------------------------------------------------------
+
+    def start(self, cells: Sequence[Planned]) -> None:
+        """Begin to check these cells, in their order, without waiting."""
+        self._remember_models(cells)
+        for cell in cells:
+            if str(cell.id) not in self._futures:
+                self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
+
+    def result(self, cell: Planned) -> Cell:
+        """The cell's result; waits for it, and begins it where that has not been done."""
+        self.start([cell])
+        return self._futures[str(cell.id)].result()
+
+    def cancel(self) -> None:
+        """Forget the cells that have not begun, and those that are broken off now."""
+        self._ending = True
+        for future in self._futures.values():
+            future.cancel()
+        for pool in self._pools.values():
+            pool.cancel_pending()
+
+    def environment_reports(self) -> tuple[EnvironmentReport, ...]:
+        """What is known of every environment that the session met."""
+        return tuple(self._environment_report(name) for name in sorted(self._roles))
+
+    def import_seconds(self) -> dict[str, float]:
+        """Seconds that each loader's imports took, by environment."""
+        return {name: float(facts.get("import_s", 0.0)) for name, facts in self._facts.items()}
+
+    def _remember_models(self, cells: Iterable[Planned]) -> None:
+        for cell in cells:
+            model = cell.declared.base.transformers
+            if model and model.model not in self._preload:
+                self._preload.append(model.model)
+
+    # -- one cell ---------------------------------------------------------------------------------------------------
+
+    def _check(self, cell: Planned) -> Cell:
+        begun = time.monotonic()
+        try:
+            result = self._checked(cell)
+        except HarnessError as error:
+            result = judging.failed(cell.id, _verdict_of(error), error)
+        except CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one cell's trouble, ours included, must not take the others along
+            text = f"peft-regress itself failed: {type(error).__name__}: {error}"
+            self.log(f"{cell.id}: {text}")
+            result = judging.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
+        finally:
+            if not self.keep_scratch:
+                shutil.rmtree(self._folder(cell), ignore_errors=True)
+        scenario = cell.declared.scenario
+        result = result.model_copy(
+            update={
+                "family": scenario.family,
+                "method": scenario.adapter.config.removesuffix("Config"),
+                "duration_s": round(time.monotonic() - begun, 4),
+                "reproduce": self._reproduce(cell),
+            }
+        )
+        if not self._ending:
+            self.finished(result)
+        return result
+
+    def _checked(self, cell: Planned) -> Cell:
+        manifest = self._fixture(cell)
+        if isinstance(manifest, Cell):
+            return manifest
+        self._manifests[cell.id.creator] = manifest
+        self._roles.setdefault(cell.id.creator, set()).add("creator")
+        self._roles.setdefault(cell.id.loader, set()).add("loader")
+        pool = self._pool(cell.loader_spec, cell.id.device)
+        if reason := matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions):
+            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {reason}")
+        if cell.id.device != "cpu" and not self._learnt(cell, pool).get("cuda"):
+            return judging.could_not_tell(
+                cell.id, Verdict.NO_DEVICE, f"{cell.id.loader} sees no device {cell.id.device!r}"
+            )
+        result, now = self._replayed(cell, manifest, pool, "")
+        if result.verdict is Verdict.SILENT_WRONG and now is not None:
+            result = self._confirmed(cell, manifest, pool, result, now)
+        return result.model_copy(
+            update={"fixture": manifest.adapter_digest, "fixture_origin": self.store.origin_of(manifest)}
+        )
+
+    def _replayed(
+        self, cell: Planned, manifest: Manifest, pool: Pool, attempt: str
+    ) -> tuple[Cell, observation.Observed | None]:
+        folder = self._folder(cell) / f"run{attempt}"
+        self.store.materialise(manifest, folder, "cpu")
+        golden = observation.read(folder / "golden")
+        self._refuse_unexpected(cell, manifest, golden)
+        self._learnt(cell, pool)  # an environment that does not import is told before any cell is blamed
+        versions = self._environment(cell.loader_spec).versions
+        request = {
+            "kind": "replay",
+            "scratch": str(folder),
+            "scenario": matrix.resolve(cell.declared, versions),
+            "device": cell.id.device,
+        }
+        done = pool.submit(Job(f"{cell.id}{attempt}", request, folder, cell.time_limit_s)).result()
+        return self._judged(cell, golden, folder, done)
+
+    def _judged(
+        self, cell: Planned, golden: observation.Observed, folder: Path, done: Done
+    ) -> tuple[Cell, observation.Observed | None]:
+        if done.outcome != "done":
+            return judging.died(cell.id, done), None
+        now = observation.read(folder / "now")
+        return judging.cell(cell.id, golden, now, done), now
+
+    def _confirmed(self, cell: Planned, manifest: Manifest, pool: Pool, first: Cell, now: observation.Observed) -> Cell:
+        """A silent deviation is looked at twice: two replays that disagree are `unstable`, not wrong."""
+        second, again = self._replayed(cell, manifest, pool, "-again")
+        if again is None:
+            return second
+        return judging.unless_unstable(first, now, again)
+
+    def _refuse_unexpected(self, cell: Planned, manifest: Manifest, golden: observation.Observed) -> None:
+        keys = sorted(golden.fact("accounting", "tensors") or {})
+        problems, stray = contracts.unexpected_keys(keys, manifest.resolved.get("expects"))
+        if problems or stray:
+            found = "; ".join([*problems, *stray])
+            raise BadFixture(
+                f"{cell.id}: the checkpoint does not hold what the scenario `expects`: {found}",
+                "the keys under `expects`",
+                f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
+            )
+
+    def _learnt(self, cell: Planned, pool: Pool) -> Mapping[str, Any]:
+        """What the loader's worker said of itself; kept, so that a report need not wait for one that still imports."""
+        try:
+            self._facts[cell.id.loader] = pool.facts()
+        except WorkerFailed as error:
+            said = judging.last_words(error) or str(error)
+            self._failed[cell.id.loader] = EnvironmentReport(
+                name=cell.id.loader, spec=cell.loader_spec, role=("loader",), failed=said
+            )
+            raise
+        return self._facts[cell.id.loader]
+
+    # -- fixtures ---------------------------------------------------------------------------------------------------
+
+    def _fixture(self, cell: Planned) -> Manifest | Cell:
+        """The cell's fixture, or the cell itself where there can be none."""
+        if not self.creating:
+            return self._stored(cell)
+        with self._only_one(f"create {cell.id.scenario}@{cell.id.creator}"):
+            with contextlib.suppress(NoFixture):
+                return self.store.manifest(cell.id.creator, cell.id.scenario)
+            environment = self._environment(cell.creator_spec)
+            if reason := matrix.unsupported(cell.declared, environment.versions):
+                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+            pool = self._pool(cell.creator_spec, "cpu")
+            folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
+            manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
+            return save(self.store, manifest, folder)
+
+    def _stored(self, cell: Planned) -> Manifest | Cell:
+        try:
+            manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
+        except NoFixture:
+            versions = self._creators_versions(cell)
+            if versions and (reason := matrix.unsupported(cell.declared, versions)):
+                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+            raise
+        if reason := matrix.unsupported(cell.declared, manifest.versions):
+            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+        if matrix.digest(matrix.resolve(cell.declared, manifest.versions)) != manifest.scenario_digest:
+            raise BadFixture(
+                f"{cell.id}: the scenario's declaration changed after the fixture was made",
+                "a fixture made from the declaration as it is",
+                f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
+            )
+        return manifest
+
+    def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
+        """What the creator had: as another fixture of it says, else as its lock does; nothing where nobody can tell."""
+        found = recorded_versions(self.store, cell.id.creator)
+        if not found and cell.creator_spec in self.environments.names():
+            return self.environments.locked_versions(cell.creator_spec)
+        return found
+
+    # -- environments -----------------------------------------------------------------------------------------------
+
+    def _environment(self, spec: str) -> BuiltEnvironment:
+        with self._only_one(f"environment {spec}"):
+            if spec not in self._built:
+                try:
+                    self._built[spec] = self.environments.build(spec)
+                except EnvFailed as error:
+                    self._built[spec] = error
+        found = self._built[spec]
+        if isinstance(found, EnvFailed):
+            raise found
+        return found
+
+    def _pool(self, spec: str, device: str) -> Pool:
+        environment = self._environment(spec)
+        with self._only_one(f"pool {environment.name} {device}"):
+            key = (environment.name, device)
+            if key not in self._pools:
+                self._pools[key] = Pool(
+                    environment.python,
+                    jobs=self.jobs,
+                    log_dir=self.scratch / "logs" / f"{environment.name}-{device}",
+                    preload=self._preload,
+                    device=device,
+                    untouched=environment.untouched,
+                    command=worker_command(environment.python, self.handler),
+                )
+                self._pools[key].start()
+            return self._pools[key]
+
+    @contextlib.contextmanager
+    def _only_one(self, what: str) -> Iterator[None]:
+        with self._lock:
+            lock = self._locks.setdefault(what, threading.Lock())
+        with lock:
+            yield
+
+    def _environment_report(self, name: str) -> EnvironmentReport:
+        roles = tuple(sorted(self._roles[name]))
+        built = next((b for b in self._built.values() if not isinstance(b, EnvFailed) and b.name == name), None)
+        facts = self._facts.get(name, {})
+        report = EnvironmentReport(name=name, role=roles)
+        if manifest := self._manifests.get(name):
+            report = replace_fields(
+                report, versions=manifest.versions, lock_digest=manifest.lock_digest, facts=manifest.facts,
+                python=str(manifest.facts.get("python", "")), kind="fixture",
+            )  # fmt: skip
+        if built is not None:
+            found = dict(facts.get("versions") or built.versions)
+            report = replace_fields(
+                report, versions=found, lock_digest=built.lock_digest, spec=built.spec, kind=built.kind,
+                python=built.python_version, facts={k: v for k, v in facts.items() if k != "versions"} or report.facts,
+            )  # fmt: skip
+        if name in self._failed:
+            report = replace_fields(report, failed=self._failed[name].failed)
+        return report
+
+    def failed_environments(self) -> tuple[EnvironmentReport, ...]:
+        """Environments that could not be had, with the installer's last lines."""
+        return tuple(
+            EnvironmentReport(name=error.name, spec=spec, role=("loader",), failed=error.tail or str(error))
+            for spec, error in self._built.items()
+            if isinstance(error, EnvFailed)
+        )
+
+    def _folder(self, cell: Planned) -> Path:
+        return self.scratch / "cells" / str(cell.id).replace("/", "_")
+
+    def _reproduce(self, cell: Planned) -> str:
+        words = ["peft-regress", "pair" if self.creating else "check", "--cell", str(cell.id)]
+        if self.creating:
+            words += ["--creator", cell.creator_spec, "--scenarios", str(cell.declared.file)]
+        if self.creating or cell.loader_spec != CURRENT:
+            words += ["--loader", cell.loader_spec]
+        if cell.id.device != "cpu":
+            words += ["--device", cell.id.device]
+        return shlex.join(words) + self.options
+
+
+def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
+    """The versions in which a creator's fixtures were made, by one of them; empty where it has none that is sound."""
+    for scenario in store.scenarios(creator):
+        with contextlib.suppress(BadFixture):
+            return store.manifest(creator, scenario).versions
+    return {}
+
+
+def replace_fields(report: EnvironmentReport, **fields: Any) -> EnvironmentReport:
+    """The report with some fields set anew."""
+    return report.model_copy(update=fields)
+
+
+def _verdict_of(error: HarnessError) -> Verdict:
+    """What a failure on the way to a comparison is called."""
+    if isinstance(error, (EnvFailed, WorkerFailed)):
+        return Verdict.ENV_FAILED
+    if isinstance(error, BadFixture):
+        return Verdict.BAD_FIXTURE
+    if isinstance(error, NoFixture | CreationRefused):
+        return Verdict.NO_FIXTURE
+    return Verdict.NOT_COMPARABLE
+
+
+def shortened(cell: Planned, limit_s: float) -> Planned:
+    """The cell with another time limit."""
+    return replace(cell, limit_s=limit_s)
