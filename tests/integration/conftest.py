@@ -1,0 +1,76 @@
+"""Real environments, built once for all integration tests (seconds where they are built already)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.commands.common import REPOSITORY
+from harness.envs import Environments
+
+MUTANTS = Path(__file__).parent / "mutants"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a run of the command line left behind."""
+
+    code: int
+    out: str
+    err: str
+    report: Mapping[str, Any]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Scenario → verdict."""
+        return {cell["scenario"]: cell["verdict"] for cell in self.report["cells"]}
+
+    def kinds(self, scenario: str) -> set[str]:
+        """The kinds of finding of one scenario's cell."""
+        cell = next(c for c in self.report["cells"] if c["scenario"] == scenario)
+        return {finding["kind"] for finding in cell["findings"]}
+
+
+@pytest.fixture(scope="session")
+def environments() -> Environments:
+    """The repository's environments, in the usual cache."""
+    return Environments(REPOSITORY / "matrices", log=lambda line: print(line, file=sys.stderr))
+
+
+@pytest.fixture
+def peft_regress(tmp_path: Path) -> Callable[..., Said]:
+    """The command line, in a process of its own; reports go to a folder of the test."""
+
+    def run(*arguments: str, timeout: float = 600) -> Said:
+        reports = tmp_path / "reports"
+        command = [sys.executable, "-m", "harness", *arguments, "--reports", str(reports)]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout)
+        found = sorted(reports.glob("*/report.json"), key=lambda path: path.stat().st_mtime)
+        report = json.loads(found[-1].read_text()) if found else {}
+        return Said(done.returncode, done.stdout, done.stderr, report)
+
+    return run
+
+
+@pytest.fixture
+def mutant(environments: Environments, tmp_path: Path) -> Callable[[str], str]:
+    """A `python:` loader: the `current` environment with PEFT broken in one way."""
+
+    def make(name: str) -> str:
+        python = environments.build("current").python
+        script = tmp_path / f"python-{name}"
+        script.write_text(
+            f'#!/bin/sh\nPEFT_REGRESS_MUTANT={name} PYTHONPATH="{MUTANTS}" exec "{python}" "$@"\n', encoding="utf-8"
+        )
+        os.chmod(script, 0o755)  # noqa: PTH101 - as plain as it gets
+        return f"python:{script}"
+
+    return make

@@ -1,0 +1,200 @@
+"""Breaks the real PEFT on purpose, the way a wrong change would, in the process that imports it.
+
+The variable PEFT_REGRESS_MUTANT names one of the functions below; it is called once `peft` has been imported. Each stands for a
+class of breaks that the harness must see. `none` breaks nothing: the same road, and no alarm.
+"""
+
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+
+
+def none(peft):
+    pass
+
+
+def scaling(peft):
+    """Every LoRA layer is scaled by a thousandth more."""
+    from peft.tuners.lora.layer import LoraLayer
+
+    update = LoraLayer.update_layer
+
+    def wrong(self, adapter_name, *args, **kwargs):
+        update(self, adapter_name, *args, **kwargs)
+        self.scaling[adapter_name] *= 1.001
+
+    LoraLayer.update_layer = wrong
+
+
+def swapped(peft):
+    """The tensors of two layers of one shape change places on loading."""
+    _on_state_dict(peft, _swap)
+
+
+def _swap(state):
+    keys = [k for k in state if "lora_B" in k and ".q_proj." in k]
+    for key in keys:
+        other = key.replace(".q_proj.", ".v_proj.")
+        if other in state and state[other].shape == state[key].shape:
+            state[key], state[other] = state[other], state[key]
+    return state
+
+
+def dropped(peft):
+    """The last tensor of the checkpoint never arrives, and nobody says so."""
+    _on_state_dict(peft, lambda state: {k: v for k, v in state.items() if k != sorted(state)[-1]})
+
+
+def transposed(peft):
+    """Square factors arrive transposed; every name and shape agrees."""
+
+    def turn(state):
+        return {k: v.T.contiguous() if v.ndim == 2 and v.shape[0] == v.shape[1] else v for k, v in state.items()}
+
+    _on_state_dict(peft, turn)
+
+
+def rounded(peft):
+    """What is loaded goes through bfloat16 once."""
+    _on_state_dict(peft, lambda state: {k: v.bfloat16().to(v.dtype) for k, v in state.items()})
+
+
+def _on_state_dict(peft, change):
+    import peft.peft_model as module
+
+    load = module.set_peft_model_state_dict
+    module.set_peft_model_state_dict = lambda model, state, *args, **kwargs: load(model, change(dict(state)), *args, **kwargs)
+
+
+def merged_twice(peft):
+    """Merging adds the delta twice; the unmerged output is sound."""
+    from peft.tuners.lora.layer import Linear
+
+    delta = Linear.get_delta_weight
+    Linear.get_delta_weight = lambda self, adapter: 2 * delta(self, adapter)
+
+
+def base_touched(peft):
+    """Loading changes one weight of the base that the output hardly feels."""
+    import torch
+
+    load = peft.PeftModel.from_pretrained.__func__
+
+    def wrong(cls, model, *args, **kwargs):
+        loaded = load(cls, model, *args, **kwargs)
+        with torch.no_grad():
+            next(p for n, p in loaded.named_parameters() if "lora" not in n and p.dim() == 1).view(-1)[0] += 1e-4
+        return loaded
+
+    peft.PeftModel.from_pretrained = classmethod(wrong)
+
+
+def frozen(peft):
+    """An adapter that is loaded for training does not train."""
+    load = peft.PeftModel.from_pretrained.__func__
+
+    def wrong(cls, model, *args, **kwargs):
+        loaded = load(cls, model, *args, **kwargs)
+        for name, parameter in loaded.named_parameters():
+            if "lora_B" in name:
+                parameter.requires_grad_(False)
+        return loaded
+
+    peft.PeftModel.from_pretrained = classmethod(wrong)
+
+
+def no_dropout(peft):
+    """LoRA's dropout is never applied."""
+    import torch
+    from peft.tuners.lora.layer import LoraLayer
+
+    update = LoraLayer.update_layer
+
+    def wrong(self, adapter_name, *args, **kwargs):
+        update(self, adapter_name, *args, **kwargs)
+        self.lora_dropout[adapter_name] = torch.nn.Identity()
+
+    LoraLayer.update_layer = wrong
+
+
+def not_saved(peft):
+    """Saved again, a tensor is missing."""
+    import peft.peft_model as module
+
+    get = module.get_peft_model_state_dict
+
+    def wrong(*args, **kwargs):
+        state = get(*args, **kwargs)
+        return {key: value for key, value in state.items() if key != sorted(state)[0]}
+
+    module.get_peft_model_state_dict = wrong
+
+
+def config_changed(peft):
+    """Saved again, the configuration has another alpha."""
+    save = peft.LoraConfig.save_pretrained
+
+    def wrong(self, *args, **kwargs):
+        self.lora_alpha += 1
+        save(self, *args, **kwargs)
+        self.lora_alpha -= 1
+
+    peft.LoraConfig.save_pretrained = wrong
+
+
+def raising(peft):
+    """The forward pass of a LoRA layer raises."""
+    from peft.tuners.lora.layer import Linear
+
+    def wrong(self, *args, **kwargs):
+        raise RuntimeError("a wrong change")
+
+    Linear.forward = wrong
+
+
+def refusing(peft):
+    """Loading refuses the checkpoint."""
+
+    def wrong(state):
+        raise KeyError("an unknown key")
+
+    _on_state_dict(peft, wrong)
+
+
+def dying(peft):
+    """The process ends itself with success in the middle of loading."""
+    _on_state_dict(peft, lambda state: os._exit(0))
+
+
+def warning(peft):
+    """Loading warns of something new."""
+    import warnings
+
+    def warn(state):
+        warnings.warn("this adapter looks odd", UserWarning, stacklevel=2)
+        return state
+
+    _on_state_dict(peft, warn)
+
+
+class _After(importlib.abc.MetaPathFinder):
+    """Calls the mutant once `peft` has been imported."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != "peft":
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = spec.loader.exec_module
+
+        def and_break(module):
+            execute(module)
+            globals()[os.environ["PEFT_REGRESS_MUTANT"]](module)
+
+        spec.loader.exec_module = and_break
+        return spec
+
+
+if os.environ.get("PEFT_REGRESS_MUTANT"):
+    sys.meta_path.insert(0, _After())

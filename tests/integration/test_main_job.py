@@ -1,0 +1,99 @@
+"""The main job on the real thing: what PEFT 0.6.1 saved, under the newest libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Said
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
+
+SOUND = {"exact", "close", "warned"}
+
+
+def test_it_finds_the_known_breaks_and_nothing_else_of_their_kind(peft_regress: Callable[..., Said]) -> None:
+    said = peft_regress("check", "--creator", "v061", "--loader", "current")
+
+    silently_wrong = {name for name, verdict in said.verdicts.items() if verdict == "silent-wrong"}
+    assert silently_wrong == {
+        "lora-bias-all",
+        "lora-bias-all-mlp",
+        "lora-bias-lora-only",
+        "lora-bias-lora-only-mlp",
+        "lokr-alpha-differs",
+        "lokr-alpha-differs-conv2d",
+    }
+    assert said.code == 0, said.out
+    assert "expected deviation" in said.out
+    assert len(said.verdicts) > 80
+
+
+def test_a_loader_reads_its_own_fixtures_to_the_bit(peft_regress: Callable[..., Said]) -> None:
+    said = peft_regress("check", "--creator", "v061", "--loader", "v061", "-k", "linear or tied or prompt or adalora")
+
+    assert set(said.verdicts.values()) == {"exact"}
+    assert said.code == 0
+
+
+def test_the_pinned_environment_makes_the_same_bytes_again(peft_regress: Callable[..., Said]) -> None:
+    import subprocess
+    import sys
+
+    from harness.commands.common import REPOSITORY
+
+    command = [sys.executable, "-m", "harness", "fixtures", "verify", "--recreate", "v061", "-k", "lora-linear or ia3 or lokr"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stdout
+    assert "same" in done.stdout
+    assert "differs" not in done.stdout
+
+
+BASE = """
+import torch
+
+
+class Odd(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = torch.nn.Linear(6, 8)
+        self.second = torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)) ** 2)
+
+
+def build():
+    return Odd()
+"""
+
+SCENARIOS = """
+[[scenario]]
+name = "odd-lora"
+why = "a base that the declarative form can't say"
+base_file = "odd.py"
+inputs.x = { kind = "uniform", shape = [3, 6], low = -1, high = 1 }
+adapter = { config = "LoraConfig", args = { r = 2, lora_alpha = 5, target_modules = ["first", "second"] } }
+expects.keys = { "*lora_A.weight" = 2, "*lora_B.weight" = 2 }
+
+[[scenario]]
+name = "odd-lokr"
+why = "the known break on a base that nobody has seen"
+base_file = "odd.py"
+inputs.x = { kind = "uniform", shape = [3, 6], low = -1, high = 1 }
+adapter = { config = "LoKrConfig", args = { r = 2, alpha = 5, target_modules = ["first"], init_weights = false } }
+"""
+
+
+def test_a_pair_takes_scenarios_from_outside(peft_regress: Callable[..., Said], tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(BASE)
+    (tmp_path / "odd.toml").write_text(SCENARIOS)
+
+    said = peft_regress("pair", "--creator", "v061", "--loader", "current", "--scenarios", str(tmp_path / "odd.toml"))
+
+    assert said.verdicts["odd-lora"] in {"exact", "close"}
+    assert said.verdicts["odd-lokr"] == "silent-wrong"
+    assert said.code == 1
