@@ -268,12 +268,10 @@ def _expected(run: Run, painter: Painter) -> None:
     if not found:
         return
     painter.heading(many(sum(len(cause.cells) for cause in found), "expected deviation"))
-    table = _grid(3, firm=False)
     for cause in found:
-        cells = painter.text(many(len(cause.cells), "cell"))
-        why = Text.assemble(painter.text(cause.title), "\n", painter.text(story.expiry(cause), "dim"), overflow="fold")
-        table.add_row(painter.text(cause.details["id"], "bold"), cells, why)
-    painter.print(table, indent=2)
+        head = Text.assemble(painter.text(cause.details["id"], "bold"), f"  {many(len(cause.cells), 'cell')}  ")
+        painter.print(Text.assemble(head, painter.text(story.expiry(cause), "dim"), overflow="fold"), indent=2)
+        painter.print(painter.text(" ".join(cause.title.split())), indent=4)
 
 
 def _folded(run: Run, painter: Painter, verbosity: int) -> None:

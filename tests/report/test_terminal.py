@@ -82,11 +82,11 @@ def test_a_wide_cause_lists_the_first_cells_and_counts_the_rest() -> None:
     assert all(cell.id in printed(run, 1) for cell in run.cells)
 
 
-def test_expected_deviations_are_a_line_each_with_issue_and_expiry() -> None:
+def test_expected_deviations_are_told_with_cells_issue_expiry_and_reason() -> None:
     shown = flat(printed(samples.clean(), width=200))
     assert "2 expected deviations" in shown
-    assert "lokr-alpha 2 cells LoKr with alpha ≠ r: no scaling up to 0.13.2" in shown
-    assert "https://github.com/huggingface/peft/issues/1, until 2027-06-30" in shown
+    assert "lokr-alpha 2 cells https://github.com/huggingface/peft/issues/1, until 2027-06-30" in shown
+    assert "LoKr with alpha ≠ r: no scaling up to 0.13.2" in shown
     assert "starts at" not in shown
 
 
