@@ -197,7 +197,8 @@ def _report(commands: Any) -> None:
                    "  peft-regress report shard-1 shard-2 --out merged\n"
                    "  peft-regress report reports/x --format csv --out x.csv")  # fmt: skip
     one.add_argument("run", nargs="+", metavar="RUN", help="a run's folder or its report.json")
-    one.add_argument("--format", choices=["terminal", "markdown", "json", "csv", "parquet"], default="terminal")
+    formats = ["terminal", "markdown", "json", "html", "junit", "csv", "parquet"]
+    one.add_argument("--format", choices=formats, default="terminal")
     one.add_argument("--out", metavar="PATH", help="a folder for all formats; for csv and parquet a file")
     one.add_argument("-v", "--verbose", action="count", default=0, help="a line a cell")
     other = _command(commands, "diff", reports.diff, "compare two runs: regressed, fixed, still, new, gone",

@@ -55,6 +55,8 @@ def report_(arguments: argparse.Namespace) -> int:
         common.out_json(run.model_dump(mode="json"))
     elif arguments.format == "markdown":
         common.out(markdown.render(run, verbose=True))
+    elif arguments.format in report.FORMATS:
+        common.out(report.FORMATS[arguments.format][1](run).decode())
     else:
         terminal.render(run, common.console(), terminal.NORMAL + min(arguments.verbose, 1))
     return ExitCode.CLEAN

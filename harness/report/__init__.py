@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.report import junit, markdown, story
+from harness.report import html, junit, markdown, story
 from harness.report.text import visible
 from harness.results import Run, dump, write_atomically
 
@@ -14,6 +14,7 @@ __all__ = ["FORMATS", "sentence", "write"]
 FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
     "md": ("report.md", lambda run: markdown.render(run, verbose=True).encode()),
     "junit": ("junit.xml", junit.render),
+    "html": ("report.html", html.render),
 }
 """Format → the file that it is written to in a run's folder, and its renderer. `report.json` is their source, not one
 of them; tables (csv, parquet) are written on demand by `harness.report.frame.write`."""

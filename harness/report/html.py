@@ -1,0 +1,84 @@
+"""A run as one HTML page: no outside asset, readable without its script, nothing in it that a checkpoint could start.
+
+Three walls stand between a run's text and the reader's browser: every value is made visible and escaped where it is put
+into the markup, the embedded data is ASCII JSON without `<`, and the page's policy lets it run its own two scripts (by
+their digests) and fetch nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from harness.report import html_data, html_page
+from harness.report.text import many, visible, visible_lines
+from harness.results import Run
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render(run: Run) -> bytes:
+    """The page."""
+    style, early, script = _asset("page.css"), _asset("early.js"), _asset("page.js") + _asset("drawer.js")
+    data = html_data.build(run)
+    text = _template().render(
+        page=html_page.build(run),
+        policy=policy(style, early, script),
+        style=Markup(style),
+        early=Markup(early),
+        script=Markup(script),
+        index=Markup(data.index),
+        shared=Markup(data.shared),
+        chunks=[Markup(chunk) for chunk in data.chunks],
+    )
+    return text.encode()
+
+
+def policy(style: str, *scripts: str) -> str:
+    """The Content-Security-Policy: this style and these scripts, and no request at all."""
+    allowed = " ".join(map(_digest, scripts))
+    sources = f"default-src 'none'; style-src {_digest(style)}; script-src {allowed}; img-src data:"
+    return f"{sources}; base-uri 'none'; form-action 'none'"
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters |= {"lines": _lines, "https": html_page.https, "count": "{:,}".format, "cells": _cells}
+    return environment.get_template("page.html.j2")
+
+
+def _shown(value: Any) -> Any:
+    """Every text that is put into the page, with what can't be seen as escapes; markup of our own as it is."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _lines(text: str) -> Markup:
+    """Text of several lines, escaped."""
+    return escape(visible_lines(text))
+
+
+def _cells(count: int) -> str:
+    return many(count, "cell")

@@ -1,0 +1,296 @@
+// The drawer: one cell in full, made when it is opened.
+
+const cached = new Map();
+const once = (id) => cached.get(id) ?? cached.set(id, read(id)).get(id);
+
+/** The details of a cell by the names of their fields; what is not there is null. */
+function detailOf(index) {
+  const row = once(`chunk-${Math.floor(index / data.chunk)}`)[index % data.chunk], shared = once("shared");
+  return Object.fromEntries(data.fields.map((name, at) => [name, typeof row[at] === "number" ? shared[row[at]] : row[at][0] ?? null]));
+}
+
+const reproduceOf = (detail, index) => (detail.reproduce ?? []).join(idOf(index));
+const place = (at) => (at?.length ? `[${at.join(", ")}]` : "");
+const ratioOf = (error, allowance) => (Number(error) === 0 ? 0 : Number(allowance) > 0 ? Number(error) / Number(allowance) : Infinity);
+
+/** A heading and what stands under it; nothing where there is nothing. */
+const part = (title, ...children) => (children.flat().filter(Boolean).length ? [el("h3", {}, title), ...children] : []);
+const list = (items, name = "") => (items?.length ? el("ul", { class: name }, items.map((item) => el("li", {}, item))) : null);
+const codes = (items) => list((items ?? []).map((item) => el("code", {}, item)), "keys");
+
+function table(head, rows, name = null) {
+  const numeric = (at) => (head[at].endsWith("#") ? "num" : null);
+  return el("table", { class: name },
+    el("thead", {}, el("tr", {}, head.map((title, at) => el("th", { class: numeric(at) }, title.replace("#", ""))))),
+    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((value, at) => el("td", { class: numeric(at), colspan: at === row.length - 1 && head.length > row.length && head.length - at }, value))))));
+}
+
+function copyButton(text, label = "copy") {
+  const button = el("button", { type: "button", class: "copy" }, label);
+  button.addEventListener("click", async () => {
+    let done = true;
+    try { await navigator.clipboard.writeText(text()); } catch { done = copyBySelection(text()); }
+    button.textContent = done ? "copied" : "select and copy";
+    $("said").textContent = done ? "copied" : "copying is not allowed here";
+    setTimeout(() => (button.textContent = label), 1500);
+  });
+  return button;
+}
+
+/** Copying where the browser has no clipboard for pages from a file. */
+function copyBySelection(text) {
+  const area = el("textarea", { class: "unseen" });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  return done;
+}
+
+const copyable = (text) => el("div", { class: "lineup" }, el("pre", {}, text), copyButton(() => text));
+
+// Sketches ------------------------------------------------------------------------------------------------------------
+
+function svg(name, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.append(...children);
+  return made;
+}
+
+/** Elements by decade of their difference; those beyond the allowance stand out, which is the dashed line. */
+function histogram(bars, allowance) {
+  const most = Math.max(...bars), step = 24, height = 62, base = 92;
+  const drawn = svg("svg", { viewBox: `0 0 ${bars.length * step} 110`, role: "img", "aria-label": "elements by size of their difference" });
+  const limit = Number(allowance) > 0 ? Math.log10(Number(allowance)) : null;
+  bars.forEach((count, at) => {
+    const low = at - 20, tall = count ? Math.max(2, (Math.log10(1 + count) / Math.log10(1 + most)) * height) : 0;
+    const kind = at === 0 ? "same" : limit !== null && low <= Math.floor(limit) ? "bar" : "over";
+    const bar = svg("rect", { x: at * step + 2, y: base - tall, width: step - 4, height: tall, class: kind, rx: 1.5 }, svg("title", {}, `${count.toLocaleString("en")} elements ${at === 0 ? "equal" : at === 1 ? "below 1e-18" : `from 1e${low}`}`));
+    drawn.append(bar);
+    if (count) drawn.append(svg("text", { x: at * step + step / 2, y: base - tall - 3, "text-anchor": "middle" }, count >= 1e4 ? `${Math.round(count / 1000)}k` : String(count)));
+    if (at === 0 || (at > 3 && at % 3 === 2)) drawn.append(svg("text", { x: at * step + (at ? 2 : step / 2), y: base + 12, "text-anchor": "middle" }, at === 0 ? "equal" : `1e${low}`));
+  });
+  drawn.append(svg("line", { x1: 0, x2: bars.length * step, y1: base + .5, y2: base + .5, class: "axis" }));
+  if (limit !== null) {
+    const x = Math.max(1, Math.min(bars.length, limit + 20)) * step;
+    drawn.append(svg("line", { x1: x, x2: x, y1: 2, y2: base, class: "mark" }), svg("text", { x: x + 4, y: 10 }, "allowance"));
+  }
+  return drawn;
+}
+
+/** A layer a row, in the order of execution; the middle of the track is the allowance, each eighth is a decade and more. */
+function layers(detail) {
+  if (!detail.layers) return null;
+  const ratios = detail.layers.map((_, at) => ratioOf(detail.layerSizes[2 * at], detail.layerSizes[2 * at + 1]));
+  const rows = detail.layers.map(([name, kind], at) => {
+    const track = el("i", { class: ratios[at] > 1 ? "over" : "" });
+    track.style.width = `${ratios[at] === 0 ? 0 : Math.max(1, Math.min(100, 50 + 6 * Math.log10(Math.min(ratios[at], 1e9))))}%`;
+    return el("tr", { class: `${kind}${name === detail.first ? " first" : ""}` },
+      el("td", { class: "name", title: kind }, name), el("td", { class: "track" }, track), el("td", { class: "num" }, figure(detail.layerSizes[2 * at])), el("td", { class: "num" }, times(ratios[at])));
+  });
+  return el("table", { class: "layers" }, el("thead", {}, el("tr", {}, el("th", {}, "layer"), el("th", {}, "┆ allowance"), el("th", { class: "num" }, "|Δ|"), el("th", { class: "num" }, "÷"))), el("tbody", {}, rows));
+}
+
+// Parts ---------------------------------------------------------------------------------------------------------------
+
+function sizes(detail) {
+  if (!detail.size) return [];
+  const [greatest, allowance, ratio, golden, now, scale, elements, differing] = detail.size;
+  const box = (label, value, name = "") => el("div", {}, el("span", {}, label), el("b", { class: name }, value));
+  const beyond = Number(greatest) > Number(allowance) ? "bad" : "";
+  return [
+    el("div", { class: "trio" }, box("golden", golden), box("now", now), box("difference", figure(greatest), beyond), box("÷ allowance", times(ratio), beyond)),
+    el("p", { class: "quiet" }, `${detail.array.filter(Boolean).join(", ")} ${place(detail.shape)}${detail.at ? `, greatest at ${place(detail.at)}` : ""}; allowance ${figure(allowance)}; `
+      + `${differing.toLocaleString("en")} of ${elements.toLocaleString("en")} elements beyond it; golden's RMS ${figure(scale)}`),
+    detail.bars?.length && el("div", {}, histogram(detail.bars, allowance)),
+  ].filter(Boolean);
+}
+
+function probes(detail) {
+  let at = 0;
+  const letters = Object.fromEntries(data.words.verdict.map((verdict, place) => [verdict, data.letters[place]]));
+  const rows = (detail.probes ?? []).map(([name, verdict, said, array]) => {
+    const mark = verdict === "skipped" ? el("span", { class: "quiet", title: "skipped" }, "–") : el("span", { class: `badge v-${verdict}`, title: verdict }, letters[verdict]);
+    if (!array) return [name, mark, verdict === "skipped" ? el("span", { class: "quiet" }, `skipped: ${said}`) : said];
+    const [error, allowance] = [detail.probeSizes[at++], detail.probeSizes[at++]];
+    return [name, mark, array.replace(`${name}/`, "") + (said ? ` (${said})` : ""), figure(error), figure(allowance), times(ratioOf(error, allowance))];
+  });
+  return rows.length ? table(["probe", "", "greatest in", "|Δ|#", "allowance#", "÷#"], rows, "probes") : null;
+}
+
+function keys(found) {
+  if (!found) return [];
+  const [all, arrived, lost, undecided, unexpected] = found;
+  const named = [["never arrived", lost], ["undecided (fused or recomputed; the output decides)", undecided], ["unexpected", unexpected]];
+  return [el("p", { class: lost.length ? "bad" : "" }, `${arrived} of ${all} tensors arrived`), ...named.filter(([, names]) => names.length).flatMap(([label, names]) => [el("p", {}, `${label}: ${names.length}`), codes(names)])];
+}
+
+/** The packages that are not the same on the two sides: [name, creator's, loader's]. */
+function packages(index) {
+  const before = data.environments[word("creator", index)] ?? {}, now = data.environments[word("loader", index)] ?? {};
+  const rank = (name) => (data.packages.includes(name) ? data.packages.indexOf(name) : data.packages.length);
+  const differing = [...new Set([...Object.keys(before), ...Object.keys(now)])].filter((name) => (before[name] || "") !== (now[name] || ""));
+  return differing.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1)).map((name) => [name, before[name] || "–", now[name] || "–"]);
+}
+
+function expectation(found) {
+  if (!found) return null;
+  const [name, issue, expires, reason] = found;
+  const link = /^https:\/\/[\w.~:/?#@!$&'*+,;=%-]+$/.test(issue) ? el("a", { href: issue, rel: "noopener noreferrer" }, issue) : issue;
+  return el("div", { class: "callout" }, el("b", {}, `expected: ${name}`), expires ? ` until ${expires}` : "", el("br"), reason, issue ? el("br") : "", link);
+}
+
+function sameCause(index) {
+  const cause = data.cause[index];
+  const count = cause ? data.cause.filter((each) => each === cause).length - 1 : 0;
+  if (!count) return null;
+  const button = el("button", { type: "button", class: "link" }, `${count.toLocaleString("en")} other cell${count === 1 ? " shares" : "s share"} this cause`);
+  button.addEventListener("click", () => toggleWord(`cause:${cause}`));
+  return el("p", {}, button);
+}
+
+/** A code block that its content can't leave. */
+function fenced(text) {
+  const longest = Math.max(2, ...(text.match(/`+/g) ?? []).map((run) => run.length));
+  const fence = "`".repeat(longest + 1);
+  return `${fence}text\n${text}\n${fence}`;
+}
+
+/** The cell as text for an issue tracker. All that came from outside stands in code blocks. */
+function issueText(index, detail) {
+  const found = (detail.found ?? []).map(([where, said]) => `${where}: ${said}`);
+  const size = detail.size ? [`${detail.array[0]}: golden ${detail.size[3]}, now ${detail.size[4]}${detail.at ? ` at ${place(detail.at)}` : ""}`, `|Δ| ${figure(detail.size[0])}, allowance ${figure(detail.size[1])} (measured), so ${times(detail.size[2])}`] : [];
+  const facts = [`${word("verdict", index)}: ${idOf(index)}`, `method: ${word("method", index)} (${word("family", index)})`, ...found, ...size,
+    detail.first ? `first layer that differs: ${detail.first}` : "", ...(detail.keys?.[2] ?? []).map((key) => `never arrived: ${key}`), detail.reason ?? ""];
+  const trace = detail.error ? ["Traceback (its end):", "", fenced(detail.error[3] || `${detail.error[1]}: ${detail.error[2]}`), ""] : [];
+  return [`An adapter saved with PEFT ${data.environments[word("creator", index)]?.peft ?? word("creator", index)} does not behave the same under PEFT ${data.environments[word("loader", index)]?.peft ?? word("loader", index)}.`.replace(/[^\w .-]/g, ""), "",
+    fenced(facts.filter(Boolean).join("\n")), "", ...trace,
+    "Packages that differ (saved with, loaded with):", "", fenced(packages(index).map(([name, a, b]) => `${name.padEnd(18)} ${a.padEnd(14)} ${b}`).join("\n")), "",
+    "To reproduce, with peft-regress:", "", fenced(reproduceOf(detail, index)), ""].join("\n");
+}
+
+// The whole -----------------------------------------------------------------------------------------------------------
+
+function heading(index, detail) {
+  const close = el("button", { type: "button", id: "close", "aria-label": "Close" }, "✕ esc");
+  close.addEventListener("click", closeDrawer);
+  const about = [`made by ${release(word("creator", index))}`, `loaded by ${release(word("loader", index))}`, word("device", index), word("family", index), detail.took ? `${detail.took[0]} s` : ""];
+  return el("header", {},
+    el("h2", { id: "drawer-title", tabindex: "-1" }, badge(index), word("scenario", index)),
+    el("div", { class: "tools" }, copyButton(() => location.href, "link"), close),
+    el("p", { class: "quiet" }, el("b", { class: STATES.bad(index) ? "bad" : "" }, word("verdict", index)), ` · ${about.filter(Boolean).join(" · ")}`));
+}
+
+/** What was found; the keys that never arrived are named under the checkpoint. */
+function findings(detail) {
+  const told = new Set(detail.keys?.[2] ?? []);
+  return (detail.found ?? []).map(([where, said, details, letter, verdict], at) =>
+    el("div", {}, el("p", { class: at ? "finding" : "finding lead" }, el("span", { class: `badge v-${verdict}`, title: verdict }, letter), el("span", {}, `${where}: ${said}`)), codes(details.filter((each) => !told.has(each)))));
+}
+
+function warned(found) {
+  return list((found ?? []).map(([text, where]) => [where && el("span", { class: "quiet" }, `${where}: `), text].filter(Boolean)));
+}
+
+function whole(index) {
+  const detail = detailOf(index), error = detail.error, apart = packages(index);
+  const moved = detail.moved ? el("p", { class: "quiet" }, `adapter's own effect moved by ${figure(detail.moved[0])}, the base model by ${figure(detail.moved[1])}`) : null;
+  const issue = el("details", {}, el("summary", {}, "text for an issue "), copyable(issueText(index, detail)));
+  return [
+    heading(index, detail),
+    detail.reason ? el("p", { class: "lead lines" }, detail.reason) : null,
+    expectation(detail.expectation),
+    ...findings(detail),
+    sameCause(index),
+    ...part("Error", error && el("p", { class: "bad" }, `${error[0]}: ${error[1]}: ${error[2]}`), error?.[3] && el("pre", {}, error[3])),
+    ...part("Golden, now, difference", ...sizes(detail)),
+    moved,
+    ...part("Layer by layer, in the order of execution", layers(detail)),
+    ...part("Probes", probes(detail)),
+    ...part("Checkpoint", ...keys(detail.keys)),
+    ...part("Config", codes(detail.config)),
+    ...part("New warnings", warned(detail.warnings)),
+    ...part("Log", detail.log && el("pre", {}, detail.log)),
+    ...part("Standing defects (the creator's own library has them too)", list(detail.standing)),
+    ...part("Notes", list(detail.notes)),
+    ...part(`Packages that differ (${apart.length})`, apart.length && table(["package", word("creator", index), word("loader", index)], apart)),
+    ...part("Fixture", detail.fixture && el("p", {}, el("code", {}, detail.fixture), detail.origin ? ` (${detail.origin})` : "")),
+    ...part("Reproduce", reproduceOf(detail, index) && copyable(reproduceOf(detail, index))),
+    ...part("Upstream", issue),
+  ].filter(Boolean);
+}
+
+function openCell(index, focus = true) {
+  const square = squareOf(index), drawer = $("drawer");
+  opened = index;
+  document.querySelector("td.at")?.classList.remove("at");
+  square?.classList.add("at");
+  if (square) rove(square);
+  drawer.replaceChildren(...whole(index));
+  drawer.hidden = false;
+  drawer.scrollTop = 0;
+  document.body.classList.add("open");
+  $("tip").hidden = true;
+  if (square && focus) square.scrollIntoView({ block: "nearest", inline: "nearest" });
+  if (focus) $("drawer-title").focus({ preventScroll: true });
+  remember();
+}
+
+function closeDrawer() {
+  if (opened === null) return;
+  const square = squareOf(opened);
+  opened = null;
+  $("drawer").hidden = true;
+  $("drawer").replaceChildren();
+  document.body.classList.remove("open");
+  square?.classList.remove("at");
+  square?.focus({ preventScroll: true });
+  $("tip").hidden = true;
+  remember();
+}
+
+// What the reader does ------------------------------------------------------------------------------------------------
+
+document.addEventListener("click", (event) => {
+  const cell = event.target.closest("td[data-c], a[data-c]"), filter = event.target.closest("[data-query]"), tab = event.target.closest("[role=tab]");
+  const anchor = event.target.closest('a[href^="#"]:not([data-c])');
+  if (cell) { event.preventDefault(); openCell(Number(cell.dataset.c)); }
+  else if (anchor) { event.preventDefault(); unfold(anchor.getAttribute("href").slice(1)); }
+  else if (filter) { toggleWord(filter.dataset.query); if (filter.classList.contains("link")) $("map").scrollIntoView(); }
+  else if (tab) chooseTab(tab);
+  else if (!event.target.closest(".help")) document.querySelector(".help").open = false;
+});
+document.addEventListener("pointerover", (event) => {
+  const square = event.target.closest?.(".heat td[data-c]");
+  if (square) showTip(square); else $("tip").hidden = true;
+});
+document.addEventListener("focusin", (event) => {
+  const square = event.target.closest(".heat td[data-c]");
+  if (!square) return;
+  square.setAttribute("aria-label", lines(Number(square.dataset.c)).join("; "));
+  showTip(square);
+});
+document.addEventListener("focusout", () => ($("tip").hidden = true));
+document.addEventListener("scroll", () => ($("tip").hidden = true), { passive: true });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") return void (opened !== null && closeDrawer());
+  if (event.key === "/" && !event.target.closest("input, textarea")) { event.preventDefault(); return $("query").focus(); }
+  const square = event.target.closest("td[data-c]"), tab = event.target.closest("[role=tab]"), sideways = ["ArrowLeft", "ArrowRight"].includes(event.key);
+  if (square && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); openCell(Number(square.dataset.c)); }
+  else if (square && event.key.startsWith("Arrow")) {
+    const next = neighbour(square, event.key);
+    event.preventDefault();
+    if (next) { rove(next); next.focus(); if (opened !== null) openCell(Number(next.dataset.c), false); }
+  } else if (tab && sideways) {
+    const next = event.key === "ArrowLeft" ? tab.previousElementSibling : tab.nextElementSibling;
+    if (next) chooseTab(next);
+  }
+});
+let waiting = 0;
+$("query").addEventListener("input", () => { clearTimeout(waiting); waiting = setTimeout(() => { applyQuery(); remember(); }, 120); });
+addEventListener("hashchange", recall);
+rove(document.querySelector(".panel.on td[data-c]"));
+recall();
+new ResizeObserver(fit).observe(document.querySelector("main"));

@@ -1,0 +1,382 @@
+"""What the HTML page says, as data, and that no text can leave its place in it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from harness.report import html, html_data, html_map, html_page
+from harness.results import Cell, Run
+from harness.verdict import Verdict
+from tests import samples
+
+
+class Markup(HTMLParser):
+    """The elements of a page, its texts, and what stands in its scripts."""
+
+    def __init__(self, page: bytes) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.scripts: dict[str, str] = {}
+        self.texts: list[str] = []
+        self._raw = ""
+        self.feed(page.decode())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        known = {name: value or "" for name, value in attrs}
+        self.elements.append((tag, known))
+        self._raw = known.get("id", "code") if tag == "script" else "style" if tag == "style" else ""
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style"):
+            self._raw = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._raw:
+            self.scripts[self._raw] = self.scripts.get(self._raw, "") + data
+        elif data.strip():
+            self.texts.append(" ".join(data.split()))
+
+    def named(self, tag: str) -> list[dict[str, str]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def details_of(run: Run) -> list[dict[str, Any]]:
+    """Every cell's details as the page's script reads them."""
+    data = html_data.build(run)
+    shared = json.loads(data.shared)
+    rows = [row for chunk in data.chunks for row in json.loads(chunk)]
+    return [
+        {
+            name: shared[value] if isinstance(value, int) else value[0]
+            for name, value in zip(html_data.FIELDS, row, strict=True)
+        }
+        for row in rows
+    ]
+
+
+# The map -------------------------------------------------------------------------------------------------------------
+
+
+def test_creators_stand_in_release_order_and_loaders_have_a_panel_each() -> None:
+    found = html_map.build(samples.across_releases())
+    assert [column.label for column in found.columns] == ["0.6.1", "0.9.0", "0.10.0", "0.13.2", "0.17.1"]
+    assert [panel.label for panel in found.panels] == ["v0200 0.20.0", "current 0.21.2"]
+    assert [panel.bad for panel in found.panels] == [1, 3]
+    letters = [[square and square.verdict.letter for square in p.groups[0].rows[0].squares] for p in found.panels]
+    assert letters == [["S", "=", "=", "=", "="], ["S", "S", "=", "S", "="]]
+
+
+def test_scenarios_stand_by_family() -> None:
+    groups = html_map.build(samples.regressed()).panels[0].groups
+    assert [group.family for group in groups] == ["adalora", "ia3", "lokr", "lora"]
+    assert [row.scenario for row in groups[2].rows] == ["lokr-alpha", "lokr-both", "lokr-conv", "lokr-old"]
+    assert groups[2].bad == 3
+
+
+def test_two_devices_are_two_panels() -> None:
+    found = html_map.build(samples.run(samples.exact("lora-a"), samples.exact("lora-a", device="cuda")))
+    assert [panel.label for panel in found.panels] == ["current 0.21.2 · cpu", "current 0.21.2 · cuda"]
+
+
+def test_a_creator_that_was_not_checked_leaves_a_gap() -> None:
+    run = samples.run(samples.exact("lora-a"), samples.exact("lora-a", creator="v090"), samples.exact("lora-b"))
+    assert html_map.build(run).panels[0].groups[0].rows[1].squares[1] is None
+
+
+def test_what_is_expected_or_unstable_is_hatched() -> None:
+    run = samples.run(samples.known(samples.wrong("a")), samples.cell("b", "unstable"), samples.wrong("c"))
+    squares = [group.rows[0].squares[0] for group in html_map.build(run).panels[0].groups]
+    assert [square and square.hatched for square in squares] == [True, True, False]
+
+
+LEVELS = [(0.0, 0), (1e-9, 1), (1e-3, 1), (5e-3, 2), (0.05, 3), (0.3, 4), (0.5, 5), (1.0, 5), (9.0, 6), (500.0, 7),
+          (1e4, 8), (1e6, 9), (float("inf"), 9), (float("nan"), 9)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ratio", "level"), LEVELS)
+def test_the_shade_is_the_decade_of_error_over_allowance(ratio: float, level: int) -> None:
+    assert html_map.ratio_level(ratio) == level
+
+
+def test_what_deviates_is_never_paler_than_what_does_not() -> None:
+    assert html_map.level(samples.cell("a", "silent-wrong", worst_ratio=0.2)) > 5
+    assert html_map.level(samples.cell("a", "load-error")) == html_map.LEVELS - 1
+    assert html_map.level(samples.cell("a", "no-fixture")) == 0
+
+
+def test_a_change_of_the_checkpoint_is_marked_at_the_release_that_made_it() -> None:
+    creators = ["v1", "v2", "v3", "v4", "v5"]
+    digests = {("a", c): d for c, d in zip(creators, ["x", "x", "", "y", "y"], strict=True) if d}
+    digests |= {("b", "v3"): "p", ("b", "v4"): "q"}
+    assert html_map.format_changes(digests, creators) == {("a", "v4"), ("b", "v4")}
+
+
+def test_columns_count_the_checkpoints_that_changed() -> None:
+    cells = [
+        samples.exact("lora-a", creator=creator, fixture=digest)
+        for creator, digest in (("v061", "x"), ("v090", "y"), ("v0100", "y"))
+    ]
+    known = [("v061", "0.6.1"), ("v090", "0.9.0"), ("v0100", "0.10.0")]
+    environments = (*(samples.environment(*each) for each in known), samples.CURRENT)
+    found = html_map.build(samples.run(*cells, environments=environments))
+    assert [column.changed for column in found.columns] == [0, 1, 0]
+
+
+def test_long_families_go_on_in_a_further_table() -> None:
+    run = samples.run(*(samples.exact(f"lora-{n:03}") for n in range(html_map.BLOCK + 1)))
+    assert [len(rows) for rows in html_map.build(run).panels[0].groups[0].blocks] == [html_map.BLOCK, 1]
+
+
+# What the script reads -----------------------------------------------------------------------------------------------
+
+
+def test_a_cells_details_come_back_whole() -> None:
+    run = samples.regressed()
+    found = details_of(run)[2]
+    assert found["size"] == [0.791, 4.1e-07, 1930000.0, "-0.41250001", "0.37873455", 0.37, 640, 640]
+    assert found["at"] == [0, 3, 17]
+    assert found["first"] == "model.layers.0.self_attn.q_proj"
+    assert found["layers"] == [["model.layers.0.input_layernorm", "block"], [found["first"], "adapter"]]
+    assert found["layerSizes"] == [0.0, 1e-07, 0.26, 1.1e-07]
+    assert found["keys"] == [8, 8, [], [], []]
+    assert found["found"][0][:2] == ["forward", f"the output differs; the first layer that differs is {found['first']}"]
+    assert found["reproduce"] == [run.cells[2].reproduce]
+    assert found["probes"][3] == ["generate", "skipped", "the base has no generate"]
+
+
+def test_every_probe_with_figures_has_its_pair_of_numbers() -> None:
+    for found in details_of(samples.every_verdict()):
+        with_figures = [probe for probe in found["probes"] or [] if len(probe) == 4]
+        assert len(found["probeSizes"] or []) == 2 * len(with_figures)
+
+
+def test_an_error_keeps_its_stage_and_its_tail() -> None:
+    run = samples.run(samples.refused("a", "no such key"))
+    assert details_of(run)[0]["error"] == [
+        "state dict", "RuntimeError", "no such key", "File x.py, line 3\nRuntimeError: no such key"
+    ]  # fmt: skip
+
+
+def test_the_line_to_reproduce_is_shared_where_it_names_the_cell() -> None:
+    def named(scenario: str) -> Cell:
+        cell = samples.exact(scenario)
+        return cell.model_copy(update={"reproduce": f"peft-regress check --cell '{cell.id}'"})
+
+    data = html_data.build(samples.run(named("a"), named("b")))
+    assert "peft-regress check --cell" in data.shared
+    assert all("peft-regress check" not in chunk for chunk in data.chunks)
+    assert details_of(samples.run(named("a"), named("b")))[1]["reproduce"] == ["peft-regress check --cell '", "'"]
+
+
+def test_values_that_cells_share_stand_once() -> None:
+    run = samples.run(*(samples.wrong(f"lokr-{n}") for n in range(500)))
+    data = html_data.build(run)
+    assert data.shared.count("model.layers.0.input_layernorm") == 1
+    assert sum(map(len, data.chunks)) < 500 * 200
+    assert len(data.chunks) == 3
+
+
+def test_ids_that_are_not_as_ours_are_kept() -> None:
+    odd = samples.exact("a").model_copy(update={"id": "quite another"})
+    assert html_data.index(samples.run(odd, samples.exact("b")))["ids"] == {0: "quite another"}
+
+
+def test_warnings_of_several_probes_are_told_once() -> None:
+    given = ("base: UserWarning: x", "forward: UserWarning: x", "UserWarning: y", "base: UserWarning: x")
+    assert html_data.warnings(given) == [["UserWarning: x", "base, forward"], ["UserWarning: y", ""]]
+
+
+def test_numbers_that_json_does_not_have_become_words() -> None:
+    assert json.loads(html_data.embedded([float("inf"), float("nan"), 1.5])) == ["Infinity", "NaN", 1.5]
+
+
+# What the page says --------------------------------------------------------------------------------------------------
+
+
+def test_counts_by_verdict_are_filters() -> None:
+    chips = html_page.chips(samples.against_baseline())
+    assert [(chip.label, chip.query, chip.count) for chip in chips] == [
+        ("silent-wrong", "verdict:silent-wrong", 5),
+        ("load-error", "verdict:load-error", 1),
+        ("warned", "verdict:warned", 1),
+        ("close", "verdict:close", 1),
+        ("exact", "verdict:exact", 1),
+        ("unsupported", "verdict:unsupported", 1),
+        ("no-fixture", "verdict:no-fixture", 1),
+        ("expected", "is:expected", 1),
+        ("regressed", "change:regressed", 1),
+        ("fixed", "change:fixed", 1),
+        ("new", "change:new", 1),
+        ("still", "change:still", 1),
+    ]
+
+
+def test_environments_stand_side_by_side_with_what_differs() -> None:
+    found = html_page.provenance(samples.regressed())
+    assert found.names == ("v061", "current")
+    assert [name for name, _ in found.differing] == ["peft", "transformers", "accelerate"]
+    assert dict(found.differing)["peft"] == ("0.6.1", "0.21.2")
+    assert dict(found.same) == {"torch": "2.13.0+cpu", "safetensors": "0.6.2", "python": "3.11.7"}
+    assert found.fixtures == "1 checkpoint read, digests intact (1 committed); 1 missing"
+
+
+def test_an_environment_that_failed_does_not_make_all_packages_differ() -> None:
+    failed = samples.environment("current", "", "loader", failed="no").model_copy(update={"versions": {}, "python": ""})
+    found = html_page.provenance(samples.run(samples.cell("a", "env-failed"), environments=(samples.V061, failed)))
+    assert found.differing == ()
+    assert found.failed == (("current", "no"),)
+
+
+def test_causes_come_with_one_cell_in_full_and_the_others_listed() -> None:
+    page = html_page.build(samples.regressed())
+    assert [(block.number, block.verdict, block.count) for block in page.causes] == [
+        (1, Verdict.SILENT_WRONG, 3),
+        (2, Verdict.SILENT_WRONG, 1),
+        (3, Verdict.LOAD_ERROR, 1),
+    ]
+    assert page.causes[0].id == "lokr-both@v061:current[cpu]"
+    assert [fact.label for fact in page.causes[0].facts][-1] == "reproduce"
+    assert [line.index for line in page.causes[0].cells] == [3, 2, 4]
+    assert page.expected[0].number == 4
+    assert page.expected[0].issue == "https://github.com/huggingface/peft/issues/1"
+    assert page.expected[0].expires == "2027-06-30"
+
+
+def test_causes_have_the_numbers_that_the_filter_takes() -> None:
+    run = samples.regressed()
+    numbers = html_data.index(run)["cause"]
+    for block in html_page.build(run).causes + html_page.build(run).expected:
+        assert {numbers[line.index] for line in block.cells} == {block.number}
+
+
+def test_what_could_not_be_told_and_what_was_not_run_is_there_with_its_reason() -> None:
+    page = html_page.build(samples.every_verdict())
+    assert {str(block.verdict) for block in page.untold} == {str(verdict) for verdict in Verdict if verdict.cannot_tell}
+    assert page.coverage.not_run == ("lora-never@v061:current[cpu]",)
+    assert page.coverage.left_out == (("takes an hour; ask with --slow", ("lora-slow",), 1),)
+    assert [block.title for block in page.coverage.unsupported] == ["the reason for unsupported"]
+    assert [problem.problem for problem in page.problems] == ["stale", "expired"]
+
+
+def test_regressions_stand_first_in_the_comparison() -> None:
+    found = html_page.build(samples.against_baseline()).changes
+    assert [change.name for change in found] == ["regressed", "new", "gone", "fixed", "still"]
+    assert found[0].rows == (("exact → silent-wrong", "lokr-alpha@v061:current[cpu]", 2),)
+    assert found[2].rows[0][2] is None
+
+
+def test_a_great_run_is_folded_and_counted() -> None:
+    cells = [samples.wrong(f"lokr-{n:04}") for n in range(html_page.LISTED + 5)]
+    run = samples.run(*cells, *(samples.exact(f"lora-{n:04}") for n in range(html_page.TABLED)))
+    page = html_page.build(run)
+    assert (len(page.causes[0].cells), page.causes[0].more) == (html_page.LISTED, 5)
+    assert len(page.cells) == len(cells)
+    assert page.cells_left == html_page.TABLED
+
+
+def test_every_verdict_has_a_meaning() -> None:
+    assert set(html_page.MEANINGS) == set(Verdict)
+
+
+@pytest.mark.parametrize(
+    ("address", "linked"),
+    [
+        ("https://github.com/huggingface/peft/issues/1", True),
+        ("http://github.com/x", False),
+        ("javascript:alert(1)", False),
+        (" https://x", False),
+        ('https://x/"onclick="y', False),
+        ("https://x\nhttps://y", False),
+    ],
+)
+def test_only_https_is_linked(address: str, linked: bool) -> None:
+    assert bool(html_page.https(address)) is linked
+
+
+# The markup ----------------------------------------------------------------------------------------------------------
+
+RUNS = {
+    "green": samples.green,
+    "regressed": samples.regressed,
+    "every": samples.every_verdict,
+    "releases": samples.across_releases,
+    "baseline": samples.against_baseline,
+    "nothing": samples.nothing,
+    "empty": samples.empty,
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_page_needs_nothing_from_outside(name: str) -> None:
+    markup = Markup(html.render(RUNS[name]()))
+    assert {tag for tag, _ in markup.elements} & {"img", "iframe", "object", "embed", "base", "form"} == set()
+    assert [link["href"] for link in markup.named("link")] == ["data:,"]
+    assert all("src" not in script for script in markup.named("script"))
+    assert all(re.match("#|https://", link["href"]) for link in markup.named("a"))
+    assert not re.search(r"url\(|@import", markup.scripts["style"])
+
+
+def test_the_policy_lets_only_the_pages_own_scripts_run() -> None:
+    page = html.render(samples.regressed()).decode()
+    content = Markup(page.encode()).named("meta")[1]["content"]
+    sources = dict(part.split(" ", 1) for part in content.split("; "))
+    assert sources["default-src"] == "'none'"
+    assert "unsafe" not in content
+    codes = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    digests = [f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'" for code in codes]
+    assert sources["script-src"].split() == digests
+    assert len(digests) == 2
+
+
+def test_without_its_script_the_page_has_all_that_matters() -> None:
+    markup = Markup(html.render(samples.against_baseline()))
+    text = "\n".join(markup.texts)
+    for wanted in (
+        "REGRESSED", "5 of 10 adapters of v061 deviate", "0.6.1", "0.21.2", "lokr-alpha", "Causes",
+        "lokr · forward: values differ", "golden -0.41250001, now 0.37873455 (golden's RMS 0.37)", "Could not tell",
+        "no manifest fixtures/v061/lora-t5.json", "Expected", "2027-06-30", "Coverage",
+        "v061 has no such feature: requires peft>=0.9", "Against the baseline",
+        "exact → silent-wrong", "peft-regress check --creator v061 --loader current -k lokr-both", "equal to the bit",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    squares = [attributes for attributes in markup.named("td") if "data-c" in attributes]
+    assert len(squares) == 11
+    assert {"S", "L", "w", "~", "=", "·", "?"} <= set(markup.texts)
+
+
+@pytest.mark.parametrize("text", samples.HOSTILE)
+def test_hostile_text_stays_text(text: str) -> None:
+    page = html.render(samples.hostile(text))
+    markup, plain = Markup(page), Markup(html.render(samples.hostile("harmless")))
+    assert [tag for tag, _ in markup.elements if tag in ("script", "style", "x", "b", "img")] == [
+        tag for tag, _ in plain.elements if tag in ("script", "style", "x", "b", "img")
+    ]
+    allowed = {name for _, attributes in plain.elements for name in attributes}
+    assert {name for _, attributes in markup.elements for name in attributes} <= allowed
+    shown = page.decode()
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufffe]", shown)
+    for name, script in markup.scripts.items():
+        if name not in ("code", "style"):
+            assert not re.search("[<>&]", script)
+            json.loads(script)
+
+
+def test_hostile_addresses_are_not_linked() -> None:
+    for text in ("javascript:alert(1)", "http://evil.example", 'https://evil.example" onclick="x'):
+        run = samples.run(samples.known(samples.wrong("k"), text))
+        assert all(link["href"].startswith("#") for link in Markup(html.render(run)).named("a"))
+
+
+@pytest.mark.parametrize("text", ["</script><script>", "<!--<script>", "a\u2028b", "&amp;", "\x1b[31m", "\ud800"])
+def test_embedded_data_can_not_end_its_element(text: str) -> None:
+    found = html_data.embedded({text: [text]})
+    assert found.isascii()
+    assert not re.search("[<>&\x00-\x1f]", found)
+    json.loads(found)
