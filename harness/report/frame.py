@@ -96,8 +96,15 @@ def parquet(frame: pd.DataFrame) -> bytes:
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...], types: dict[str, str]) -> pd.DataFrame:
-    frame = pd.DataFrame(rows, columns=list(columns))
+    frame = pd.DataFrame(
+        [{name: _encodable(value) for name, value in row.items()} for row in rows], columns=list(columns)
+    )
     return frame.astype({name: types.get(name, "str") for name in columns})
+
+
+def _encodable(value: Any) -> Any:
+    """Text with lone surrogates (out of a broken file name, say) written out: Arrow holds UTF-8 alone."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 _IDENTITY = ("id", "scenario", "family", "method", "creator", "loader", "device")

@@ -74,3 +74,9 @@ def test_parquet_without_pyarrow_says_what_to_do(monkeypatch: pytest.MonkeyPatch
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.csv or \.parquet"):
         frame.write(samples.green().frame(), tmp_path / "cells.xlsx")
+
+
+def test_parquet_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    run_frame = samples.every_verdict().frame()
+    frame.write(run_frame, tmp_path / "cells.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cells.parquet"), run_frame)
