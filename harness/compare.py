@@ -208,7 +208,9 @@ class _Judge:
         before, after = (self.evidence.twin_gap(side, "train", "forward") for side in (self.golden, self.now))
         acts_before, acts_now = (gap is not None and beyond(gap) for gap in (before, after))
         if acts_before and acts_now:
-            self.found.notes.append("train mode under one seed gives other numbers: dropout draws or scales otherwise; not judged")
+            self.found.notes.append(
+                "train mode under one seed gives other numbers: dropout draws or scales otherwise; not judged"
+            )
             return
         meaning = (
             "dropout no longer acts in train mode" if acts_before else "train mode gives another output than it did"

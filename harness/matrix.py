@@ -174,6 +174,8 @@ class Scenario(Strict):
     time_limit_s: float = 120.0
     when: list[When] = []
 
+    _requires = pydantic.field_validator("requires")(lambda texts: [_condition(text) for text in texts])
+
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Scenario:
         if (self.base is None) == (self.base_file is None):
@@ -181,8 +183,6 @@ class Scenario(Strict):
         unknown = sorted(set(self.skip) - set(PROBES))
         if unknown:
             raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(PROBES)}")
-        for text in self.requires:
-            _condition(text)
         return self
 
 

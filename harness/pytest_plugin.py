@@ -1,8 +1,8 @@
 """Cells as pytest items: `pytest matrices/scenarios --loader current -k loha -n auto -x --lf` just works.
 
 A scenario file is a collector, each of its cells an item. Without xdist all selected cells are begun at once, on as
-many cores as there are, in one warm worker process; each item then waits for its own. Under xdist cells are grouped by
-loader (`--dist loadgroup`), so that each loader is imported once, by the process that gets its group.
+many cores as there are, in one warm worker process; each item then waits for its own. Under xdist all cells of
+a loader go to one process, so that each loader is imported once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 
 from harness import expect, planning, report, runs
 from harness.errors import HarnessError
-from harness.matrix import Matrix
+from harness.matrix import CellId, Matrix
 from harness.report import story
 from harness.report.text import visible
 from harness.results import Cell, EnvironmentReport, Run
@@ -33,7 +33,7 @@ from harness.store import Store
 from harness.verdict import Verdict
 
 _CELL = "peft_regress_cell"
-_CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[\w+\])(@[^\[\]]*)?$")  # xdist puts the group's name behind it
+_CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[\w+\])$")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -144,9 +144,23 @@ class Check:
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_node_collection_finished(self, ids: list[str]) -> None:
         """With xdist the controller collects nothing: it has the plan from the first worker that has collected."""
-        cells = [found[1] for found in map(_CELL_IN_NODE.search, ids) if found]
+        cells = [str(cell) for cell in map(_cell_in, ids) if cell]
         if cells and self.recorder is None:
             self._begin(cells)
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
+        """With xdist: all cells of a loader go to one process, so that no loader is started twice."""
+        if not any(_has_scenarios(Path(argument.partition("::")[0])) for argument in config.args):
+            return None
+        from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+        class ByLoader(LoadScopeScheduling):  # type: ignore[misc]  # xdist's own groups need ids that pytest 9.2 hides
+            def _split_scope(self, nodeid: str) -> str:
+                cell = _cell_in(nodeid)
+                return cell.loader if cell else nodeid
+
+        return ByLoader(config, log)
 
     def _begin(self, plan: list[str]) -> None:
         try:
@@ -266,7 +280,6 @@ class Check:
             return dict(recorded_versions(Store(self.fixtures), name))
         return {}
 
-
     @pytest.hookimpl(trylast=True)
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller: keep each cell as it finishes."""
@@ -349,7 +362,9 @@ class ScenarioCollector(pytest.File):
         except HarnessError as error:
             raise self.CollectError(str(error)) from error
         for planned in cells:
-            yield CellItem.from_parent(self, name=str(planned.id), planned=planned)
+            # the id is given as text: made of a name that ends in "]", pytest 9.2 would not know it again for --lf
+            node = f"{self.nodeid}::{planned.id}"
+            yield CellItem.from_parent(self, name=str(planned.id), nodeid=node, planned=planned)
 
 
 class CellItem(pytest.Item):
@@ -358,7 +373,6 @@ class CellItem(pytest.Item):
     def __init__(self, *, planned: Planned, **more: Any) -> None:
         super().__init__(**more)
         self.planned = planned
-        self.add_marker(pytest.mark.xdist_group(planned.id.loader))  # with xdist, one process has all of a loader's
         scenario = planned.declared.scenario
         self.extra_keyword_matches.update(
             {scenario.family, planned.id.creator, planned.id.loader, scenario.adapter.config}
@@ -408,6 +422,17 @@ class Deviation(Exception):
         ]
         lines += [f"  {f.probe}: {visible(f.message)}" for f in self.cell.findings[:6]]
         return "\n".join([*lines, f"  reproduce: {self.cell.reproduce}"])
+
+
+def _cell_in(node: str) -> CellId | None:
+    """The cell that an item's id names; None for an item that is none of ours."""
+    found = _CELL_IN_NODE.search(node)
+    return planning.parsed(found[1]) if found else None
+
+
+def _has_scenarios(path: Path) -> bool:
+    pattern = "*.toml" if path.name == "scenarios" else "**/scenarios/*.toml"
+    return path.suffix == ".toml" or any(path.glob(pattern))
 
 
 def _unique(reports: list[EnvironmentReport]) -> list[EnvironmentReport]:

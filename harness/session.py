@@ -304,6 +304,8 @@ class Session:
 
     def _pool(self, spec: str, device: str) -> Pool:
         environment = self._environment(spec)
+        if self._ending:
+            raise CancelledError  # a pool that is made now would be closed by nobody
         with self._only_one(f"pool {environment.name} {device}"):
             key = (environment.name, device)
             if key not in self._pools:

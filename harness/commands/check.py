@@ -107,7 +107,8 @@ def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
     where = [str(Path(text).resolve()) for text in arguments.scenarios] or [str(matrices / "scenarios")]
     files = [str(file) for text in where for file in _files(Path(text))]
     # -s: what is said of progress, of environments that are built first of all, is for the user and no test's output
-    command = ["-s", "-p", "harness.pytest_plugin", "-c", str(_configuration()), f"--rootdir={common.REPOSITORY}", *files]
+    command = ["-s", "-p", "harness.pytest_plugin", "-c", str(_configuration())]
+    command += [f"--rootdir={common.REPOSITORY}", *files]
     for option, values in (
         ("--creator", arguments.creator),
         ("--loader", arguments.loader),
@@ -130,7 +131,7 @@ def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
     if arguments.keyword:
         command += ["-k", arguments.keyword]
     if arguments.numprocesses:
-        command += ["-n", arguments.numprocesses, "--dist", "loadgroup"]
+        command += ["-n", arguments.numprocesses]
     if arguments.junitxml:
         command.append(f"--junitxml={arguments.junitxml}")
     return command + (["-q"] if arguments.collect_only else ["-p", "no:terminal"]) + list(arguments.pytest)

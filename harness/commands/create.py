@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import creation, matrix
+from harness import creation, matrix, planning
 from harness.commands import common
 from harness.environment import BuiltEnvironment
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.matrix import Declared
 from harness.pool import Pool
-from harness.store import Manifest
+from harness.store import BadFixture, Manifest, NoFixture, Store
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,7 @@ def create(arguments: argparse.Namespace) -> int:
         )
     declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.family)
     if not declared:
-        raise UsageError(
-            "no scenario is selected", "at least one", "loosen -k or --family; `list scenarios` shows them"
-        )
+        raise UsageError("no scenario is selected", "at least one", "loosen -k or --family; `list` shows them")
     if arguments.dry_run:
         common.out("\n".join(f"{one.name}@{arguments.creator}" for one in declared))
         common.out(f"{len(declared)} fixtures would be created in {arguments.creator}")
@@ -50,24 +48,33 @@ def create(arguments: argparse.Namespace) -> int:
     with _creating(arguments, declared) as (pool, environment, scratch):
 
         def keep(manifest: Manifest, folder: Path) -> Made:
-            before = manifest.scenario in store.scenarios(manifest.creator)
+            before = _stored(store, manifest)
             stored = creation.save(store, manifest, folder, replace=reason)
-            same = before and stored.history == manifest.history and stored.created != manifest.created
-            return Made(manifest.scenario, "unchanged" if same else "stored", "; ".join(manifest.standing_defects))
+            outcome = "unchanged" if stored == before else "stored"
+            return Made(manifest.scenario, outcome, "; ".join(manifest.standing_defects))
 
         made = _each(pool, environment, declared, scratch, keep, arguments.jobs or common.cores())
     return _tell(made, arguments)
 
 
-def recreate(arguments: argparse.Namespace, creator: str) -> int:
+def _stored(store: Store, manifest: Manifest) -> Manifest | None:
+    """The sound fixture that is there already."""
+    try:
+        return store.manifest(manifest.creator, manifest.scenario)
+    except (BadFixture, NoFixture):
+        return None
+
+
+def recreate(arguments: argparse.Namespace, spec: str) -> int:
     """Create everything of a creator anew, beside what is stored, and say which bytes differ."""
     store = common.store_of(arguments)
+    creator = spec if spec in store.creators() else planning.name_of(common.environments_of(arguments), spec)
     known = {one.name: one for one in _scenarios(arguments)}
     names = store.scenarios(creator)
     if not names:
         raise UsageError(f"{creator} has no fixtures", f"one of {', '.join(store.creators())}", "mend the name")
     declared = common.chosen([known[name] for name in names if name in known], arguments.keyword)
-    arguments.creator = creator
+    arguments.creator = spec
     with _creating(arguments, declared) as (pool, environment, scratch):
 
         def hold(manifest: Manifest, folder: Path) -> Made:

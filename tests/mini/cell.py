@@ -1,0 +1,325 @@
+"""Does in a worker what `harness/worker/cell.py` does there, with the fake library in place of torch and PEFT.
+
+An adapter's arguments may hold `fault`: what the replay then does to its process, or to the numbers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+_ours = importlib.import_module("peft_regress_worker.observe")
+_capture = importlib.import_module("peft_regress_worker.capture")
+minipeft: Any = None
+
+PRECISIONS = ("float32", "float64")
+
+
+def preload(_request: dict[str, Any]) -> dict[str, Any]:
+    """Imports the fake library, once for all cells."""
+    global minipeft
+    started = time.perf_counter()
+    trace(f"start {os.getpid()}")
+    minipeft = importlib.import_module("minipeft")
+    found = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    return {
+        "import_s": round(time.perf_counter() - started, 3),
+        "versions": found,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu": "a fake one",
+        "threads": 1,
+        "cuda": False,
+    }
+
+
+def trace(line: str) -> None:
+    """Tells the test what is done, where it wants to know."""
+    if os.environ.get("MINI_TRACE"):
+        with Path(os.environ["MINI_TRACE"]).open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def handle(request: dict[str, Any]) -> None:
+    """Creates or replays, in the scratch folder."""
+    os.chdir(request["scratch"])
+    scenario = request["scenario"]
+    trace(f"{request['kind']} {scenario['name']} {os.getpid()}")
+    if request["kind"] == "create":
+        create(scenario)
+    else:
+        replay(scenario)
+
+
+def create(scenario: dict[str, Any]) -> None:
+    """Makes `base/`, `adapter/` and `golden/`."""
+    observation = _ours.Observation(scenario["name"])
+    inputs = make_inputs(scenario)
+    with _capture.attempt("adapter") as made:
+        weights = build(scenario["base"])
+        Path("base").mkdir()
+        save_file(weights, "base/base.safetensors")
+        args = {key: value for key, value in scenario["adapter"]["args"].items() if key != "fault"}
+        model = minipeft.get_model(weights, getattr(minipeft, scenario["adapter"]["config"])(**args))
+        for name, tensor in model.tensors.items():
+            tensor[...] = filled(f"{scenario['name']}/{name}", tensor.shape, scenario["fill"].get("*", [0.0, 1.0]))
+        model.save("adapter")
+    observation.load["create"] = made.as_dict()
+    if made.outcome == "ok":
+        layer_inputs: dict[str, Any] = {}
+        observe(scenario, observation, inputs, layer_inputs)
+        for name, value in layer_inputs.items():
+            observation.array(f"layers/input/{name}", value)
+        for name, value in inputs.items():
+            observation.array(f"inputs/{name}", value)
+        observation.facts["repeat"] = {}
+    observation.write("golden")
+
+
+def replay(scenario: dict[str, Any]) -> None:
+    """Loads `base/` and `adapter/` and observes them: `now/`."""
+    fault = scenario["adapter"]["args"].get("fault", "")
+    if fault in FAULTS:
+        FAULTS[fault]()
+    golden = _ours.read_arrays("golden")
+    inputs = {name[len("inputs/") :]: value for name, value in golden.items() if name.startswith("inputs/")}
+    prefix = "layers/input/"
+    layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
+    observation = _ours.Observation(scenario["name"])
+    observe(scenario, observation, inputs, layer_inputs, SPOILS.get(fault))
+    observation.write("now")
+
+
+def build(base: dict[str, Any]) -> dict[str, Any]:
+    """The base's weights: of a Python file's `build()`, or linear layers as declared."""
+    if base["kind"] == "python":
+        names: dict[str, Any] = {}
+        exec(compile(base["source"], base["file"], "exec"), names)
+        return dict(names["build"]())
+    layers = {module["name"]: tuple(reversed(module["args"])) for module in base["modules"]}
+    return {name: filled(f"{base['name']}/{name}", shape, [0.0, 0.8]) for name, shape in layers.items()}
+
+
+def make_inputs(scenario: dict[str, Any]) -> dict[str, Any]:
+    """The inputs as declared."""
+    return {
+        name: filled(f"{scenario['base']['name']}/inputs/{name}", spec["shape"], [0.0, 1.0])
+        for name, spec in scenario["inputs"].items()
+    }
+
+
+def filled(name: str, shape: Any, recipe: list[float]) -> Any:
+    """Numbers that belong to a name: around a centre, spread so far."""
+    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    centre, spread = recipe
+    return (centre + spread * np.random.default_rng(seed).uniform(-1, 1, tuple(shape))).astype(np.float32)
+
+
+class Context:
+    """One scenario in one precision."""
+
+    def __init__(self, observation: Any, precision: str, x: Any, layer_inputs: dict[str, Any], spoil: Any) -> None:
+        self.observation, self.precision, self.layer_inputs = observation, precision, layer_inputs
+        self.dtype = np.dtype(precision)
+        self.x = x.astype(self.dtype)
+        self.spoil = spoil or (lambda y: y)
+        self.model = self.load()
+
+    def base(self) -> Any:
+        """The base's weights in this precision."""
+        return self.cast(load_file("base/base.safetensors"))
+
+    def load(self, folder: str = "adapter") -> Any:
+        """A loaded adapter in this precision."""
+        model = minipeft.load_adapter(self.base(), folder)
+        model.tensors = self.cast(model.tensors)
+        return model
+
+    def cast(self, tensors: Any) -> Any:
+        """The tensors in this precision."""
+        return {name: tensor.astype(self.dtype) for name, tensor in tensors.items()}
+
+    def record(self, probe: str, name: str, value: Any) -> None:
+        """Keeps an array."""
+        self.observation.array(f"{probe}/{self.precision}/{name}", value.astype(self.dtype))
+
+    def fact(self, probe: str, key: str, value: Any) -> None:
+        """Keeps a fact of the pass in float32."""
+        if self.precision == "float32":
+            self.observation.facts.setdefault(probe, {})[key] = value
+
+
+def observe(scenario: Any, observation: Any, inputs: Any, layer_inputs: dict[str, Any], spoil: Any = None) -> None:
+    """Runs every probe in both precisions."""
+    for precision in PRECISIONS:
+        with _capture.attempt("adapter") as tried:
+            context = Context(observation, precision, inputs["x"], layer_inputs, spoil)
+        observation.load[precision] = tried.as_dict()
+        if tried.outcome != "ok":
+            continue
+        for name, probe in PROBES.items():
+            if name in scenario["skip"]:
+                said = {"outcome": "skipped", "reason": scenario["skip"][name]}
+            else:
+                with _capture.attempt(name) as tried:
+                    probe(context)
+                said = tried.as_dict()
+            observation.probes.setdefault(name, {})[precision] = said
+
+
+def forward(context: Context) -> None:
+    """The output, and what each layer gave."""
+    context.record("forward", "output", context.spoil(context.model.forward(context.x)))
+    context.record("forward", "sketch", np.stack([np.resize(y, 6) for _, _, y in context.model.seen]))
+    kinds = [[n, "adapter" if n in context.model.config.targets else "block"] for n, _, _ in context.model.seen]
+    context.fact("forward", "sketch", kinds)
+    for name, x, _ in context.model.seen:
+        if name in context.model.config.targets:
+            context.layer_inputs.setdefault(name, x)
+
+
+def layers(context: Context) -> None:
+    """What the adapter adds in each layer, fed the golden's own input."""
+    names = list(context.model.config.targets)
+    for name in names:
+        context.record("layers", name, context.model.effect(name, context.layer_inputs[name].astype(context.dtype)))
+    context.fact("layers", "names", names)
+    context.fact("layers", "missing", [])
+
+
+def base(context: Context) -> None:
+    """The base alone, and the adapter switched off."""
+    for name in ("output", "disabled.output"):
+        context.record("base", name, context.model.forward(context.x, enabled=False))
+
+
+def accounting(context: Context) -> None:
+    """Where each tensor of the checkpoint is in the loaded model."""
+    here = {tensor.tobytes(): name for name, tensor in context.model.tensors.items()}
+    found = {}
+    for key, tensor in context.cast(load_file("adapter/adapter_model.safetensors")).items():
+        at = here.get(tensor.tobytes())
+        found[key] = {"found": "whole" if at else "nowhere", "at": [at] if at else []}
+    context.fact("accounting", "tensors", found)
+
+
+def structure(context: Context) -> None:
+    """Names, shapes and types."""
+    tensors = context.model.tensors
+    context.fact("structure", "inference", {n: [list(t.shape), str(t.dtype), False] for n, t in tensors.items()})
+    context.fact("structure", "trainable", sorted(tensors))
+
+
+def merged(context: Context) -> None:
+    """The output with the adapter in the base's weights."""
+    weights = context.model.merged()
+    plain = minipeft.Model(weights, context.model.config, context.model.tensors)
+    context.record("merged", "output", context.spoil(plain.forward(context.x, enabled=False)))
+
+
+def roundtrip(context: Context) -> None:
+    """Saved again: the same keys, tensors, config and output?"""
+    model = minipeft.load_adapter(context.base(), "adapter")
+    model.save("saved")
+    before, after = (load_file(f"{folder}/adapter_model.safetensors") for folder in ("adapter", "saved"))
+    changed = [key for key in before if key in after and not np.array_equal(before[key], after[key])]
+    context.fact("roundtrip", "lost", sorted(set(before) - set(after)))
+    context.fact("roundtrip", "added", sorted(set(after) - set(before)))
+    context.fact("roundtrip", "changed", changed)
+    for key, folder in (("config_before", "adapter"), ("config", "saved")):
+        context.fact("roundtrip", key, json.loads(Path(folder, "adapter_config.json").read_text()))
+    context.record("roundtrip", "output", context.spoil(context.load("saved").forward(context.x)))
+
+
+PROBES: dict[str, Callable[[Context], None]] = {
+    "forward": forward,
+    "layers": layers,
+    "base": base,
+    "accounting": accounting,
+    "structure": structure,
+    "merged": merged,
+    "roundtrip": roundtrip,
+}
+
+
+# -- what a replay may do to itself ------------------------------------------------------------------------------------
+
+
+def _loop() -> None:
+    while True:
+        pass
+
+
+def _chatter() -> None:
+    line = b"x" * (1 << 20)
+    for _ in range(100):
+        os.write(1, line)
+
+
+def _garbage() -> None:
+    for descriptor in range(3, 200):
+        try:
+            os.write(descriptor, b"Loading checkpoint shards\n")
+        except OSError:
+            continue
+
+
+def _forge() -> None:
+    """Writes what is no reply into every pipe that its parent holds."""
+    folder = Path(f"/proc/{os.getppid()}/fd")
+    for descriptor in folder.iterdir():
+        if str(descriptor.readlink()).startswith("pipe:"):
+            try:
+                writer = os.open(descriptor, os.O_WRONLY | os.O_NONBLOCK)
+                os.write(writer, b"Loading checkpoint shards\n")
+            except OSError:
+                continue
+    time.sleep(60)
+
+
+def _kill_parent() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
+
+
+def _wait() -> None:
+    """Until the test opens the gate."""
+    while not Path(os.environ["MINI_GATE"]).exists():
+        time.sleep(0.01)
+
+
+def _raise() -> None:
+    raise ValueError("a mistake of the harness")
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "sigkill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "sigsegv": lambda: ctypes.string_at(0),
+    "exit0": lambda: os._exit(0),
+    "loop": _loop,
+    "chatter": _chatter,
+    "garbage": _garbage,
+    "forge": _forge,
+    "kill-parent": _kill_parent,
+    "wait": _wait,
+    "raise": _raise,
+}
+SPOILS: dict[str, Callable[[Any], Any]] = {
+    "nan": lambda y: y * np.nan,
+    "inf": lambda y: np.where(y > 0, np.inf, y),
+    "flaky": lambda y: y + np.random.default_rng().uniform(0.1, 1.0),
+}

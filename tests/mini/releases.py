@@ -1,0 +1,92 @@
+"""The releases of the fake library: each is the text of `minipeft.py` with a few lines exchanged."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+NAME = "minipeft"
+SOURCE = Path(__file__).with_name("minipeft.py")
+
+_LOAD = "    return Model(weights, LowRankConfig.from_dict(saved), dict(tensors))"
+
+RELEASES: dict[str, dict[str, str]] = {
+    "1.0": {},
+    "2.0": {},  # sound, to the bit
+    "2.0.1": {"(x @ a.T) @ b.T * self.scaling": "x @ (a.T @ b.T * self.scaling)"},  # sound, but rounds otherwise
+    "2.1": {"self.config.alpha / self.config.r": "self.config.alpha / self.config.r**0.5"},
+    "2.2": {  # reads keys by a new name, and passes over what it does not find
+        _LOAD: "    model = get_model(weights, LowRankConfig.from_dict(saved))\n"
+        '    model.tensors.update({k: v for k, v in tensors.items() if not k.startswith("layer3.")})\n'
+        "    return model"
+    },
+    "2.3": {  # another name in the config: old ones are read, new ones are written
+        '"alpha": self.alpha': '"lora_alpha": self.alpha',
+        "return cls(**saved)": 'return cls(**{k.removeprefix("lora_"): v for k, v in saved.items()})',
+    },
+    "2.4": {_LOAD: '    raise KeyError(f"unknown entry in {sorted(saved)}")'},
+    "2.5": {_LOAD: f'    import warnings\n    warnings.warn("this adapter is of an old kind", stacklevel=1)\n{_LOAD}'},
+    "2.6": {"return np.tanh(x)": "return np.tanh(x * 1.001)"},  # it is the base that moved
+    "2.7": {"return {name: weight + self": f'raise RuntimeError("no merging")\n{" " * 8}return {{name: weight + self'},
+    "2.8": {"import numpy as np": 'raise ImportError("libfrobnicate.so.3: no such file")\nimport numpy as np'},
+}
+
+
+def text(release: str) -> str:
+    """The source of a release."""
+    found = SOURCE.read_text(encoding="utf-8")
+    for old, new in RELEASES[release].items():
+        assert old in found, (release, old)
+        found = found.replace(old, new)
+    return found
+
+
+def files(release: str) -> dict[str, str]:
+    """Everything that a release installs, by path within site-packages."""
+    info = f"{NAME}-{release}.dist-info"
+    return {
+        f"{NAME}.py": text(release),
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {NAME}\nVersion: {release}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+
+
+def interpreter(folder: Path, release: str) -> Path:
+    """A program that is this Python with a release of the fake library."""
+    library, program = folder / f"library-{release}", folder / f"python-{release}"
+    for name, content in files(release).items():
+        path = library / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8")
+    return script(program, f'PYTHONPATH="{library}" exec "{sys.executable}" "$@"')
+
+
+def script(program: Path, body: str) -> Path:
+    """A shell script that can be run, there whole or not at all."""
+    partial = program.with_name(f".{program.name}.partial")
+    partial.write_text(f"#!/bin/sh\n{body}\n", encoding="utf-8")
+    partial.chmod(0o755)
+    partial.replace(program)
+    return program
+
+
+def wheel(folder: Path, release: str) -> Path:
+    """A release as a wheel. NumPy and safetensors come from the environment that runs us, by a `.pth` file."""
+    contents = files(release) | {"mini_libraries.pth": sysconfig.get_paths()["purelib"] + "\n"}
+    record = f"{NAME}-{release}.dist-info/RECORD"
+    lines = [f"{path},sha256={_digest(content)},{len(content.encode())}\n" for path, content in contents.items()]
+    contents[record] = "".join(lines) + f"{record},,\n"
+    path = folder / f"{NAME}-{release}-py3-none-any.whl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+    return path
+
+
+def _digest(content: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).rstrip(b"=").decode()

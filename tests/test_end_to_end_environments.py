@@ -1,0 +1,80 @@
+"""Declared environments of the fake library: locked and built by the real uv from wheels that are made here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mini import releases
+from tests.mini.world import World
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+DECLARED = 'why = "x"\npython = "{python}"\n[pins]\nminipeft = "{release}"\n'
+
+
+@pytest.fixture
+def named(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world with environments `v1` and `current`, which pip's configuration alone knows the wheels of."""
+    for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
+        monkeypatch.delenv(key)
+    for release in ("1.0", "2.0", "2.1"):
+        releases.wheel(tmp_path / "wheels", release)
+    (tmp_path / "pip.conf").write_text(f"[global]\nno-index = true\nfind-links = {(tmp_path / 'wheels').as_uri()}\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path / "cache"))
+    for name, release in (("v1", "1.0"), ("current", "2.1")):
+        declare(empty, name, release)
+        assert empty.run("env", "lock", name).code == 0
+    return empty
+
+
+def declare(world: World, name: str, release: str) -> None:
+    (world.matrices / "envs" / f"{name}.toml").write_text(DECLARED.format(python=PYTHON, release=release))
+
+
+def test_the_whole_of_it_by_names(named: World) -> None:
+    said = named.run("create", "v1")
+    assert said.code == 0, said
+    assert "building v1: 1 packages" in said.err
+    assert {path.parent.name for path in named.fixtures.glob("*/*.json")} == {"v1"}
+    named.expect(loaders=["current"], creators=["v1"])
+    said = named.spawn("check")
+    assert said.code == 0, said
+    assert "building current" in said.err, "said while it is done, not swallowed by the runner"
+    assert named.cell("two-layers").id == "two-layers@v1:current[cpu]"
+    assert named.cell("two-layers").reproduce.startswith(
+        "peft-regress check --cell 'two-layers@v1:current[cpu]' --matrices "
+    )
+    assert "load under current and compute the same" in said.line
+    found = {one.name: one for one in named.report().environments}
+    assert found["v1"].lock_digest
+    assert found["v1"].versions["minipeft"] == "1.0"
+    assert found["current"].kind == "named"
+    assert named.run("fixtures", "verify", "--recreate", "v1").out.endswith("2 same\n")
+    assert named.run("check", "--loader", "v1").code == 0
+
+
+def test_environments_that_cannot_be_had_are_told_apart(named: World) -> None:
+    """A stale lock, none, and one of a package that is there no more: `env-failed` with the installer's words."""
+    assert named.run("create", "v1").code == 0
+    for name in ("stale", "unlocked", "vanished"):
+        declare(named, name, "2.0")
+    for name in ("stale", "vanished"):
+        assert named.run("env", "lock", name).code == 0
+    declare(named, "stale", "2.1")
+    (named.root / "wheels" / "minipeft-2.0-py3-none-any.whl").unlink()
+    loaders = [f"--loader={name}" for name in ("stale", "unlocked", "vanished", "current")]
+    said = named.run("check", *loaders, "-k", "one-layer")
+    assert said.code == 2, said
+    cells = {cell.loader: cell for cell in named.report().cells}
+    verdicts = {name: str(cell.verdict) for name, cell in cells.items()}
+    assert verdicts == {**dict.fromkeys(["stale", "unlocked", "vanished"], "env-failed"), "current": "exact"}
+    assert "stale" in cells["stale"].reason
+    assert "lock" in cells["unlocked"].reason
+    assert "peft-regress env lock unlocked" in cells["unlocked"].reason
+    assert "minipeft==2.0" in cells["vanished"].log_tail
+    failed = {one.name: one.failed for one in named.report().environments if one.failed}
+    assert "minipeft==2.0" in failed["vanished"]

@@ -1,0 +1,82 @@
+"""What came back becomes a cell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness import judging
+from harness.environment import EnvFailed
+from harness.errors import HarnessError
+from harness.matrix import CellId
+from harness.observation import Observed
+from harness.pool import Done, WorkerFailed
+from harness.results import Cell, Figures, Finding
+from harness.verdict import Verdict
+
+ID = CellId("lora-x", "v061", "current")
+
+DEATHS = [
+    ("died", Verdict.CRASH, "the process that worked on it died: SIGSEGV"),
+    ("timeout", Verdict.TIMEOUT, "no answer within the time limit: SIGSEGV"),
+    ("error", Verdict.NOT_COMPARABLE, "the worker itself failed: SIGSEGV"),
+]
+
+
+@pytest.mark.parametrize(("outcome", "verdict", "reason"), DEATHS)
+def test_a_death(outcome: str, verdict: Verdict, reason: str) -> None:
+    cell = judging.died(ID, Done("x", outcome, "SIGSEGV", "last words", 1.25, "run twice"))  # type: ignore[arg-type]
+    assert (cell.verdict, cell.reason, cell.log_tail, cell.notes) == (verdict, reason, "last words", ("run twice",))
+    assert cell.id == "lora-x@v061:current[cpu]"
+    assert [f.kind for f in cell.findings] == ([str(verdict)] if verdict.is_deviation else [])
+
+
+FAILURES = [
+    (HarnessError("found", "wanted", "do"), "found; expected: wanted; next: do", ""),
+    (HarnessError("found"), "found", ""),
+    (
+        WorkerFailed("it does not import", "Traceback\n  File …\nImportError: no x"),
+        "it does not import: ImportError: no x; expected: an environment that imports; "
+        "next: read the lines above; rebuild it",
+        "Traceback\n  File …\nImportError: no x",
+    ),
+    (
+        EnvFailed("v1", "build", "uv fails", "an installation", "read", tail="resolving\nno such wheel"),
+        "environment v1: uv fails: no such wheel; expected: an installation; next: read",
+        "resolving\nno such wheel",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "reason", "log"), FAILURES)
+def test_a_failure_is_one_line_and_its_tool_s_words(error: HarnessError, reason: str, log: str) -> None:
+    cell = judging.failed(ID, Verdict.ENV_FAILED, error)
+    assert (cell.reason, cell.log_tail) == (reason, log)
+
+
+def observed(value: float) -> Observed:
+    return Observed("lora-x", {}, {}, {}, {"forward/float32/y": np.full(3, value), "merged/float32/y": np.zeros(3)})
+
+
+def deviating(*arrays: str) -> Cell:
+    findings = tuple(
+        Finding(
+            probe=a.split("/")[0], kind="values", verdict=Verdict.SILENT_WRONG, message="x", figures=Figures(array=a)
+        )
+        for a in arrays
+    )
+    return judging.could_not_tell(ID, Verdict.SILENT_WRONG, "").model_copy(update={"findings": findings})
+
+
+def test_two_replays_that_disagree_accuse_nobody() -> None:
+    first = deviating("forward/float32/y")
+    assert judging.unless_unstable(first, observed(1.0), observed(1.0)) == first
+    cell = judging.unless_unstable(first, observed(1.0), observed(2.0))
+    assert cell.verdict is Verdict.UNSTABLE
+    assert cell.notes == ("two replays disagree in forward/float32/y",)
+
+
+def test_what_both_replays_show_stays_wrong() -> None:
+    cell = judging.unless_unstable(deviating("forward/float32/y", "merged/float32/y"), observed(1.0), observed(2.0))
+    assert cell.verdict is Verdict.SILENT_WRONG
+    assert [f.verdict for f in cell.findings] == [Verdict.UNSTABLE, Verdict.SILENT_WRONG]

@@ -1,0 +1,96 @@
+"""From what is asked for to cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import planning
+from harness.environment import EnvFailed, Environment
+from harness.errors import UsageError
+from harness.matrix import Adapter, Base, CellId, Declared, Module, Scenario
+from harness.planning import Asked
+from harness.store import Store
+
+
+class FakeEnvironments:
+    """Names pins by themselves; `broken` can't be described."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def describe(self, spec: str) -> Environment:
+        self.asked.append(spec)
+        if spec == "broken":
+            raise EnvFailed("broken-env", "lock", "no lock")
+        return Environment(spec.replace("==", "-"), spec, "pins", "", "", "3.11", {})
+
+
+def declared(name: str, family: str = "plain") -> Declared:
+    base = Base(why="x", modules=[Module(name="a", type="Linear")])
+    scenario = Scenario(
+        name=name, why="x", family=family, base="mlp", adapter=Adapter(config="LoraConfig"), time_limit_s=7
+    )
+    return Declared(scenario, base, "mlp", Path("x.toml"), {})
+
+
+def plan(*scenarios: Declared, described: bool = True, **asked: Any) -> list[str]:
+    environments: Any = FakeEnvironments()
+    return [str(cell.id) for cell in planning.plan(scenarios, Asked(**asked), environments, described=described)]
+
+
+def test_cells_are_grouped_by_loader_then_creator() -> None:
+    cells = plan(declared("a"), declared("b"), creators=("v1", "v2"), loaders=("x", "y"))
+    assert cells == [f"{s}@{c}:{loader}[cpu]" for loader in "xy" for c in ("v1", "v2") for s in "ab"]
+
+
+def test_specifications_get_short_names_and_one_that_fails_keeps_its_own() -> None:
+    assert plan(declared("a"), creators=("p==1",), loaders=("q==2", "broken")) == [
+        "a@p-1:q-2[cpu]",
+        "a@p-1:broken-env[cpu]",
+    ]
+    assert plan(declared("a"), creators=("stored",), loaders=("q==2",), described=False) == ["a@stored:q-2[cpu]"]
+
+
+SELECTIONS: list[tuple[dict[str, Any], list[str]]] = [
+    ({}, ["a", "b"]),
+    ({"families": ("other",)}, ["b"]),
+    ({"cells": ("a@v:x[cpu]",)}, ["a"]),
+    ({"cells": ("*@v:x[cpu]",)}, ["a", "b"]),
+    ({"cells": ("b@*",)}, ["b"]),
+    ({"cells": ("a@v:x[cuda]",)}, []),
+    ({"families": ("none",)}, []),
+]
+
+
+@pytest.mark.parametrize(("asked", "names"), SELECTIONS)
+def test_what_is_selected(asked: dict[str, Any], names: list[str]) -> None:
+    cells = plan(declared("a"), declared("b", "other"), creators=("v",), loaders=("x",), **asked)
+    assert [cell.partition("@")[0] for cell in cells] == names
+
+
+def test_a_time_limit_replaces_the_scenarios_own() -> None:
+    environments: Any = FakeEnvironments()
+    for limit, seconds in ((None, 7), (2.0, 2.0)):
+        (cell,) = planning.plan([declared("a")], Asked(("v",), ("x",), limit_s=limit), environments)
+        assert cell.time_limit_s == seconds
+
+
+def test_an_environment_is_asked_for_its_name_once() -> None:
+    environments: Any = FakeEnvironments()
+    for _ in range(3):
+        planning.plan([declared("a")], Asked(("v",), ("x",)), environments)
+    assert environments.asked == ["x", "v"]
+
+
+def test_without_fixtures_there_is_no_creator(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there are no fixtures"):
+        planning.creators_with_fixtures(Store(tmp_path), ())
+    assert planning.creators_with_fixtures(Store(tmp_path), ("v061",)) == ("v061",)
+
+
+@pytest.mark.parametrize("cell", [CellId("a-b", "v061", "current"), CellId("a", "peft-0.9", "git-peft-12[x]", "cuda")])
+def test_an_id_can_be_read_again(cell: CellId) -> None:
+    assert planning.parsed(str(cell)) == cell

@@ -1,0 +1,103 @@
+"""A session: one worker a loader, each cell told once, and nothing said of what was broken off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import matrix, planning
+from harness.envs import Environments
+from harness.matrix import Matrix
+from harness.planning import Asked
+from harness.results import Cell
+from harness.session import Planned, Session, recorded_versions
+from harness.store import Store
+from tests.mini.world import HANDLER, World, scenario, until
+
+Begin = Callable[..., tuple[Session, list[Planned], list[Cell]]]
+
+
+@pytest.fixture
+def begin(mini: World, tmp_path: Path) -> Iterator[Begin]:
+    """Makes a session and its cells; ends it after the test."""
+    sessions: list[Session] = []
+
+    def one(release: str = "2.0", creating: bool = False) -> tuple[Session, list[Planned], list[Cell]]:
+        told: list[Cell] = []
+        environments = Environments(mini.matrices)
+        store = Store(tmp_path / "new" if creating else mini.fixtures)
+        session = Session(
+            environments, store, tmp_path / "scratch", creating=creating,
+            handler=HANDLER, finished=told.append, log=lambda line: None,  # noqa: ARG005
+        )  # fmt: skip
+        sessions.append(session)
+        creator = mini.spec("1.0") if creating else mini.name("1.0")
+        asked = Asked((creator,), (mini.spec(release),))
+        return session, planning.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=creating), told
+
+    yield one
+    for session in sessions:
+        session.close()
+
+
+def test_cells_are_told_as_they_finish(begin: Begin, mini: World) -> None:
+    session, cells, told = begin()
+    session.start(cells)
+    assert [session.result(cell).verdict for cell in cells] == ["exact", "exact", "unsupported"]
+    assert sorted(cell.scenario for cell in told) == ["later", "one-layer", "two-layers"]
+    session.start(cells)
+    assert len(told) == 3
+    assert len(mini.traced("start")) == 1
+    assert set(session.import_seconds()) == {mini.name("2.0")}
+    session.close()
+    assert not session.scratch.exists()
+
+
+def test_what_is_broken_off_is_not_told(begin: Begin, mini: World) -> None:
+    mini.scenarios(scenario("slow", fault="wait"))
+    assert mini.run("create", mini.spec("1.0"), "-k", "slow").code == 0
+    session, cells, told = begin()
+    session.start(cells)
+    until(lambda: "slow" in mini.traced("replay") and len(told) == 3)
+    session.cancel()
+    session.close()
+    assert "slow" not in [cell.scenario for cell in told]
+    assert not mini.processes()
+
+
+def test_our_own_mistake_costs_one_cell_and_says_so(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    session, cells, _ = begin()
+    real = matrix.unsupported
+
+    def broken(declared: matrix.Declared, versions: object) -> str:
+        if declared.name == "one-layer":
+            raise RuntimeError("a bug")
+        return real(declared, versions)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(matrix, "unsupported", broken)
+    found = {cell.declared.name: session.result(cell) for cell in cells}
+    assert found["one-layer"].verdict == "not-comparable"
+    assert found["one-layer"].reason == "peft-regress itself failed: RuntimeError: a bug"
+    assert found["two-layers"].verdict == "exact"
+
+
+def test_a_fixture_is_created_once_for_all_loaders(begin: Begin, mini: World) -> None:
+    session, cells, _ = begin("1.0", creating=True)
+    again = [Planned(c.id, c.declared, c.creator_spec, c.loader_spec) for c in cells]
+    session.start([*cells, *again])
+    assert [session.result(cell).verdict for cell in cells] == ["exact", "exact", "unsupported"]
+    assert sorted(mini.traced("create")) == ["one-layer", "two-layers"]
+    assert session.result(cells[0]).reproduce.startswith("peft-regress pair --cell ")
+    reports = {one.name: one for one in session.environment_reports()}
+    assert reports[mini.name("1.0")].role == ("creator", "loader")
+
+
+def test_the_versions_of_a_creator_are_those_of_its_fixtures(mini: World) -> None:
+    store = Store(mini.fixtures)
+    assert recorded_versions(store, mini.name("1.0"))["minipeft"] == "1.0"
+    assert recorded_versions(store, "nobody") == {}
+    for path in (mini.fixtures / mini.name("1.0")).iterdir():
+        path.write_text("{")
+    assert recorded_versions(store, mini.name("1.0")) == {}
