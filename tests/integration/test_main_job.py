@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from harness.commands.common import REPOSITORY
 from tests.integration.conftest import Said
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
@@ -38,14 +41,11 @@ def test_a_loader_reads_its_own_fixtures_to_the_bit(peft_regress: Callable[..., 
     assert said.code == 0
 
 
-def test_the_pinned_environment_makes_the_same_bytes_again(peft_regress: Callable[..., Said]) -> None:
-    import subprocess
-    import sys
-
-    from harness.commands.common import REPOSITORY
-
-    command = [sys.executable, "-m", "harness", "fixtures", "verify", "--recreate", "v061", "-k", "lora-linear or ia3 or lokr"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+def test_the_pinned_environment_makes_the_same_bytes_again() -> None:
+    command = [sys.executable, "-m", "harness", "fixtures", "verify", "--recreate", "v061"]
+    done = subprocess.run(
+        [*command, "-k", "lora-linear or ia3 or lokr"], cwd=REPOSITORY, capture_output=True, text=True
+    )
 
     assert done.returncode == 0, done.stdout
     assert "same" in done.stdout

@@ -35,7 +35,12 @@ TABLE = [
 
 @pytest.mark.parametrize(("name", "scenario", "verdict", "kind"), TABLE, ids=[f"{t[0]}-{t[1]}" for t in TABLE])
 def test_a_break_is_seen(
-    name: str, scenario: str, verdict: str | None, kind: str, mutant: Callable[[str], str], peft_regress: Callable[..., Said]
+    name: str,
+    scenario: str,
+    verdict: str | None,
+    kind: str,
+    mutant: Callable[[str], str],
+    peft_regress: Callable[..., Said],
 ) -> None:
     said = peft_regress("check", "--creator", "v061", "--loader", mutant(name), "--cell", f"{scenario}@*")
 
@@ -45,7 +50,8 @@ def test_a_break_is_seen(
 
 
 def test_no_break_is_no_alarm(mutant: Callable[[str], str], peft_regress: Callable[..., Said]) -> None:
-    said = peft_regress("check", "--creator", "v061", "--loader", mutant("none"), "-k", "lora-linear or ia3-linear or loha")
+    sound = "lora-linear or ia3-linear or loha"
+    said = peft_regress("check", "--creator", "v061", "--loader", mutant("none"), "-k", sound)
 
     assert set(said.verdicts.values()) <= {"exact", "close"}
     assert len(said.verdicts) >= 6

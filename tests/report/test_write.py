@@ -13,7 +13,8 @@ from tests import samples
 def test_all_formats_are_written(tmp_path: Path) -> None:
     written = report.write(samples.regressed(), tmp_path / "run")
     assert [path.name for path in written] == ["report.json", "report.md", "junit.xml", "report.html"]
-    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["junit.xml", "report.html", "report.json", "report.md"]
+    names = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert names == ["junit.xml", "report.html", "report.json", "report.md"]
     assert results.load(tmp_path / "run") == samples.regressed()
 
 

@@ -1,8 +1,11 @@
 """Breaks the real PEFT on purpose, the way a wrong change would, in the process that imports it.
 
-The variable PEFT_REGRESS_MUTANT names one of the functions below; it is called once `peft` has been imported. Each stands for a
-class of breaks that the harness must see. `none` breaks nothing: the same road, and no alarm.
+The variable PEFT_REGRESS_MUTANT names one of the functions below; it is called once `peft` has been imported. Each
+stands for a class of breaks that the harness must see. `none` breaks nothing: the same road, and no alarm.
 """
+
+# mypy: ignore-errors
+# A break takes the shape of what it breaks: other people's signatures, unannotated.
 
 import importlib.abc
 import importlib.machinery
@@ -64,7 +67,11 @@ def _on_state_dict(peft, change):
     import peft.peft_model as module
 
     load = module.set_peft_model_state_dict
-    module.set_peft_model_state_dict = lambda model, state, *args, **kwargs: load(model, change(dict(state)), *args, **kwargs)
+
+    def wrong(model, state, *args, **kwargs):
+        return load(model, change(dict(state)), *args, **kwargs)
+
+    module.set_peft_model_state_dict = wrong
 
 
 def merged_twice(peft):
