@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import contracts, judging, matrix, observation
-from harness.creation import CreationRefused, create, save, worker_command
+from harness.creation import CreationRefused, create, evidence, save, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
 from harness.errors import HarnessError
@@ -342,7 +342,7 @@ class Session:
             found = dict(facts.get("versions") or built.versions)
             report = replace_fields(
                 report, versions=found, lock_digest=built.lock_digest, spec=built.spec, kind=built.kind,
-                python=built.python_version, facts={k: v for k, v in facts.items() if k != "versions"} or report.facts,
+                python=built.python_version, facts=evidence(facts) if facts else report.facts,
             )  # fmt: skip
         if name in self._failed:
             report = replace_fields(report, failed=self._failed[name].failed)

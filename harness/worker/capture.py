@@ -119,11 +119,12 @@ def describe(error: BaseException, stage: str) -> dict[str, str]:
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     frames = _frames_of_the_libraries(error)
+    message = normalise(str(error))
     return {
         "stage": _stage(stage, [frame.name for frame in frames]),
         "type": name,
-        "message": normalise(str(error)),
-        "traceback": "".join([*traceback.format_list(frames), *traceback.format_exception_only(kind, error)])[-4000:],
+        "message": message,
+        "traceback": "".join([*traceback.format_list(frames), f"{name}: {message}\n"])[-4000:],
     }
 
 

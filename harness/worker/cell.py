@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from typing import Any, Mapping
 
 from . import adapters, bases, compat, numerics, probes
 from .capture import attempt
-from .context import Context
+from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
 
 PRECISIONS = ("float32", "float64")
@@ -57,10 +58,13 @@ def handle(request: Mapping[str, Any]) -> None:
     import torch
 
     os.chdir(request["scratch"])
-    if request["kind"] == "create":
-        create(torch, request)
-    else:
-        replay(torch, request)
+    try:
+        if request["kind"] == "create":
+            create(torch, request)
+        else:
+            replay(torch, request)
+    finally:
+        shutil.rmtree(WORK_FOLDER, ignore_errors=True)
 
 
 def create(torch: Any, request: Mapping[str, Any]) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any, Mapping
 
 from . import adapters, bases, compat
 from .capture import Skip
 from .observe import Observation
+
+WORK_FOLDER = "work"
+"""For what probes write and read again; taken away when the cell is done."""
 
 
 class Context:
@@ -107,6 +112,13 @@ class Context:
         """The model's compared outputs."""
         result = bases.call(model, compat.base_of(model), self.inputs)
         return bases.outputs(result, self.scenario["outputs"])
+
+    def folder(self, name: str) -> str:
+        """A new, empty folder in the working directory; its name is fixed, since error messages quote it."""
+        path = os.path.join(WORK_FOLDER, name)
+        shutil.rmtree(path, ignore_errors=True)
+        os.makedirs(path)
+        return path
 
     def record(self, probe: str, tensors: Mapping[str, Any], prefix: str = "") -> None:
         """Record tensors under `probe/precision/`."""

@@ -37,7 +37,7 @@ class Observation:
                 self.facts.setdefault("stored_wider", {})[name] = str(value.dtype)
                 value = value.float()
             value = value.contiguous().numpy()
-        array = np.ascontiguousarray(value)
+        array = np.asarray(value, order="C")
         key = hashlib.sha256(str((array.dtype, array.shape)).encode() + array.tobytes()).hexdigest()[:16]
         self._tensors.setdefault(key, array.copy())
         self._names[name] = key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from typing import Any, Callable
 
 import numpy as np
@@ -223,9 +222,9 @@ def merged_saved(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     plain = ctx.take("merged and unloaded")
-    with tempfile.TemporaryDirectory(dir=os.getcwd()) as folder:
-        bases.save(plain, folder)
-        ctx.record("merged_saved", ctx.run(bases.load(ctx.torch, ctx.scenario["base"], folder)))
+    folder = ctx.folder("merged")
+    bases.save(plain, folder)
+    ctx.record("merged_saved", ctx.run(bases.load(ctx.torch, ctx.scenario["base"], folder)))
 
 
 def roundtrip(ctx: Context) -> None:
@@ -233,16 +232,16 @@ def roundtrip(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     before = compat.load_adapter_tensors(adapters.ADAPTER_FOLDER)
-    with tempfile.TemporaryDirectory(dir=os.getcwd(), prefix="again-") as folder:
-        adapters.save(ctx.model(), folder, ctx.adapter_name)
-        after = compat.load_adapter_tensors(folder)
-        ctx.fact("roundtrip", "lost", sorted(set(before) - set(after)))
-        ctx.fact("roundtrip", "added", sorted(set(after) - set(before)))
-        shared = sorted(set(before) & set(after))
-        ctx.fact("roundtrip", "changed", [key for key in shared if not _same(ctx.torch, before[key], after[key])])
-        ctx.fact("roundtrip", "config", structure.read_config(folder))
-        ctx.fact("roundtrip", "config_before", structure.read_config(adapters.ADAPTER_FOLDER))
-        ctx.record("roundtrip", ctx.run(ctx.load(folder=folder)))
+    folder = ctx.folder("again")
+    adapters.save(ctx.model(), folder, ctx.adapter_name)
+    after = compat.load_adapter_tensors(folder)
+    ctx.fact("roundtrip", "lost", sorted(set(before) - set(after)))
+    ctx.fact("roundtrip", "added", sorted(set(after) - set(before)))
+    shared = sorted(set(before) & set(after))
+    ctx.fact("roundtrip", "changed", [key for key in shared if not _same(ctx.torch, before[key], after[key])])
+    ctx.fact("roundtrip", "config", structure.read_config(folder))
+    ctx.fact("roundtrip", "config_before", structure.read_config(adapters.ADAPTER_FOLDER))
+    ctx.record("roundtrip", ctx.run(ctx.load(folder=folder)))
 
 
 def _same(torch: Any, a: Any, b: Any) -> bool:
@@ -307,12 +306,12 @@ def fresh(ctx: Context) -> None:
     adapters.fill_adapter(ctx.torch, model, ctx.scenario, ctx.adapter_name)
     model.eval()
     ctx.record("fresh", ctx.run(model))
-    with tempfile.TemporaryDirectory(dir=os.getcwd(), prefix="fresh-") as folder:
-        adapters.save(model, folder, ctx.adapter_name)
-        tensors = compat.load_adapter_tensors(folder)
-        ctx.fact("fresh", "files", sorted(os.listdir(folder)))
-        ctx.fact("fresh", "keys", {key: list(value.shape) for key, value in sorted(tensors.items())})
-        ctx.fact("fresh", "config", structure.read_config(folder))
+    folder = ctx.folder("fresh")
+    adapters.save(model, folder, ctx.adapter_name)
+    tensors = compat.load_adapter_tensors(folder)
+    ctx.fact("fresh", "files", sorted(os.listdir(folder)))
+    ctx.fact("fresh", "keys", {key: list(value.shape) for key, value in sorted(tensors.items())})
+    ctx.fact("fresh", "config", structure.read_config(folder))
 
 
 PROBES: dict[str, Probe] = {

@@ -35,14 +35,23 @@ def ties(model: Any, adapter_names: Iterable[str]) -> list[list[str]]:
 
 
 def changed_base_weights(base: Any, model: Any, adapter_name: str, stored: dict[str, Any]) -> list[str]:
-    """Names of base weights whose values are nowhere in the model any more.
+    """Names of base weights that are not what they were.
+
+    One that goes by its name in the model must have its values there; one that does not (a wrapper, a renaming loader)
+    must have them somewhere.
 
     Args:
         stored: the checkpoint's tensors; a base weight that the checkpoint brings along (a trained bias) may change.
     """
-    there = {fingerprint(tensor) for _, tensor in _tensors(model)}
+    named = {canonical(name, (adapter_name,)): fingerprint(tensor) for name, tensor in _tensors(model)}
+    anywhere = set(named.values())
     brought = {canonical(key, (adapter_name,)) for key in stored}
-    return [name for name, tensor in _tensors(base) if fingerprint(tensor) not in there and name not in brought]
+    changed = []
+    for name, tensor in _tensors(base):
+        mark = fingerprint(tensor)
+        if named.get(name, mark) != mark or mark not in anywhere:
+            changed.append(name)
+    return [name for name in changed if name not in brought]
 
 
 def _tensors(model: Any) -> list[tuple[str, Any]]:
