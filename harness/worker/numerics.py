@@ -81,6 +81,8 @@ _BEHAVIOUR = {
     # A library that draws must not look for a display.
     "MPLBACKEND": "Agg",
     # What is printed must be writable whatever the machine's locale is.
+    # what a library prints before it takes the process down is what tells why; a buffer would go down with it
+    "PYTHONUNBUFFERED": "1",
     "PYTHONIOENCODING": "utf-8:backslashreplace",
 }
 
