@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import json
 import os
 import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,12 @@ import pytest
 from harness import expect, planning, report, runs
 from harness.errors import HarnessError
 from harness.matrix import CellId, Matrix
+from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
 from harness.report import story
-from harness.report.text import visible
 from harness.results import Cell, EnvironmentReport, Run
 from harness.session import Planned, Session, recorded_versions
 from harness.store import Store
-from harness.verdict import Verdict
 
-_CELL = "peft_regress_cell"
 _CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[\w+\])$")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -284,7 +281,7 @@ class Check:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """In the controller: keep each cell as it finishes."""
         for name, value in report.user_properties:
-            if name == _CELL and report.when == "call" and self.recorder and isinstance(value, str):
+            if name == CELL_PROPERTY and report.when == "call" and self.recorder and isinstance(value, str):
                 self._keep(Cell.model_validate_json(value))
 
     def _keep(self, cell: Cell) -> None:
@@ -346,82 +343,6 @@ class Check:
             terminalreporter.section("peft-regress")
             terminalreporter.write_line(str(story.sentence(self.run)))
             terminalreporter.write_line(f"report: {self.recorder.folder}")
-
-
-class ScenarioCollector(pytest.File):
-    """A file of scenarios; its items are the cells."""
-
-    def __init__(self, *, check: Check, **more: Any) -> None:
-        super().__init__(**more)
-        self.check = check
-
-    def collect(self) -> Iterator[CellItem]:
-        """One item a cell."""
-        try:
-            cells = self.check.cells_of(self.path)
-        except HarnessError as error:
-            raise self.CollectError(str(error)) from error
-        for planned in cells:
-            # the id is given as text: made of a name that ends in "]", pytest 9.2 would not know it again for --lf
-            node = f"{self.nodeid}::{planned.id}"
-            yield CellItem.from_parent(self, name=str(planned.id), nodeid=node, planned=planned)
-
-
-class CellItem(pytest.Item):
-    """One cell. It fails where the cell deviates unexpectedly or could not be told."""
-
-    def __init__(self, *, planned: Planned, **more: Any) -> None:
-        super().__init__(**more)
-        self.planned = planned
-        scenario = planned.declared.scenario
-        self.extra_keyword_matches.update(
-            {scenario.family, planned.id.creator, planned.id.loader, scenario.adapter.config}
-        )
-
-    def listchain(self) -> list[pytest.Item | pytest.Collector]:  # type: ignore[override]
-        """Without the folders above the file: `-k lora` is to find scenarios, not who keeps them in `~/lora/`."""
-        chain: list[Any] = super().listchain()
-        return [node for node in chain if not isinstance(node, pytest.Directory)]
-
-    def runtest(self) -> None:
-        """Check the cell."""
-        check: Check = self.config.pluginmanager.get_plugin("peft-regress-check")  # type: ignore[assignment]
-        cell = check.result(self)
-        self.user_properties.append((_CELL, json.dumps(cell.model_dump(mode="json"))))
-        cell = check.expected(cell)
-        if cell.verdict is Verdict.UNSUPPORTED:
-            pytest.skip(cell.reason)
-        if cell.expected:
-            pytest.xfail(f"{cell.verdict} as expected ({cell.expectation})")
-        if cell.verdict.is_deviation or cell.verdict.cannot_tell:
-            raise Deviation(cell)
-
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *args: Any, **more: Any) -> Any:
-        """The findings, not a traceback of ours."""
-        if isinstance(excinfo.value, Deviation):
-            return excinfo.value.text()
-        return super().repr_failure(excinfo, *args, **more)
-
-    def reportinfo(self) -> tuple[Path, None, str]:
-        """How the item is called in reports."""
-        return self.path, None, self.name
-
-
-class Deviation(Exception):
-    """A cell that deviates, or of which nothing could be told."""
-
-    def __init__(self, cell: Cell) -> None:
-        super().__init__(f"{cell.id}: {cell.verdict}")
-        self.cell = cell
-
-    def text(self) -> str:
-        """A few lines that say what is wrong and how to see it again."""
-        lines = [
-            f"{self.cell.id}: {self.cell.verdict}",
-            *([f"  {visible(self.cell.reason)}"] if self.cell.reason else []),
-        ]
-        lines += [f"  {f.probe}: {visible(f.message)}" for f in self.cell.findings[:6]]
-        return "\n".join([*lines, f"  reproduce: {self.cell.reproduce}"])
 
 
 def _cell_in(node: str) -> CellId | None:

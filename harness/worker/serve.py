@@ -106,11 +106,10 @@ class Server:
     def run(self) -> None:
         """Serves until `stop`, the end of the requests, or nobody who reads the replies."""
         try:
-            while not self._stopped:
-                self._wait()
-                self._report()
-        except BrokenPipeError:
-            pass
+            with contextlib.suppress(BrokenPipeError):  # the controller is gone: nobody is left to serve
+                while not self._stopped:
+                    self._wait()
+                    self._report()
         finally:
             self._children.kill_all()
 

@@ -1,0 +1,108 @@
+"""What pytest collects: a scenario file, and in it a cell an item."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.report.text import visible
+from harness.results import Cell
+from harness.session import Planned
+from harness.verdict import Verdict
+
+CELL_PROPERTY = "peft_regress_cell"
+"""The property of a test's report that carries its cell as JSON, from whichever process checked it."""
+
+
+class Checks(Protocol):
+    """What the items need of the plugin."""
+
+    def cells_of(self, file: Path) -> list[Planned]:
+        """The planned cells of one scenario file."""
+
+    def result(self, item: CellItem) -> Cell:
+        """The cell of an item; waits for it."""
+
+    def expected(self, cell: Cell) -> Cell:
+        """The cell with its expectation."""
+
+
+class ScenarioCollector(pytest.File):
+    """A file of scenarios; its items are the cells."""
+
+    def __init__(self, *, check: Checks, **more: Any) -> None:
+        super().__init__(**more)
+        self.check = check
+
+    def collect(self) -> Iterator[CellItem]:
+        """One item a cell."""
+        try:
+            cells = self.check.cells_of(self.path)
+        except HarnessError as error:
+            raise self.CollectError(str(error)) from error
+        for planned in cells:
+            # the id is given as text: made of a name that ends in "]", pytest 9.2 would not know it again for --lf
+            node = f"{self.nodeid}::{planned.id}"
+            yield CellItem.from_parent(self, name=str(planned.id), nodeid=node, planned=planned)
+
+
+class CellItem(pytest.Item):
+    """One cell. It fails where the cell deviates unexpectedly or could not be told."""
+
+    def __init__(self, *, planned: Planned, **more: Any) -> None:
+        super().__init__(**more)
+        self.planned = planned
+        scenario = planned.declared.scenario
+        self.extra_keyword_matches.update(
+            {scenario.family, planned.id.creator, planned.id.loader, scenario.adapter.config}
+        )
+
+    def listchain(self) -> list[pytest.Item | pytest.Collector]:  # type: ignore[override]
+        """Without the folders above the file: `-k lora` is to find scenarios, not who keeps them in `~/lora/`."""
+        chain: list[Any] = super().listchain()
+        return [node for node in chain if not isinstance(node, pytest.Directory)]
+
+    def runtest(self) -> None:
+        """Check the cell."""
+        check: Checks = self.config.pluginmanager.get_plugin("peft-regress-check")  # type: ignore[assignment]
+        cell = check.result(self)
+        self.user_properties.append((CELL_PROPERTY, json.dumps(cell.model_dump(mode="json"))))
+        cell = check.expected(cell)
+        if cell.verdict is Verdict.UNSUPPORTED:
+            pytest.skip(cell.reason)
+        if cell.expected:
+            pytest.xfail(f"{cell.verdict} as expected ({cell.expectation})")
+        if cell.verdict.is_deviation or cell.verdict.cannot_tell:
+            raise Deviation(cell)
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], *args: Any, **more: Any) -> Any:
+        """The findings, not a traceback of ours."""
+        if isinstance(excinfo.value, Deviation):
+            return excinfo.value.text()
+        return super().repr_failure(excinfo, *args, **more)
+
+    def reportinfo(self) -> tuple[Path, None, str]:
+        """How the item is called in reports."""
+        return self.path, None, self.name
+
+
+class Deviation(Exception):
+    """A cell that deviates, or of which nothing could be told."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__(f"{cell.id}: {cell.verdict}")
+        self.cell = cell
+
+    def text(self) -> str:
+        """A few lines that say what is wrong and how to see it again."""
+        lines = [
+            f"{self.cell.id}: {self.cell.verdict}",
+            *([f"  {visible(self.cell.reason)}"] if self.cell.reason else []),
+        ]
+        lines += [f"  {f.probe}: {visible(f.message)}" for f in self.cell.findings[:6]]
+        return "\n".join([*lines, f"  reproduce: {self.cell.reproduce}"])
