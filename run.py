@@ -31,7 +31,7 @@ def main() -> int:
         _install_tox()
     tox = [str(PYTHON), "-m", "tox"]
     if sys.argv[1] == "list":
-        return subprocess.call([*tox, "-av"], cwd=HERE)
+        return subprocess.call([*tox, "list"], cwd=HERE)
     return subprocess.call([*tox, "-q", "-e", sys.argv[1], "--", *sys.argv[2:]], cwd=HERE)
 
 
