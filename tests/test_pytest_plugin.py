@@ -60,8 +60,9 @@ def test_k_last_failed_exitfirst_and_junit(mini: World) -> None:
     assert "1 failed, 1 passed, 4 deselected" in done.stdout
     assert "silent-wrong" in (mini.root / "own.xml").read_text()
     again = run_pytest(mini, "--lf")
-    assert "1 failed" in again.stdout
-    assert "passed" not in again.stdout
+    remembered = (mini.root / ".pytest_cache/v/cache/lastfailed").read_text()
+    assert "1 failed" in again.stdout, (remembered, again.stdout.splitlines())
+    assert "passed" not in again.stdout, (remembered, again.stdout.splitlines())
     assert len(mini.report().plan) == 1
     first = run_pytest(mini, "-x", loaders=("2.4", "2.0"))
     assert first.returncode == 1
