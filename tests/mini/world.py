@@ -157,8 +157,13 @@ class World:
         return ended(self.start(*words))
 
     def environ(self) -> dict[str, str]:
-        """The variables of a command's process."""
-        return {**os.environ, "MINI_TRACE": str(self.trace), "MINI_GATE": str(self.gate), "PYTHONPATH": str(REPOSITORY)}
+        """The variables of a command's process.
+
+        Without tox's and pytest's own: pytest keeps its cache in ``TOX_ENV_DIR`` where that is set, so that worlds
+        tested at the same time would share what failed last.
+        """
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("TOX_", "PYTEST_"))}
+        return {**kept, "MINI_TRACE": str(self.trace), "MINI_GATE": str(self.gate), "PYTHONPATH": str(REPOSITORY)}
 
     # -- what came of it --------------------------------------------------------------------------------------------
 
