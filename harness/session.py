@@ -187,7 +187,7 @@ class Session:
         if result.verdict is Verdict.SILENT_WRONG and now is not None:
             result = self._confirmed(cell, manifest, pool, result, now)
         return result.model_copy(
-            update={"fixture": manifest.adapter_digest, "fixture_origin": self.store.origin_of(manifest)}
+            update={"fixture": manifest.weights_digest, "fixture_origin": self.store.origin_of(manifest)}
         )
 
     def _replayed(
@@ -256,7 +256,7 @@ class Session:
             with contextlib.suppress(NoFixture):
                 return self.store.manifest(cell.id.creator, cell.id.scenario)
             environment = self._environment(cell.creator_spec)
-            if reason := matrix.unsupported(cell.declared, environment.versions):
+            if reason := matrix.unsupported(cell.declared, environment.versions, creating=True):
                 return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
             pool = self._pool(cell.creator_spec, "cpu")
             folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
@@ -268,10 +268,10 @@ class Session:
             manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
         except NoFixture:
             versions = self._creators_versions(cell)
-            if versions and (reason := matrix.unsupported(cell.declared, versions)):
+            if versions and (reason := matrix.unsupported(cell.declared, versions, creating=True)):
                 return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
             raise
-        if reason := matrix.unsupported(cell.declared, manifest.versions):
+        if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):
             return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
         if matrix.digest(matrix.resolve(cell.declared, manifest.versions)) != manifest.scenario_digest:
             raise BadFixture(

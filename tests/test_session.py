@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -71,10 +71,10 @@ def test_our_own_mistake_costs_one_cell_and_says_so(begin: Begin, monkeypatch: p
     session, cells, _ = begin()
     real = matrix.unsupported
 
-    def broken(declared: matrix.Declared, versions: object) -> str:
+    def broken(declared: matrix.Declared, versions: Mapping[str, str], *, creating: bool = False) -> str:
         if declared.name == "one-layer":
             raise RuntimeError("a bug")
-        return real(declared, versions)  # type: ignore[arg-type]
+        return real(declared, versions, creating=creating)
 
     monkeypatch.setattr(matrix, "unsupported", broken)
     found = {cell.declared.name: session.result(cell) for cell in cells}

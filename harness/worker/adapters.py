@@ -51,7 +51,8 @@ def fill_adapter(
 
 def save(model: Any, folder: str, adapter_name: str) -> None:
     """Write the adapter as `save_pretrained` does by default, into `folder` whatever the adapter is called."""
-    model.save_pretrained(folder)
+    with compat.without_hub():
+        model.save_pretrained(folder)
     nested = os.path.join(folder, adapter_name)
     if adapter_name != "default" and os.path.isdir(nested):
         for name in os.listdir(nested):
