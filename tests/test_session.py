@@ -12,8 +12,9 @@ from harness.envs import Environments
 from harness.matrix import Matrix
 from harness.planning import Asked
 from harness.results import Cell
-from harness.session import Planned, Session, recorded_versions
+from harness.session import Planned, Session
 from harness.store import Store
+from harness.supply import recorded_versions
 from tests.mini.world import HANDLER, World, scenario, until
 
 Begin = Callable[..., tuple[Session, list[Planned], list[Cell]]]
