@@ -20,9 +20,7 @@ def make_config(adapter: Mapping[str, Any]) -> Any:
 
 def wrap(base: Any, adapter: Mapping[str, Any]) -> Any:
     """A new adapter on a base model."""
-    import peft
-
-    return peft.get_peft_model(base, make_config(adapter), adapter_name=adapter["name"])
+    return compat.new_adapter(base, make_config(adapter), adapter["name"])
 
 
 def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:

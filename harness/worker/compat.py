@@ -25,6 +25,15 @@ def module_class(torch: Any, name: str) -> Any:
     return getattr(torch.nn, name)
 
 
+def new_adapter(base: Any, config: Any, name: str) -> Any:
+    """A new adapter of a name on a base model."""
+    import peft
+
+    if name == "default" and "adapter_name" not in inspect.signature(peft.get_peft_model).parameters:
+        return peft.get_peft_model(base, config)  # up to 0.3 the first adapter is called `default`, whatever one wants
+    return peft.get_peft_model(base, config, adapter_name=name)
+
+
 def is_adapter_layer(module: Any) -> bool:
     """True for a layer that carries an adapter, and for the wrapper that `modules_to_save` puts around a module."""
     names = {kind.__name__ for kind in type(module).__mro__}
