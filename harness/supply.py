@@ -14,6 +14,7 @@ from harness import judging, matrix
 from harness.creation import create, save
 from harness.environment import BuiltEnvironment
 from harness.envs import Environments
+from harness.errors import HarnessError
 from harness.pool import Pool
 from harness.results import Cell
 from harness.store import BadFixture, Manifest, NoFixture, Store
@@ -68,10 +69,9 @@ class Supply:
         return self._cached[spec] or self.store
 
     def _in_cache(self, spec: str) -> Store:
-        """A store that only this environment and this worker fill, so that nothing in it is ever out of date."""
         built = self.environment(spec)
-        folder = f"{built.name}-{built.lock_digest[:12]}-{worker_digest()[:12]}"
-        return Store(fixtures_cache(self.environments) / folder, origin="created")
+        folder = fixtures_cache(self.environments) / folder_of(built.name, built.lock_digest)
+        return Store(folder, origin="created")
 
     def _made(self, cell: Planned, store: Store) -> Manifest | Cell:
         with self.only_one(f"create {cell.id.scenario}@{cell.id.creator}"):
@@ -128,6 +128,21 @@ def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
 def fixtures_cache(environments: Environments) -> Path:
     """Where fixtures are made on demand, a folder for each creator and state of its lock."""
     return environments.cache / "fixtures"
+
+
+def folder_of(name: str, lock_digest: str) -> str:
+    """The cache's folder for an environment's fixtures: only that environment and this worker fill it."""
+    return f"{name}-{lock_digest[:12]}-{worker_digest()[:12]}"
+
+
+def out_of_date(environments: Environments) -> list[Path]:
+    """Folders of the cache whose environment has another lock by now, or whose worker was another."""
+    wanted = set()
+    for name in environments.names():
+        with contextlib.suppress(HarnessError):  # what can't be described has nothing in the cache that counts
+            described = environments.describe(name)
+            wanted.add(folder_of(described.name, described.lock_digest))
+    return sorted(path for path in fixtures_cache(environments).glob("*") if path.name not in wanted)
 
 
 def worker_digest() -> str:

@@ -110,3 +110,13 @@ def test_a_missing_committed_fixture_is_never_made(mini: World, environments: Mo
     ) as session:  # fmt: skip
         found = {cell.declared.name: str(session.result(cell).verdict) for cell in cells}
     assert found == {"two-layers": "exact", "one-layer": "no-fixture", "later": "unsupported"}
+
+
+def test_what_another_lock_or_worker_left_is_out_of_date(
+    mini: World, environments: MovingOn, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked(mini, environments, session)
+    monkeypatch.setattr(environments, "names", lambda: [environments.moving])
+    assert supply.out_of_date(environments) == []
+    monkeypatch.setattr(supply, "worker_digest", lambda: "0" * 64)
+    assert supply.out_of_date(environments) == list(supply.fixtures_cache(environments).iterdir())

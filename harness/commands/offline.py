@@ -38,8 +38,8 @@ def export(arguments: argparse.Namespace) -> int:
             cell = CellId(one.name, creator, name, arguments.device)
             try:
                 manifest = store.manifest(creator, one.name)
-                creator = matrix.unsupported(one, manifest.versions, creating=True)
-                if reason := creator or matrix.unsupported(one, versions):
+                unmade = matrix.unsupported(one, manifest.versions, creating=True)
+                if reason := unmade or matrix.unsupported(one, versions):
                     raise UsageError(reason)
                 target = f"fixtures/{creator}/{one.name}"
                 store.materialise(manifest, folder / target)
