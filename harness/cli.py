@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from harness import __version__
-from harness.commands import check, create, environments, offline, reports
+from harness.commands import check, create, environments, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
 
 _EXIT = """
@@ -51,6 +51,7 @@ def parser() -> Parser:
     _create(commands)
     _check(commands)
     _pair(commands)
+    _matrix(commands)
     _show(commands)
     _report(commands)
     _fixtures(commands)
@@ -154,6 +155,9 @@ def _running(one: Parser) -> None:
 _SPEC = "a name, peft==X, several pins with commas, a checkout's path, a git URL with a ref, python:PATH"
 
 
+_FORWARD = "try a loader too that lacks a scenario's feature by declaration: does it refuse, or load something else?"
+
+
 def _check(commands: Any) -> None:
     one = _command(
         commands, "check", check.check, "replay stored fixtures under loaders and say what deviates",
@@ -162,10 +166,34 @@ def _check(commands: Any) -> None:
         "  peft-regress check --loader ../peft --baseline reports/20261122-v061-current\n"
         "  peft-regress check --loader python:/opt/venv/bin/python --format markdown\n" + _EXIT,
     )  # fmt: skip
-    one.add_argument(
+    whose = one.add_mutually_exclusive_group()
+    whose.add_argument(
         "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all there are)"
     )
+    whose.add_argument("--all", action="store_true", help="the fixtures of every creator there is")
     one.add_argument("--loader", action="append", default=[], metavar="SPEC", help=f"{_SPEC} (default: current)")
+    one.add_argument("--forward", action="store_true", help=_FORWARD)
+    _running(one)
+
+
+def _matrix(commands: Any) -> None:
+    one = _command(
+        commands, "matrix", grid.matrix, "replay the fixtures of several creators under several loaders",
+        "  peft-regress matrix --creators all --loaders current\n"
+        "  peft-regress matrix --creators v0191,v0200 --loaders 'v01*' -k lora       new under old\n"
+        "  peft-regress matrix --creators all --loaders all -n 2                     old under new, new under old\n"
+        "  peft-regress matrix --creators v061 --loaders v082,current --loaders peft==0.9.0,transformers==4.38.2\n"
+        + _EXIT,
+    )  # fmt: skip
+    one.add_argument(
+        "--creators", action="append", required=True, metavar="A,B,…",
+        help="whose fixtures: names with commas, globs ('v01*') among those that have some, or all (repeatable)",
+    )  # fmt: skip
+    one.add_argument(
+        "--loaders", action="append", required=True, metavar="X,Y,…",
+        help="what reloads them: as --loader of check, with commas between them, globs of declared environments, or "
+        "all; several pins in one value are one environment (repeatable)",
+    )  # fmt: skip
     _running(one)
 
 

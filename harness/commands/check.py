@@ -126,7 +126,11 @@ def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
         "--fail-on-warned": arguments.strict,
         "-x": arguments.exitfirst,
     }
-    flags |= {"--lf": arguments.last_failed, "--collect-only": arguments.collect_only}
+    flags |= {
+        "--forward": getattr(arguments, "forward", False),
+        "--lf": arguments.last_failed,
+        "--collect-only": arguments.collect_only,
+    }
     command += [flag for flag, given in flags.items() if given]
     if arguments.keyword:
         command += ["-k", arguments.keyword]

@@ -122,9 +122,9 @@ class World:
         options = [f"--matrices={self.matrices}"]
         if command not in ("env",):
             options.append(f"--fixtures={self.fixtures}")
-        if command in ("check", "pair", "judge"):
+        if command in ("check", "pair", "matrix", "judge"):
             options.append(f"--reports={self.reports}")
-        if command in ("check", "pair", "create", "fixtures"):
+        if command in ("check", "pair", "matrix", "create", "fixtures"):
             options.append(f"--worker-handler={HANDLER}")
         return options
 

@@ -1,0 +1,17 @@
+"""`matrix`: every asked creator under every asked loader, old under new and new under old; the road is `check`'s."""
+
+from __future__ import annotations
+
+import argparse
+
+from harness import rectangle
+from harness.commands import check, common
+
+
+def matrix(arguments: argparse.Namespace) -> int:
+    """Replay a rectangle of creators and loaders. A loader older than what it reads is tried, whatever it lacks."""
+    declared = [one.name for one in common.environments_of(arguments).status() if not one.on_demand]
+    arguments.creator = list(rectangle.creators(arguments.creators, common.store_of(arguments).creators()))
+    arguments.loader = list(rectangle.loaders(arguments.loaders, declared))
+    arguments.forward = True
+    return check.check(arguments)
