@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from harness import __version__
-from harness.commands import check, create, environments, grid, offline, reports
+from harness.commands import check, create, docs, environments, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
 
 _EXIT = """
@@ -57,6 +57,7 @@ def parser() -> Parser:
     _fixtures(commands)
     _env(commands)
     _offline(commands)
+    _docs(commands)
     return top
 
 
@@ -256,6 +257,24 @@ def _fixtures(commands: Any) -> None:
     )
     _where(other)
     other.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    one = _command(
+        inner, "diff", fixtures.diff, "hold what two creators wrote for the same scenarios against each other",
+        "  peft-regress fixtures diff v071 v082\n"
+        "  peft-regress fixtures diff v0140 v0212 -k lora -v\n\n"
+        "exit codes: 0 nothing differs (but version strings), 1 something does, 2 nothing could be compared",
+    )  # fmt: skip
+    one.add_argument("a", metavar="A", help="a creator that has fixtures")
+    one.add_argument("b", metavar="B", help="another")
+    other = _command(
+        inner, "history", fixtures.history, "how often each scenario's adapter changed its form over the releases",
+        "  peft-regress fixtures history\n  peft-regress fixtures history -v lora-bias-all",
+    )  # fmt: skip
+    other.add_argument("scenario", nargs="*", metavar="SCENARIO", help="names or globs (default: all)")
+    for each in (one, other):
+        _where(each)
+        _choice(each, scenarios=False)
+        each.add_argument("-v", "--verbose", action="count", default=0, help="each change with all that it touches")
+        each.add_argument("--json", action="store_true", help="for a program")
 
 
 def _env(commands: Any) -> None:
@@ -315,6 +334,16 @@ def _offline(commands: Any) -> None:
     one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
     _where(one)
     one.add_argument("--json", action="store_true", help="for a program")
+
+
+def _docs(commands: Any) -> None:
+    one = _command(
+        commands, "docs", docs.docs, "write the generated pages under docs/",
+        "  peft-regress docs\n  peft-regress docs --check      exit 1 if a page is not up to date",
+    )  # fmt: skip
+    one.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
+    one.add_argument("--out", metavar="DIR", help="where the pages are (default: docs/)")
+    _where(one)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
