@@ -208,4 +208,5 @@ def storage_line(storage: Storage) -> str:
     """What the store holds, in a line."""
     saved = 1 - storage.stored / storage.unshared if storage.unshared else 0.0
     held = f"{many(storage.fixtures, 'fixture')}, {many(storage.blobs, 'distinct blob')}"
-    return f"{held}: {storage.stored / 1e6:.1f} MB stored, {storage.unshared / 1e6:.1f} MB if nothing were shared ({saved:.0%} saved)"
+    unshared = f"{storage.unshared / 1e6:.1f} MB if nothing were shared ({saved:.0%} saved)"
+    return f"{held}: {storage.stored / 1e6:.1f} MB stored, {unshared}"

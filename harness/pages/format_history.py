@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from harness import written_diff, written_history
 from harness.pages import page, table
-from harness.report.text import enumerated, many
+from harness.report.text import code, enumerated, many
 from harness.written import Written, release_order
 from harness.written_diff import KINDS, Shared
 
@@ -54,8 +54,9 @@ def _step(before: Sequence[Written], after: Sequence[Written]) -> str:
 
 
 def _line(kind: str, changes: Sequence[Shared], scenarios: Sequence[str], total: int) -> str:
-    where = "all" if len(scenarios) == total else f"{len(scenarios)}: {enumerated(scenarios, _NAMES)}"
-    return f"- {KINDS[kind]}, {where}: {', '.join(f'`{each.what}`' for each in changes)}"  # type: ignore[index]
+    names = f"{many(len(scenarios), 'scenario')} ({enumerated(scenarios, _NAMES)})"
+    said = ", ".join(code(each.what) for each in changes)
+    return f"- {KINDS[kind]}: {said}; in {'all' if len(scenarios) == total else names}"  # type: ignore[index]
 
 
 def _by_scenario(written: Sequence[Written]) -> str:

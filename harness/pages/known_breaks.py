@@ -18,15 +18,21 @@ from harness.report.text import listed, many
 _SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "!=": "other than", "~=": "about", "===": ""}
 _NAMES = {"peft": "PEFT", "transformers": "Transformers", "torch": "Torch", "accelerate": "Accelerate"}
 _INTRO = """\
-Adapters that one release of PEFT saved and another does not load as they were, or not at all: every break that \
-[peft-regress](../README.md) found, that somebody looked into, and that is still there in at least one release. Each was \
-seen with adapters that the real old release saved, and is seen again in every run: an entry goes as soon as it no \
-longer holds. The worst are `silent-wrong`: nothing is raised, and the model computes something else."""
-_KINDS = {
-    **KIND_PHRASES,
-    "error": "it raises",
-    "differs-from-forward": "the way round differs from a plain forward pass",
+Adapters that one release saved and another does not load as they were, or not at all: every break that \
+[peft-regress](../README.md) found and somebody looked into. Each was seen with adapters that the real old release \
+saved, and whoever runs such a cell tests it again: an entry that no longer holds fails the run and has to go. The \
+worst are `silent-wrong`: nothing is raised, and the model computes something else."""
+_KINDS = {**KIND_PHRASES, "differs-from-forward": "merged, switched or saved again, the output is another"}
+_METHODS = {
+    "AdaLora": "AdaLoRA",
+    "AdaptionPrompt": "Adaption prompt",
+    "IA3": "IA³",
+    "Lora": "LoRA",
+    "PrefixTuning": "Prefix tuning",
+    "PromptEncoder": "P-tuning",
+    "PromptTuning": "Prompt tuning",
 }
+"""What methods are called where their config's class says it otherwise."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +63,9 @@ def render(expectations: Sequence[Expectation], declared: Iterable[Declared]) ->
 
 
 def method(declared: Declared) -> str:
-    """What a scenario's method is called: `Lora` of `LoraConfig`."""
-    return declared.scenario.adapter.config.removesuffix("Config")
+    """What a scenario's method is called: `LoRA` of `LoraConfig`."""
+    name = declared.scenario.adapter.config.removesuffix("Config")
+    return _METHODS.get(name, name)
 
 
 def _scenarios(stated: Expectation, declared: Iterable[Declared]) -> tuple[Declared, ...]:
@@ -68,7 +75,7 @@ def _scenarios(stated: Expectation, declared: Iterable[Declared]) -> tuple[Decla
 def _contents(every: Iterable[_Break]) -> str:
     rows = [
         (
-            f"[{one.stated.id}](#{_anchor(one.stated.id)})",
+            f"[{one.stated.id}](#{anchor(one.stated.id)})",
             listed(one.methods),
             condition(one.stated.creators),
             condition(one.stated.loaders),
@@ -77,10 +84,10 @@ def _contents(every: Iterable[_Break]) -> str:
         )
         for one in every
     ]
-    return table(("break", "method", "saved by", "loaded by", "verdict", "since"), rows)
+    return table(("break", "method", "saved with", "loaded with", "verdict", "since"), rows)
 
 
-def _anchor(title: str) -> str:
+def anchor(title: str) -> str:
     """The fragment that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
@@ -90,9 +97,9 @@ def _entry(one: _Break) -> str:
     lines = [
         f"### {stated.id}",
         " ".join(stated.reason.split()),
-        f"**Affected:** adapters saved by {condition(stated.creators)}, loaded by {condition(stated.loaders)}.",
+        f"**Affected:** adapters saved with {condition(stated.creators)}, loaded with {condition(stated.loaders)}.",
         *_trigger(one),
-        f"**Shows as:** `{stated.verdict}`, {MEANINGS[stated.verdict]}{_how(stated.kinds)}.",
+        f"**Shows as:** `{stated.verdict}`: {MEANINGS[stated.verdict]}{_how(stated.kinds)}.",
         f"**Brought by:** {stated.since}." if stated.since else "",
         f"**Verified:** {_sentence(stated.verified)}" if stated.verified else "",
         f"**What to do:** {_sentence(stated.workaround)}" if stated.workaround else "",
@@ -109,9 +116,8 @@ def _trigger(one: _Break) -> list[str]:
 
 
 def _how(kinds: Sequence[str] | None) -> str:
-    if not kinds:
-        return ""
-    return ": " + ", ".join(_KINDS.get(kind, kind.replace("-", " ")) for kind in kinds)
+    said = [_KINDS.get(kind, kind.replace("-", " ")) for kind in kinds or () if kind != "error"]
+    return f" ({'; '.join(said)})" if said else ""
 
 
 def _sentence(text: str) -> str:

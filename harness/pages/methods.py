@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.matrix import Declared
 from harness.pages import page, table
-from harness.pages.known_breaks import method
+from harness.pages.known_breaks import anchor, method
 from harness.report.text import many
 
 _INTRO = """\
@@ -55,7 +55,7 @@ def _line(name: str, scenarios: Sequence[Declared], stored: Mapping[str, list[St
     every = sorted((one for each in scenarios for one in stored.get(each.name, [])), key=lambda one: one.order)
     types = ", ".join(f"`{kind}`" for kind in dict.fromkeys(one.method for one in every) if kind)
     first, last = (every[0].label, every[-1].label) if every else ("no fixture", "")
-    return (f"[{name}](#{name.lower()})", types, first, last, str(len(scenarios)))
+    return (f"[{name}](#{anchor(name)})", types, first, last, str(len(scenarios)))
 
 
 def _section(name: str, scenarios: Sequence[Declared], stored: Mapping[str, list[Stored]]) -> str:
