@@ -57,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--pair", action="store_true", help="make each fixture first, in the creator's environment; store nothing"
     )
+    group.addoption("--forward", action="store_true", help="try loaders too that lack a feature by declaration")
     group.addoption(
         "--cell", action="append", default=[], metavar="ID", help="this cell only (a glob may name several)"
     )
@@ -131,6 +132,12 @@ class Check:
         if not named and file_path.parent.name != "scenarios":
             return None
         return ScenarioCollector.from_parent(parent, path=file_path, check=self)
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """All cells of a loader one after another, whatever file they are in: one loader at a time is warm."""
+        loaders = {item.planned.id.loader: 0 for item in items if isinstance(item, CellItem)}
+        order = {loader: place for place, loader in enumerate(loaders)}
+        items.sort(key=lambda item: order[item.planned.id.loader] if isinstance(item, CellItem) else -1)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """The plan is what is left after -k, --lf and the rest have chosen."""
@@ -222,6 +229,7 @@ class Check:
                 self.scratch,
                 jobs=self._jobs(),
                 creating=self.pair,
+                forward=bool(self.config.getoption("--forward")),
                 log=_say,
                 handler=_path(self.config.getoption("--worker-handler")),
                 options=self._places(),

@@ -25,6 +25,10 @@ FORMAT = 1
 Adding a field that has a default needs no new number."""
 
 
+Reading = Literal["", "refused", "dropped", "ignored", "read"]
+"""What a loader did with a checkpoint; see `Cell.reading`."""
+
+
 class Model(pydantic.BaseModel):
     """What all parts of a report share: nothing unknown, nothing changed after it was made."""
 
@@ -173,6 +177,9 @@ class Cell(Model):
     log_tail: str = ""
     """Last lines of the worker's log, for a cell that died."""
     reproduce: str = ""
+    reading: Reading = ""
+    """What the loader did on reading: `refused` (raised), `dropped` (tensors are nowhere in the model), `ignored`
+    (config keys that say something were not kept), `read`; empty where nobody can tell. See `harness.reading`."""
     fixture: str = ""
     """Digest of the adapter's files, to tell checkpoints apart by content."""
     fixture_origin: Literal["", "committed", "created"] = ""

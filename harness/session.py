@@ -14,11 +14,11 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import contracts, judging, matrix, observation
+from harness import contracts, judging, matrix, observation, reading
 from harness.creation import CreationRefused, evidence, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
@@ -64,6 +64,8 @@ class Session:
     scratch: Path
     jobs: int = 2
     creating: bool = False
+    forward: bool = False
+    """Try a loader that lacks a scenario's feature by declaration too: does it refuse, or load something else?"""
     log: Log = print
     keep_scratch: bool = False
     handler: Path | None = None
@@ -182,8 +184,9 @@ class Session:
         self._roles.setdefault(cell.id.creator, set()).add("creator")
         self._roles.setdefault(cell.id.loader, set()).add("loader")
         pool = self._pool(cell.loader_spec, cell.id.device)
-        if reason := matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions):
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {reason}")
+        lacks = matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions)
+        if lacks and not self.forward:
+            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
         if cell.id.device != "cpu" and not self._learnt(cell, pool).get("cuda"):
             return judging.could_not_tell(
                 cell.id, Verdict.NO_DEVICE, f"{cell.id.loader} sees no device {cell.id.device!r}"
@@ -191,6 +194,7 @@ class Session:
         result, now = self._replayed(cell, manifest, pool, "")
         if result.verdict is Verdict.SILENT_WRONG and now is not None:
             result = self._confirmed(cell, manifest, pool, result, now)
+        result = reading.tried(result, lacks) if lacks else result
         origin = self._supply.store_of(cell).origin_of(manifest)
         return result.model_copy(update={"fixture": manifest.weights_digest, "fixture_origin": origin})
 
@@ -327,6 +331,7 @@ class Session:
             words += ["--creator", cell.creator_spec, "--scenarios", str(cell.declared.file)]
         if self.creating or cell.loader_spec != CURRENT:
             words += ["--loader", cell.loader_spec]
+        words += ["--forward"] if self.forward else []
         if cell.id.device != "cpu":
             words += ["--device", cell.id.device]
         return shlex.join(words) + self.options
@@ -346,8 +351,3 @@ def _verdict_of(error: HarnessError) -> Verdict:
     if isinstance(error, NoFixture | CreationRefused):
         return Verdict.NO_FIXTURE
     return Verdict.NOT_COMPARABLE
-
-
-def shortened(cell: Planned, limit_s: float) -> Planned:
-    """The cell with another time limit."""
-    return replace(cell, limit_s=limit_s)

@@ -109,6 +109,18 @@ class Store:
         own = self._manifest_path(manifest.creator, manifest.scenario).is_file()
         return self.origin if own or not self.fallback else self.fallback.origin
 
+    def content(self, manifest: Manifest, name: str, device_class: str = "cpu") -> bytes:
+        """One file of a fixture, checked: `adapter/adapter_config.json`, `golden/observation.json`.
+
+        Raises:
+            NoFixture: it has no such file, or no golden for this device class.
+            BadFixture: the blob is missing, truncated or altered.
+        """
+        fixture, files = f"{manifest.creator}/{manifest.scenario}", manifest.laid_out(device_class)
+        if name not in files:
+            raise NoFixture(f"{fixture} has no file {name!r}", f"one of {', '.join(sorted(files))}", "mend the name")
+        return self._read_blob(files[name], fixture, name)
+
     def materialise(self, manifest: Manifest, target: Path, device_class: str = "cpu") -> None:
         """Write `adapter/`, `base/` and `golden/` under `target`, each file checked against size and SHA-256.
 

@@ -66,9 +66,12 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         UsageError: a file is wrong, an environment is unknown, or nothing is selected.
     """
     matrix = common.matrix_of(arguments)
+    store = common.store_of(arguments)
+    if getattr(arguments, "all", False):
+        arguments.creator = list(planning.creators_with_fixtures(store, (), environments))
     creators = tuple(arguments.creator)
     if not pair:
-        creators = planning.creators_with_fixtures(common.store_of(arguments), creators)
+        creators = planning.creators_with_fixtures(store, creators)
     expect.load(matrix.folder / "expectations.toml")
     asked = planning.Asked(
         creators,
@@ -126,7 +129,11 @@ def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
         "--fail-on-warned": arguments.strict,
         "-x": arguments.exitfirst,
     }
-    flags |= {"--lf": arguments.last_failed, "--collect-only": arguments.collect_only}
+    flags |= {
+        "--forward": getattr(arguments, "forward", False),
+        "--lf": arguments.last_failed,
+        "--collect-only": arguments.collect_only,
+    }
     command += [flag for flag, given in flags.items() if given]
     if arguments.keyword:
         command += ["-k", arguments.keyword]
