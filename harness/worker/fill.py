@@ -27,8 +27,8 @@ RECIPES: tuple[tuple[str, float | None, float], ...] = (
     ("*magnitude*", 1.0, 0.5),  # DoRA: a norm, never negative
     ("*adaption_gate", 0.5, 0.4),  # 0 closes the gate
     ("*lora_E", 0.5, 0.4),  # AdaLoRA: singular values
-    ("*oft_[rR]*", 0.0, 0.25),  # OFT: skew blocks; the series that makes rotations of them converges for small ones
-    ("*boft_s", 1.0, 0.4),  # BOFT, RoAd, PSOFT: a scale beside a rotation
+    ("*oft_[rR]*", 0.0, 0.25),  # OFT, BOFT: skew blocks; the series that makes rotations of them wants small ones
+    ("*oft_s", 1.0, 0.4),  # OFT, BOFT, RoAd, PSOFT: a scale beside a rotation
     ("*road_alpha", 1.0, 0.4),
     ("*psoft_R.vector_[ab]", 1.0, 0.4),
     ("*vera_lambda_[bd]", 0.6, 0.4),  # VeRA, PVeRA: two factors of one product
