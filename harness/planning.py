@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
+from harness import matrix, requirements
 from harness.environment import EnvFailed
 from harness.envs import Environments
 from harness.errors import HarnessError, UsageError
@@ -107,6 +108,42 @@ def plan(
         for s in scenarios
     ]
     return [cell for cell in cells if not asked.cells or _matches(str(cell.id), asked.cells)]
+
+
+def refuse_unmeetable(scenarios: Iterable[Declared], creator: str, environments: Environments) -> None:
+    """Raise where no environment has what a scenario requires: a slip, which would else be `unsupported` for ever.
+
+    Args:
+        creator: what is asked for, which need not be declared. What it alone has another release of is no slip.
+
+    Raises:
+        UsageError: such a scenario, and what the environments have.
+    """
+    asked, declared = _versions(environments, creator), environments.names()
+    for one in scenarios:
+        if not (texts := one.scenario.requires + one.scenario.creator_requires):
+            continue
+        packages = {name for text in texts for name, _ in requirements.parse(text).parts}
+        having = {name: has for name in declared if packages <= set(has := _versions(environments, name))}
+        reasons = {name: matrix.unsupported(one, has, creating=True) for name, has in having.items()}
+        reasons |= {creator: matrix.unsupported(one, asked, creating=True)} if asked else {}
+        if not reasons or not all(reasons.values()) or (not having and packages <= set(asked)):
+            continue
+        shown = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[-3:])
+        raise UsageError(
+            f"{one.file}: scenario {one.name!r} requires what no environment has ({shown})",
+            "at least one creator that can make it",
+            "mend `requires`, or declare an environment that has it: `peft-regress env add peft==…`",
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _versions(environments: Environments, spec: str) -> Mapping[str, str]:
+    """What an environment has; nothing where it can't be described."""
+    try:
+        return environments.describe(spec).versions
+    except HarnessError:
+        return {}
 
 
 def parsed(text: str) -> CellId:
