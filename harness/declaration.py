@@ -91,7 +91,6 @@ class Declaration(Strict):
                 "pins": self.pins | pins,
                 "released": released,
                 "why": why,
-                "extra": {},
                 "on_demand": False,
                 "fixtures": "committed",
             }
