@@ -22,6 +22,7 @@ class Outcome:
     verdict: str
     """Of the self-check."""
     detail: str = ""
+    """Why it is not kept; of one that is, what was warned when it was loaded again."""
     defects: tuple[str, ...] = ()
     """What the creator's own library fails; stored with the golden."""
     log: str = ""
@@ -126,6 +127,8 @@ def _fixtures(added: Added) -> list[str]:
     ]
     blocks = ["\n".join(lines)]
     blocks += _listed("Not kept", [(one.scenario, one.detail) for one in added.outcomes if _failed(one)], "scenario")
+    again = Counter(one.detail for one in added.of("made") if one.detail)
+    blocks += _listed("Said on loading it again", [(f"{n:,}", text) for text, n in again.most_common()], "scenarios")
     standing = [(f"{count:,}", text) for text, count in added.defects.items()]
     blocks += _listed("Standing defects: what its own library fails too", standing, "scenarios")
     reasons = Counter(one.detail for one in added.of("unsupported"))

@@ -179,12 +179,14 @@ class _Making:
     def _outcome(self, cell: Cell) -> Outcome:
         """What became of a scenario, by its self-check's cell."""
         if cell.scenario not in self.store.scenarios(self._name):
-            return Outcome(cell.scenario, "refused", str(cell.verdict), cell.reason, log=cell.log_tail)
+            return Outcome(cell.scenario, "refused", str(cell.verdict), _bare(cell), log=cell.log_tail)
         manifest = self.store.manifest(self._name, cell.scenario)
         sound = cell.verdict.is_clean or (cell.verdict is Verdict.UNSTABLE and manifest.unstable)
-        said = cell.reason or next((finding.message for finding in cell.findings), "")
+        said = next(
+            (text for text in (cell.reason, *cell.new_warnings, *(f.message for f in cell.findings)) if text), ""
+        )
         return Outcome(
-            cell.scenario, "made" if sound else "deviates", str(cell.verdict), "" if sound else said,
+            cell.scenario, "made" if sound else "deviates", str(cell.verdict), said,
             defects=tuple(manifest.standing_defects), log="" if sound else cell.log_tail,
         )  # fmt: skip
 
@@ -213,6 +215,11 @@ class _Making:
             "every scenario that `requires` admits, made and loaded again as it was",
             f"state under `requires` or `when` what they need{more}; nothing was kept",
         )
+
+
+def _bare(cell: Cell) -> str:
+    """Why it was refused, without the scenario's name, beside which it stands."""
+    return cell.reason.removeprefix(f"{cell.scenario}: ")
 
 
 def _unsupported(scenario: str, reason: str) -> Outcome:

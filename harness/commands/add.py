@@ -155,11 +155,13 @@ def _command(arguments: argparse.Namespace, requirement: str) -> str:
     """The command that adds this release alone, as it was run."""
     words = ["peft-regress", "env", "add", requirement]
     words += ["-k", arguments.keyword] if arguments.keyword else []
-    words += [f"--family={name}" for name in arguments.family] + [f"--scenarios={path}" for path in arguments.scenarios]
+    words += [f"--family={name}" for name in arguments.family]
     words += ["--keep-going"] * arguments.keep_going + ["--no-fixtures"] * arguments.no_fixtures
     return shlex.join(words) + _where(arguments)
 
 
 def _where(arguments: argparse.Namespace) -> str:
     given = {"--matrices": arguments.matrices, "--fixtures": arguments.fixtures}
-    return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
+    options = [(option, value) for option, value in given.items() if value]
+    options += [("--scenarios", path) for path in arguments.scenarios]
+    return "".join(f" {option} {shlex.quote(value)}" for option, value in options)
