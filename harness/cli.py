@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from harness import __version__
-from harness.commands import check, create, docs, environments, fixtures, grid, offline, reports
+from harness.commands import add, check, create, docs, environments, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
 
 _EXIT = """
@@ -299,10 +299,28 @@ def _env(commands: Any) -> None:
                    "  peft-regress env lock current")  # fmt: skip
     one.add_argument("name", nargs="+", metavar="NAME")
     _where(one, fixtures=False)
-    one = _command(inner, "add", environments.add, "declare and lock an environment for a release",
-                   "  peft-regress env add peft==0.9.0")  # fmt: skip
-    one.add_argument("requirement", metavar="REQUIREMENT", help="peft==X, and further pins with commas")
-    _where(one, fixtures=False)
+    one = _command(inner, "add", add.add, "make a release of PEFT a creator: declare, lock, build, create its fixtures",
+                   "  peft-regress env add peft==0.12.0\n"
+                   "  peft-regress env add peft==0.13.2,transformers==4.36.2 --keep-going\n"
+                   "  peft-regress env add peft==0.12.0 --dry-run\n"
+                   "  peft-regress env add --missing      every minor release's newest patch that has no environment\n"
+                   "\nAll of it, or nothing: where a step fails, neither declaration nor fixtures stay. What was done\n"
+                   "is printed as Markdown, for a pull request.\n"
+                   "\nexit codes:\n  0    added; with --missing: all of them, or there were none\n"
+                   "  2    it does not resolve, build or import; a scenario was refused (the others are kept with\n"
+                   "       --keep-going); with --missing: some could not be added\n"
+                   "  64   no such release, a yanked one, none for this Python, or declared already\n"
+                   "  130  interrupted; nothing half-made is kept")  # fmt: skip
+    one.add_argument("requirement", nargs="?", metavar="REQUIREMENT", help="peft==X, and further pins with commas")
+    one.add_argument("--missing", action="store_true", help="every release that the registry has and the matrix lacks")
+    one.add_argument("--no-fixtures", action="store_true", help="declare, lock and build only")
+    one.add_argument("--keep-going", action="store_true", help="keep what could be made though scenarios were refused")
+    one.add_argument("--jobs", type=int, default=0, help="how many at once (default: cores)")
+    one.add_argument("--dry-run", action="store_true", help="say what would be done")
+    one.add_argument("--json", action="store_true", help="for a program")
+    _where(one)
+    _choice(one)
+    _handler(one)
     one = _command(inner, "rm", environments.remove, "delete what is built of an environment from the cache",
                    "  peft-regress env rm v061")  # fmt: skip
     one.add_argument("spec", metavar="SPEC")

@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +105,8 @@ class Check:
         self.items: list[CellItem] = []
         self.listener: Any = None
         """Is told `planned(n)` and `finished(cell)`; how the command line shows progress."""
+        self.notices: Callable[[], tuple[str, ...]] = tuple
+        """What the report is to tell besides the cells, asked when it is written."""
         self._begun: set[str] = set()
         self._found: dict[str, EnvironmentReport] = {}
         self._earlier: dict[str, Cell] | None = None
@@ -342,7 +344,7 @@ class Check:
             interrupted=bool(interrupted),
             strict=bool(self.config.getoption("--fail-on-warned")),
             timings=self.timings,
-        )
+        ).model_copy(update={"notices": self.notices()})
         report.write(self.run, self.recorder.folder)
         self.recorder.close()
 

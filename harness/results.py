@@ -253,6 +253,8 @@ class Run(Model):
     exit_code: int = ExitCode.CANNOT_TELL
     notes: tuple[str, ...] = ()
     """What a reader of the whole run should know: shards that disagreed, …"""
+    notices: tuple[str, ...] = ()
+    """What is no matter of this run's cells and should be known all the same: the matrix is behind the registry, …"""
 
     @property
     def deviations(self) -> tuple[Cell, ...]:

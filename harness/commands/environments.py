@@ -57,13 +57,6 @@ def lock(arguments: argparse.Namespace) -> int:
     return ExitCode.CLEAN
 
 
-def add(arguments: argparse.Namespace) -> int:
-    """Declare and lock an environment for a release."""
-    path = common.environments_of(arguments).add(arguments.requirement)
-    common.out(str(path))
-    return ExitCode.CLEAN
-
-
 def remove(arguments: argparse.Namespace) -> int:
     """Delete what is built of an environment from the cache."""
     for path in common.environments_of(arguments).remove(arguments.spec):

@@ -45,7 +45,7 @@ def render(run: Run, budget: int | None = None, verbose: bool = False) -> str:
     opening = f"**{story.sentence(run).word}**: {prose(clip(story.sentence(run).text, 1500))}."
     changed = any(comparison.change != "still" for comparison in run.comparisons)
     if exit_code_of(run) is ExitCode.CLEAN and not (verbose or changed or run.notes):
-        return f"{opening}\n"
+        return "\n\n".join([opening, *(block.text for block in _notices(run))]) + "\n"
     room = None if budget is None else budget - len(opening) - _NOTE_ROOM
     firm = [Block(opening), *_firm(run, room)]
     return _fitted([*firm, *_details(run, verbose)], budget)
@@ -142,12 +142,20 @@ def _details(run: Run, verbose: bool) -> list[Block]:
         *_same_cause(run),
         *_left_out(run),
         *_environments(run),
+        *_notices(run),
         *(_by_scenario(run) if verbose else []),
     ]
 
 
 def _notes(run: Run) -> list[Block]:
     return [Block("\n".join(f"- {code(note)}" for note in run.notes), "notes", len(run.notes))] if run.notes else []
+
+
+def _notices(run: Run) -> list[Block]:
+    """What is no matter of the cells; nothing of it is folded, as it is for whoever looks after the matrix."""
+    if not run.notices:
+        return []
+    return [Block("\n".join(f"- {code(clip(notice, 500))}" for notice in run.notices), "notices", len(run.notices))]
 
 
 def _changes(run: Run) -> list[Block]:

@@ -65,6 +65,7 @@ def render(run: Run, console: Console, verbosity: int = NORMAL) -> None:
         _untold(run, painter, verbosity)
         _expected(run, painter)
         _folded(run, painter, verbosity)
+        _notices(run, painter)
     _sentence(run, painter, verbosity)
 
 
@@ -317,6 +318,13 @@ def _folded(run: Run, painter: Painter, verbosity: int) -> None:
         painter.line(said, indent=2)
     for cell, defect in standing if verbosity >= VERBOSE else ():
         painter.line(painter.text(cell.id), "  ", painter.text(defect, "dim"), indent=4)
+
+
+def _notices(run: Run, painter: Painter) -> None:
+    if run.notices:
+        painter.line()
+    for notice in run.notices:
+        painter.line(painter.text(notice, "yellow"))
 
 
 def _sentence(run: Run, painter: Painter, verbosity: int) -> None:

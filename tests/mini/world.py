@@ -289,6 +289,8 @@ def empty(tmp_path: Path, loaders: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     _laid_out(tmp_path)
     monkeypatch.setenv("MINI_TRACE", str(world.trace))
     monkeypatch.setenv("MINI_GATE", str(world.gate))
+    monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # no registry is asked, unless a test has one of its own
     yield world
     for process in world.started:
         with contextlib.suppress(ProcessLookupError, PermissionError):
