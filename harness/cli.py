@@ -171,7 +171,7 @@ def _check(commands: Any) -> None:
     whose.add_argument(
         "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all there are)"
     )
-    whose.add_argument("--all", action="store_true", help="the fixtures of every creator there is")
+    whose.add_argument("--all", action="store_true", help="every creator: with stored fixtures, and made on demand")
     one.add_argument("--loader", action="append", default=[], metavar="SPEC", help=f"{_SPEC} (default: current)")
     one.add_argument("--forward", action="store_true", help=_FORWARD)
     _running(one)

@@ -98,6 +98,10 @@ class Environments:
             case specs.Interpreter(python):
                 return self._interpreter(spec, python)
 
+    def makes_fixtures_on_demand(self, name: str) -> bool:
+        """True for a declared environment whose fixtures are not committed but made when they are needed."""
+        return declaration.load(self._declaration_path(name)).fixtures == "on-demand"
+
     def locked_versions(self, spec: str) -> Mapping[str, str]:
         """Package versions of an environment, without building it; an interpreter is asked for its own."""
         return self.describe(spec).versions

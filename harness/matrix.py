@@ -166,6 +166,8 @@ class Scenario(Strict):
     outputs: list[str] | None = None
     requires: list[str] = []
     """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
+    creator_requires: list[str] = []
+    """What a creator must be besides: for a release that has the feature but can't make or save it."""
     expects: Expects | None = None
     skip: dict[str, str] = {}
     """Probe → why it is not run."""
@@ -174,7 +176,9 @@ class Scenario(Strict):
     time_limit_s: float = 120.0
     when: list[When] = []
 
-    _requires = pydantic.field_validator("requires")(lambda texts: [_condition(text) for text in texts])
+    _requires = pydantic.field_validator("requires", "creator_requires")(
+        lambda texts: [_condition(text) for text in texts]
+    )
 
     @pydantic.model_validator(mode="after")
     def _consistent(self) -> Scenario:
@@ -327,9 +331,10 @@ def _source(beside: Path, name: str, key: str) -> dict[str, str]:
         ) from error
 
 
-def unsupported(declared: Declared, versions: Mapping[str, str]) -> str:
-    """Why an environment with these versions has no such feature; empty where it has."""
-    unmet = (requirements.parse(text).unmet(versions) for text in declared.scenario.requires)
+def unsupported(declared: Declared, versions: Mapping[str, str], *, creating: bool = False) -> str:
+    """Why an environment with these versions has no such feature, or can't create it; empty where it has and can."""
+    conditions = declared.scenario.requires + (declared.scenario.creator_requires if creating else [])
+    unmet = (requirements.parse(text).unmet(versions) for text in conditions)
     return next((reason for reason in unmet if reason), "")
 
 

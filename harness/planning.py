@@ -8,12 +8,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
 from harness.environment import EnvFailed
 from harness.envs import Environments
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.matrix import CellId, Declared, Matrix
 from harness.session import Planned
 from harness.store import Store
+from harness.supply import recorded_versions
 
 
 @dataclass(frozen=True)
@@ -46,20 +49,44 @@ def environments_of(matrices: Path | None, repository: Path, log: object = None)
     return Environments(matrices or own, log=say, fallback=own if matrices else None)
 
 
-def creators_with_fixtures(store: Store, asked: Sequence[str]) -> tuple[str, ...]:
-    """The creators asked for, or all that have fixtures.
+def creators_with_fixtures(
+    store: Store, asked: Sequence[str], environments: Environments | None = None
+) -> tuple[str, ...]:
+    """The creators asked for, or all that have fixtures, in the order of their PEFT releases.
+
+    Args:
+        environments: where given, those whose fixtures are made on demand are among all.
 
     Raises:
         UsageError: there is no fixture at all.
     """
     if asked:
         return tuple(asked)
-    found = tuple(store.creators())
+    found = sorted(store.creators(), key=lambda name: (_release(store, name), name))
+    if environments is not None:
+        made = [name for name in environments.names() if _made_on_demand(environments, name)]
+        found += [name for name in made if name not in found]
     if not found:
         raise UsageError(
             "there are no fixtures", "fixtures/<creator>/<scenario>.json", "make some: `peft-regress create v061`"
         )
-    return found
+    return tuple(found)
+
+
+def _release(store: Store, creator: str) -> Version:
+    """The PEFT that a creator had; one that nobody can tell comes first."""
+    try:
+        return Version(recorded_versions(store, creator).get("peft", "0"))
+    except InvalidVersion:
+        return Version("0")
+
+
+def _made_on_demand(environments: Environments, name: str) -> bool:
+    """True where a declaration says so; one that can't be read is told by whoever needs it."""
+    try:
+        return environments.makes_fixtures_on_demand(name)
+    except HarnessError:
+        return False
 
 
 def plan(

@@ -27,8 +27,9 @@ from harness.matrix import CellId, Matrix
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
 from harness.report import story
 from harness.results import Cell, EnvironmentReport, Run
-from harness.session import Planned, Session, recorded_versions
+from harness.session import Planned, Session
 from harness.store import Store
+from harness.supply import recorded_versions
 
 _CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[\w+\])$")
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.results import Cell, Reading
-from harness.verdict import Verdict
+from harness.results import Cell
+from harness.verdict import Reading, Verdict
 
 _REMOVED = re.compile(r"- (?P<key>\S+) \(was (?P<value>.*)\)", re.DOTALL)
 """An entry of the config that is gone after saving again, as `harness.contracts.config_changes` words it."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import contracts, judging, matrix, observation, reading
-from harness.creation import CreationRefused, create, evidence, save, worker_command
+from harness.creation import CreationRefused, evidence, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
 from harness.errors import HarnessError
@@ -27,6 +27,7 @@ from harness.matrix import CellId, Declared
 from harness.pool import Done, Job, Pool, WorkerFailed
 from harness.results import Cell, EnvironmentReport
 from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.supply import Supply
 from harness.verdict import Verdict
 
 Log = Callable[[str], None]
@@ -88,6 +89,10 @@ class Session:
         self._facts: dict[str, Mapping[str, Any]] = {}
         self._failed: dict[str, EnvironmentReport] = {}
         self._ending = False
+        self._supply = Supply(
+            self.environments, self.store, self.scratch, self.creating,
+            self._environment, lambda spec: self._pool(spec, "cpu"), self._only_one,
+        )  # fmt: skip
 
     def __enter__(self) -> Session:
         return self
@@ -172,7 +177,7 @@ class Session:
         return result
 
     def _checked(self, cell: Planned) -> Cell:
-        manifest = self._fixture(cell)
+        manifest = self._supply.manifest(cell)
         if isinstance(manifest, Cell):
             return manifest
         self._manifests[cell.id.creator] = manifest
@@ -190,15 +195,14 @@ class Session:
         if result.verdict is Verdict.SILENT_WRONG and now is not None:
             result = self._confirmed(cell, manifest, pool, result, now)
         result = reading.tried(result, lacks) if lacks else result
-        return result.model_copy(
-            update={"fixture": manifest.adapter_digest, "fixture_origin": self.store.origin_of(manifest)}
-        )
+        origin = self._supply.store_of(cell).origin_of(manifest)
+        return result.model_copy(update={"fixture": manifest.weights_digest, "fixture_origin": origin})
 
     def _replayed(
         self, cell: Planned, manifest: Manifest, pool: Pool, attempt: str
     ) -> tuple[Cell, observation.Observed | None]:
         folder = self._folder(cell) / f"run{attempt}"
-        self.store.materialise(manifest, folder, "cpu")
+        self._supply.store_of(cell).materialise(manifest, folder, "cpu")
         golden = observation.read(folder / "golden")
         self._refuse_unexpected(cell, manifest, golden)
         self._learnt(cell, pool)  # an environment that does not import is told before any cell is blamed
@@ -249,48 +253,6 @@ class Session:
             )
             raise
         return self._facts[cell.id.loader]
-
-    # -- fixtures ---------------------------------------------------------------------------------------------------
-
-    def _fixture(self, cell: Planned) -> Manifest | Cell:
-        """The cell's fixture, or the cell itself where there can be none."""
-        if not self.creating:
-            return self._stored(cell)
-        with self._only_one(f"create {cell.id.scenario}@{cell.id.creator}"):
-            with contextlib.suppress(NoFixture):
-                return self.store.manifest(cell.id.creator, cell.id.scenario)
-            environment = self._environment(cell.creator_spec)
-            if reason := matrix.unsupported(cell.declared, environment.versions):
-                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-            pool = self._pool(cell.creator_spec, "cpu")
-            folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
-            manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
-            return save(self.store, manifest, folder)
-
-    def _stored(self, cell: Planned) -> Manifest | Cell:
-        try:
-            manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
-        except NoFixture:
-            versions = self._creators_versions(cell)
-            if versions and (reason := matrix.unsupported(cell.declared, versions)):
-                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-            raise
-        if reason := matrix.unsupported(cell.declared, manifest.versions):
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-        if matrix.digest(matrix.resolve(cell.declared, manifest.versions)) != manifest.scenario_digest:
-            raise BadFixture(
-                f"{cell.id}: the scenario's declaration changed after the fixture was made",
-                "a fixture made from the declaration as it is",
-                f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
-            )
-        return manifest
-
-    def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
-        """What the creator had: as another fixture of it says, else as its lock does; nothing where nobody can tell."""
-        found = recorded_versions(self.store, cell.id.creator)
-        if not found and cell.creator_spec in self.environments.names():
-            return self.environments.locked_versions(cell.creator_spec)
-        return found
 
     # -- environments -----------------------------------------------------------------------------------------------
 
@@ -373,14 +335,6 @@ class Session:
         if cell.id.device != "cpu":
             words += ["--device", cell.id.device]
         return shlex.join(words) + self.options
-
-
-def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
-    """The versions in which a creator's fixtures were made, by one of them; empty where it has none that is sound."""
-    for scenario in store.scenarios(creator):
-        with contextlib.suppress(BadFixture):
-            return store.manifest(creator, scenario).versions
-    return {}
 
 
 def replace_fields(report: EnvironmentReport, **fields: Any) -> EnvironmentReport:

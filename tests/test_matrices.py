@@ -218,6 +218,13 @@ def test_unsupported_says_what_is_needed(tmp_path: Path, requires: str, versions
     assert unsupported(declared, versions) == reason
 
 
+def test_a_release_may_read_what_it_can_t_make(tmp_path: Path) -> None:
+    (declared,) = make(tmp_path, extra='creator_requires = ["peft!=0.13.*"]').scenarios()
+    assert unsupported(declared, {"peft": "0.13.2"}) == ""
+    assert "peft!=0.13.*" in unsupported(declared, {"peft": "0.13.2"}, creating=True)
+    assert unsupported(declared, {"peft": "0.14.0"}, creating=True) == ""
+
+
 # --- the digest
 
 

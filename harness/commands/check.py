@@ -27,6 +27,9 @@ from harness.session import Planned
 
 def check(arguments: argparse.Namespace) -> int:
     """Replay the stored fixtures of creators under loaders."""
+    if getattr(arguments, "all", False):
+        environments, store = common.environments_of(arguments), common.store_of(arguments)
+        arguments.creator = list(planning.creators_with_fixtures(store, (), environments))
     return _run(arguments, pair=False)
 
 

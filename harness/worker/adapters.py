@@ -20,9 +20,7 @@ def make_config(adapter: Mapping[str, Any]) -> Any:
 
 def wrap(base: Any, adapter: Mapping[str, Any]) -> Any:
     """A new adapter on a base model."""
-    import peft
-
-    return peft.get_peft_model(base, make_config(adapter), adapter_name=adapter["name"])
+    return compat.new_adapter(base, make_config(adapter), adapter["name"])
 
 
 def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
@@ -51,7 +49,8 @@ def fill_adapter(
 
 def save(model: Any, folder: str, adapter_name: str) -> None:
     """Write the adapter as `save_pretrained` does by default, into `folder` whatever the adapter is called."""
-    model.save_pretrained(folder)
+    with compat.without_hub():
+        model.save_pretrained(folder)
     nested = os.path.join(folder, adapter_name)
     if adapter_name != "default" and os.path.isdir(nested):
         for name in os.listdir(nested):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import sys
 from typing import Any, Iterator
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "tokenizers", "bitsandbytes", "trl")
@@ -22,6 +23,15 @@ def module_class(torch: Any, name: str) -> Any:
             from transformers.modeling_utils import Conv1D
         return Conv1D
     return getattr(torch.nn, name)
+
+
+def new_adapter(base: Any, config: Any, name: str) -> Any:
+    """A new adapter of a name on a base model."""
+    import peft
+
+    if name == "default" and "adapter_name" not in inspect.signature(peft.get_peft_model).parameters:
+        return peft.get_peft_model(base, config)  # up to 0.3 the first adapter is called `default`, whatever one wants
+    return peft.get_peft_model(base, config, adapter_name=name)
 
 
 def is_adapter_layer(module: Any) -> bool:
@@ -105,6 +115,30 @@ def load_adapter_tensors(folder: str) -> dict[str, Any]:
         elif name.endswith(".bin"):
             found.update(torch.load(path, map_location="cpu", weights_only=True))
     return found
+
+
+def _never(*_: Any, **__: Any) -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def without_hub() -> Iterator[None]:
+    """PEFT 0.8 asks the hub on saving whether the base is there, and raises where it may not ask.
+
+    It is told what the hub says of a local folder: no. Since 0.9 PEFT itself does not ask in offline mode; up to 0.7
+    it never did.
+    """
+    save_and_load: Any = sys.modules.get("peft.utils.save_and_load")
+    asks = hasattr(save_and_load, "file_exists") and not hasattr(save_and_load, "check_file_exists_on_hf_hub")
+    if not asks:
+        yield
+        return
+    before = save_and_load.file_exists
+    save_and_load.file_exists = _never
+    try:
+        yield
+    finally:
+        save_and_load.file_exists = before
 
 
 @contextlib.contextmanager

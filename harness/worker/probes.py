@@ -117,6 +117,8 @@ def account(ctx: Context) -> None:
     stored = compat.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     ctx.fact("accounting", "tensors", accounting.account(ctx.torch, stored, model, ctx.adapter_name))
     ctx.fact("accounting", "shapes", {key: list(value.shape) for key, value in sorted(stored.items())})
+    ctx.fact("accounting", "dtypes", {key: str(value.dtype)[len("torch.") :] for key, value in sorted(stored.items())})
+    ctx.fact("accounting", "digests", {key: accounting.digest(value) for key, value in sorted(stored.items())})
     ctx.fact("accounting", "base_changed", structure.changed_base_weights(ctx.base(), model, ctx.adapter_name, stored))
     if compat.is_prompt_learning(model):
         # the prompt may be computed from the tensor: the layers probe compares it
