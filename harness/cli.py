@@ -169,9 +169,11 @@ def _check(commands: Any) -> None:
     )  # fmt: skip
     whose = one.add_mutually_exclusive_group()
     whose.add_argument(
-        "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all there are)"
+        "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all that are stored)"
     )
-    whose.add_argument("--all", action="store_true", help="every creator: with stored fixtures, and made on demand")
+    whose.add_argument(
+        "--all", action="store_true", help="every creator's: those that are stored, and those made on demand"
+    )
     one.add_argument("--loader", action="append", default=[], metavar="SPEC", help=f"{_SPEC} (default: current)")
     one.add_argument("--forward", action="store_true", help=_FORWARD)
     _running(one)

@@ -120,11 +120,18 @@ class Base(Strict):
         return self
 
 
-class Adapter(Strict):
-    """The adapter's configuration: the class's name and its arguments, as in PEFT's documentation."""
+class Expert(Strict):
+    """An adapter that another one is made of: the configuration's class and its arguments."""
 
     config: str
     args: dict[str, Any] = {}
+
+
+class Adapter(Expert):
+    """The adapter's configuration: the class's name and its arguments, as in PEFT's documentation."""
+
+    experts: dict[str, Expert] = {}
+    """Adapters that must be saved before this one can be made (X-LoRA); NAME is put into `adapter/experts/NAME`."""
 
 
 class Expects(Strict):
@@ -163,6 +170,8 @@ class Scenario(Strict):
     adapter_name: str = "default"
     inputs: dict[str, Input] = {}
     """In place of the base's inputs of the same name."""
+    adapter_inputs: dict[str, Input] = {}
+    """Inputs that the adapter takes and the base alone does not (`task_ids`)."""
     outputs: list[str] | None = None
     requires: list[str] = []
     """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
@@ -351,17 +360,28 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         if requirements.parse(when.if_).holds(versions):
             args = {key: value for key, value in (args | when.args).items() if key not in when.drop}
             config, expects, skip = when.config or config, when.expects or expects, skip | when.skip
-    return {
+    adapter = {"config": config, "args": args, "name": scenario.adapter_name}
+    resolved = {
         "name": scenario.name,
         "base": _resolved_base(declared, versions),
-        "inputs": {name: spec.model_dump(exclude_none=True) for name, spec in (base.inputs | scenario.inputs).items()},
+        "inputs": _inputs(base.inputs | scenario.inputs),
         "outputs": scenario.outputs if scenario.outputs is not None else base.outputs,
         "generate": base.generate,
-        "adapter": {"config": config, "args": args, "name": scenario.adapter_name},
+        "adapter": adapter,
         "expects": expects.keys if expects else None,
         "skip": skip,
         "fill": scenario.fill,
     }
+    # these only where they are set: a scenario's digest must not change because others can say more
+    if scenario.adapter.experts:
+        adapter["experts"] = {name: expert.model_dump() for name, expert in scenario.adapter.experts.items()}
+    if scenario.adapter_inputs:
+        resolved["adapter_inputs"] = _inputs(scenario.adapter_inputs)
+    return resolved
+
+
+def _inputs(specs: Mapping[str, Input]) -> dict[str, Any]:
+    return {name: spec.model_dump(exclude_none=True) for name, spec in specs.items()}
 
 
 def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:

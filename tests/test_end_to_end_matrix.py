@@ -22,7 +22,7 @@ def two(mini: World) -> World:
 
 
 def matrix(world: World, *options: str, loaders: tuple[str, ...]) -> tuple[str, ...]:
-    """The command line for every creator under these releases."""
+    """The command line for every creator that has fixtures under these releases."""
     return ("matrix", "--creators", "python-*", *(f"--loaders={world.spec(one)}" for one in loaders), *options)
 
 
@@ -100,7 +100,7 @@ def test_each_loader_is_imported_once_and_one_after_another(two: World) -> None:
 def test_all_is_every_creator_there_is(two: World) -> None:
     said = two.run("check", "--all", "--loader", two.spec("3.0"), "--dry-run", "--json")
     creators = {cell.partition("@")[2].partition(":")[0] for cell in json.loads(said.out)["cells"]}
-    assert creators == {two.name("1.0"), two.name("3.0"), "current"}  # that one makes its fixtures on demand
+    assert creators == {two.name("1.0"), two.name("3.0"), "current"}  # whose fixtures are made on demand
     assert two.run("check", "--all", "--creator", "x", "--loader", two.spec("3.0")).code == 64
 
 

@@ -27,9 +27,6 @@ from harness.session import Planned
 
 def check(arguments: argparse.Namespace) -> int:
     """Replay the stored fixtures of creators under loaders."""
-    if getattr(arguments, "all", False):
-        environments, store = common.environments_of(arguments), common.store_of(arguments)
-        arguments.creator = list(planning.creators_with_fixtures(store, (), environments))
     return _run(arguments, pair=False)
 
 
@@ -69,9 +66,12 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         UsageError: a file is wrong, an environment is unknown, or nothing is selected.
     """
     matrix = common.matrix_of(arguments)
+    store = common.store_of(arguments)
+    if getattr(arguments, "all", False):
+        arguments.creator = list(planning.creators_with_fixtures(store, (), environments))
     creators = tuple(arguments.creator)
     if not pair:
-        creators = planning.creators_with_fixtures(common.store_of(arguments), creators)
+        creators = planning.creators_with_fixtures(store, creators)
     expect.load(matrix.folder / "expectations.toml")
     asked = planning.Asked(
         creators,

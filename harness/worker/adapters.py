@@ -9,6 +9,8 @@ from . import bases, compat, fill
 from .names import canonical
 
 ADAPTER_FOLDER = "adapter"
+EXPERTS_FOLDER = "adapter/experts"
+"""Of adapters that the scenario's own is made of; inside of the checkpoint, since it can't be loaded without them."""
 
 
 def make_config(adapter: Mapping[str, Any]) -> Any:
@@ -21,6 +23,14 @@ def make_config(adapter: Mapping[str, Any]) -> Any:
 def wrap(base: Any, adapter: Mapping[str, Any]) -> Any:
     """A new adapter on a base model."""
     return compat.new_adapter(base, make_config(adapter), adapter["name"])
+
+
+def save_experts(torch: Any, scenario: Mapping[str, Any]) -> None:
+    """Make and save the adapters that the scenario's own refers to by path; each has values of its own."""
+    for name, expert in scenario["adapter"].get("experts", {}).items():
+        model = wrap(bases.load(torch, scenario["base"]), {**expert, "name": "default"})
+        fill.fill_parameters(torch, trainable(model, "default"), f"adapter:{scenario['name']}:{name}")
+        save(model, f"{EXPERTS_FOLDER}/{name}", "default")
 
 
 def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:

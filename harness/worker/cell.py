@@ -75,7 +75,8 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
     wrote is found out here.
     """
     scenario = request["scenario"]
-    inputs = bases.make_inputs(scenario["inputs"], scenario["base"]["name"])
+    specs = {**scenario["inputs"], **scenario.get("adapter_inputs", {})}
+    inputs = bases.make_inputs(specs, scenario["base"]["name"])
     observation = Observation(scenario["name"])
     with attempt("base") as made:
         bases.save(bases.build(torch, scenario["base"]))
@@ -97,6 +98,7 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
 def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observation: Observation) -> None:
     torch.manual_seed(0)
     adapter_name = scenario["adapter"]["name"]
+    adapters.save_experts(torch, scenario)
     model = adapters.wrap(bases.load(torch, scenario["base"]), scenario["adapter"])
     filled = adapters.fill_adapter(torch, model, scenario, adapter_name)
     model.eval()
@@ -109,10 +111,11 @@ def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observat
 
 def _check_portable(folder: str) -> None:
     here = os.getcwd()
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), "rb") as file:
-            if here.encode() in file.read():
-                raise RuntimeError(f"{name} of the checkpoint holds a path of this machine ({here})")
+    for parent, _, names in os.walk(folder):
+        for name in sorted(names):
+            with open(os.path.join(parent, name), "rb") as file:
+                if here.encode() in file.read():
+                    raise RuntimeError(f"{name} of the checkpoint holds a path of this machine ({here})")
 
 
 def _repeated(torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any) -> dict[str, float]:

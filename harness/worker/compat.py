@@ -46,6 +46,13 @@ def is_attention_adapter(module: Any) -> bool:
     return type(module).__name__ in ("AdaptedAttention", "AdaptedAttentionGPT")
 
 
+def is_peft_model(model: Any) -> bool:
+    """True for a model with adapters; False for a base, also one that they were merged into or taken off."""
+    import peft
+
+    return isinstance(model, peft.PeftModel)
+
+
 def base_of(model: Any) -> Any:
     """The base model inside a PeftModel."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -148,9 +155,11 @@ def disabled(model: Any) -> Iterator[None]:
         yield
 
 
-def prompt_tensors(model: Any, batch_size: int) -> dict[str, Any]:
+def prompt_tensors(model: Any, batch_size: int, task_ids: Any = None) -> dict[str, Any]:
     """What prompt learning puts before the input: `prompt`, or each layer's keys and values of prefix tuning."""
-    result = model.get_prompt(batch_size=batch_size)
+    # tasks came with multitask prompt tuning in 0.6
+    tasks = {} if task_ids is None else {"task_ids": task_ids}
+    result = model.get_prompt(batch_size=batch_size, **tasks)
     if hasattr(result, "detach"):
         return {"prompt": result}
     if hasattr(result, "self_attention_cache"):

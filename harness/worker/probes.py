@@ -76,7 +76,7 @@ def layers(ctx: Context) -> None:
     if compat.is_prompt_learning(model):
         batch = next(iter(ctx.inputs.values())).shape[0]
         with ctx.torch.no_grad():
-            ctx.record("layers", compat.prompt_tensors(model, batch))
+            ctx.record("layers", compat.prompt_tensors(model, batch, ctx.inputs.get("task_ids")))
         return
     found = dict(adapters.adapter_layers(model, ctx.adapter_name))
     ctx.fact("layers", "names", sorted(found))
@@ -106,7 +106,7 @@ def base(ctx: Context) -> None:
     # up to 0.6 prompt learning does not come back whole from being disabled: then on a model of its own
     model = ctx.load() if compat.is_prompt_learning(ctx.model()) else ctx.model()
     with compat.disabled(model):
-        ctx.record("base", ctx.run(model), "disabled.")
+        ctx.record("base", ctx.run(model, disabled=True), "disabled.")
 
 
 def account(ctx: Context) -> None:
@@ -295,7 +295,8 @@ def generate(ctx: Context) -> None:
     if "attention_mask" in inputs and not bool(inputs["attention_mask"].all()):
         raise Skip("the first row is padded, and releases differ in what they generate from a padded prompt")
     with ctx.torch.no_grad():
-        ctx.record("generate", {"base.tokens": ctx.base().generate(**inputs, **arguments)})
+        of_base = {name: value for name, value in inputs.items() if name in ctx.inputs_of_base()}
+        ctx.record("generate", {"base.tokens": ctx.base().generate(**of_base, **arguments)})
         ctx.record("generate", {"tokens": ctx.model().generate(**inputs, **arguments)})
 
 
