@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.results import Cell, Reading
-from harness.verdict import Verdict
+from harness.results import Cell
+from harness.verdict import Reading, Verdict
 
 _REMOVED = re.compile(r"- (?P<key>\S+) \(was (?P<value>.*)\)", re.DOTALL)
 """An entry of the config that is gone after saving again, as `harness.contracts.config_changes` words it."""
@@ -33,21 +33,26 @@ def of(cell: Cell) -> Reading:
 
 
 def ignored_keys(cell: Cell) -> tuple[str, ...]:
-    """Keys of the adapter's config that say something and that the loader did not keep, sorted."""
-    return tuple(sorted({*_removed(cell.config_differences), *_warned_of(cell.new_warnings)}))
+    """Keys of the adapter's config that say something and that the loader did not keep, sorted.
+
+    What it saves again shows which; where it could not save, what it warned of has to do, whatever the values are.
+    """
+    roundtrip = cell.probes.get("roundtrip")
+    if roundtrip is None or roundtrip.outcome != "ok":
+        return tuple(sorted(_warned_of(cell.new_warnings)))
+    found = filter(None, map(_REMOVED.fullmatch, cell.config_differences))
+    return tuple(sorted(each["key"] for each in found if each["value"] not in _UNSET))
 
 
-def _removed(differences: Iterable[str]) -> Iterable[str]:
-    found = filter(None, map(_REMOVED.fullmatch, differences))
-    return [each["key"] for each in found if each["value"] not in _UNSET]
+def _warned_of(warnings: Iterable[str]) -> set[str]:
+    """Keys that every such warning names: PEFT tries a config as its base class first, which knows almost none."""
+    lists = [_listed(found["keys"]) for text in warnings for found in _UNKNOWN.finditer(text)]
+    common = set(lists[0]).intersection(*lists[1:]) if lists else set()
+    return {key for key in common if not key.endswith("_version")}
 
 
-def _warned_of(warnings: Iterable[str]) -> Iterable[str]:
-    return [key.strip(" '\"") for text in warnings for found in _UNKNOWN.finditer(text) for key in _listed(found)]
-
-
-def _listed(found: re.Match[str]) -> list[str]:
-    return [key for key in found["keys"].split(",") if key.strip()]
+def _listed(keys: str) -> list[str]:
+    return [key.strip(" '\"") for key in keys.split(",") if key.strip()]
 
 
 def tried(cell: Cell, lacks: str) -> Cell:

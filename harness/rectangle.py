@@ -18,7 +18,7 @@ def creators(values: Iterable[str], having: Sequence[str]) -> tuple[str, ...]:
     Args:
         values: names and globs, several in one with commas, or `all`. A name is taken as it is written, so that one
             without fixtures is told and not left out; a glob and `all` choose among `having`.
-        having: the creators that have fixtures.
+        having: the creators that have fixtures, stored or made on demand.
 
     Raises:
         UsageError: a glob that matches none.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness.errors import ExitCode, UsageError
-from harness.verdict import Verdict
+from harness.verdict import Reading, Verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -23,10 +23,6 @@ FORMAT = 1
 """Version of `report.json`. Before you change the model below so that an older reader would misread a new file
 (a field renamed, removed or given another meaning), raise this number and teach `load` to read the old one too.
 Adding a field that has a default needs no new number."""
-
-
-Reading = Literal["", "refused", "dropped", "ignored", "read"]
-"""What a loader did with a checkpoint; see `Cell.reading`."""
 
 
 class Model(pydantic.BaseModel):
@@ -178,8 +174,7 @@ class Cell(Model):
     """Last lines of the worker's log, for a cell that died."""
     reproduce: str = ""
     reading: Reading = ""
-    """What the loader did on reading: `refused` (raised), `dropped` (tensors are nowhere in the model), `ignored`
-    (config keys that say something were not kept), `read`; empty where nobody can tell. See `harness.reading`."""
+    """What the loader did with the checkpoint; empty where nobody can tell."""
     fixture: str = ""
     """Digest of the adapter's files, to tell checkpoints apart by content."""
     fixture_origin: Literal["", "committed", "created"] = ""

@@ -22,6 +22,9 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 """How the names of files end that hold tensors."""
 CONFIG = "adapter/adapter_config.json"
 _OBSERVATION = "golden/observation.json"
+_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+_DIGITS = 16
+"""Of a digest, as the worker keeps it: see `digest` in `harness/worker/accounting.py`."""
 _HEADER = 100_000_000
 """No header of a safetensors file is longer."""
 
@@ -33,8 +36,8 @@ class Written:
     Attributes:
         files: every file of the adapter → SHA-256.
         shapes: key → shape.
-        dtypes: key → type as safetensors calls it (`F32`); empty where the file is none.
-        digests: key → digest of the values, as the creator's worker took it; empty in older fixtures.
+        dtypes: key → type as Torch calls it (`float32`), by the golden or a safetensors file; empty where neither says.
+        digests: key → digest of the values as float32, which is the same in either format; empty where nobody took it.
         contents: key → digest of the bytes in the safetensors file; empty where the file is none.
         config: of `adapter_config.json`, without version strings.
         versions: the version strings of the config.
@@ -83,12 +86,19 @@ def read(store: Store, manifest: Manifest) -> Written:
         release=manifest.versions.get("peft", ""),
         files={name.removeprefix("adapter/"): stored.sha256 for name, stored in adapter.items()},
         shapes=shapes or {key: shape for key, (_, shape, _) in tensors.items()},
-        dtypes={key: dtype for key, (dtype, _, _) in tensors.items()},
-        digests={str(key): str(digest) for key, digest in (facts.get("digests") or {}).items()},
+        dtypes=facts.get("dtypes") or {key: _TORCH.get(dtype, dtype) for key, (dtype, _, _) in tensors.items()},
+        digests=facts.get("digests") or _digests(tensors),
         contents={key: digest for key, (_, _, digest) in tensors.items()},
         config={key: value for key, value in config.items() if not _is_version(key)},
         versions={key: value for key, value in config.items() if _is_version(key)},
     )
+
+
+def _digests(tensors: Mapping[str, tuple[str, tuple[int, ...], str]]) -> dict[str, str]:
+    """The digests that the worker would have taken, where the file holds float32 as it is; else none."""
+    if any(dtype != "F32" for dtype, _, _ in tensors.values()):
+        return {}
+    return {key: digest[:_DIGITS] for key, (_, _, digest) in tensors.items()}
 
 
 def _is_version(key: str) -> bool:

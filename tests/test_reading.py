@@ -11,7 +11,7 @@ from harness.results import CheckpointKeys, ProbeResult
 from harness.verdict import Verdict
 from tests import samples
 
-OK = {"forward": ProbeResult(verdict=Verdict.EXACT, outcome="ok")}
+OK = {name: ProbeResult(verdict=Verdict.EXACT, outcome="ok") for name in ("forward", "roundtrip")}
 LOST = CheckpointKeys(total=4, arrived=2, lost=("a.lora_magnitude_vector", "b.lora_magnitude_vector"))
 KEPT = CheckpointKeys(total=4, arrived=4)
 
@@ -42,16 +42,24 @@ def test_a_refusal_stays_one_whatever_it_is_called() -> None:
     assert reading.of(cell.model_copy(update={"verdict": Verdict.UNSUPPORTED})) == "refused"
 
 
+GONE = ("- use_dora (was True)", "- megatron (was None)", "- pattern (was {})", "- n (was 16)", "r: 4 → 8")
+WARNED = (
+    "load: UserWarning: Unexpected keyword arguments ['eva_config', 'peft_version', 'r'] for class PeftConfig",
+    "load: UserWarning: Unexpected keyword arguments ['eva_config', 'peft_version'] for class LoraConfig, these are …",
+)
+
+
 def test_ignored_keys_are_those_that_say_something() -> None:
-    cell = samples.cell(
-        "lora-x",
-        "contract",
-        config_differences=("- use_dora (was True)", "- megatron (was None)", "- pattern (was {})", "- n (was 16)"),
-        new_warnings=(
-            "load: UserWarning: Unexpected keyword arguments ['use_dora', 'eva_config'] for class LoraConfig",
-        ),
-    )
-    assert reading.ignored_keys(cell) == ("eva_config", "n", "use_dora")
+    cell = samples.cell("lora-x", "contract", probes=OK, config_differences=GONE, new_warnings=WARNED)
+    assert reading.ignored_keys(cell) == ("n", "use_dora")
+
+
+def test_where_nothing_could_be_saved_again_the_warnings_tell() -> None:
+    probes = {"forward": OK["forward"], "roundtrip": ProbeResult(verdict=Verdict.RUN_ERROR, outcome="error")}
+    cell = samples.cell("lora-x", "run-error", probes=probes, new_warnings=WARNED)
+    assert reading.ignored_keys(cell) == ("eva_config",)
+    assert reading.of(cell) == "ignored"
+    assert reading.ignored_keys(cell.model_copy(update={"new_warnings": ()})) == ()
 
 
 LACKS = "needs peft>=0.9, has peft 0.7.1"

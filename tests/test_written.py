@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from collections.abc import Sequence
@@ -245,3 +246,11 @@ BAD: Sequence[bytes] = [
 def test_a_damaged_safetensors_file_is_a_bad_fixture(data: bytes) -> None:
     with pytest.raises(BadFixture, match="x: "):
         written._tensors(data, "x")
+
+
+def test_a_float32_file_has_the_digests_that_the_worker_would_take() -> None:
+    """So a `.bin` whose golden has them and an older safetensors file can be held against each other."""
+    values = struct.pack("<2f", 1.5, -2.0)
+    digest = hashlib.sha256(values).hexdigest()
+    assert written._digests({"a": ("F32", (2,), digest)}) == {"a": digest[:16]}
+    assert written._digests({"a": ("F32", (2,), digest), "b": ("BF16", (2,), digest)}) == {}

@@ -68,7 +68,7 @@ def _why_not(arguments: argparse.Namespace, store: Store, scenario: str, creator
     declared = {one.name: one for one in common.matrix_of(arguments).scenarios()}.get(scenario)
     if declared is None:
         return "no scenario of that name is declared any more"
-    return matrix.unsupported(declared, recorded_versions(store, creator)) or "no fixture was made"
+    return matrix.unsupported(declared, recorded_versions(store, creator), creating=True) or "no fixture was made"
 
 
 def _sum(found: Mapping[str, Sequence[Change]]) -> str:
@@ -137,12 +137,17 @@ def history(arguments: argparse.Namespace) -> int:
     every = histories(store, arguments)
     storage = written_history.storage(store.manifest(c, name) for c in store.creators() for name in store.scenarios(c))
     if arguments.json:
-        common.out_json({"scenarios": [_history_json(each) for each in every], "storage": storage.__dict__})
+        common.out_json(
+            {
+                "scenarios": [_history_json(each) for each in every],
+                "storage": {**storage.__dict__, "on_disk": store.size()},
+            }
+        )
     else:
         _say_table(every)
         for each in every if arguments.verbose or len(every) == 1 else ():
             _say_stretches(each, arguments.verbose > 0)
-        common.out(storage_line(storage))
+        common.out(_storage_line(storage, store.size()))
     return ExitCode.CLEAN if every else ExitCode.CANNOT_TELL
 
 
@@ -204,9 +209,9 @@ def _say_stretches(each: History, whole: bool) -> None:
                 common.out(f"      {visible(key)}")
 
 
-def storage_line(storage: Storage) -> str:
+def _storage_line(storage: Storage, on_disk: int) -> str:
     """What the store holds, in a line."""
     saved = 1 - storage.stored / storage.unshared if storage.unshared else 0.0
     held = f"{many(storage.fixtures, 'fixture')}, {many(storage.blobs, 'distinct blob')}"
     unshared = f"{storage.unshared / 1e6:.1f} MB if nothing were shared ({saved:.0%} saved)"
-    return f"{held}: {storage.stored / 1e6:.1f} MB stored, {unshared}"
+    return f"{held}: {storage.stored / 1e6:.1f} MB ({on_disk / 1e6:.1f} MB on disk, packed), {unshared}"

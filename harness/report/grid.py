@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from packaging.version import InvalidVersion, Version
 
 from harness import reading
-from harness.causes import Calendar, Releases, last_line, normalised
+from harness.causes import Calendar, Releases, normalised
 from harness.report import html_map, story
-from harness.report.text import many
+from harness.report.text import clip, many
 from harness.results import Cell, Run
 from harness.verdict import Verdict, worst
 
@@ -22,6 +22,7 @@ MEANINGS: dict[str, str] = {
     "read": "everything arrived",
 }
 """What an older loader does with a newer checkpoint, in the order in which it is told."""
+_TITLE = 160
 LEGEND = (
     "letter of the worst verdict; how many cells have to be looked at of how many that were judged, or how many agree; "
     "in brackets: expected deviations"
@@ -215,9 +216,11 @@ _SIGNATURES: dict[str, Callable[[Cell], tuple[str, ...]]] = {
 
 def _title(kind: str, cells: Sequence[Cell]) -> str:
     if kind == "refused":
-        said = {f"{e.stage} · {e.type}: {e.message}" for cell in cells if (e := cell.error) is not None}
+        said = {
+            " ".join(f"{e.stage} · {e.type}: {e.message}".split()) for cell in cells if (e := cell.error) is not None
+        }
         first = sorted(said)[0]
-        return last_line(first.split("\n", 1)[0] if len(said) == 1 else normalised(first.split("\n", 1)[0]))
+        return clip(first if len(said) == 1 else normalised(first), _TITLE)
     first_cell = cells[0]
     if kind == "dropped":
         lost = first_cell.keys.lost if first_cell.keys else ()

@@ -152,6 +152,7 @@ class Page:
     chips: tuple[Chip, ...]
     map: HeatMap
     grid: Grid | None
+    grid_legend: str
     provenance: Provenance
     causes: tuple[CauseBlock, ...]
     untold: tuple[CauseBlock, ...]
@@ -179,6 +180,7 @@ def build(run: Run) -> Page:
         chips=chips(run),
         map=html_map.build(run),
         grid=grid.build(run),
+        grid_legend=grid.LEGEND,
         provenance=provenance(run),
         causes=_blocks(unexpected, places),
         expected=_blocks(expected, places, len(unexpected)),

@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from harness.report import grid, html, markdown, terminal
-from harness.results import Cell, CheckpointKeys, Run
+from harness.results import Cell, CheckpointKeys, ProbeResult, Run
 from harness.verdict import Verdict
 from tests import samples
 
+ROUNDTRIP = {"roundtrip": ProbeResult(verdict=Verdict.CONTRACT, outcome="ok")}
 LOST = CheckpointKeys(total=8, arrived=6, lost=("a.layers.0.q.lora_magnitude_vector.weight", "a.layers.1.q.bias"))
 
 
@@ -35,7 +36,13 @@ def run() -> Run:
         refused("lora-d", "eva_config", creator=new, loader=old),
         samples.wrong("lora-e", creator=new, loader=old, reading="dropped", keys=LOST),
         samples.cell(
-            "lora-f", "contract", creator=new, loader=old, reading="ignored", config_differences=("- tilt (was 2)",)
+            "lora-f",
+            "contract",
+            creator=new,
+            loader=old,
+            reading="ignored",
+            config_differences=("- tilt (was 2)",),
+            probes=ROUNDTRIP,
         ),
         samples.crashed("lora-g", creator=new, loader=old),
     ]
