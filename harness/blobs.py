@@ -27,9 +27,13 @@ class Blobs:
 
     def path(self, sha256: str) -> Path:
         """The file of a content: as it is, or packed; where there is none yet, as it is."""
-        plain = self.folder / sha256[:2] / sha256
-        packed = plain.with_name(plain.name + PACKED)
+        plain, packed = self.places(sha256)
         return packed if packed.exists() and not plain.exists() else plain
+
+    def places(self, sha256: str) -> tuple[Path, Path]:
+        """Where a content may be: as it is, and packed."""
+        plain = self.folder / sha256[:2] / sha256
+        return plain, plain.with_name(plain.name + PACKED)
 
     def files(self) -> Iterator[Path]:
         """Every file of the folder, whatever it is called."""
@@ -46,10 +50,10 @@ class Blobs:
         if _is(path, stored):
             return
         path.unlink(missing_ok=True)
-        plain = self.path(stored.sha256)
+        plain, packed = self.places(stored.sha256)
         small = gzip.compress(data, mtime=0) if compress else data
         if len(small) < WORTH_PACKING * len(data):
-            write_durably(plain.with_name(plain.name + PACKED), small)
+            write_durably(packed, small)
         else:
             write_durably(plain, data)
 

@@ -6,8 +6,9 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.manifest import Manifest, successor, text_of
-from harness.store import Store, write_durably
+from harness.blobs import write_durably
+from harness.manifest import Manifest, StoredFile, packed, successor
+from harness.store import Store
 
 
 @contextlib.contextmanager
@@ -27,7 +28,7 @@ def adopting(store: Store, other: Store, creator: str, scenarios: Iterable[str])
         try:
             for scenario in scenarios:
                 _adopt(store, other, other.manifest(creator, scenario), before)
-            yield sum(path.stat().st_size for path, content in before.items() if content is None)
+            yield sum(path.stat().st_size for path, old in before.items() if old is None and path.exists())
         except BaseException:
             _undo(before)
             raise
@@ -36,16 +37,25 @@ def adopting(store: Store, other: Store, creator: str, scenarios: Iterable[str])
 def _adopt(store: Store, other: Store, manifest: Manifest, before: dict[Path, bytes | None]) -> None:
     path = store._manifest_path(manifest.creator, manifest.scenario)
     old = path.read_bytes() if path.exists() else None
+    after = manifest
     for device in manifest.goldens:
-        text = text_of(successor(path, old, manifest, device, None).model_dump())
+        after = successor(path, old, manifest, device, None, store._read_shared)
+    after, text, shared = packed(after)
     for name, stored in manifest.contents():
         content = other._read_blob(stored, f"{manifest.creator}/{manifest.scenario}", name)
-        if not (blob := store._blob_path(stored.sha256)).exists():
-            before.setdefault(blob, None)  # noted first: an interruption may come at any time
-        store._write_blob(stored, content)
+        _write(store, stored, content, name.startswith(("golden", "shared")), before)
+    for key, content in shared.items():
+        _write(store, after.shared[key], content, True, before)
     if old != text:
         before.setdefault(path, old)
         write_durably(path, text)
+
+
+def _write(store: Store, stored: StoredFile, content: bytes, compress: bool, before: dict[Path, bytes | None]) -> None:
+    for place in store._blobs.places(stored.sha256):
+        if not place.exists():
+            before.setdefault(place, None)  # noted first: an interruption may come at any time
+    store._blobs.write(stored, content, compress)
 
 
 def _undo(before: dict[Path, bytes | None]) -> None:

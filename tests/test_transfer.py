@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.blobs import Blobs
 from harness.errors import HarnessError
+from harness.manifest import StoredFile
 from harness.store import Store
 from harness.transfer import adopting
 from tests.test_store import ADAPTER, blank, content, parts
@@ -59,14 +61,14 @@ def test_none_is_wherever_it_is_interrupted(
 ) -> None:
     """Ctrl-C right after the nth file was written."""
     store, other = both
-    before, count, write = content(store.folder), iter(range(1, 99)), Store._write_blob
+    before, count, write = content(store.folder), iter(range(1, 99)), Blobs.write
 
-    def stopping(self: Store, *args: object) -> None:
-        write(self, *args)  # type: ignore[arg-type]
+    def stopping(self: Blobs, stored: StoredFile, data: bytes, compress: bool) -> None:
+        write(self, stored, data, compress)
         if next(count) == file:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Store, "_write_blob", stopping)
+    monkeypatch.setattr(Blobs, "write", stopping)
     with pytest.raises(KeyboardInterrupt), adopting(store, other, "v070", ["one", "two"]):
         pass
     assert content(store.folder) == before
