@@ -109,6 +109,8 @@ class Base(Strict):
     """Which fields of the model's output are compared; empty for a model that returns a tensor."""
     generate: dict[str, Any] | None = None
     """Arguments of `generate` where the model can; absent: the probe does not apply."""
+    resize_to: int | None = None
+    """The vocabulary's size after loading: what is on disk has fewer tokens, as before a user added some."""
     load_with: dict[str, Any] = {}
     """Further arguments of the base's `from_pretrained`."""
     when: list[BaseWhen] = []
@@ -125,6 +127,8 @@ class Expert(Strict):
 
     config: str
     args: dict[str, Any] = {}
+    convert: bool = False
+    """Saved as plain LoRA, as PEFT does it for initialisations that change the base (`pissa`, `olora`)."""
 
 
 class Adapter(Expert):
@@ -138,6 +142,8 @@ class Expects(Strict):
     """What the checkpoint must hold: glob pattern of keys → how many keys match it. Every key must match one."""
 
     keys: dict[str, int]
+    shapes: dict[str, list[int]] = {}
+    """Glob pattern of keys → the shape that each of them has."""
 
 
 class When(Strict):
@@ -167,6 +173,8 @@ class Scenario(Strict):
     base_file: str | None = None
     """A Python file beside the scenario file with `build()`, for a base that the declarative form can't say."""
     adapter: Adapter
+    beside: Adapter | None = None
+    """Another adapter in the same model: when saving, of which only the first is saved, and in the probe `second`."""
     adapter_name: str = "default"
     inputs: dict[str, Input] = {}
     """In place of the base's inputs of the same name."""
@@ -360,8 +368,8 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         if requirements.parse(when.if_).holds(versions):
             args = {key: value for key, value in (args | when.args).items() if key not in when.drop}
             config, expects, skip = when.config or config, when.expects or expects, skip | when.skip
-    adapter = {"config": config, "args": args, "name": scenario.adapter_name}
-    resolved = {
+    adapter: dict[str, Any] = {"config": config, "args": args, "name": scenario.adapter_name}
+    resolved: dict[str, Any] = {
         "name": scenario.name,
         "base": _resolved_base(declared, versions),
         "inputs": _inputs(base.inputs | scenario.inputs),
@@ -373,10 +381,16 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         "fill": scenario.fill,
     }
     # these only where they are set: a scenario's digest must not change because others can say more
+    if scenario.adapter.convert:
+        adapter["convert"] = True
     if scenario.adapter.experts:
         adapter["experts"] = {name: expert.model_dump() for name, expert in scenario.adapter.experts.items()}
     if scenario.adapter_inputs:
         resolved["adapter_inputs"] = _inputs(scenario.adapter_inputs)
+    if scenario.beside:
+        resolved["beside"] = {"config": scenario.beside.config, "args": scenario.beside.args, "name": "beside"}
+    if expects and expects.shapes:
+        resolved["expects_shapes"] = expects.shapes
     return resolved
 
 
@@ -387,6 +401,7 @@ def _inputs(specs: Mapping[str, Input]) -> dict[str, Any]:
 def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
     base = declared.base
     resolved: dict[str, Any] = {"name": declared.base_name, "load_with": base.load_with}
+    resolved |= {"resize_to": base.resize_to} if base.resize_to else {}
     if base.modules is not None:
         return resolved | {"kind": "modules", "modules": [module.model_dump() for module in base.modules]}
     if base.python is not None:

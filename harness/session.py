@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import contracts, judging, matrix, observation, reading
+from harness import holdings, judging, matrix, observation, reading
 from harness.creation import CreationRefused, evidence, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
@@ -232,13 +232,10 @@ class Session:
         return judging.unless_unstable(first, now, again)
 
     def _refuse_unexpected(self, cell: Planned, manifest: Manifest, golden: observation.Observed) -> None:
-        keys = sorted(golden.fact("accounting", "tensors") or {})
-        problems, stray = contracts.unexpected_keys(keys, manifest.resolved.get("expects"))
-        if problems or stray:
-            found = "; ".join([*problems, *stray])
+        if problems := holdings.unmet(golden, manifest.resolved):
             raise BadFixture(
-                f"{cell.id}: the checkpoint does not hold what the scenario `expects`: {found}",
-                "the keys under `expects`",
+                f"{cell.id}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
+                "the keys and shapes under `expects`",
                 f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
             )
 

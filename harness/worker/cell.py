@@ -99,13 +99,11 @@ def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observat
     torch.manual_seed(0)
     adapter_name = scenario["adapter"]["name"]
     adapters.save_experts(torch, scenario)
-    model = adapters.wrap(bases.load(torch, scenario["base"]), scenario["adapter"])
-    filled = adapters.fill_adapter(torch, model, scenario, adapter_name)
-    model.eval()
+    model, filled = adapters.create(torch, bases.load(torch, scenario["base"]), scenario)
     context = Context(torch, scenario, observation, "float32", inputs, {})
     context.record("created", context.run(model))
     observation.facts["created"] = {"filled": filled}
-    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name)
+    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name, scenario["adapter"].get("convert", False))
     _check_portable(adapters.ADAPTER_FOLDER)
 
 

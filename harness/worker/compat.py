@@ -199,6 +199,17 @@ def adapter_arguments(model: Any, adapter_name: str) -> Any:
     return config
 
 
+def save_initial(model: Any, folder: str, adapter_name: str) -> None:
+    """Save an adapter before training, for the conversion to plain LoRA when it is saved (since PEFT 0.13).
+
+    Its configuration must say that loading it leaves the base alone.
+    """
+    config = model.peft_config[adapter_name]
+    initialisation, config.init_lora_weights = config.init_lora_weights, True
+    model.save_pretrained(folder)
+    config.init_lora_weights = initialisation
+
+
 def versions() -> dict[str, str]:
     """Canonical name → version of every package that can be seen in the process."""
     import re

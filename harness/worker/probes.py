@@ -184,6 +184,7 @@ def unmerged(ctx: Context) -> None:
     model = ctx.take("merged in place")
     model.unmerge_adapter()
     ctx.record("unmerged", ctx.run(model))
+    ctx.fact("unmerged", "ties", structure.ties(model, (ctx.adapter_name,)))
 
 
 def safe_merged(ctx: Context) -> None:
@@ -192,7 +193,9 @@ def safe_merged(ctx: Context) -> None:
         raise Skip("one precision says it")
     if reason := compat.why_no_safe_merge(ctx.model()):
         raise Skip(reason)
-    ctx.record("safe_merged", ctx.run(compat.safe_merge(ctx.load())))
+    plain = compat.safe_merge(ctx.load())
+    ctx.record("safe_merged", ctx.run(plain))
+    ctx.fact("safe_merged", "ties", structure.ties(plain, ()))
 
 
 def unloaded(ctx: Context) -> None:
@@ -226,7 +229,9 @@ def merged_saved(ctx: Context) -> None:
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
     bases.save(plain, folder)
-    ctx.record("merged_saved", ctx.run(bases.load(ctx.torch, ctx.scenario["base"], folder)))
+    again = bases.load(ctx.torch, ctx.scenario["base"], folder)
+    ctx.record("merged_saved", ctx.run(again))
+    ctx.fact("merged_saved", "ties", structure.ties(again, ()))
 
 
 def roundtrip(ctx: Context) -> None:
@@ -236,6 +241,7 @@ def roundtrip(ctx: Context) -> None:
     before = compat.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     folder = ctx.folder("again")
     adapters.save(ctx.model(), folder, ctx.adapter_name)
+    ctx.fact("roundtrip", "ties", structure.ties(ctx.model(), (ctx.adapter_name,)))
     after = compat.load_adapter_tensors(folder)
     ctx.fact("roundtrip", "lost", sorted(set(before) - set(after)))
     ctx.fact("roundtrip", "added", sorted(set(after) - set(before)))
@@ -259,14 +265,14 @@ def renamed(ctx: Context) -> None:
 
 
 def second(ctx: Context) -> None:
-    """Beside another adapter of the same kind: switching to it has an effect, and switching back brings all back."""
+    """Beside another adapter (alike, or as declared): switching to it has an effect, and back again brings all back."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     model = ctx.load()
     first_name = ctx.adapter_name
-    model.add_adapter("beside", compat.adapter_arguments(model, first_name))
-    model.set_adapter("beside")
-    adapters.fill_adapter(ctx.torch, model, ctx.scenario, "beside", own=True)
+    declared = ctx.scenario.get("beside")
+    config = adapters.make_config(declared) if declared else compat.adapter_arguments(model, first_name)
+    adapters.put_beside(ctx.torch, model, ctx.scenario, config)
     model.eval()
     other = ctx.run(model)
     ctx.fact("second", "trainable_other", _active_trainable(model, first_name))
@@ -305,12 +311,10 @@ def fresh(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     ctx.torch.manual_seed(0)
-    model = adapters.wrap(ctx.base(), ctx.scenario["adapter"])
-    adapters.fill_adapter(ctx.torch, model, ctx.scenario, ctx.adapter_name)
-    model.eval()
+    model, _ = adapters.create(ctx.torch, ctx.base(), ctx.scenario)
     ctx.record("fresh", ctx.run(model))
     folder = ctx.folder("fresh")
-    adapters.save(model, folder, ctx.adapter_name)
+    adapters.save(model, folder, ctx.adapter_name, ctx.scenario["adapter"].get("convert", False))
     tensors = compat.load_adapter_tensors(folder)
     ctx.fact("fresh", "files", sorted(os.listdir(folder)))
     ctx.fact("fresh", "keys", {key: list(value.shape) for key, value in sorted(tensors.items())})
