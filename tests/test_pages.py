@@ -10,9 +10,10 @@ import pytest
 
 from harness import pages
 from harness.expect import Expectation, load
-from harness.matrix import Adapter, Base, Declared, Module, Scenario
+from harness.matrix import Declared
 from harness.pages import format_history, known_breaks, methods
 from harness.pages.methods import Stored
+from harness.scenario import Adapter, Base, Module, Scenario
 from tests.mini.world import REPOSITORY, main
 from tests.test_written import BIN, one
 

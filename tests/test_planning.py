@@ -10,8 +10,9 @@ import pytest
 from harness import planning
 from harness.environment import EnvFailed, Environment
 from harness.errors import UsageError
-from harness.matrix import Adapter, Base, CellId, Declared, Module, Scenario
+from harness.matrix import CellId, Declared
 from harness.planning import Asked
+from harness.scenario import Adapter, Base, Module, Scenario
 from harness.store import Store
 from tests.mini.world import World, scenario
 
