@@ -106,9 +106,8 @@ def _staging(cache: Path, draft: Draft, taken: Interrupts) -> Iterator[Path]:
 def _built(staged: Environments, name: str, taken: Interrupts) -> Iterator[BuiltEnvironment]:
     """The environment, built; where the block fails it is gone again, unless it had been there before."""
     there_before = staged.status()[0].built is not None
-    built = staged.build(name)
     try:
-        yield built
+        yield staged.build(name)
     except BaseException:
         taken.clearing()
         if not there_before:
