@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
 import time
 from typing import Any, Mapping
 
-from . import adapters, bases, compat, numerics, probes
+from . import adapters, apart, bases, compat, numerics, probes
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
 
 PRECISIONS = ("float32", "float64")
+_MADE = os.path.join(WORK_FOLDER, "made")
 
 
 def preload(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,14 +79,9 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
     scenario = request["scenario"]
     specs = {**scenario["inputs"], **scenario.get("adapter_inputs", {})}
     inputs = bases.make_inputs(specs, scenario["base"]["name"])
-    observation = Observation(scenario["name"])
-    with attempt("base") as made:
-        bases.save(bases.build(torch, scenario["base"]))
-    if made.outcome == "ok":
-        with attempt("adapter") as made:
-            _save_adapter(torch, scenario, inputs, observation)
-    observation.load["create"] = made.as_dict()
-    if made.outcome == "ok":
+    apart.run(lambda: _make(torch, scenario, inputs))
+    observation = _made(scenario["name"])
+    if observation.load["create"]["outcome"] == "ok":
         layer_inputs: dict[str, Any] = {}
         observe(torch, scenario, observation, inputs, layer_inputs, creating=True)
         for name, value in layer_inputs.items():
@@ -93,6 +90,29 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
             observation.array(f"inputs/{name}", value)
         observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs)
     observation.write("golden")
+
+
+def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
+    """Make and save base and adapter, and leave what was seen of it in a folder."""
+    observation = Observation(scenario["name"])
+    with attempt("base") as made:
+        bases.save(bases.build(torch, scenario["base"]))
+    if made.outcome == "ok":
+        with attempt("adapter") as made:
+            _save_adapter(torch, scenario, inputs, observation)
+    observation.load["create"] = made.as_dict()
+    observation.write(_MADE)
+
+
+def _made(name: str) -> Observation:
+    """What `_make` saw, to be gone on with."""
+    observation = Observation(name)
+    with open(os.path.join(_MADE, "observation.json"), encoding="utf-8") as file:
+        said = json.load(file)
+    observation.load, observation.facts = said["load"], said["facts"]
+    for array, value in read_arrays(_MADE).items():
+        observation.array(array, value)
+    return observation
 
 
 def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observation: Observation) -> None:
