@@ -178,7 +178,7 @@ class Scenario(Strict):
     skip: dict[str, str] = {}
     """Probe → why it is not run."""
     fill: dict[str, list[float]] = {}
-    """Glob of parameter names → [centre, spread], in place of the method's recipe."""
+    """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
     time_limit_s: float = 120.0
     when: list[When] = []
 

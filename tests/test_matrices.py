@@ -253,6 +253,20 @@ def test_a_release_may_read_what_it_can_t_make(tmp_path: Path) -> None:
 # --- the digest
 
 
+def test_what_an_adapter_needs_besides_is_resolved_where_it_is_said(tmp_path: Path) -> None:
+    (declared,) = make(tmp_path).scenarios()
+    plain = resolve(declared, V061)
+    assert not {"adapter_inputs", "experts"} & {*plain, *plain["adapter"]}, "digests of other scenarios must stay"
+    (declared,) = make(
+        tmp_path,
+        extra='adapter_inputs = { task_ids = { kind = "values", values = [1, 0] } }',
+        when='[scenario.adapter.experts.0]\nconfig = "LoraConfig"\nargs = { r = 2 }\n',
+    ).scenarios()
+    resolved = resolve(declared, V061)
+    assert resolved["adapter_inputs"] == {"task_ids": {"kind": "values", "values": [1, 0]}}
+    assert resolved["adapter"]["experts"] == {"0": {"config": "LoraConfig", "args": {"r": 2}}}
+
+
 def test_the_digest_is_of_what_is_made_and_not_of_what_is_said_about_it(tmp_path: Path) -> None:
     def of(text: str, versions: dict[str, str] = V061) -> str:
         make(tmp_path)

@@ -72,9 +72,9 @@ def centre_and_spread(
     Without a recipe: ±sqrt(3 / fan-in) (unit variance kept through a layer), at most 0.6, so that both factors of a
     low-rank product count and no activation saturates; vectors ±0.3; weights of norms around 1.
     """
-    for pattern, (centre, spread) in own.items():
+    for pattern, stated in own.items():
         if fnmatchcase(name, pattern):
-            return centre, spread
+            return (stated[0], stated[1]) if stated else (None, 0.0)
     for pattern, recipe_centre, spread in recipes:
         if fnmatchcase(name, pattern):
             return recipe_centre, spread
