@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import contracts, judging, matrix, observation
-from harness.creation import CreationRefused, create, evidence, save, worker_command
+from harness.creation import CreationRefused, create, save, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
 from harness.errors import HarnessError
 from harness.matrix import CellId, Declared
+from harness.met import Met
 from harness.pool import Done, Job, Pool, WorkerFailed
+from harness.pools import Closed, Key, Pools
 from harness.results import Cell, EnvironmentReport
 from harness.store import BadFixture, Manifest, NoFixture, Store
 from harness.verdict import Verdict
@@ -74,17 +76,17 @@ class Session:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._pools: dict[tuple[str, str], Pool] = {}
-        self._built: dict[str, BuiltEnvironment | EnvFailed] = {}
+        self._pools = Pools(self._pool, self.jobs)
+        self._met = Met()
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._executor = ThreadPoolExecutor(max_workers=self.jobs + 2, thread_name_prefix="cell")
         self._futures: dict[str, Future[Cell]] = {}
         self._preload: list[str] = []
-        self._roles: dict[str, set[str]] = {}
-        self._manifests: dict[str, Manifest] = {}
-        self._facts: dict[str, Mapping[str, Any]] = {}
-        self._failed: dict[str, EnvironmentReport] = {}
+        self._creations: dict[str, HarnessError | None] = {}
+        """Each fixture that is to be made, and why it could not be."""
+        self._tried: set[str] = set()
+        self._recorded: dict[str, Mapping[str, str]] = {}
         self._ending = False
 
     def __enter__(self) -> Session:
@@ -97,8 +99,7 @@ class Session:
         """End all workers and forget what has not begun."""
         self._ending = True
         self._executor.shutdown(wait=False, cancel_futures=True)
-        for pool in self._pools.values():
-            pool.close()
+        self._pools.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if not self.keep_scratch:
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -106,11 +107,17 @@ class Session:
     # -- asking -----------------------------------------------------------------------------------------------------
 
     def start(self, cells: Sequence[Planned]) -> None:
-        """Begin to check these cells, in their order, without waiting."""
+        """Begin to check these cells, loader by loader, without waiting."""
         self._remember_models(cells)
-        for cell in cells:
-            if str(cell.id) not in self._futures:
-                self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
+        order = {spec: number for number, spec in enumerate(dict.fromkeys(cell.loader_spec for cell in cells))}
+        new = {str(cell.id): cell for cell in cells if str(cell.id) not in self._futures}
+        for cell in new.values():
+            self._pools.expect(_loading(cell))
+            if self.creating and _creation(cell) not in self._creations:
+                self._creations[_creation(cell)] = None
+                self._pools.expect(_creating(cell))
+        for cell in sorted(new.values(), key=lambda cell: order[cell.loader_spec]):
+            self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
 
     def result(self, cell: Planned) -> Cell:
         """The cell's result; waits for it, and begins it where that has not been done."""
@@ -122,16 +129,20 @@ class Session:
         self._ending = True
         for future in self._futures.values():
             future.cancel()
-        for pool in self._pools.values():
+        for pool in self._pools.each():
             pool.cancel_pending()
 
-    def environment_reports(self) -> tuple[EnvironmentReport, ...]:
-        """What is known of every environment that the session met."""
-        return tuple(self._environment_report(name) for name in sorted(self._roles))
+    def environment_reports(self, names: Iterable[str] | None = None) -> tuple[EnvironmentReport, ...]:
+        """What is known of every environment that the session met, or of those of these names."""
+        return self._met.reports(names)
+
+    def failed_environments(self) -> tuple[EnvironmentReport, ...]:
+        """Environments that could not be had, with the installer's last lines."""
+        return self._met.not_built()
 
     def import_seconds(self) -> dict[str, float]:
         """Seconds that each loader's imports took, by environment."""
-        return {name: float(facts.get("import_s", 0.0)) for name, facts in self._facts.items()}
+        return {name: float(facts.get("import_s", 0.0)) for name, facts in self._met.facts.items()}
 
     def _remember_models(self, cells: Iterable[Planned]) -> None:
         for cell in cells:
@@ -149,11 +160,14 @@ class Session:
             result = judging.failed(cell.id, _verdict_of(error), error)
         except CancelledError:
             raise
+        except Closed:
+            raise CancelledError from None
         except Exception as error:  # noqa: BLE001 - one cell's trouble, ours included, must not take the others along
             text = f"peft-regress itself failed: {type(error).__name__}: {error}"
             self.log(f"{cell.id}: {text}")
             result = judging.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
         finally:
+            self._pools.done(_loading(cell))
             if not self.keep_scratch:
                 shutil.rmtree(self._folder(cell), ignore_errors=True)
         scenario = cell.declared.scenario
@@ -173,10 +187,11 @@ class Session:
         manifest = self._fixture(cell)
         if isinstance(manifest, Cell):
             return manifest
-        self._manifests[cell.id.creator] = manifest
-        self._roles.setdefault(cell.id.creator, set()).add("creator")
-        self._roles.setdefault(cell.id.loader, set()).add("loader")
-        pool = self._pool(cell.loader_spec, cell.id.device)
+        with self._pools.use(_loading(cell)) as pool:
+            return self._compared(cell, manifest, pool)
+
+    def _compared(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell:
+        self._met.pair(cell.id.creator, cell.id.loader, manifest)
         if reason := matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions):
             return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {reason}")
         if cell.id.device != "cpu" and not self._learnt(cell, pool).get("cuda"):
@@ -237,14 +252,11 @@ class Session:
     def _learnt(self, cell: Planned, pool: Pool) -> Mapping[str, Any]:
         """What the loader's worker said of itself; kept, so that a report need not wait for one that still imports."""
         try:
-            self._facts[cell.id.loader] = pool.facts()
+            self._met.facts[cell.id.loader] = pool.facts()
         except WorkerFailed as error:
-            said = judging.last_words(error) or str(error)
-            self._failed[cell.id.loader] = EnvironmentReport(
-                name=cell.id.loader, spec=cell.loader_spec, role=("loader",), failed=said
-            )
+            self._met.failed[cell.id.loader] = judging.last_words(error) or str(error)
             raise
-        return self._facts[cell.id.loader]
+        return self._met.facts[cell.id.loader]
 
     # -- fixtures ---------------------------------------------------------------------------------------------------
 
@@ -252,16 +264,29 @@ class Session:
         """The cell's fixture, or the cell itself where there can be none."""
         if not self.creating:
             return self._stored(cell)
-        with self._only_one(f"create {cell.id.scenario}@{cell.id.creator}"):
+        with self._only_one(f"create {_creation(cell)}"):
             with contextlib.suppress(NoFixture):
                 return self.store.manifest(cell.id.creator, cell.id.scenario)
-            environment = self._environment(cell.creator_spec)
-            if reason := matrix.unsupported(cell.declared, environment.versions):
-                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-            pool = self._pool(cell.creator_spec, "cpu")
-            folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
+            if refused := self._creations[_creation(cell)]:
+                raise refused
+            try:
+                return self._made(cell)
+            except HarnessError as error:
+                self._creations[_creation(cell)] = error  # it would be refused for the next loader too
+                raise
+            finally:
+                if _creation(cell) not in self._tried:
+                    self._tried.add(_creation(cell))
+                    self._pools.done(_creating(cell))
+
+    def _made(self, cell: Planned) -> Manifest | Cell:
+        environment = self._environment(cell.creator_spec)
+        if reason := matrix.unsupported(cell.declared, environment.versions):
+            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+        folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
+        with self._pools.use(_creating(cell)) as pool:
             manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
-            return save(self.store, manifest, folder)
+        return save(self.store, manifest, folder)
 
     def _stored(self, cell: Planned) -> Manifest | Cell:
         try:
@@ -283,7 +308,9 @@ class Session:
 
     def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
         """What the creator had: as another fixture of it says, else as its lock does; nothing where nobody can tell."""
-        found = recorded_versions(self.store, cell.id.creator)
+        if cell.id.creator not in self._recorded:
+            self._recorded[cell.id.creator] = recorded_versions(self.store, cell.id.creator)
+        found = self._recorded[cell.id.creator]
         if not found and cell.creator_spec in self.environments.names():
             return self.environments.locked_versions(cell.creator_spec)
         return found
@@ -292,34 +319,27 @@ class Session:
 
     def _environment(self, spec: str) -> BuiltEnvironment:
         with self._only_one(f"environment {spec}"):
-            if spec not in self._built:
+            if spec not in self._met.built:
                 try:
-                    self._built[spec] = self.environments.build(spec)
+                    self._met.built[spec] = self.environments.build(spec)
                 except EnvFailed as error:
-                    self._built[spec] = error
-        found = self._built[spec]
+                    self._met.built[spec] = error
+        found = self._met.built[spec]
         if isinstance(found, EnvFailed):
             raise found
         return found
 
-    def _pool(self, spec: str, device: str) -> Pool:
-        environment = self._environment(spec)
-        if self._ending:
-            raise CancelledError  # a pool that is made now would be closed by nobody
-        with self._only_one(f"pool {environment.name} {device}"):
-            key = (environment.name, device)
-            if key not in self._pools:
-                self._pools[key] = Pool(
-                    environment.python,
-                    jobs=self.jobs,
-                    log_dir=self.scratch / "logs" / f"{environment.name}-{device}",
-                    preload=self._preload,
-                    device=device,
-                    untouched=environment.untouched,
-                    command=worker_command(environment.python, self.handler),
-                )
-                self._pools[key].start()
-            return self._pools[key]
+    def _pool(self, key: Key) -> Pool:
+        environment = self._environment(key.spec)
+        return Pool(
+            environment.python,
+            jobs=self.jobs,
+            log_dir=self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}",
+            preload=self._preload,
+            device=key.device,
+            untouched=environment.untouched,
+            command=worker_command(environment.python, self.handler),
+        )
 
     @contextlib.contextmanager
     def _only_one(self, what: str) -> Iterator[None]:
@@ -327,34 +347,6 @@ class Session:
             lock = self._locks.setdefault(what, threading.Lock())
         with lock:
             yield
-
-    def _environment_report(self, name: str) -> EnvironmentReport:
-        roles = tuple(sorted(self._roles[name]))
-        built = next((b for b in self._built.values() if not isinstance(b, EnvFailed) and b.name == name), None)
-        facts = self._facts.get(name, {})
-        report = EnvironmentReport(name=name, role=roles)
-        if manifest := self._manifests.get(name):
-            report = replace_fields(
-                report, versions=manifest.versions, lock_digest=manifest.lock_digest, facts=manifest.facts,
-                python=str(manifest.facts.get("python", "")), kind="fixture",
-            )  # fmt: skip
-        if built is not None:
-            found = dict(facts.get("versions") or built.versions)
-            report = replace_fields(
-                report, versions=found, lock_digest=built.lock_digest, spec=built.spec, kind=built.kind,
-                python=built.python_version, facts=evidence(facts) if facts else report.facts,
-            )  # fmt: skip
-        if name in self._failed:
-            report = replace_fields(report, failed=self._failed[name].failed)
-        return report
-
-    def failed_environments(self) -> tuple[EnvironmentReport, ...]:
-        """Environments that could not be had, with the installer's last lines."""
-        return tuple(
-            EnvironmentReport(name=error.name, spec=spec, role=("loader",), failed=error.tail or str(error))
-            for spec, error in self._built.items()
-            if isinstance(error, EnvFailed)
-        )
 
     def _folder(self, cell: Planned) -> Path:
         return self.scratch / "cells" / str(cell.id).replace("/", "_")
@@ -370,17 +362,24 @@ class Session:
         return shlex.join(words) + self.options
 
 
+def _loading(cell: Planned) -> Key:
+    return Key(cell.loader_spec, cell.id.device)
+
+
+def _creating(cell: Planned) -> Key:
+    return Key(cell.creator_spec, "cpu", "creator")
+
+
+def _creation(cell: Planned) -> str:
+    return f"{cell.id.scenario}@{cell.id.creator}"
+
+
 def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
     """The versions in which a creator's fixtures were made, by one of them; empty where it has none that is sound."""
     for scenario in store.scenarios(creator):
         with contextlib.suppress(BadFixture):
             return store.manifest(creator, scenario).versions
     return {}
-
-
-def replace_fields(report: EnvironmentReport, **fields: Any) -> EnvironmentReport:
-    """The report with some fields set anew."""
-    return report.model_copy(update=fields)
 
 
 def _verdict_of(error: HarnessError) -> Verdict:
