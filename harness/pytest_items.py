@@ -22,6 +22,9 @@ CELL_PROPERTY = "peft_regress_cell"
 class Checks(Protocol):
     """What the items need of the plugin."""
 
+    worker: bool
+    """True in a process that yields cells to another one (xdist)."""
+
     def cells_of(self, file: Path) -> list[Planned]:
         """The planned cells of one scenario file."""
 
@@ -71,7 +74,8 @@ class CellItem(pytest.Item):
         """Check the cell."""
         check: Checks = self.config.pluginmanager.get_plugin("peft-regress-check")  # type: ignore[assignment]
         cell = check.result(self)
-        self.user_properties.append((CELL_PROPERTY, json.dumps(cell.model_dump(mode="json"))))
+        if check.worker:  # elsewhere the session tells each cell, and thousands of them kept as text are a lot
+            self.user_properties.append((CELL_PROPERTY, json.dumps(cell.model_dump(mode="json"))))
         cell = check.expected(cell)
         if cell.verdict is Verdict.UNSUPPORTED:
             pytest.skip(cell.reason)

@@ -148,7 +148,8 @@ def judged_before(reports: Path, plan: Sequence[str]) -> list[Cell]:
 
 def _judged(folder: Path, plan: Sequence[str]) -> list[Cell]:
     """The cells of a plan that are done. What could not be told is not: its cause may be mended by now."""
-    return [cell for cell in finished_cells(folder) if cell.id in set(plan) and not cell.verdict.cannot_tell]
+    planned = set(plan)
+    return [cell for cell in finished_cells(folder) if cell.id in planned and not cell.verdict.cannot_tell]
 
 
 def to_resume(reports: Path, plan: Sequence[str]) -> Path:

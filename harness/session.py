@@ -19,12 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from harness import holdings, judging, matrix, observation, reading
-from harness.creation import CreationRefused, evidence, worker_command
+from harness.creation import CreationRefused, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
 from harness.errors import HarnessError
 from harness.matrix import CellId, Declared
+from harness.met import Met
 from harness.pool import Done, Job, Pool, WorkerFailed
+from harness.pools import Closed, Key, Pools
 from harness.results import Cell, EnvironmentReport
 from harness.store import BadFixture, Manifest, NoFixture, Store
 from harness.supply import Supply
@@ -77,21 +79,17 @@ class Session:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self._pools: dict[tuple[str, str], Pool] = {}
-        self._built: dict[str, BuiltEnvironment | EnvFailed] = {}
+        self._pools = Pools(self._pool, self.jobs)
+        self._met = Met()
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
         self._executor = ThreadPoolExecutor(max_workers=self.jobs + 2, thread_name_prefix="cell")
         self._futures: dict[str, Future[Cell]] = {}
         self._preload: list[str] = []
-        self._roles: dict[str, set[str]] = {}
-        self._manifests: dict[str, Manifest] = {}
-        self._facts: dict[str, Mapping[str, Any]] = {}
-        self._failed: dict[str, EnvironmentReport] = {}
         self._ending = False
         self._supply = Supply(
             self.environments, self.store, self.scratch, self.creating,
-            self._environment, lambda spec: self._pool(spec, "cpu"), self._only_one,
+            self._environment, self._pools, self._only_one,
         )  # fmt: skip
 
     def __enter__(self) -> Session:
@@ -104,8 +102,7 @@ class Session:
         """End all workers and forget what has not begun."""
         self._ending = True
         self._executor.shutdown(wait=False, cancel_futures=True)
-        for pool in self._pools.values():
-            pool.close()
+        self._pools.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         if not self.keep_scratch:
             shutil.rmtree(self.scratch, ignore_errors=True)
@@ -113,11 +110,15 @@ class Session:
     # -- asking -----------------------------------------------------------------------------------------------------
 
     def start(self, cells: Sequence[Planned]) -> None:
-        """Begin to check these cells, in their order, without waiting."""
+        """Begin to check these cells, loader by loader, without waiting."""
         self._remember_models(cells)
-        for cell in cells:
-            if str(cell.id) not in self._futures:
-                self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
+        order = {spec: number for number, spec in enumerate(dict.fromkeys(cell.loader_spec for cell in cells))}
+        new = {str(cell.id): cell for cell in cells if str(cell.id) not in self._futures}
+        for cell in new.values():
+            self._pools.expect(_loading(cell))
+            self._supply.expect(cell)
+        for cell in sorted(new.values(), key=lambda cell: order[cell.loader_spec]):
+            self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
 
     def result(self, cell: Planned) -> Cell:
         """The cell's result; waits for it, and begins it where that has not been done."""
@@ -129,16 +130,20 @@ class Session:
         self._ending = True
         for future in self._futures.values():
             future.cancel()
-        for pool in self._pools.values():
+        for pool in self._pools.each():
             pool.cancel_pending()
 
-    def environment_reports(self) -> tuple[EnvironmentReport, ...]:
-        """What is known of every environment that the session met."""
-        return tuple(self._environment_report(name) for name in sorted(self._roles))
+    def environment_reports(self, names: Iterable[str] | None = None) -> tuple[EnvironmentReport, ...]:
+        """What is known of every environment that the session met, or of those of these names."""
+        return self._met.reports(names)
+
+    def failed_environments(self) -> tuple[EnvironmentReport, ...]:
+        """Environments that could not be had, with the installer's last lines."""
+        return self._met.not_built()
 
     def import_seconds(self) -> dict[str, float]:
         """Seconds that each loader's imports took, by environment."""
-        return {name: float(facts.get("import_s", 0.0)) for name, facts in self._facts.items()}
+        return {name: float(facts.get("import_s", 0.0)) for name, facts in self._met.facts.items()}
 
     def _remember_models(self, cells: Iterable[Planned]) -> None:
         for cell in cells:
@@ -156,11 +161,14 @@ class Session:
             result = judging.failed(cell.id, _verdict_of(error), error)
         except CancelledError:
             raise
+        except Closed:
+            raise CancelledError from None
         except Exception as error:  # noqa: BLE001 - one cell's trouble, ours included, must not take the others along
             text = f"peft-regress itself failed: {type(error).__name__}: {error}"
             self.log(f"{cell.id}: {text}")
             result = judging.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
         finally:
+            self._pools.done(_loading(cell))
             if not self.keep_scratch:
                 shutil.rmtree(self._folder(cell), ignore_errors=True)
         scenario = cell.declared.scenario
@@ -180,10 +188,11 @@ class Session:
         manifest = self._supply.manifest(cell)
         if isinstance(manifest, Cell):
             return manifest
-        self._manifests[cell.id.creator] = manifest
-        self._roles.setdefault(cell.id.creator, set()).add("creator")
-        self._roles.setdefault(cell.id.loader, set()).add("loader")
-        pool = self._pool(cell.loader_spec, cell.id.device)
+        with self._pools.use(_loading(cell)) as pool:
+            return self._compared(cell, manifest, pool)
+
+    def _compared(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell:
+        self._met.pair(cell.id.creator, cell.id.loader, manifest)
         lacks = matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions)
         if lacks and not self.forward:
             return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
@@ -242,47 +251,37 @@ class Session:
     def _learnt(self, cell: Planned, pool: Pool) -> Mapping[str, Any]:
         """What the loader's worker said of itself; kept, so that a report need not wait for one that still imports."""
         try:
-            self._facts[cell.id.loader] = pool.facts()
+            self._met.facts[cell.id.loader] = pool.facts()
         except WorkerFailed as error:
-            said = judging.last_words(error) or str(error)
-            self._failed[cell.id.loader] = EnvironmentReport(
-                name=cell.id.loader, spec=cell.loader_spec, role=("loader",), failed=said
-            )
+            self._met.failed[cell.id.loader] = judging.last_words(error) or str(error)
             raise
-        return self._facts[cell.id.loader]
+        return self._met.facts[cell.id.loader]
 
     # -- environments -----------------------------------------------------------------------------------------------
 
     def _environment(self, spec: str) -> BuiltEnvironment:
         with self._only_one(f"environment {spec}"):
-            if spec not in self._built:
+            if spec not in self._met.built:
                 try:
-                    self._built[spec] = self.environments.build(spec)
+                    self._met.built[spec] = self.environments.build(spec)
                 except EnvFailed as error:
-                    self._built[spec] = error
-        found = self._built[spec]
+                    self._met.built[spec] = error
+        found = self._met.built[spec]
         if isinstance(found, EnvFailed):
             raise found
         return found
 
-    def _pool(self, spec: str, device: str) -> Pool:
-        environment = self._environment(spec)
-        if self._ending:
-            raise CancelledError  # a pool that is made now would be closed by nobody
-        with self._only_one(f"pool {environment.name} {device}"):
-            key = (environment.name, device)
-            if key not in self._pools:
-                self._pools[key] = Pool(
-                    environment.python,
-                    jobs=self.jobs,
-                    log_dir=self.scratch / "logs" / f"{environment.name}-{device}",
-                    preload=self._preload,
-                    device=device,
-                    untouched=environment.untouched,
-                    command=worker_command(environment.python, self.handler),
-                )
-                self._pools[key].start()
-            return self._pools[key]
+    def _pool(self, key: Key) -> Pool:
+        environment = self._environment(key.spec)
+        return Pool(
+            environment.python,
+            jobs=self.jobs,
+            log_dir=self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}",
+            preload=self._preload,
+            device=key.device,
+            untouched=environment.untouched,
+            command=worker_command(environment.python, self.handler),
+        )
 
     @contextlib.contextmanager
     def _only_one(self, what: str) -> Iterator[None]:
@@ -290,34 +289,6 @@ class Session:
             lock = self._locks.setdefault(what, threading.Lock())
         with lock:
             yield
-
-    def _environment_report(self, name: str) -> EnvironmentReport:
-        roles = tuple(sorted(self._roles[name]))
-        built = next((b for b in self._built.values() if not isinstance(b, EnvFailed) and b.name == name), None)
-        facts = self._facts.get(name, {})
-        report = EnvironmentReport(name=name, role=roles)
-        if manifest := self._manifests.get(name):
-            report = replace_fields(
-                report, versions=manifest.versions, lock_digest=manifest.lock_digest, facts=manifest.facts,
-                python=str(manifest.facts.get("python", "")), kind="fixture",
-            )  # fmt: skip
-        if built is not None:
-            found = dict(facts.get("versions") or built.versions)
-            report = replace_fields(
-                report, versions=found, lock_digest=built.lock_digest, spec=built.spec, kind=built.kind,
-                python=built.python_version, facts=evidence(facts) if facts else report.facts,
-            )  # fmt: skip
-        if name in self._failed:
-            report = replace_fields(report, failed=self._failed[name].failed)
-        return report
-
-    def failed_environments(self) -> tuple[EnvironmentReport, ...]:
-        """Environments that could not be had, with the installer's last lines."""
-        return tuple(
-            EnvironmentReport(name=error.name, spec=spec, role=("loader",), failed=error.tail or str(error))
-            for spec, error in self._built.items()
-            if isinstance(error, EnvFailed)
-        )
 
     def _folder(self, cell: Planned) -> Path:
         return self.scratch / "cells" / str(cell.id).replace("/", "_")
@@ -334,9 +305,8 @@ class Session:
         return shlex.join(words) + self.options
 
 
-def replace_fields(report: EnvironmentReport, **fields: Any) -> EnvironmentReport:
-    """The report with some fields set anew."""
-    return report.model_copy(update=fields)
+def _loading(cell: Planned) -> Key:
+    return Key(cell.loader_spec, cell.id.device)
 
 
 def _verdict_of(error: HarnessError) -> Verdict:

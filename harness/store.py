@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import glob
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ class Store:
 
     def scenarios(self, creator: str) -> list[str]:
         """Names of the scenarios that the creator has a fixture of; empty for an unknown creator."""
-        own = {path.stem for path in self._manifest_files() if path.parent.name == creator}
+        own = {path.stem for path in self._manifest_files(creator)}
         return sorted(own.union(self.fallback.scenarios(creator) if self.fallback else ()))
 
     def manifest(self, creator: str, scenario: str) -> Manifest:
@@ -246,8 +247,10 @@ class Store:
             problems += [Problem(path, "orphan", f"{path}: no manifest names it") for path in self.orphans()]
         return problems + (self.fallback._verify(chosen) if self.fallback else [])
 
-    def _manifest_files(self) -> list[Path]:
-        files = self.folder.glob("*/*.json")
+    def _manifest_files(self, creator: str = "") -> list[Path]:
+        if Path(creator).name != creator:  # a specification: `../peft`
+            return []
+        files = self.folder.glob(f"{glob.escape(creator) or '*'}/*.json")
         return sorted(
             p for p in files if p.parent.name != BLOBS and not p.parent.name.startswith(".") and p.name[0] != "."
         )

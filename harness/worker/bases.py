@@ -8,7 +8,6 @@ as it does for users.
 from __future__ import annotations
 
 import contextlib
-import copy
 import inspect
 import os
 from typing import Any, Iterator, Mapping
@@ -139,11 +138,6 @@ def realign(model: Any) -> None:
         if address % 64 and len(shapes[address]) == 1:
             moved.setdefault(address, tensor.data.clone())
             tensor.data = moved[address]
-
-
-def duplicate(model: Any) -> Any:
-    """A second, independent copy of a base as it came from disk (ties are kept)."""
-    return copy.deepcopy(model)
 
 
 @contextlib.contextmanager

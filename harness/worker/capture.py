@@ -45,23 +45,34 @@ class _Collector(logging.Handler):
 @contextlib.contextmanager
 def warnings_into(messages: list[str]) -> Iterator[None]:
     """Collect Python warnings and log records of level WARNING and above, normalised, each once."""
-    collector = _Collector()
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    # a logger that hands its records on to the root would be heard twice: hear it at the root alone
-    heard = [logger for logger in loggers if logger.name == "root" or not logger.propagate]
-    for logger in heard:
-        logger.addHandler(collector)
+    said: list[str] = []
     try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
+        with heard() as said:
             yield
     finally:
-        for logger in heard:
-            logger.removeHandler(collector)
-        said = [f"{w.category.__name__}: {w.message}" for w in caught] + collector.messages
         for text in (normalise(one) for one in said):
             if text not in messages and not any(mark in text for mark in _OURS):
                 messages.append(text)
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect Python warnings and log records of level WARNING and above as they are; the list is filled at the end."""
+    collector = _Collector()
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    # a logger that hands its records on to the root would be heard twice: hear it at the root alone
+    hearing = [logger for logger in loggers if logger.name == "root" or not logger.propagate]
+    for logger in hearing:
+        logger.addHandler(collector)
+    said: list[str] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield said
+    finally:
+        for logger in hearing:
+            logger.removeHandler(collector)
+        said += [f"{w.category.__name__}: {w.message}" for w in caught] + collector.messages
 
 
 def normalise(text: str) -> str:

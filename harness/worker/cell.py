@@ -6,10 +6,11 @@ import json
 import os
 import platform
 import shutil
+import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, apart, bases, compat, numerics, probes
+from . import adapters, apart, bases, compat, numerics, probes, warmup
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -44,6 +45,13 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
         "cuda": bool(torch.cuda.is_available()) if request.get("device", "cpu") != "cpu" else False,
         "numerics": numerics.facts(),
     }
+
+
+def warm_up() -> None:
+    """Do once what each cell's process would do at first use; nothing where the libraries are not imported."""
+    torch = sys.modules.get("torch")
+    if torch is not None and "peft" in sys.modules:
+        print("warmed up:", ", ".join(warmup.run(torch)) or "nothing")
 
 
 def _processor() -> str:

@@ -221,3 +221,14 @@ def versions() -> dict[str, str]:
         if name:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
     return dict(sorted(found.items()))
+
+
+def build_tables() -> None:
+    """Have Transformers build its table of checkpoint conversions (900 patterns) now and not in each child.
+
+    It is built at the first load since 5.0, and handed out as copies; older releases have none.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        from transformers import conversion_mapping
+
+        conversion_mapping.get_checkpoint_conversion_mapping("llama")

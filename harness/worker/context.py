@@ -8,6 +8,7 @@ from typing import Any, Mapping
 
 from . import adapters, bases, compat
 from .capture import Skip
+from .mould import Mould
 from .observe import Observation
 
 WORK_FOLDER = "work"
@@ -44,7 +45,7 @@ class Context:
         self.device = device
         self.creating = creating
         self.adapter_name: str = scenario["adapter"]["name"]
-        self._pristine: Any = None
+        self._pristine: Any = None  # the Mould of the base
         self._shared: Any = None
         self._trained: Any = None
         self._kept: dict[str, Any] = {}
@@ -52,8 +53,9 @@ class Context:
     def base(self) -> Any:
         """A base of its own, as it came from disk, in this precision."""
         if self._pristine is None:
-            self._pristine = self._cast(bases.load(self.torch, self.scenario["base"]))
-        return bases.duplicate(self._pristine)
+            model = self._cast(bases.load(self.torch, self.scenario["base"]))
+            self._pristine = Mould(model, self.torch.Tensor)
+        return self._pristine.copy()
 
     def model(self) -> Any:
         """The loaded adapter that probes share which change nothing."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import numpy as np
 
@@ -84,16 +84,35 @@ def layers(ctx: Context) -> None:
         raise Skip("no adapter layer is called with a single tensor")
     missing = [name for name in ctx.layer_inputs if name not in found]
     ctx.fact("layers", "missing", missing)
+    fed = {name: _fed(ctx, value) for name, value in ctx.layer_inputs.items() if name in found}
     with ctx.torch.no_grad():
-        for name, value in ctx.layer_inputs.items():
-            if name in found:
-                ctx.record("layers", {name: _effect(ctx, model, found[name], value)})
+        for name, effect in _effects(model, {name: (found[name], value) for name, value in fed.items()}):
+            ctx.record("layers", {name: effect})
 
 
-def _effect(ctx: Context, model: Any, layer: Any, value: Any) -> Any:
+def _fed(ctx: Context, value: Any) -> Any:
     value = ctx.torch.as_tensor(value).to(ctx.device)
-    if value.is_floating_point():
-        value = value.to(getattr(ctx.torch, ctx.precision))
+    return value.to(getattr(ctx.torch, ctx.precision)) if value.is_floating_point() else value
+
+
+def _effects(model: Any, fed: dict[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+    """What each layer adds to its base layer's output.
+
+    All with the adapter first, then all without: some releases take stock of the whole model each time that the adapter
+    is disabled. Where one fails, they are run one by one, so that those before it count.
+    """
+    try:
+        with_adapter = {name: _first_tensor(layer(value)) for name, (layer, value) in fed.items()}
+        with compat.disabled(model):
+            without = {name: _first_tensor(layer(value)) for name, (layer, value) in fed.items()}
+        effects = {name: with_adapter[name] - without[name] for name in fed}
+    except Exception:  # noqa: BLE001 - it is raised again where it belongs
+        yield from ((name, _effect(model, layer, value)) for name, (layer, value) in fed.items())
+        return
+    yield from effects.items()
+
+
+def _effect(model: Any, layer: Any, value: Any) -> Any:
     with_adapter = _first_tensor(layer(value))
     with compat.disabled(model):
         without = _first_tensor(layer(value))

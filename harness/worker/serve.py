@@ -65,6 +65,13 @@ class Handler:
         """Does one request's work."""
         self.module().handle(request)
 
+    def warm_up(self) -> None:
+        """Does beforehand what every request would do anew, where the module knows of such things; never raises."""
+        try:
+            getattr(self.module(), "warm_up", lambda: None)()
+        except BaseException:  # noqa: BLE001 - it saves time, nothing else; what is wrong shows in the cells
+            traceback.print_exc()
+
     def hello(self, request: dict[str, Any]) -> dict[str, Any]:
         """Imports what all cells share; returns the reply (`error` with the traceback where that fails)."""
         start = time.monotonic()

@@ -26,9 +26,9 @@ import contextlib, hashlib, importlib, json, os, runpy, sys, tempfile
 
 main = runpy.run_path(os.path.join(sys.argv[1], "__main__.py"), run_name="worker_main")
 main["_load_package"]()
-accounting, adapters, bases, capture, fill, numerics, observe, probes, structure = (
+accounting, adapters, bases, capture, fill, mould, numerics, observe, probes, structure = (
     importlib.import_module("peft_regress_worker." + name)
-    for name in "accounting adapters bases capture fill numerics observe probes structure".split()
+    for name in "accounting adapters bases capture fill mould numerics observe probes structure".split()
 )
 import numpy, torch
 numerics.after_import(torch)
@@ -165,7 +165,7 @@ def ties():
         bases.save(model)
         loaded = bases.load(torch, llama(tied))
         result = {"built": structure.ties(model, ()), "loaded": structure.ties(loaded, ()),
-                  "copied": structure.ties(bases.duplicate(loaded), ())}
+                  "copied": structure.ties(mould.Mould(loaded, torch.Tensor).copy(), ())}
         if tied:
             loaded.lm_head.weight = torch.nn.Parameter(loaded.lm_head.weight.detach().clone())
             result["broken"] = structure.ties(loaded, ())

@@ -258,13 +258,3 @@ class TestSource:
             bases._construct(None, base)
 
         assert caught.value.filename == "own.py"
-
-
-def test_copies_are_independent() -> None:
-    weight = [1, 2]
-    model = SimpleNamespace(embedding=weight, head=weight)
-    copy = bases.duplicate(model)
-    copy.head.append(3)
-
-    assert copy.embedding == [1, 2, 3]
-    assert weight == [1, 2]
