@@ -92,6 +92,7 @@ class BaseWhen(Strict):
     args: dict[str, Any] = {}
     drop: list[str] = []
     model: str | None = None
+    load_with: dict[str, Any] = {}
 
     _check = pydantic.field_validator("if_")(lambda text: _condition(text))
 
@@ -386,6 +387,7 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
         if requirements.parse(when.if_).holds(versions):
             args = {key: value for key, value in (args | when.args).items() if key not in when.drop}
             model = when.model or model
+            resolved = resolved | {"load_with": resolved["load_with"] | when.load_with}
     return resolved | {"kind": "transformers", "model": model, "config": base.transformers.config, "args": args}
 
 
