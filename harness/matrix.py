@@ -212,6 +212,7 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
         if requirements.parse(when.if_).holds(versions):
             args = {key: value for key, value in (args | when.args).items() if key not in when.drop}
             model = when.model or model
+            resolved = resolved | {"load_with": resolved["load_with"] | when.load_with}
     return resolved | {"kind": "transformers", "model": model, "config": base.transformers.config, "args": args}
 
 

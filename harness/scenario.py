@@ -81,6 +81,7 @@ class BaseWhen(Strict):
     args: dict[str, Any] = {}
     drop: list[str] = []
     model: str | None = None
+    load_with: dict[str, Any] = {}
 
     _check = pydantic.field_validator("if_")(lambda text: _condition(text))
 

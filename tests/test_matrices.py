@@ -214,10 +214,12 @@ def test_converted_on_saving(tmp_path: Path) -> None:
 
 def test_a_base_differs_by_version_too(tmp_path: Path) -> None:
     when = '[[when]]\nif = "transformers>=5"\nargs = { hidden = 16 }\ndrop = ["old"]\nmodel = "N"\n'
+    when += "load_with = { how = 1 }\n"
     (declared,) = make(tmp_path, base=BASE.format(extra="") + when).scenarios()
     old, new = (resolve(declared, {"transformers": version})["base"] for version in ("4.35.2", "5.0.0"))
     assert (old["model"], old["args"]) == ("M", {"hidden": 8, "old": True})
     assert (new["model"], new["args"]) == ("N", {"hidden": 16})
+    assert (old["load_with"], new["load_with"]) == ({}, {"how": 1})
 
 
 def test_a_scenario_overrides_inputs_and_outputs_of_its_base(tmp_path: Path) -> None:
@@ -263,7 +265,7 @@ def test_what_an_adapter_needs_besides_is_resolved_where_it_is_said(tmp_path: Pa
         when='[scenario.adapter.experts.0]\nconfig = "LoraConfig"\nargs = { r = 2 }\n',
     ).scenarios()
     resolved = resolve(declared, V061)
-    assert resolved["adapter_inputs"] == {"task_ids": {"kind": "values", "values": [1, 0]}}
+    assert resolved["adapter_inputs"]["task_ids"]["values"] == [1, 0]
     assert resolved["adapter"]["experts"] == {"0": {"config": "LoraConfig", "args": {"r": 2}}}
 
 

@@ -107,7 +107,7 @@ def _add_tokens(torch: Any, model: Any, name: str, size: int) -> None:
     before = int(model.get_input_embeddings().weight.shape[0])
     if before >= size:
         return  # a model that was merged and saved has them already
-    model.resize_token_embeddings(size)
+    compat.resize_vocabulary(model, size)
     for what, layer in (("input", model.get_input_embeddings()), ("output", model.get_output_embeddings())):
         if layer is not None:
             drawn = fill.values("base:" + name, f"added.{what}", tuple(layer.weight.shape))

@@ -200,6 +200,14 @@ def adapter_arguments(model: Any, adapter_name: str) -> Any:
     return config
 
 
+def resize_vocabulary(model: Any, size: int) -> None:
+    """Enlarge or shrink embedding and head; how new rows are drawn is of no matter, and nothing is said about it."""
+    function = model.resize_token_embeddings
+    # since Transformers 4.46 new rows are drawn around the old ones' mean unless told otherwise, with a warning
+    quiet = {"mean_resizing": False} if "mean_resizing" in inspect.signature(function).parameters else {}
+    function(size, **quiet)
+
+
 def save_initial(model: Any, folder: str, adapter_name: str) -> None:
     """Save an adapter before training, for the conversion to plain LoRA when it is saved (since PEFT 0.13).
 
