@@ -117,8 +117,6 @@ class Expert(Strict):
 
     config: str
     args: dict[str, Any] = {}
-    convert: bool = False
-    """Saved as plain LoRA, as PEFT does it for initialisations that change the base (`pissa`, `olora`)."""
 
 
 class Adapter(Expert):
@@ -126,6 +124,8 @@ class Adapter(Expert):
 
     experts: dict[str, Expert] = {}
     """Adapters that must be saved before this one can be made (X-LoRA); NAME is put into `adapter/experts/NAME`."""
+    convert: bool = False
+    """Saved as plain LoRA, as PEFT does it for initialisations that change the base (`pissa`, `olora`)."""
 
 
 class Expects(Strict):
