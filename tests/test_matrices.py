@@ -233,7 +233,7 @@ def test_what_an_adapter_needs_besides_is_resolved_where_it_is_said(tmp_path: Pa
         when='[scenario.adapter.experts.0]\nconfig = "LoraConfig"\nargs = { r = 2 }\n',
     ).scenarios()
     resolved = resolve(declared, V061)
-    assert resolved["adapter_inputs"] == {"task_ids": {"kind": "values", "values": [1, 0]}}
+    assert resolved["adapter_inputs"]["task_ids"]["values"] == [1, 0]
     assert resolved["adapter"]["experts"] == {"0": {"config": "LoraConfig", "args": {"r": 2}}}
 
 
