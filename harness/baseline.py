@@ -111,6 +111,7 @@ def merge(runs: Sequence[Run]) -> Run:
             "duration_s": max(run.duration_s for run in runs),
             "timings": _summed(run.timings for run in ordered),
             "notes": tuple(dict.fromkeys([*(note for run in ordered for note in run.notes), *notes, *_tools(ordered)])),
+            "notices": newest.notices,
             **_comparisons(ordered, cells),
         }
     )

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from harness import __version__
-from harness.commands import check, create, environments, offline, reports
+from harness.commands import add, check, create, docs, environments, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
 
 _EXIT = """
@@ -51,11 +51,13 @@ def parser() -> Parser:
     _create(commands)
     _check(commands)
     _pair(commands)
+    _matrix(commands)
     _show(commands)
     _report(commands)
     _fixtures(commands)
     _env(commands)
     _offline(commands)
+    _docs(commands)
     return top
 
 
@@ -154,6 +156,9 @@ def _running(one: Parser) -> None:
 _SPEC = "a name, peft==X, several pins with commas, a checkout's path, a git URL with a ref, python:PATH"
 
 
+_FORWARD = "try a loader too that lacks a scenario's feature by declaration: does it refuse, or load something else?"
+
+
 def _check(commands: Any) -> None:
     one = _command(
         commands, "check", check.check, "replay stored fixtures under loaders and say what deviates",
@@ -162,10 +167,36 @@ def _check(commands: Any) -> None:
         "  peft-regress check --loader ../peft --baseline reports/20261122-v061-current\n"
         "  peft-regress check --loader python:/opt/venv/bin/python --format markdown\n" + _EXIT,
     )  # fmt: skip
-    one.add_argument(
-        "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all there are)"
+    whose = one.add_mutually_exclusive_group()
+    whose.add_argument(
+        "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all that are stored)"
+    )
+    whose.add_argument(
+        "--all", action="store_true", help="every creator's: those that are stored, and those made on demand"
     )
     one.add_argument("--loader", action="append", default=[], metavar="SPEC", help=f"{_SPEC} (default: current)")
+    one.add_argument("--forward", action="store_true", help=_FORWARD)
+    _running(one)
+
+
+def _matrix(commands: Any) -> None:
+    one = _command(
+        commands, "matrix", grid.matrix, "replay the fixtures of several creators under several loaders",
+        "  peft-regress matrix --creators all --loaders current\n"
+        "  peft-regress matrix --creators v0191,v0200 --loaders 'v01*' -k lora       new under old\n"
+        "  peft-regress matrix --creators all --loaders all -n 2                     old under new, new under old\n"
+        "  peft-regress matrix --creators v061 --loaders v082,current --loaders peft==0.9.0,transformers==4.38.2\n"
+        + _EXIT,
+    )  # fmt: skip
+    one.add_argument(
+        "--creators", action="append", required=True, metavar="A,B,…",
+        help="whose fixtures: names with commas, globs ('v01*') among those that have some, or all (repeatable)",
+    )  # fmt: skip
+    one.add_argument(
+        "--loaders", action="append", required=True, metavar="X,Y,…",
+        help="what reloads them: as --loader of check, with commas between them, globs of declared environments, or "
+        "all; several pins in one value are one environment (repeatable)",
+    )  # fmt: skip
     _running(one)
 
 
@@ -228,6 +259,24 @@ def _fixtures(commands: Any) -> None:
     )
     _where(other)
     other.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    one = _command(
+        inner, "diff", fixtures.diff, "hold what two creators wrote for the same scenarios against each other",
+        "  peft-regress fixtures diff v071 v082\n"
+        "  peft-regress fixtures diff v0140 v0212 -k lora -v\n\n"
+        "exit codes: 0 nothing differs (but version strings), 1 something does, 2 nothing could be compared",
+    )  # fmt: skip
+    one.add_argument("a", metavar="A", help="a creator that has fixtures")
+    one.add_argument("b", metavar="B", help="another")
+    other = _command(
+        inner, "history", fixtures.history, "how often each scenario's adapter changed its form over the releases",
+        "  peft-regress fixtures history\n  peft-regress fixtures history -v lora-bias-all",
+    )  # fmt: skip
+    other.add_argument("scenario", nargs="*", metavar="SCENARIO", help="names or globs (default: all)")
+    for each in (one, other):
+        _where(each)
+        _choice(each, scenarios=False)
+        each.add_argument("-v", "--verbose", action="count", default=0, help="each change with all that it touches")
+        each.add_argument("--json", action="store_true", help="for a program")
 
 
 def _env(commands: Any) -> None:
@@ -250,10 +299,28 @@ def _env(commands: Any) -> None:
                    "  peft-regress env lock current")  # fmt: skip
     one.add_argument("name", nargs="+", metavar="NAME")
     _where(one, fixtures=False)
-    one = _command(inner, "add", environments.add, "declare and lock an environment for a release",
-                   "  peft-regress env add peft==0.9.0")  # fmt: skip
-    one.add_argument("requirement", metavar="REQUIREMENT", help="peft==X, and further pins with commas")
-    _where(one, fixtures=False)
+    one = _command(inner, "add", add.add, "make a release of PEFT a creator: declare, lock, build, create its fixtures",
+                   "  peft-regress env add peft==0.12.0\n"
+                   "  peft-regress env add peft==0.13.2,transformers==4.36.2 --keep-going\n"
+                   "  peft-regress env add peft==0.12.0 --dry-run\n"
+                   "  peft-regress env add --missing      every minor release's newest patch that has no environment\n"
+                   "\nAll of it, or nothing: where a step fails, neither declaration nor fixtures stay. What was done\n"
+                   "is printed as Markdown, for a pull request.\n"
+                   "\nexit codes:\n  0    added; with --missing: all of them, or there were none\n"
+                   "  2    it does not resolve, build or import; a scenario was refused (the others are kept with\n"
+                   "       --keep-going); with --missing: some could not be added\n"
+                   "  64   no such release, a yanked one, none for this Python, or declared already\n"
+                   "  130  interrupted; nothing half-made is kept")  # fmt: skip
+    one.add_argument("requirement", nargs="?", metavar="REQUIREMENT", help="peft==X, and further pins with commas")
+    one.add_argument("--missing", action="store_true", help="every release that the registry has and the matrix lacks")
+    one.add_argument("--no-fixtures", action="store_true", help="declare, lock and build only")
+    one.add_argument("--keep-going", action="store_true", help="keep what could be made though scenarios were refused")
+    one.add_argument("--jobs", type=int, default=0, help="how many at once (default: cores)")
+    one.add_argument("--dry-run", action="store_true", help="say what would be done")
+    one.add_argument("--json", action="store_true", help="for a program")
+    _where(one)
+    _choice(one)
+    _handler(one)
     one = _command(inner, "rm", environments.remove, "delete what is built of an environment from the cache",
                    "  peft-regress env rm v061")  # fmt: skip
     one.add_argument("spec", metavar="SPEC")
@@ -287,6 +354,16 @@ def _offline(commands: Any) -> None:
     one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
     _where(one)
     one.add_argument("--json", action="store_true", help="for a program")
+
+
+def _docs(commands: Any) -> None:
+    one = _command(
+        commands, "docs", docs.docs, "write the generated pages under docs/",
+        "  peft-regress docs\n  peft-regress docs --check      exit 1 if a page is not up to date",
+    )  # fmt: skip
+    one.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
+    one.add_argument("--out", metavar="DIR", help="where the pages are (default: docs/)")
+    _where(one)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -138,9 +138,20 @@ class _Judge:
         if missing and len(names_after - names_before) >= len(missing):
             # sound loaders rename; whether the layers that carry an adapter now are the right ones shows in the outputs
             self.found.notes.append(f"{len(missing)} adapter layers are called otherwise and were not fed alone")
+        elif missing and self._fused():
+            self.found.notes.append(f"{len(missing)} adapter layers went into others (fused) and were not fed alone")
         elif missing:
             message = f"{len(missing)} adapter layers are not there: {', '.join(missing[:5])}"
             self._add("layers", "layers-missing", Verdict.SILENT_WRONG, message, details=tuple(missing))
+
+    def _fused(self) -> set[str]:
+        """Adapter layers that are gone where others came and the outputs agree: experts that a newer base stacks."""
+        before, after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
+        return before - after if after - before and self._outputs_agree else set()
+
+    @property
+    def _outputs_agree(self) -> bool:
+        return bool(self.figures["forward"]) and not self._moved("forward")
 
     def _outputs(self) -> None:
         if self._moved("forward") and not (self.base_moved and self._effect_agrees()):
@@ -257,10 +268,9 @@ class _Judge:
 
     def _contracts(self) -> None:
         agreeing = {_name(f) for f in self.figures["layers"]} - {_name(f) for f in self.figures["layers"] if beyond(f)}
-        outputs_agree = bool(self.figures["forward"]) and not self._moved("forward")
         if self._accused("forward"):
             agreeing = set()  # the outputs decide, and they differ
-        contracts.compare(self.golden, self.now, agreeing, outputs_agree, self.found)
+        contracts.compare(self.golden, self.now, agreeing | self._fused(), self._outputs_agree, self.found)
 
     def _accused(self, probe: str) -> bool:
         return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)

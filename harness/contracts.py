@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from harness.observation import Observed
@@ -161,8 +160,12 @@ def _ties(golden: Observed, now: Observed, found: Found) -> None:
     for probe, when in (
         ("structure", "after loading"),
         ("merged", "after merging"),
+        ("unmerged", "after merging and unmerging"),
+        ("safe_merged", "after the safe merge"),
         ("unloaded", "after unloading"),
         ("merge_and_unload", "after merge_and_unload"),
+        ("merged_saved", "after saving what was merged and reading it again"),
+        ("roundtrip", "after saving"),
     ):
         before, after = golden.fact(probe, "ties"), now.fact(probe, "ties")
         if before is None or after is None:
@@ -363,21 +366,3 @@ def _said(side: Observed) -> Iterable[tuple[str, str]]:
         for said in by_precision.values():
             for text in said.get("warnings", []):
                 yield probe, text
-
-
-def unexpected_keys(keys: Iterable[str], expects: Mapping[str, int] | None) -> tuple[list[str], list[str]]:
-    """Holds a checkpoint's keys against what the scenario `expects`.
-
-    Returns:
-        (sentences about patterns whose count is not met, keys that no pattern names).
-    """
-    if expects is None:
-        return [], []
-    keys = list(keys)
-    problems = []
-    for pattern, count in expects.items():
-        matching = sum(fnmatchcase(key, pattern) for key in keys)
-        if matching != count:
-            problems.append(f"{count} keys like {pattern!r} are expected, {matching} are there")
-    stray = [key for key in keys if not any(fnmatchcase(key, pattern) for pattern in expects)]
-    return problems, stray

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, contracts, matrix, numbers, observation
+from harness import compare, holdings, matrix, numbers, observation
 from harness.errors import HarnessError
 from harness.matrix import Declared
 from harness.observation import Observed
@@ -120,13 +120,11 @@ def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
     """Raise CreationRefused where a golden would prove nothing."""
     name = golden.scenario
     _refuse_failed(golden, name)
-    problems, stray = contracts.unexpected_keys(stored_keys(golden), resolved["expects"])
-    if problems or stray:
-        found = [*problems, *(f"key {key!r} is named by no pattern" for key in stray[:5])]
+    if problems := holdings.unmet(golden, resolved):
         raise CreationRefused(
-            f"{name}: the checkpoint does not hold what the scenario `expects`: {'; '.join(found)}",
-            "the keys under `expects`",
-            f"keys are: {', '.join(stored_keys(golden))}",
+            f"{name}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
+            "the keys and shapes under `expects`",
+            f"keys are: {', '.join(holdings.stored_keys(golden))}",
         )
     for array_name, array in golden.arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
@@ -155,11 +153,6 @@ def _refuse_failed(golden: Observed, name: str) -> None:
 def _said(golden: Observed, probe: str) -> Mapping[str, Any]:
     said: Mapping[str, Any] = golden.probes.get(probe, {}).get("float32", {})
     return said
-
-
-def stored_keys(side: Observed) -> list[str]:
-    """The keys of the checkpoint's file, as the worker found them there."""
-    return sorted(side.fact("accounting", "tensors") or {})
 
 
 def effect_of(golden: Observed) -> float:

@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import json
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import pydantic
 from packaging.requirements import InvalidRequirement, Requirement
@@ -41,6 +41,8 @@ class Declaration(Strict):
     """Further requirement → why it is there."""
     on_demand: bool = False
     """Built only when it is asked for by name."""
+    fixtures: Literal["committed", "on-demand"] = "committed"
+    """`on-demand`: made into the cache when they are needed, since the environment moves on with every lock."""
 
     @pydantic.field_validator("pins")
     @classmethod
@@ -85,7 +87,13 @@ class Declaration(Strict):
     def with_pins(self, pins: dict[str, str], released: datetime.date, why: str) -> Self:
         """This declaration with some packages pinned, and all others as of a day; what is held here stays held."""
         return self.model_copy(
-            update={"pins": self.pins | pins, "released": released, "why": why, "extra": {}, "on_demand": False}
+            update={
+                "pins": self.pins | pins,
+                "released": released,
+                "why": why,
+                "on_demand": False,
+                "fixtures": "committed",
+            }
         )
 
 

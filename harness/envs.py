@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import os
@@ -14,6 +15,7 @@ import filelock
 
 from harness import checkouts, declaration, envbuild, locks, releases, specs
 from harness.declaration import Declaration
+from harness.draft import Draft
 from harness.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, Log, Overlay
 from harness.errors import HarnessError, UsageError
 from harness.locks import Lock
@@ -64,8 +66,9 @@ class Environments:
         self._log = log
         real = Uv(self.cache / "uv", os.environ)
         self._uv = uv or real
-        fetch = fetch or releases.fetcher({**os.environ, **real.settings.env})
-        self._releases = Releases(real.settings.indexes(), self.cache / "releases", fetch)
+        self._fetch = fetch = fetch or releases.fetcher({**os.environ, **real.settings.env})
+        self.releases = Releases(real.settings.indexes(), self.cache / "releases", fetch)
+        """What the registry has."""
         self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
         self._trees: dict[str, tuple[Path, str]] = {}
 
@@ -74,6 +77,14 @@ class Environments:
     def names(self) -> list[str]:
         """Names of the declared environments."""
         return sorted({path.stem for folder in self._folders for path in folder.glob("*.toml")})
+
+    def declarations(self) -> dict[str, Declaration]:
+        """What is declared, by name; without what can't be read."""
+        found = {}
+        for name in self.names():
+            with contextlib.suppress(HarnessError):
+                found[name] = declaration.load(self._declaration_path(name))
+        return found
 
     def status(self) -> list[EnvStatus]:
         """What can be said of each declared environment without building one; a bad declaration spoils only itself."""
@@ -97,6 +108,10 @@ class Environments:
                 return self._from_git(spec, git)
             case specs.Interpreter(python):
                 return self._interpreter(spec, python)
+
+    def makes_fixtures_on_demand(self, name: str) -> bool:
+        """True for a declared environment whose fixtures are not committed but made when they are needed."""
+        return declaration.load(self._declaration_path(name)).fixtures == "on-demand"
 
     def locked_versions(self, spec: str) -> Mapping[str, str]:
         """Package versions of an environment, without building it; an interpreter is asked for its own."""
@@ -134,11 +149,10 @@ class Environments:
         locks.write(lock, locks.render(name, declared, packages, f"made by `peft-regress env lock {name}`"))
         return lock
 
-    def add(self, requirement: str) -> Path:
-        """Declare and lock a release of PEFT, given as `peft==0.9.0`, as of the day of its release.
+    def draft(self, requirement: str) -> Draft:
+        """An environment for a release of PEFT, given as `peft==0.9.0`, as of the day of its release: resolved only.
 
-        Further pins (`peft==0.13.2,transformers==4.36.2`) are held to; the name tells of them. Where anything fails,
-        nothing is written.
+        Further pins (`peft==0.13.2,transformers==4.36.2`) are held to; the name tells of them.
 
         Raises:
             UsageError: no such release, a yanked one, none for this Python, or the environment is declared already.
@@ -151,25 +165,14 @@ class Environments:
         for package, version in pins.pins:
             self._refuse_unfit(package, version, template.python)
         pins, day = self._dated(pins)
-        path = self._folders[0] / f"{_short_name(pins)}.toml"
-        if path.exists():
-            raise UsageError(
-                f"{path} is there already", "a release that is not declared", f"peft-regress env lock {path.stem}"
-            )
-        declared = template.with_pins(dict(pins.pins), day, f"{_listed(pins)}, with the libraries of its day.")
-        self._log(f"resolving {path.stem}")
-        packages = locks.resolve(path.stem, declared, self._uv)
-        lock = _lock_path(path)
-        try:
-            locks.write(
-                lock, locks.render(path.stem, declared, packages, f"made by `peft-regress env lock {path.stem}`")
-            )
-            locks.write(path, declaration.render(declared))
-        except BaseException:
-            path.unlink(missing_ok=True)
-            lock.unlink(missing_ok=True)
-            raise
-        return path
+        draft = Draft.of(pins, template, day, self._folders[0])
+        draft.refuse_declared()
+        self._log(f"resolving {draft.name} as of {day}")
+        return replace(draft, packages=locks.resolve(draft.name, draft.declared, self._uv))
+
+    def beside(self, matrices: Path) -> Environments:
+        """The environments of another folder, with the same cache and the same ways to get at things."""
+        return Environments(matrices, self.cache, self._log, uv=self._uv, fetch=self._fetch)
 
     # --- cleaning up
 
@@ -189,6 +192,12 @@ class Environments:
             case specs.Interpreter():
                 raise UsageError(f"{spec!r} was not built by us", "an environment in the cache", "nothing to do")
         return [path for path in gone if self._delete(path)]
+
+    def discard(self, spec: str) -> None:
+        """Delete what is built of an environment as it is locked now, and nothing of another lock."""
+        directory = self._builder.directory(self.describe(spec))
+        if directory.exists():
+            self._delete(directory)
 
     def gc(self, *, dry_run: bool) -> list[Path]:
         """Delete cached environments that no declaration, lock or checkout stands for any more, and half-built ones.
@@ -239,7 +248,7 @@ class Environments:
         """
         held = self._template().exact()
         asked = {package for package, _ in pins.pins if package not in held} or {package for package, _ in pins.pins}
-        found = {package: self._releases.of(package, version) for package, version in pins.pins if package in asked}
+        found = {package: self.releases.of(package, version) for package, version in pins.pins if package in asked}
         spelled = [(package, found[package].version if package in found else text) for package, text in pins.pins]
         return specs.Pins(tuple(spelled)), max(release.date for release in found.values())
 
@@ -307,7 +316,7 @@ class Environments:
             return replace(status, problem=str(error))
 
     def _refuse_unfit(self, package: str, version: str, python: str) -> None:
-        release = self._releases.of(package, version, anew=True)
+        release = self.releases.of(package, version, anew=True)
         if release.yanked:
             raise UsageError(f"{package} {version} was yanked", "a release that stands", "take its neighbour")
         if not release.fits(python):
@@ -366,16 +375,6 @@ def _lock_path(declaration_path: Path) -> Path:
 
 def _packages(lock: Path) -> dict[str, str] | None:
     return locks.packages_in(lock.read_text(encoding="utf-8")) if lock.exists() else None
-
-
-def _short_name(pins: specs.Pins) -> str:
-    """`v090` for PEFT 0.9.0; `v0132-transformers4362` where more is pinned."""
-    short = [(package, version.replace(".", "").replace("+", "-").replace("!", "-")) for package, version in pins.pins]
-    return "-".join(f"v{version}" if package == "peft" else f"{package}{version}" for package, version in short)
-
-
-def _listed(pins: specs.Pins) -> str:
-    return " and ".join(f"{package} {version}" for package, version in pins.pins)
 
 
 def _tree(stamp: Mapping[str, object]) -> Mapping[str, str]:

@@ -47,6 +47,12 @@ class Expectation(Strict):
     reason: str = pydantic.Field(min_length=1)
     expires: date
     """The last day on which it counts."""
+    since: str | None = pydantic.Field(default=None, min_length=1)
+    """The release that brought it: `PEFT 0.7.0`. For readers, like the two that follow; nothing is matched by it."""
+    verified: str | None = pydantic.Field(default=None, min_length=1)
+    """Which releases were seen to be fine and which wrong, and how."""
+    workaround: str | None = pydantic.Field(default=None, min_length=1)
+    """What somebody with such an adapter can do."""
 
     @pydantic.field_validator("creators", "loaders", mode="before")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import compare
+from harness import compare, reading
 from harness.contracts import finding
 from harness.errors import HarnessError
 from harness.matrix import CellId
@@ -18,7 +18,7 @@ from harness.verdict import Verdict, worst
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
     """The cell of a replay that ended."""
     judgement = compare.judge(golden, now)
-    return _cell(
+    found = _cell(
         identity,
         verdict=judgement.verdict,
         probes=dict(judgement.probes),
@@ -36,6 +36,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         new_warnings=judgement.new_warnings,
         error=judgement.error,
     )
+    return found.model_copy(update={"reading": reading.of(found)})
 
 
 def died(identity: CellId, done: Done) -> Cell:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pydantic
 
 from harness.errors import HarnessError
 
-FORMAT = 1
+FORMAT = 2
 # What a manifest looks like, as a number. Fixtures are evidence and outlive this code, so when you add, rename or
 # remove a key of `Manifest`, or give one another meaning:
 #   1. raise FORMAT, and write the date and what changed under "History" in fixtures/FORMAT.md;
@@ -25,8 +25,13 @@ FORMAT = 1
 #   3. copy one manifest of the old format, with its blobs, into a test that reads it for good.
 # A reader refuses a newer format by name (`parse`), because it can't know what the newer one means.
 
+OLDER = (1,)
+"""Formats that `parse` lifts to the present one."""
+
 BLOBS = "blobs"
 PARTS = ("adapter", "base")
+SHARED = ("facts", "resolved", "versions")
+"""Keys whose values many fixtures have in common: they are kept as blobs, once."""
 _NOTHING = hashlib.sha256().hexdigest()
 
 
@@ -62,6 +67,10 @@ class Replacement(_Record):
     date: str
     reason: str
     previous: str
+
+
+ReadBlob = Callable[[StoredFile], bytes]
+"""Gets a blob's content, checked; raises BadFixture."""
 
 
 class Circumstances(_Record):
@@ -100,6 +109,8 @@ class Manifest(_Record):
     history: list[Replacement] = []
     elsewhere: dict[str, Circumstances] = {}
     """Device class → how its golden was made, where that was not the fixture's first process."""
+    shared: dict[str, StoredFile] = {}
+    """Which of `SHARED` the manifest's file leaves to a blob, and which blob that is."""
 
     @pydantic.field_validator("scenario", "creator")
     @classmethod
@@ -131,9 +142,16 @@ class Manifest(_Record):
     @property
     def adapter_digest(self) -> str:
         """SHA-256 over names and contents of the adapter's files: tells checkpoints apart by content."""
-        lines = [
-            f"{name}\0{stored.sha256}\n" for name, stored in sorted(self.files.items()) if name.startswith("adapter/")
-        ]
+        return self._digest(name for name in self.files if name.startswith("adapter/"))
+
+    @property
+    def weights_digest(self) -> str:
+        """Like `adapter_digest`, without card and configuration, which name versions and so change with each."""
+        card = ("adapter/README.md", "adapter/adapter_config.json")
+        return self._digest(name for name in self.files if name.startswith("adapter/") and name not in card)
+
+    def _digest(self, names: Iterable[str]) -> str:
+        lines = [f"{name}\0{self.files[name].sha256}\n" for name in sorted(names)]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def seen_on(self, device_class: str) -> Manifest:
@@ -157,8 +175,9 @@ class Manifest(_Record):
         return {**self.files, **golden}
 
     def contents(self) -> Iterator[tuple[str, StoredFile]]:
-        """Every file that it names, goldens of all device classes included."""
+        """Every blob that it names, goldens of all device classes included."""
         yield from self.files.items()
+        yield from ((f"shared/{key}", stored) for key, stored in self.shared.items())
         for device_class, golden in self.goldens.items():
             yield from ((f"golden[{device_class}]/{name}", stored) for name, stored in golden.items())
 
@@ -199,10 +218,20 @@ def text_of(data: Any) -> bytes:
     return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
 
 
-def parse(path: Path, text: bytes, mend: str = "") -> Manifest:
+def packed(manifest: Manifest) -> tuple[Manifest, bytes, dict[str, bytes]]:
+    """The manifest as it will be read back, its file's text, and the contents that the text leaves to blobs."""
+    data = manifest.model_dump()
+    contents = {key: text_of(data.pop(key)) for key in SHARED}
+    shared = {key: stored_file(content) for key, content in contents.items()}
+    data |= {"format": FORMAT, "shared": {key: stored.model_dump() for key, stored in shared.items()}}
+    return manifest.model_copy(update={"format": FORMAT, "shared": shared}), text_of(data), contents
+
+
+def parse(path: Path, text: bytes, read: ReadBlob, mend: str = "") -> Manifest:
     """The manifest in a file's text, checked; BadFixture where it can't be used.
 
     Args:
+        read: gets what the text leaves to blobs.
         mend: what to do about one that can't.
     """
     restore = mend or f"restore it with `git restore {path}`, or remove it and create the fixture again"
@@ -211,13 +240,10 @@ def parse(path: Path, text: bytes, mend: str = "") -> Manifest:
     except (ValueError, RecursionError) as error:
         raise BadFixture(f"{path}: not JSON ({len(text)} bytes): {error}", "a whole manifest", restore) from error
     _refuse_other_formats(path, data.get("format") if isinstance(data, dict) else None, restore)
+    data = _whole(path, data, read, restore)
     if missing := sorted(set(Manifest.model_fields) - set(data)):
         raise BadFixture(f"{path}: missing keys: {', '.join(missing)}", "all keys that FORMAT.md lists", restore)
-    try:
-        manifest = Manifest.model_validate(data)
-    except pydantic.ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise BadFixture(f"{path}: {wrong}", "a manifest as FORMAT.md describes it", restore) from error
+    manifest = _validated(path, data, restore)
     _refuse_inconsistent(path, manifest, restore)
     return manifest
 
@@ -226,8 +252,33 @@ def _refuse_other_formats(path: Path, number: object, restore: str) -> None:
     found, expected = f"{path}: manifest format {number!r}", f"format {FORMAT}"
     if type(number) is int and number > FORMAT:
         raise NewerFormat(found, expected, "use the version of peft-regress that wrote it, or a later one")
-    if type(number) is not int or number != FORMAT:
+    if type(number) is not int or number not in (*OLDER, FORMAT):
         raise BadFixture(found, expected, restore)
+
+
+def _whole(path: Path, data: dict[str, Any], read: ReadBlob, restore: str) -> dict[str, Any]:
+    """The manifest's data in the present format, with what it leaves to blobs put in."""
+    whole = {"shared": {}, **data, "format": FORMAT}  # format 1 left nothing to blobs
+    try:
+        shared = {key: StoredFile.model_validate(stored) for key, stored in whole["shared"].items()}
+    except (AttributeError, pydantic.ValidationError) as error:
+        raise BadFixture(f"{path}: shared: {error}", "key → SHA-256 and size of a blob", restore) from error
+    if wrong := sorted(key for key in shared if key not in SHARED or key in data):
+        raise BadFixture(f"{path}: shared: {', '.join(wrong)}", f"only {', '.join(SHARED)}, each once", restore)
+    for key, stored in shared.items():
+        try:
+            whole[key] = json.loads(read(stored))
+        except (ValueError, RecursionError) as error:
+            raise BadFixture(f"{path}: {key}: not JSON: {error}", "a blob with JSON", restore) from error
+    return whole
+
+
+def _validated(path: Path, data: Mapping[str, Any], restore: str) -> Manifest:
+    try:
+        return Manifest.model_validate(data)
+    except pydantic.ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise BadFixture(f"{path}: {wrong}", "a manifest as FORMAT.md describes it", restore) from error
 
 
 def _refuse_inconsistent(path: Path, manifest: Manifest, restore: str) -> None:
@@ -245,16 +296,21 @@ def with_files(manifest: Manifest, stored: Mapping[str, StoredFile], device_clas
     """The manifest with these files in it and checked as a reader will check it."""
     golden = {name.removeprefix("golden/"): file for name, file in stored.items() if name.startswith("golden/")}
     files = {name: file for name, file in stored.items() if not name.startswith("golden/")}
-    fields = manifest.model_dump() | {"format": FORMAT, "history": [], "elsewhere": {}}
+    fields = manifest.model_dump() | {"format": FORMAT, "history": [], "elsewhere": {}, "shared": {}}
     whole = fields | {
         "files": {name: file.model_dump() for name, file in files.items()},
         "goldens": {device_class: {name: file.model_dump() for name, file in golden.items()}},
     }
     path = Path(manifest.creator) / f"{manifest.scenario}.json"
-    return parse(path, text_of(whole), "look at what the worker left in the folders that were to be stored")
+    mend = "look at what the worker left in the folders that were to be stored"
+    made = _validated(path, json.loads(text_of(whole)), mend)
+    _refuse_inconsistent(path, made, mend)
+    return made
 
 
-def successor(path: Path, before: bytes | None, new: Manifest, device_class: str, replace: str | None) -> Manifest:
+def successor(
+    path: Path, before: bytes | None, new: Manifest, device_class: str, replace: str | None, read: ReadBlob
+) -> Manifest:
     """What stands in the store after `new` was saved over `before`; HarnessError where that needs a reason.
 
     Args:
@@ -262,12 +318,13 @@ def successor(path: Path, before: bytes | None, new: Manifest, device_class: str
         before: what is in it, None where there is none.
         device_class: of `new`'s only golden.
         replace: the reason to replace what differs.
+        read: gets what `before` leaves to blobs.
     """
     if before is None:
         return new
     reason = (replace or "").strip()
     try:
-        old = parse(path, before)
+        old = parse(path, before, read)
     except NewerFormat:
         raise
     except BadFixture:

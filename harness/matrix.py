@@ -12,190 +12,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import pydantic
+from typing import Any
 
 from harness import requirements, tomlfile
 from harness.errors import UsageError
-from harness.tomlfile import Strict
-
-PROBES: tuple[str, ...] = (
-    "forward",
-    "layers",
-    "base",
-    "accounting",
-    "structure",
-    "train",
-    "gradients",
-    "merged",
-    "unmerged",
-    "safe_merged",
-    "unloaded",
-    "merge_and_unload",
-    "merged_saved",
-    "roundtrip",
-    "renamed",
-    "second",
-    "generate",
-    "fresh",
-)
-"""Every probe, in the order in which the worker runs them."""
-
-
-class Input(Strict):
-    """One named input of a base."""
-
-    kind: Literal["tokens", "mask", "uniform", "values"]
-    """`tokens`: whole numbers in [low, high); `uniform`: floats there; `mask`: ones, zeros where padded; `values`."""
-    shape: list[int] | None = None
-    low: float = 0
-    high: float = 1
-    contain: list[int] | None = None
-    """For `tokens`: tokens that must occur; they are put at the beginning of the last row's unpadded part."""
-    pad_left: list[int] | None = None
-    """For `mask`: how many positions at the left of each row are padding."""
-    pad_right: list[int] | None = None
-    values: list[Any] | None = None
-    dtype: Literal["int64", "float32"] | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _complete(self) -> Input:
-        if self.kind == "values" and self.values is None:
-            raise ValueError("an input of kind `values` needs `values`")
-        if self.kind != "values" and not self.shape:
-            raise ValueError(f"an input of kind `{self.kind}` needs `shape`")
-        return self
-
-
-class Module(Strict):
-    """One step of a plain base: a module of `torch.nn`, or Transformers' `Conv1D`."""
-
-    name: str
-    type: str
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-
-
-class Transformers(Strict):
-    """A model of Transformers, built from a configuration."""
-
-    model: str
-    config: str
-    args: dict[str, Any] = {}
-
-
-class BaseWhen(Strict):
-    """What another version of a library needs otherwise."""
-
-    if_: str = pydantic.Field(alias="if")
-    args: dict[str, Any] = {}
-    drop: list[str] = []
-    model: str | None = None
-
-    _check = pydantic.field_validator("if_")(lambda text: _condition(text))
-
-
-class Base(Strict):
-    """A tiny model that adapters are put on, with its inputs (`matrices/bases/NAME.toml`)."""
-
-    why: str
-    transformers: Transformers | None = None
-    modules: list[Module] | None = None
-    python: str | None = None
-    """A Python file beside this one with a function `build()` that returns a `torch.nn.Module`."""
-    inputs: dict[str, Input] = {}
-    outputs: list[str] = []
-    """Which fields of the model's output are compared; empty for a model that returns a tensor."""
-    generate: dict[str, Any] | None = None
-    """Arguments of `generate` where the model can; absent: the probe does not apply."""
-    load_with: dict[str, Any] = {}
-    """Further arguments of the base's `from_pretrained`."""
-    when: list[BaseWhen] = []
-
-    @pydantic.model_validator(mode="after")
-    def _one_kind(self) -> Base:
-        if sum(kind is not None for kind in (self.transformers, self.modules, self.python)) != 1:
-            raise ValueError("a base has exactly one of `transformers`, `modules`, `python`")
-        return self
-
-
-class Adapter(Strict):
-    """The adapter's configuration: the class's name and its arguments, as in PEFT's documentation."""
-
-    config: str
-    args: dict[str, Any] = {}
-
-
-class Expects(Strict):
-    """What the checkpoint must hold: glob pattern of keys → how many keys match it. Every key must match one."""
-
-    keys: dict[str, int]
-
-
-class When(Strict):
-    """What another version of a library needs otherwise; merged in, in order, where the condition holds."""
-
-    if_: str = pydantic.Field(alias="if")
-    args: dict[str, Any] = {}
-    drop: list[str] = []
-    """Adapter arguments that this version does not know."""
-    config: str | None = None
-    expects: Expects | None = None
-    skip: dict[str, str] = {}
-
-    _check = pydantic.field_validator("if_")(lambda text: _condition(text))
-
-
-class Scenario(Strict):
-    """A base, an adapter configuration, and what is observed (`[[scenario]]` in `matrices/scenarios/*.toml`)."""
-
-    name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
-    why: str = pydantic.Field(min_length=1)
-    guards: list[str] = []
-    """Public issues and pull requests that it stands guard over."""
-    family: str = ""
-    """What it is grouped under; the file's name where it says nothing."""
-    base: str | None = None
-    base_file: str | None = None
-    """A Python file beside the scenario file with `build()`, for a base that the declarative form can't say."""
-    adapter: Adapter
-    adapter_name: str = "default"
-    inputs: dict[str, Input] = {}
-    """In place of the base's inputs of the same name."""
-    outputs: list[str] | None = None
-    requires: list[str] = []
-    """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
-    expects: Expects | None = None
-    skip: dict[str, str] = {}
-    """Probe → why it is not run."""
-    fill: dict[str, list[float]] = {}
-    """Glob of parameter names → [centre, spread], in place of the method's recipe."""
-    time_limit_s: float = 120.0
-    when: list[When] = []
-
-    _requires = pydantic.field_validator("requires")(lambda texts: [_condition(text) for text in texts])
-
-    @pydantic.model_validator(mode="after")
-    def _consistent(self) -> Scenario:
-        if (self.base is None) == (self.base_file is None):
-            raise ValueError("a scenario has exactly one of `base`, `base_file`")
-        unknown = sorted(set(self.skip) - set(PROBES))
-        if unknown:
-            raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(PROBES)}")
-        return self
-
-
-class ScenarioFile(Strict):
-    """The content of one file of scenarios."""
-
-    family: str = ""
-    scenario: list[Scenario] = pydantic.Field(min_length=1)
-
-
-def _condition(text: str) -> str:
-    requirements.parse(text)
-    return text
+from harness.scenario import Base, Input, Scenario, ScenarioFile
 
 
 @dataclass(frozen=True)
@@ -327,9 +148,10 @@ def _source(beside: Path, name: str, key: str) -> dict[str, str]:
         ) from error
 
 
-def unsupported(declared: Declared, versions: Mapping[str, str]) -> str:
-    """Why an environment with these versions has no such feature; empty where it has."""
-    unmet = (requirements.parse(text).unmet(versions) for text in declared.scenario.requires)
+def unsupported(declared: Declared, versions: Mapping[str, str], *, creating: bool = False) -> str:
+    """Why an environment with these versions has no such feature, or can't create it; empty where it has and can."""
+    conditions = declared.scenario.requires + (declared.scenario.creator_requires if creating else [])
+    unmet = (requirements.parse(text).unmet(versions) for text in conditions)
     return next((reason for reason in unmet if reason), "")
 
 
@@ -346,22 +168,40 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         if requirements.parse(when.if_).holds(versions):
             args = {key: value for key, value in (args | when.args).items() if key not in when.drop}
             config, expects, skip = when.config or config, when.expects or expects, skip | when.skip
-    return {
+    adapter: dict[str, Any] = {"config": config, "args": args, "name": scenario.adapter_name}
+    resolved: dict[str, Any] = {
         "name": scenario.name,
         "base": _resolved_base(declared, versions),
-        "inputs": {name: spec.model_dump(exclude_none=True) for name, spec in (base.inputs | scenario.inputs).items()},
+        "inputs": _inputs(base.inputs | scenario.inputs),
         "outputs": scenario.outputs if scenario.outputs is not None else base.outputs,
         "generate": base.generate,
-        "adapter": {"config": config, "args": args, "name": scenario.adapter_name},
+        "adapter": adapter,
         "expects": expects.keys if expects else None,
         "skip": skip,
         "fill": scenario.fill,
     }
+    # these only where they are set: a scenario's digest must not change because others can say more
+    if scenario.adapter.convert:
+        adapter["convert"] = True
+    if scenario.adapter.experts:
+        adapter["experts"] = {name: expert.model_dump() for name, expert in scenario.adapter.experts.items()}
+    if scenario.adapter_inputs:
+        resolved["adapter_inputs"] = _inputs(scenario.adapter_inputs)
+    if scenario.beside:
+        resolved["beside"] = {"config": scenario.beside.config, "args": scenario.beside.args, "name": "beside"}
+    if expects and expects.shapes:
+        resolved["expects_shapes"] = expects.shapes
+    return resolved
+
+
+def _inputs(specs: Mapping[str, Input]) -> dict[str, Any]:
+    return {name: spec.model_dump(exclude_none=True) for name, spec in specs.items()}
 
 
 def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
     base = declared.base
     resolved: dict[str, Any] = {"name": declared.base_name, "load_with": base.load_with}
+    resolved |= {"resize_to": base.resize_to} if base.resize_to else {}
     if base.modules is not None:
         return resolved | {"kind": "modules", "modules": [module.model_dump() for module in base.modules]}
     if base.python is not None:

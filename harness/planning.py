@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import fnmatch
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.version import InvalidVersion, Version
+
+from harness import matrix, requirements
 from harness.environment import EnvFailed
 from harness.envs import Environments
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.matrix import CellId, Declared, Matrix
 from harness.session import Planned
 from harness.store import Store
+from harness.supply import recorded_versions
 
 
 @dataclass(frozen=True)
@@ -46,20 +50,44 @@ def environments_of(matrices: Path | None, repository: Path, log: object = None)
     return Environments(matrices or own, log=say, fallback=own if matrices else None)
 
 
-def creators_with_fixtures(store: Store, asked: Sequence[str]) -> tuple[str, ...]:
-    """The creators asked for, or all that have fixtures.
+def creators_with_fixtures(
+    store: Store, asked: Sequence[str], environments: Environments | None = None
+) -> tuple[str, ...]:
+    """The creators asked for, or all that have fixtures, in the order of their PEFT releases.
+
+    Args:
+        environments: where given, those whose fixtures are made on demand are among all.
 
     Raises:
         UsageError: there is no fixture at all.
     """
     if asked:
         return tuple(asked)
-    found = tuple(store.creators())
+    found = sorted(store.creators(), key=lambda name: (_release(store, name), name))
+    if environments is not None:
+        made = [name for name in environments.names() if _made_on_demand(environments, name)]
+        found += [name for name in made if name not in found]
     if not found:
         raise UsageError(
             "there are no fixtures", "fixtures/<creator>/<scenario>.json", "make some: `peft-regress create v061`"
         )
-    return found
+    return tuple(found)
+
+
+def _release(store: Store, creator: str) -> Version:
+    """The PEFT that a creator had; one that nobody can tell comes first."""
+    try:
+        return Version(recorded_versions(store, creator).get("peft", "0"))
+    except InvalidVersion:
+        return Version("0")
+
+
+def _made_on_demand(environments: Environments, name: str) -> bool:
+    """True where a declaration says so; one that can't be read is told by whoever needs it."""
+    try:
+        return environments.makes_fixtures_on_demand(name)
+    except HarnessError:
+        return False
 
 
 def plan(
@@ -80,6 +108,42 @@ def plan(
         for s in scenarios
     ]
     return [cell for cell in cells if not asked.cells or _matches(str(cell.id), asked.cells)]
+
+
+def refuse_unmeetable(scenarios: Iterable[Declared], creator: str, environments: Environments) -> None:
+    """Raise where no environment has what a scenario requires: a slip, which would else be `unsupported` for ever.
+
+    Args:
+        creator: what is asked for, which need not be declared. What it alone has another release of is no slip.
+
+    Raises:
+        UsageError: such a scenario, and what the environments have.
+    """
+    asked, declared = _versions(environments, creator), environments.names()
+    for one in scenarios:
+        if not (texts := one.scenario.requires + one.scenario.creator_requires):
+            continue
+        packages = {name for text in texts for name, _ in requirements.parse(text).parts}
+        having = {name: has for name in declared if packages <= set(has := _versions(environments, name))}
+        reasons = {name: matrix.unsupported(one, has, creating=True) for name, has in having.items()}
+        reasons |= {creator: matrix.unsupported(one, asked, creating=True)} if asked else {}
+        if not reasons or not all(reasons.values()) or (not having and packages <= set(asked)):
+            continue
+        shown = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[-3:])
+        raise UsageError(
+            f"{one.file}: scenario {one.name!r} requires what no environment has ({shown})",
+            "at least one creator that can make it",
+            "mend `requires`, or declare an environment that has it: `peft-regress env add peft==…`",
+        )
+
+
+@functools.lru_cache(maxsize=256)
+def _versions(environments: Environments, spec: str) -> Mapping[str, str]:
+    """What an environment has; nothing where it can't be described."""
+    try:
+        return environments.describe(spec).versions
+    except HarnessError:
+        return {}
 
 
 def parsed(text: str) -> CellId:

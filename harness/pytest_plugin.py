@@ -15,7 +15,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from harness.matrix import CellId, Matrix
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
 from harness.report import story
 from harness.results import Cell, EnvironmentReport, Run
-from harness.session import Planned, Session, recorded_versions
+from harness.session import Planned, Session
 from harness.store import Store
+from harness.supply import recorded_versions
 
 _CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[\w+\])$")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -56,6 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--pair", action="store_true", help="make each fixture first, in the creator's environment; store nothing"
     )
+    group.addoption("--forward", action="store_true", help="try loaders too that lack a feature by declaration")
     group.addoption(
         "--cell", action="append", default=[], metavar="ID", help="this cell only (a glob may name several)"
     )
@@ -103,6 +105,8 @@ class Check:
         self.items: list[CellItem] = []
         self.listener: Any = None
         """Is told `planned(n)` and `finished(cell)`; how the command line shows progress."""
+        self.notices: Callable[[], tuple[str, ...]] = tuple
+        """What the report is to tell besides the cells, asked when it is written."""
         self._begun: set[str] = set()
         self._found: dict[str, EnvironmentReport] = {}
         self._earlier: dict[str, Cell] | None = None
@@ -131,14 +135,11 @@ class Check:
             return None
         return ScenarioCollector.from_parent(parent, path=file_path, check=self)
 
-    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Loader by loader, as they are checked, though the files are collected one after the other."""
-        cells = [item for item in items if isinstance(item, CellItem)]
-        if len(cells) == len(items):  # among other tests they stay where they are
-            order = {spec: number for number, spec in enumerate(self.asked.loaders)}
-            cells.sort(key=lambda item: order.get(item.planned.loader_spec, 0))
-            items[:] = cells
+        """All cells of a loader one after another, whatever file they are in: one loader at a time is warm."""
+        loaders = {item.planned.id.loader: 0 for item in items if isinstance(item, CellItem)}
+        order = {loader: place for place, loader in enumerate(loaders)}
+        items.sort(key=lambda item: order[item.planned.id.loader] if isinstance(item, CellItem) else -1)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """The plan is what is left after -k, --lf and the rest have chosen."""
@@ -230,6 +231,7 @@ class Check:
                 self.scratch,
                 jobs=self._jobs(),
                 creating=self.pair,
+                forward=bool(self.config.getoption("--forward")),
                 log=_say,
                 handler=_path(self.config.getoption("--worker-handler")),
                 options=self._places(),
@@ -342,7 +344,7 @@ class Check:
             interrupted=bool(interrupted),
             strict=bool(self.config.getoption("--fail-on-warned")),
             timings=self.timings,
-        )
+        ).model_copy(update={"notices": self.notices()})
         report.write(self.run, self.recorder.folder)
         self.recorder.close()
 

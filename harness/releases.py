@@ -61,6 +61,16 @@ class Release:
             return True
 
 
+@dataclass(frozen=True)
+class Known:
+    """What an index said of a package."""
+
+    releases: Mapping[str, Release]
+    """By version, as the index spells it."""
+    day: str = ""
+    """The day on which it was asked, `2026-11-22` (UTC); empty where it never was."""
+
+
 class Releases:
     """Releases of packages by version.
 
@@ -85,11 +95,10 @@ class Releases:
             UsageError: the package has no such version.
             EnvFailed: no index could tell.
         """
-        known = {} if anew else self._kept(package)
+        known: Mapping[str, Release] = {} if anew else self.kept(package).releases
         found = _same(version, known)
         if found is None:
-            known = self._asked(package)
-            self._keep(package, known)
+            known = self.ask(package).releases
             found = _same(version, known)
         if found is None:
             close = difflib.get_close_matches(version, known, n=4, cutoff=0.5)
@@ -100,16 +109,28 @@ class Releases:
             )  # fmt: skip
         return found
 
-    def _kept(self, package: str) -> dict[str, Release]:
+    def ask(self, package: str) -> Known:
+        """All releases, as the index tells now; the answer is kept.
+
+        Raises:
+            EnvFailed: no index could tell.
+        """
+        known = Known(self._asked(package), datetime.datetime.now(datetime.UTC).date().isoformat())
+        self._keep(package, known)
+        return known
+
+    def kept(self, package: str) -> Known:
+        """The last answer, without asking; nothing where there is none, or one of another format."""
         try:
             raw = json.loads((self._cache / f"{package}.json").read_text(encoding="utf-8"))
-            return {version: Release(**{**item, "wheels": tuple(item["wheels"])}) for version, item in raw.items()}
+            found = {v: Release(**{**item, "wheels": tuple(item["wheels"])}) for v, item in raw["releases"].items()}
+            return Known(found, datetime.date.fromisoformat(raw["day"]).isoformat())
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
-            return {}  # none yet, or of another format: asked again
+            return Known({})
 
-    def _keep(self, package: str, known: Mapping[str, Release]) -> None:
-        text = json.dumps({version: asdict(release) for version, release in known.items()}, indent=1)
-        locks.write(self._cache / f"{package}.json", text)
+    def _keep(self, package: str, known: Known) -> None:
+        releases = {version: asdict(release) for version, release in known.releases.items()}
+        locks.write(self._cache / f"{package}.json", json.dumps({"day": known.day, "releases": releases}, indent=1))
 
     def _asked(self, package: str) -> dict[str, Release]:
         said: list[str] = []

@@ -6,9 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
+
+__all__ = ["Condition", "Specifier", "parse"]
 
 _PIECE = re.compile(r"^\s*(?P<name>[A-Za-z][A-Za-z0-9._-]*?)?\s*(?P<spec>(?:[<>=!~]=?|===).+)?\s*$")
 

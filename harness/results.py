@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness.errors import ExitCode, UsageError
-from harness.verdict import Verdict
+from harness.verdict import Reading, Verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -173,6 +173,8 @@ class Cell(Model):
     log_tail: str = ""
     """Last lines of the worker's log, for a cell that died."""
     reproduce: str = ""
+    reading: Reading = ""
+    """What the loader did with the checkpoint; empty where nobody can tell."""
     fixture: str = ""
     """Digest of the adapter's files, to tell checkpoints apart by content."""
     fixture_origin: Literal["", "committed", "created"] = ""
@@ -246,6 +248,8 @@ class Run(Model):
     exit_code: int = ExitCode.CANNOT_TELL
     notes: tuple[str, ...] = ()
     """What a reader of the whole run should know: shards that disagreed, …"""
+    notices: tuple[str, ...] = ()
+    """What is no matter of this run's cells and should be known all the same: the matrix is behind the registry, …"""
 
     @property
     def deviations(self) -> tuple[Cell, ...]:

@@ -14,12 +14,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import contracts, judging, matrix, observation
-from harness.creation import CreationRefused, create, save, worker_command
+from harness import holdings, judging, matrix, observation, reading
+from harness.creation import CreationRefused, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
 from harness.errors import HarnessError
@@ -29,6 +29,7 @@ from harness.pool import Done, Job, Pool, WorkerFailed
 from harness.pools import Closed, Key, Pools
 from harness.results import Cell, EnvironmentReport
 from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.supply import Supply
 from harness.verdict import Verdict
 
 Log = Callable[[str], None]
@@ -65,6 +66,8 @@ class Session:
     scratch: Path
     jobs: int = 2
     creating: bool = False
+    forward: bool = False
+    """Try a loader that lacks a scenario's feature by declaration too: does it refuse, or load something else?"""
     log: Log = print
     keep_scratch: bool = False
     handler: Path | None = None
@@ -83,11 +86,13 @@ class Session:
         self._executor = ThreadPoolExecutor(max_workers=self.jobs + 2, thread_name_prefix="cell")
         self._futures: dict[str, Future[Cell]] = {}
         self._preload: list[str] = []
-        self._creations: dict[str, HarnessError | None] = {}
-        """Each fixture that is to be made, and why it could not be."""
-        self._tried: set[str] = set()
-        self._recorded: dict[str, Mapping[str, str]] = {}
+        self._supplied: dict[tuple[str, str], bool] = {}
+        """Each fixture that is needed, by creator and scenario: True once it was looked for."""
         self._ending = False
+        self._supply = Supply(
+            self.environments, self.store, self.scratch, self.creating,
+            self._environment, lambda spec: self._pools.use(_creating(spec)), self._only_one,
+        )  # fmt: skip
 
     def __enter__(self) -> Session:
         return self
@@ -113,9 +118,8 @@ class Session:
         new = {str(cell.id): cell for cell in cells if str(cell.id) not in self._futures}
         for cell in new.values():
             self._pools.expect(_loading(cell))
-            if self.creating and _creation(cell) not in self._creations:
-                self._creations[_creation(cell)] = None
-                self._pools.expect(_creating(cell))
+            if self._supplied.setdefault(_fixture(cell), False) is False:
+                self._pools.expect(_creating(cell.creator_spec))
         for cell in sorted(new.values(), key=lambda cell: order[cell.loader_spec]):
             self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
 
@@ -184,16 +188,28 @@ class Session:
         return result
 
     def _checked(self, cell: Planned) -> Cell:
-        manifest = self._fixture(cell)
+        manifest = self._manifest(cell)
         if isinstance(manifest, Cell):
             return manifest
         with self._pools.use(_loading(cell)) as pool:
             return self._compared(cell, manifest, pool)
 
+    def _manifest(self, cell: Planned) -> Manifest | Cell:
+        """The fixture; for the first of the cells that need it, it may have to be made."""
+        try:
+            return self._supply.manifest(cell)
+        finally:
+            with self._lock:
+                first = not self._supplied[_fixture(cell)]
+                self._supplied[_fixture(cell)] = True
+            if first:
+                self._pools.done(_creating(cell.creator_spec))
+
     def _compared(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell:
         self._met.pair(cell.id.creator, cell.id.loader, manifest)
-        if reason := matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions):
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {reason}")
+        lacks = matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions)
+        if lacks and not self.forward:
+            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
         if cell.id.device != "cpu" and not self._learnt(cell, pool).get("cuda"):
             return judging.could_not_tell(
                 cell.id, Verdict.NO_DEVICE, f"{cell.id.loader} sees no device {cell.id.device!r}"
@@ -201,15 +217,15 @@ class Session:
         result, now = self._replayed(cell, manifest, pool, "")
         if result.verdict is Verdict.SILENT_WRONG and now is not None:
             result = self._confirmed(cell, manifest, pool, result, now)
-        return result.model_copy(
-            update={"fixture": manifest.adapter_digest, "fixture_origin": self.store.origin_of(manifest)}
-        )
+        result = reading.tried(result, lacks) if lacks else result
+        origin = self._supply.store_of(cell).origin_of(manifest)
+        return result.model_copy(update={"fixture": manifest.weights_digest, "fixture_origin": origin})
 
     def _replayed(
         self, cell: Planned, manifest: Manifest, pool: Pool, attempt: str
     ) -> tuple[Cell, observation.Observed | None]:
         folder = self._folder(cell) / f"run{attempt}"
-        self.store.materialise(manifest, folder, "cpu")
+        self._supply.store_of(cell).materialise(manifest, folder, "cpu")
         golden = observation.read(folder / "golden")
         self._refuse_unexpected(cell, manifest, golden)
         self._learnt(cell, pool)  # an environment that does not import is told before any cell is blamed
@@ -239,13 +255,10 @@ class Session:
         return judging.unless_unstable(first, now, again)
 
     def _refuse_unexpected(self, cell: Planned, manifest: Manifest, golden: observation.Observed) -> None:
-        keys = sorted(golden.fact("accounting", "tensors") or {})
-        problems, stray = contracts.unexpected_keys(keys, manifest.resolved.get("expects"))
-        if problems or stray:
-            found = "; ".join([*problems, *stray])
+        if problems := holdings.unmet(golden, manifest.resolved):
             raise BadFixture(
-                f"{cell.id}: the checkpoint does not hold what the scenario `expects`: {found}",
-                "the keys under `expects`",
+                f"{cell.id}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
+                "the keys and shapes under `expects`",
                 f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
             )
 
@@ -257,63 +270,6 @@ class Session:
             self._met.failed[cell.id.loader] = judging.last_words(error) or str(error)
             raise
         return self._met.facts[cell.id.loader]
-
-    # -- fixtures ---------------------------------------------------------------------------------------------------
-
-    def _fixture(self, cell: Planned) -> Manifest | Cell:
-        """The cell's fixture, or the cell itself where there can be none."""
-        if not self.creating:
-            return self._stored(cell)
-        with self._only_one(f"create {_creation(cell)}"):
-            with contextlib.suppress(NoFixture):
-                return self.store.manifest(cell.id.creator, cell.id.scenario)
-            if refused := self._creations[_creation(cell)]:
-                raise refused
-            try:
-                return self._made(cell)
-            except HarnessError as error:
-                self._creations[_creation(cell)] = error  # it would be refused for the next loader too
-                raise
-            finally:
-                if _creation(cell) not in self._tried:
-                    self._tried.add(_creation(cell))
-                    self._pools.done(_creating(cell))
-
-    def _made(self, cell: Planned) -> Manifest | Cell:
-        environment = self._environment(cell.creator_spec)
-        if reason := matrix.unsupported(cell.declared, environment.versions):
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-        folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
-        with self._pools.use(_creating(cell)) as pool:
-            manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
-        return save(self.store, manifest, folder)
-
-    def _stored(self, cell: Planned) -> Manifest | Cell:
-        try:
-            manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
-        except NoFixture:
-            versions = self._creators_versions(cell)
-            if versions and (reason := matrix.unsupported(cell.declared, versions)):
-                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-            raise
-        if reason := matrix.unsupported(cell.declared, manifest.versions):
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-        if matrix.digest(matrix.resolve(cell.declared, manifest.versions)) != manifest.scenario_digest:
-            raise BadFixture(
-                f"{cell.id}: the scenario's declaration changed after the fixture was made",
-                "a fixture made from the declaration as it is",
-                f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
-            )
-        return manifest
-
-    def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
-        """What the creator had: as another fixture of it says, else as its lock does; nothing where nobody can tell."""
-        if cell.id.creator not in self._recorded:
-            self._recorded[cell.id.creator] = recorded_versions(self.store, cell.id.creator)
-        found = self._recorded[cell.id.creator]
-        if not found and cell.creator_spec in self.environments.names():
-            return self.environments.locked_versions(cell.creator_spec)
-        return found
 
     # -- environments -----------------------------------------------------------------------------------------------
 
@@ -357,6 +313,7 @@ class Session:
             words += ["--creator", cell.creator_spec, "--scenarios", str(cell.declared.file)]
         if self.creating or cell.loader_spec != CURRENT:
             words += ["--loader", cell.loader_spec]
+        words += ["--forward"] if self.forward else []
         if cell.id.device != "cpu":
             words += ["--device", cell.id.device]
         return shlex.join(words) + self.options
@@ -366,20 +323,12 @@ def _loading(cell: Planned) -> Key:
     return Key(cell.loader_spec, cell.id.device)
 
 
-def _creating(cell: Planned) -> Key:
-    return Key(cell.creator_spec, "cpu", "creator")
+def _creating(spec: str) -> Key:
+    return Key(spec, "cpu", "creator")
 
 
-def _creation(cell: Planned) -> str:
-    return f"{cell.id.scenario}@{cell.id.creator}"
-
-
-def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
-    """The versions in which a creator's fixtures were made, by one of them; empty where it has none that is sound."""
-    for scenario in store.scenarios(creator):
-        with contextlib.suppress(BadFixture):
-            return store.manifest(creator, scenario).versions
-    return {}
+def _fixture(cell: Planned) -> tuple[str, str]:
+    return cell.creator_spec, cell.id.scenario
 
 
 def _verdict_of(error: HarnessError) -> Verdict:
@@ -391,8 +340,3 @@ def _verdict_of(error: HarnessError) -> Verdict:
     if isinstance(error, NoFixture | CreationRefused):
         return Verdict.NO_FIXTURE
     return Verdict.NOT_COMPARABLE
-
-
-def shortened(cell: Planned, limit_s: float) -> Planned:
-    """The cell with another time limit."""
-    return replace(cell, limit_s=limit_s)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import glob
-import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Literal
 
 import filelock
 
+from harness import blobs
 from harness.errors import HarnessError
 from harness.manifest import (
     BLOBS,
@@ -26,14 +25,15 @@ from harness.manifest import (
     Circumstances,
     Manifest,
     NoFixture,
+    ReadBlob,
     Replacement,
     StoredFile,
     checked_part,
     differences,
+    packed,
     parse,
     stored_file,
     successor,
-    text_of,
     with_files,
 )
 
@@ -73,6 +73,8 @@ class Store:
         self.origin = origin
         other = fallback if fallback and fallback.resolve() != folder.resolve() else None
         self.fallback = Store(other) if other else None
+        self._blobs = blobs.Blobs(folder / BLOBS)
+        self._shared: dict[str, bytes] = {}
 
     def creators(self) -> list[str]:
         """Names of the creators that have a fixture."""
@@ -93,7 +95,7 @@ class Store:
         """
         path = self._manifest_path(creator, scenario)
         try:
-            return parse(path, path.read_bytes())
+            return parse(path, path.read_bytes(), self._read_shared)
         except (FileNotFoundError, NotADirectoryError):
             if self.fallback and scenario in self.fallback.scenarios(creator):
                 return self.fallback.manifest(creator, scenario)
@@ -107,6 +109,18 @@ class Store:
         """Where a manifest was found: the folder's origin, or the fallback's (`committed`)."""
         own = self._manifest_path(manifest.creator, manifest.scenario).is_file()
         return self.origin if own or not self.fallback else self.fallback.origin
+
+    def content(self, manifest: Manifest, name: str, device_class: str = "cpu") -> bytes:
+        """One file of a fixture, checked: `adapter/adapter_config.json`, `golden/observation.json`.
+
+        Raises:
+            NoFixture: it has no such file, or no golden for this device class.
+            BadFixture: the blob is missing, truncated or altered.
+        """
+        fixture, files = f"{manifest.creator}/{manifest.scenario}", manifest.laid_out(device_class)
+        if name not in files:
+            raise NoFixture(f"{fixture} has no file {name!r}", f"one of {', '.join(sorted(files))}", "mend the name")
+        return self._read_blob(files[name], fixture, name)
 
     def materialise(self, manifest: Manifest, target: Path, device_class: str = "cpu") -> None:
         """Write `adapter/`, `base/` and `golden/` under `target`, each file checked against size and SHA-256.
@@ -154,11 +168,15 @@ class Store:
         path = self._manifest_path(new.creator, new.scenario)
         with self._locked():
             before = _read_or_none(path)
-            after = successor(path, before, new, device_class, replace)
+            after = successor(path, before, new, device_class, replace, self._read_shared)
             for name, content in data.items():
-                self._write_blob(stored[name], content)
-            if before is None or text_of(after.model_dump()) != before:
-                write_durably(path, text_of(after.model_dump()))
+                self._blobs.write(stored[name], content, compress=name.startswith("golden/"))
+            if before is not None and after == _parsed_or_none(path, before, self._read_shared):
+                return after  # nothing changes, not even an old manifest's format
+            after, text, shared = packed(after)
+            for key, content in shared.items():
+                self._blobs.write(after.shared[key], content, compress=True)
+            blobs.write_durably(path, text)
         return after
 
     def verify(self, creators: Iterable[str] | None = None) -> list[Problem]:
@@ -197,9 +215,9 @@ class Store:
                 "every manifest readable",
                 "see `verify`; mend or remove the manifest first",
             )
-        named = {self._blob_path(stored.sha256) for manifest in manifests for _, stored in manifest.contents()}
-        blobs = {path for path in (self.folder / BLOBS).rglob("*") if path.is_file()}
-        return sorted((blobs - named).union(self.folder.glob("*/.*.tmp")))
+        named = {self._blobs.path(stored.sha256) for manifest in manifests for _, stored in manifest.contents()}
+        there = set(self._blobs.files())
+        return sorted((there - named).union(self.folder.glob("*/.*.tmp")))
 
     def prune(self, dry_run: bool = True) -> list[Path]:
         """Remove the orphans; only tell them where `dry_run`. No save can be under way meanwhile."""
@@ -215,8 +233,7 @@ class Store:
 
     def size(self) -> int:
         """Bytes of all manifests and blobs of the folder (not of the fallback)."""
-        blobs = [path for path in (self.folder / BLOBS).rglob("*") if path.is_file()]
-        return sum(path.stat().st_size for path in (*self._manifest_files(), *blobs))
+        return sum(path.stat().st_size for path in (*self._manifest_files(), *self._blobs.files()))
 
     def _verify(self, chosen: set[str] | None) -> list[Problem]:
         manifests, problems = self._all_manifests(chosen)
@@ -265,25 +282,29 @@ class Store:
         for path in self._manifest_files():
             if creators is None or path.parent.name in creators:
                 try:
-                    found.append(parse(path, path.read_bytes()))
+                    found.append(parse(path, path.read_bytes(), self._read_shared))
                 except (HarnessError, OSError) as error:
                     problems.append(Problem(path, "manifest", str(error), (f"{path.parent.name}/{path.stem}",)))
         return found, problems
 
-    def _blob_path(self, sha256: str) -> Path:
-        return self.folder / BLOBS / sha256[:2] / sha256
-
     def _find_blob(self, sha256: str) -> Path:
-        own = self._blob_path(sha256)
+        own = self._blobs.path(sha256)
         return self.fallback._find_blob(sha256) if self.fallback and not own.exists() else own
+
+    def _read_shared(self, stored: StoredFile) -> bytes:
+        if stored.sha256 not in self._shared:
+            self._shared[stored.sha256] = self._read_blob(stored, "many fixtures", "shared content")
+        return self._shared[stored.sha256]
 
     def _read_blob(self, stored: StoredFile, fixture: str, name: str) -> bytes:
         path = self._find_blob(stored.sha256)
         try:
-            data = path.read_bytes()
+            data = blobs.content(path)
             if (now := stored_file(data)) == stored:
                 return data
             found = f"{'altered' if now.size == stored.size else 'of another size'}: {now}"
+        except blobs.UNPACKING as error:
+            found = f"altered or cut short: {error}"
         except OSError as error:
             found = f"no such file, or not readable: {error.strerror}"
         raise BadFixture(
@@ -298,12 +319,6 @@ class Store:
         except BadFixture as error:
             return [Problem(self._find_blob(stored.sha256), "blob", str(error), fixtures)]
         return []
-
-    def _write_blob(self, stored: StoredFile, content: bytes) -> None:
-        path = self._blob_path(stored.sha256)
-        # a blob that is there is believed only after a look: a damaged one is mended by who has the right bytes
-        if not path.is_file() or stored_file(path.read_bytes()) != stored:
-            write_durably(path, content)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -321,26 +336,11 @@ class Store:
             ) from error
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, even after a power failure: temporary file, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+def _parsed_or_none(path: Path, text: bytes, read: ReadBlob) -> Manifest | None:
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    if os.name == "posix":  # elsewhere a folder can't be opened
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        return parse(path, text, read)
+    except BadFixture:
+        return None
 
 
 def _read_or_none(path: Path) -> bytes | None:

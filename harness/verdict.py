@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
+from typing import Literal
+
+Reading = Literal["", "refused", "dropped", "ignored", "read"]
+"""What a loader did with a checkpoint: it raised (`refused`), tensors are nowhere in the model (`dropped`), config keys
+that say something were not kept (`ignored`), or all arrived (`read`). See `harness.reading`."""
 
 
 class Verdict(enum.StrEnum):

@@ -371,6 +371,7 @@ def hostile(text: str) -> Run:
         title=text,
         command=text,
         notes=(text,),
+        notices=(text,),
         baseline=text,
         comparisons=(change,),
         expectation_problems=(ExpectationProblem(id=text, problem="stale", message=text),),

@@ -115,6 +115,17 @@ SPECIFICATION: list[tuple[str, Mutation, Verdict, tuple[str, str]]] = [
         V.SILENT_WRONG,
         ("layers", "layers-missing"),
     ),
+    (
+        "layers are missing, another one has come, and the outputs disagree",
+        both(
+            fact("now", "layers", "names", ["experts"]),
+            fact("now", "layers", "missing", list(LAYERS)),
+            now("drop", "layers/"),
+            lambda p: p.move_outputs(0.1),
+        ),
+        V.SILENT_WRONG,
+        ("layers", "layers-missing"),
+    ),
     # the checkpoint's tensors
     (
         "a lost tensor, outputs disagree",

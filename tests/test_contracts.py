@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.contracts import config_changes, unexpected_keys
+from harness.contracts import config_changes
 from harness.verdict import Verdict
 from tests.observations import (
     BIAS,
@@ -43,9 +43,28 @@ def _rename_parameters(pair: Pair) -> None:
     structure["ties"] = [["model.embed.weight", "model.lm_head.weight"]]
 
 
+def _untied_by(probe: str) -> Mutation:
+    def apply(pair: Pair) -> None:
+        pair.golden.facts.setdefault(probe, {})["ties"] = [["embed.weight", "lm_head.weight"]]
+        pair.now.facts.setdefault(probe, {})["ties"] = []
+
+    return apply
+
+
+_FUSED = (
+    fact("now", "layers", "names", ["experts"]),
+    fact("now", "layers", "missing", list(LAYERS)),
+    now("drop", "layers/"),
+)
+"""The layers of the golden are gone and another one has come."""
+
 BROKEN: list[tuple[str, Mutation, Verdict, tuple[str, str]]] = [
     ("a tie is broken", fact("now", "structure", "ties", []), V.CONTRACT, ("structure", "tie-broken")),
     ("merging breaks a tie", fact("now", "merged", "ties", []), V.CONTRACT, ("merged", "tie-broken")),
+    *(
+        (f"{probe} breaks a tie", _untied_by(probe), V.CONTRACT, (probe, "tie-broken"))
+        for probe in ("unmerged", "safe_merged", "merged_saved", "roundtrip")
+    ),
     ("another dtype", another_dtype, V.CONTRACT, ("structure", "dtype")),
     ("another shape of a parameter", another_shape, V.CONTRACT, ("structure", "shape")),
     (
@@ -132,6 +151,11 @@ SOUND: list[tuple[str, Mutation, str]] = [
         ),
         "2 adapter layers are called otherwise",
     ),
+    (
+        "two layers are fused into one",
+        both(*_FUSED, lost(*KEYS)),
+        "2 adapter layers went into others (fused)",
+    ),
     ("parameters are called otherwise", _rename_parameters, "4 trainable parameters are called otherwise"),
     ("a gradient is called otherwise", _rename_a_gradient, "1 gradients are called otherwise"),
     # what is a release's own affair
@@ -199,18 +223,3 @@ def test_what_was_nowhere_for_the_creator_is_not_lost() -> None:
         pair.golden.facts["accounting"]["tensors"]["stray"]["found"] = "nowhere"
 
     assert mutated(standing).verdict is Verdict.CLOSE
-
-
-@pytest.mark.parametrize(
-    ("keys", "expects", "problems", "stray"),
-    [
-        (["a.x", "b.x"], {"*.x": 2}, [], []),
-        (["a.x"], {"*.x": 2}, ["2 keys like '*.x' are expected, 1 are there"], []),
-        (["a.x", "c"], {"*.x": 1}, [], ["c"]),
-        (["c"], None, [], []),
-    ],
-)
-def test_unexpected_keys(
-    keys: list[str], expects: Mapping[str, int] | None, problems: list[str], stray: list[str]
-) -> None:
-    assert unexpected_keys(keys, expects) == (problems, stray)

@@ -45,6 +45,7 @@ def cells(said_of_all: tuple[Said, World], run_of_all: Run) -> Mapping[Key, Cell
 VERDICTS = [
     # release, verdict of two-layers, of one-layer, what a finding of two-layers says
     ("1.0", "exact", "exact", ""),
+    ("1.1", "exact", "exact", ""),
     ("2.0", "exact", "exact", ""),
     ("2.0.1", "close", "close", ""),
     ("2.1", "silent-wrong", "exact", "the adapter's own effect differs in 2 layer(s)"),
@@ -55,6 +56,7 @@ VERDICTS = [
     ("2.6", "base-moved", "base-moved", "the adapter's effect agrees"),
     ("2.7", "run-error", "run-error", "merged raised RuntimeError: no merging"),
     ("2.8", "env-failed", "env-failed", ""),
+    ("3.0", "exact", "exact", ""),
 ]
 
 
@@ -146,7 +148,7 @@ def test_the_report_holds_all_that_a_reader_needs(said_of_all: tuple[Said, World
     assert all(needed <= cell.keys() for cell in data["cells"])
     assert data["cells"][0]["id"] == world.id("two-layers", "1.0")
     assert {"environments", "plan", "counts", "exit_code"} <= data.keys()
-    assert data["counts"]["planned"] == len(data["plan"]) == len(data["cells"]) == 33
+    assert data["counts"]["planned"] == len(data["plan"]) == len(data["cells"]) == 39
     assert data["exit_code"] == 1
     assert {probe["verdict"] for probe in data["cells"][0]["probes"].values()} == {"exact"}
     assert all(cell["duration_s"] > 0 for cell in data["cells"])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import envbuild, envs
+from harness import envbuild, envs, locks
 from harness.envs import EnvFailed, Environments
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.uvtool import Outcome
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -198,12 +198,18 @@ def test_an_index_that_cannot_tell_is_named(room: Room) -> None:
 
 
 def test_a_release_is_added_with_its_day_and_lock(room: Room) -> None:
-    path = room.open().add("peft==0.9.0")
-    assert path == room.matrices / "envs" / "v090.toml"
-    assert "released = 2024-02-28" in path.read_text()
+    draft = room.open().draft("peft==0.9")
+    assert (draft.name, draft.requirement) == ("v090", "peft==0.9.0")
+    assert not draft.path.exists()
+    draft.write()
+    assert draft.path == room.matrices / "envs" / "v090.toml"
+    assert "released = 2024-02-28" in draft.path.read_text()
     assert room.open().describe("v090").versions["peft"] == "0.9.0"
-    with pytest.raises(UsageError, match="there already"):
-        room.open().add("peft==0.9.0")
+    with pytest.raises(UsageError, match=r"there already(.|\n)*next: go on with it: peft-regress create v090"):
+        room.open().draft("peft==0.9.0")
+    draft.lock.unlink()
+    with pytest.raises(UsageError, match="peft-regress env lock v090; then peft-regress create v090"):
+        room.open().draft("peft==0.9.0")
 
 
 @pytest.mark.parametrize(
@@ -221,7 +227,7 @@ def test_a_release_is_added_with_its_day_and_lock(room: Room) -> None:
 def test_what_cannot_be_added_leaves_nothing(room: Room, requirement: str, said: str) -> None:
     before = sorted(room.matrices.rglob("*"))
     with pytest.raises(UsageError, match=said):
-        room.open().add(requirement)
+        room.open().draft(requirement)
     assert sorted(room.matrices.rglob("*")) == before
 
 
@@ -229,12 +235,28 @@ def test_a_release_that_does_not_resolve_leaves_nothing(room: Room) -> None:
     before = sorted(room.matrices.rglob("*"))
     room.uv.fail = {"pip compile": "no solution"}
     with pytest.raises(EnvFailed, match="no solution"):
-        room.open().add("peft==0.9.0")
+        room.open().draft("peft==0.9.0")
+    assert sorted(room.matrices.rglob("*")) == before
+
+
+def test_a_declaration_that_cannot_be_written_takes_its_lock_along(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    draft = room.open().draft("peft==0.9.0")
+    write = locks.write
+
+    def full(path: Path, text: str) -> None:
+        if path.suffix == ".toml":
+            raise HarnessError("no room")
+        write(path, text)
+
+    monkeypatch.setattr(locks, "write", full)
+    before = sorted(room.matrices.rglob("*"))
+    with pytest.raises(HarnessError, match="no room"):
+        draft.write()
     assert sorted(room.matrices.rglob("*")) == before
 
 
 def test_pins_beside_peft_are_in_the_name(room: Room) -> None:
-    assert room.open().add("tiny==1.0,peft==0.9.0").stem == "v090-tiny10"
+    assert room.open().draft("tiny==1.0,peft==0.9.0").name == "v090-tiny10"
 
 
 # --- build
@@ -311,7 +333,7 @@ def test_ctrl_c_leaves_nothing(room: Room) -> None:
 
 
 def test_libraries_that_do_not_import_are_a_failure_of_their_own(room: Room) -> None:
-    room.open().add("peft==0.9.0")  # nothing is really installed, so that importing it fails
+    room.open().draft("peft==0.9.0").write()  # nothing is really installed, so that importing it fails
     with pytest.raises(EnvFailed, match="No module named 'peft'") as caught:
         room.open().build("v090")
     assert (caught.value.stage, caught.value.name) == ("import", "v090")

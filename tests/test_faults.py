@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from harness import matrix
+from harness.blobs import Blobs, content
+from harness.manifest import StoredFile
 from harness.results import Cell, Run
 from tests.mini.world import Said, World, filled, gone, scenario, until
 
@@ -81,7 +83,7 @@ def blob(world: World, name: str, file: str) -> Path:
     data = json.loads(manifest(world, name).read_text())
     files = {**data["files"], **{f"golden/{part}": stored for part, stored in data["goldens"]["cpu"].items()}}
     sha256: str = files[file]["sha256"]
-    return world.fixtures / "blobs" / sha256[:2] / sha256
+    return Blobs(world.fixtures / "blobs").path(sha256)
 
 
 def truncated(world: World, name: str) -> None:
@@ -125,12 +127,15 @@ def keys_unexpected(world: World, name: str) -> None:
     before, mark, after = path.read_text().partition(f'name = "{name}"')
     path.write_text(before + mark + after.replace("\n", '\nexpects = { keys = { "*_A" = 3, "*_B" = 2 } }\n', 1))
     data = json.loads(manifest(world, name).read_text())
-    data["resolved"]["expects"] = {"*_A": 3, "*_B": 2}
-    manifest(world, name).write_text(json.dumps({**data, "scenario_digest": matrix.digest(data["resolved"])}))
+    shared = StoredFile(**data["shared"].pop("resolved"))
+    resolved = json.loads(content(Blobs(world.fixtures / "blobs").path(shared.sha256)))
+    resolved["expects"] = {"*_A": 3, "*_B": 2}
+    digest = matrix.digest(resolved)
+    manifest(world, name).write_text(json.dumps({**data, "resolved": resolved, "scenario_digest": digest}))
 
 
 DAMAGES: list[tuple[Callable[[World, str], None], str, str]] = [
-    (truncated, "bad-fixture", "of another size"),
+    (truncated, "bad-fixture", "cut short"),
     (altered, "bad-fixture", "altered"),
     (blob_missing, "bad-fixture", "no such file"),
     (manifest_missing, "no-fixture", "no scenario 'manifest-missing'"),

@@ -10,9 +10,11 @@ import pytest
 from harness import planning
 from harness.environment import EnvFailed, Environment
 from harness.errors import UsageError
-from harness.matrix import Adapter, Base, CellId, Declared, Module, Scenario
+from harness.matrix import CellId, Declared
 from harness.planning import Asked
+from harness.scenario import Adapter, Base, Module, Scenario
 from harness.store import Store
+from tests.mini.world import World, scenario
 
 
 class FakeEnvironments:
@@ -94,3 +96,22 @@ def test_without_fixtures_there_is_no_creator(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cell", [CellId("a-b", "v061", "current"), CellId("a", "peft-0.9", "git-peft-12[x]", "cuda")])
 def test_an_id_can_be_read_again(cell: CellId) -> None:
     assert planning.parsed(str(cell)) == cell
+
+
+UNMEETABLE = [
+    (["peft>=99"], "requires what no environment has"),  # every declared environment has another
+    (["no-such-package"], "no-such-package is not in the environment"),
+    (["minipeft>=99"], ""),  # a release that only this creator could have, and has not: unsupported
+    (["minipeft>=1.0"], ""),
+]
+
+
+@pytest.mark.parametrize(("requires", "said"), UNMEETABLE, ids=[" ".join(row[0]) for row in UNMEETABLE])
+def test_what_no_environment_has_is_refused_before_anything_is_made(
+    mini: World, requires: list[str], said: str
+) -> None:
+    mini.scenarios(scenario("never", requires=requires), file="never")
+    ended = mini.run("create", mini.spec("1.0"), "-k", "never or two-layers")
+    assert (ended.code == 64) is bool(said), ended
+    assert said in ended.err
+    assert mini.trace.exists() is not bool(said)

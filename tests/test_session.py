@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from harness.envs import Environments
 from harness.matrix import Matrix
 from harness.planning import Asked
 from harness.results import Cell
-from harness.session import Planned, Session, recorded_versions
+from harness.session import Planned, Session
 from harness.store import Store
+from harness.supply import recorded_versions
 from tests.mini.world import HANDLER, World, scenario, until
 
 Begin = Callable[..., tuple[Session, list[Planned], list[Cell]]]
@@ -71,10 +72,10 @@ def test_our_own_mistake_costs_one_cell_and_says_so(begin: Begin, monkeypatch: p
     session, cells, _ = begin()
     real = matrix.unsupported
 
-    def broken(declared: matrix.Declared, versions: object) -> str:
+    def broken(declared: matrix.Declared, versions: Mapping[str, str], *, creating: bool = False) -> str:
         if declared.name == "one-layer":
             raise RuntimeError("a bug")
-        return real(declared, versions)  # type: ignore[arg-type]
+        return real(declared, versions, creating=creating)
 
     monkeypatch.setattr(matrix, "unsupported", broken)
     found = {cell.declared.name: session.result(cell) for cell in cells}

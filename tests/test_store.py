@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import multiprocessing
 import os
@@ -16,10 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harness import blobs
 from harness import store as store_module
+from harness.blobs import Blobs, write_durably
 from harness.errors import HarnessError
-from harness.manifest import NewerFormat, StoredFile, parse, stored_file, text_of
-from harness.store import BadFixture, Manifest, NoFixture, Store, write_durably
+from harness.manifest import FORMAT, NewerFormat, StoredFile, packed, parse, stored_file
+from harness.store import BadFixture, Manifest, NoFixture, Store
 
 Files = Mapping[str, bytes]
 
@@ -89,8 +92,12 @@ def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "fixtures")
 
 
+def no_blob(stored: StoredFile) -> bytes:
+    raise AssertionError(stored)
+
+
 def blob(store: Store, stored: StoredFile) -> Path:
-    return store.folder / "blobs" / stored.sha256[:2] / stored.sha256
+    return Blobs(store.folder / "blobs").path(stored.sha256)
 
 
 MANIFEST = Path("v061/lora-linear.json")
@@ -250,13 +257,25 @@ def golden_named(name: str) -> Callable[[dict[str, Any]], None]:
     return lambda data: data["goldens"]["cpu"].__setitem__(name, {"sha256": "0" * 64, "size": 1})
 
 
+NO_BLOB = {"sha256": "0" * 64, "size": 1}
 EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
     ("a newer format", edited("format", 99), "manifest format 99"),
     ("format as text", edited("format", "1"), "manifest format '1'"),
     ("format true", edited("format", True), "manifest format True"),
     ("no format", lambda data: data.pop("format"), "manifest format None"),
-    ("a key missing", lambda data: data.pop("versions"), "missing keys: versions"),
-    ("several missing", lambda data: (data.pop("facts"), data.pop("unstable")), "missing keys: facts, unstable"),
+    ("a key missing", lambda data: data.pop("history"), "missing keys: history"),
+    ("several missing", lambda data: (data.pop("files"), data.pop("unstable")), "missing keys: files, unstable"),
+    ("a shared key missing", lambda data: data["shared"].pop("versions"), "missing keys: versions"),
+    ("shared is no table", edited("shared", 3), "shared: "),
+    ("a key shared that may not be", lambda data: data["shared"].update(files=NO_BLOB), "shared: files"),
+    ("a key in both places", edited("facts", {}), "shared: facts"),
+    ("a shared blob that is not there", lambda data: data["shared"].update(facts=NO_BLOB), "no such file"),
+    ("a shared digest that is a path", lambda data: data["shared"]["facts"].update(sha256="../x"), "sha256"),
+    (
+        "a shared blob of something else",
+        lambda data: data["shared"].update(facts=data["files"]["base/sub/weights.safetensors"]),
+        "facts: not JSON",
+    ),
     ("a key unknown", edited("extra", 1), "extra: Extra inputs"),
     ("another fixture's", edited("scenario", "lora-other"), "says that it is v061/lora-other"),
     (
@@ -308,7 +327,7 @@ def test_a_manifest_that_cannot_be_used_is_bad(store: Store, edit: Callable[[dic
     with pytest.raises(BadFixture) as error:
         store.manifest("v061", "lora-linear")
     assert found in error.value.found
-    assert str(path) in error.value.found
+    assert str(path) in error.value.found or "shared content" in error.value.found
     assert error.value.expected
     assert error.value.next_step
     assert [(p.path, p.kind, p.fixtures) for p in store.verify()] == [(path, "manifest", ("v061/lora-linear",))]
@@ -329,7 +348,7 @@ def test_a_truncated_manifest_is_bad_at_every_length(store: Store) -> None:
     text = (store.folder / MANIFEST).read_bytes()
     for length in range(0, len(text) - 2, 97):
         with pytest.raises(BadFixture, match="not JSON"):
-            parse(MANIFEST, text[:length])
+            parse(MANIFEST, text[:length], no_blob)
 
 
 # ---- saving -------------------------------------------------------------------------------------------------------
@@ -416,10 +435,10 @@ def test_a_damaged_manifest_is_replaced_only_with_a_reason(store: Store) -> None
 
 def test_a_newer_manifest_is_never_replaced(store: Store) -> None:
     path = store.folder / MANIFEST
-    folder(path.parent, {path.name: b'{"format": 2}'})
+    folder(path.parent, {path.name: b'{"format": 99}'})
     with pytest.raises(NewerFormat):
         save(store, replace="for whatever reason")
-    assert path.read_bytes() == b'{"format": 2}'
+    assert path.read_bytes() == b'{"format": 99}'
 
 
 CUDA = {**GOLDEN, "arrays.safetensors": b"on a GPU"}
@@ -494,7 +513,7 @@ def test_killed_before_the_manifest_nothing_is_visible(store: Store, monkeypatch
             raise KeyboardInterrupt
         write_durably(path, data)
 
-    monkeypatch.setattr(store_module, "write_durably", killed_at_the_manifest)
+    monkeypatch.setattr(blobs, "write_durably", killed_at_the_manifest)
     with pytest.raises(KeyboardInterrupt):
         save(store)
     assert store.creators() == []
@@ -666,6 +685,71 @@ _JSON = st.recursive(
 def test_a_manifests_text_reads_back_as_the_manifest(resolved: dict[str, Any], facts: dict[str, Any]) -> None:
     one = StoredFile(sha256="0" * 64, size=0)
     manifest = blank(resolved=resolved, facts=facts, files={"adapter/w": one}, goldens={"cpu": {"g": one}})
-    text = text_of(manifest.model_dump())
-    assert parse(MANIFEST, text) == manifest
-    assert text_of(parse(MANIFEST, text).model_dump()) == text
+    whole, text, contents = packed(manifest)
+    by_digest = {stored_file(content).sha256: content for content in contents.values()}
+    assert parse(MANIFEST, text, lambda stored: by_digest[stored.sha256]) == whole
+    assert packed(whole)[:2] == (whole, text)
+    assert whole.model_copy(update={"shared": {}}) == manifest
+
+
+# ---- what many fixtures share, and older formats --------------------------------------------------------------------
+
+
+def test_what_fixtures_have_in_common_is_kept_once(store: Store) -> None:
+    save(store)
+    before = len(list((store.folder / "blobs").rglob("*/*")))
+    save(store, blank("lora-other", resolved=blank().resolved))
+    assert len(list((store.folder / "blobs").rglob("*/*"))) == before
+    data = json.loads((store.folder / MANIFEST).read_bytes())
+    assert set(data["shared"]) == {"facts", "resolved", "versions"}
+    assert not set(data["shared"]) & set(data)
+
+
+def test_a_golden_is_packed_and_what_the_library_saved_is_not(store: Store, tmp_path: Path) -> None:
+    saved = save(store, golden={"observation.json": b"packs well " * 100})
+    stored = saved.goldens["cpu"]["observation.json"]
+    file = store.folder / "blobs" / stored.sha256[:2] / f"{stored.sha256}.gz"
+    assert file.stat().st_size < stored.size
+    assert gzip.decompress(file.read_bytes()) == b"packs well " * 100
+    assert blob(store, saved.files["adapter/adapter_model.safetensors"]).suffix == ""
+    store.materialise(saved, tmp_path / "out")
+    assert (tmp_path / "out/golden/observation.json").read_bytes() == b"packs well " * 100
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:0],
+        lambda data: data[:-9],
+        lambda data: data[1:],
+        lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:],
+        lambda data: gzip.compress(data),
+    ],
+)
+def test_a_damaged_packed_blob_is_bad_and_mended(
+    store: Store, tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    golden = {"observation.json": b"packs well " * 100}
+    saved = save(store, golden=golden)
+    file = blob(store, saved.goldens["cpu"]["observation.json"])
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(BadFixture, match=r"golden/observation\.json of v061/lora-linear"):
+        store.materialise(saved, tmp_path / "out")
+    assert [(problem.path, problem.kind) for problem in store.verify()] == [(file, "blob")]
+    save(store, golden=golden)
+    assert store.verify() == []
+
+
+def test_a_manifest_of_format_1_is_read_and_left_as_it_is(tmp_path: Path) -> None:
+    shutil.copytree(Path(__file__).parent / "data" / "format1", tmp_path / "fixtures")
+    store = Store(tmp_path / "fixtures")
+    path = store.folder / "v061" / "ia3-mlp.json"
+    before = path.read_bytes()
+    assert json.loads(before)["format"] == 1
+    manifest = store.manifest("v061", "ia3-mlp")
+    assert (manifest.format, manifest.versions["peft"], manifest.resolved["name"]) == (FORMAT, "0.6.1", "ia3-mlp")
+    assert store.verify() == []
+    store.materialise(manifest, tmp_path / "out")
+    parts = (tmp_path / "out" / part for part in ("adapter", "base", "golden"))
+    assert store.save(manifest.model_copy(update={"created": "2030-01-01"}), *parts) == manifest
+    assert path.read_bytes() == before

@@ -8,14 +8,14 @@ import io
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness import baseline, expect, planning, report, results
+from harness import baseline, expect, planning, registry, report, results
 from harness.commands import common
 from harness.envs import Environments
 from harness.errors import ExitCode, UsageError
@@ -42,7 +42,8 @@ def _run(arguments: argparse.Namespace, pair: bool) -> int:
     if arguments.dry_run:
         return _dry_run(arguments, cells, environments)
     listener = Listener(common.console(stderr=True), quiet=arguments.quiet > 0)
-    hook = _Hook(listener, environments)
+    lookout = registry.Lookout(environments) if not (arguments.quiet or arguments.collect_only) else None
+    hook = _Hook(listener, environments, lookout.notices if lookout else tuple)
     with listener:
         code = _pytest(_pytest_arguments(arguments, pair), hook, show=arguments.collect_only)
     if arguments.collect_only:
@@ -52,6 +53,8 @@ def _run(arguments: argparse.Namespace, pair: bool) -> int:
         run = results.finished(baseline.against(run, baseline_run))
         report.write(run, folder)
     _print(run, folder, arguments)
+    for notice in run.notices:
+        common.say(notice)
     return run.exit_code
 
 
@@ -66,9 +69,12 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         UsageError: a file is wrong, an environment is unknown, or nothing is selected.
     """
     matrix = common.matrix_of(arguments)
+    store = common.store_of(arguments)
+    if getattr(arguments, "all", False):
+        arguments.creator = list(planning.creators_with_fixtures(store, (), environments))
     creators = tuple(arguments.creator)
     if not pair:
-        creators = planning.creators_with_fixtures(common.store_of(arguments), creators)
+        creators = planning.creators_with_fixtures(store, creators)
     expect.load(matrix.folder / "expectations.toml")
     asked = planning.Asked(
         creators,
@@ -126,7 +132,11 @@ def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
         "--fail-on-warned": arguments.strict,
         "-x": arguments.exitfirst,
     }
-    flags |= {"--lf": arguments.last_failed, "--collect-only": arguments.collect_only}
+    flags |= {
+        "--forward": getattr(arguments, "forward", False),
+        "--lf": arguments.last_failed,
+        "--collect-only": arguments.collect_only,
+    }
     command += [flag for flag, given in flags.items() if given]
     if arguments.keyword:
         command += ["-k", arguments.keyword]
@@ -190,7 +200,8 @@ def _print(run: Run, folder: Path, arguments: argparse.Namespace) -> None:
         common.out(markdown.render(run, budget=20_000))
     else:
         verbosity = terminal.NORMAL + min(arguments.verbose, 1) - min(arguments.quiet, 1)
-        terminal.render(run, common.console(), verbosity)
+        # its notices stand below, on stderr: once is enough
+        terminal.render(run.model_copy(update={"notices": ()}), common.console(), verbosity)
     if not arguments.quiet:
         common.say(f"report: {folder}")
 
@@ -198,8 +209,11 @@ def _print(run: Run, folder: Path, arguments: argparse.Namespace) -> None:
 class _Hook:
     """Gets hold of the plugin's state in this process, and of what becomes of each cell."""
 
-    def __init__(self, listener: Listener, environments: Environments) -> None:
+    def __init__(
+        self, listener: Listener, environments: Environments, notices: Callable[[], tuple[str, ...]] = tuple
+    ) -> None:
         self.listener = listener
+        self.notices = notices
         self.environments = environments
         self.check: Check | None = None
         self.interrupted = False
@@ -214,6 +228,7 @@ class _Hook:
         found: Any = config.pluginmanager.get_plugin("peft-regress-check")
         self.check = found
         found.listener = self.listener
+        found.notices = self.notices
         found.environments = self.environments  # one run means one commit of a git ref, one look at a checkout
 
 

@@ -39,6 +39,7 @@ def create(arguments: argparse.Namespace) -> int:
     declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.family)
     if not declared:
         raise UsageError("no scenario is selected", "at least one", "loosen -k or --family; `list` shows them")
+    planning.refuse_unmeetable(declared, arguments.creator, common.environments_of(arguments))
     if arguments.dry_run:
         common.out("\n".join(f"{one.name}@{arguments.creator}" for one in declared))
         common.out(f"{len(declared)} fixtures would be created in {arguments.creator}")
@@ -120,7 +121,7 @@ def _each(
     """Create every scenario, several at once, and hand each on; one that is refused does not stop the others."""
 
     def one(scenario: Declared) -> Made:
-        if reason := matrix.unsupported(scenario, environment.versions):
+        if reason := matrix.unsupported(scenario, environment.versions, creating=True):
             return Made(scenario.name, "unsupported", reason)
         folder = scratch / scenario.name
         try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 
+from harness import supply
 from harness.commands import common
 from harness.errors import ExitCode
 
@@ -55,13 +57,6 @@ def lock(arguments: argparse.Namespace) -> int:
     return ExitCode.CLEAN
 
 
-def add(arguments: argparse.Namespace) -> int:
-    """Declare and lock an environment for a release."""
-    path = common.environments_of(arguments).add(arguments.requirement)
-    common.out(str(path))
-    return ExitCode.CLEAN
-
-
 def remove(arguments: argparse.Namespace) -> int:
     """Delete what is built of an environment from the cache."""
     for path in common.environments_of(arguments).remove(arguments.spec):
@@ -70,8 +65,13 @@ def remove(arguments: argparse.Namespace) -> int:
 
 
 def collect_garbage(arguments: argparse.Namespace) -> int:
-    """Delete cached environments that nothing names any more, and half-built ones."""
-    paths = common.environments_of(arguments).gc(dry_run=arguments.dry_run)
+    """Delete cached environments that nothing names any more, half-built ones, and fixtures that are out of date."""
+    environments = common.environments_of(arguments)
+    paths = environments.gc(dry_run=arguments.dry_run)
+    for folder in supply.out_of_date(environments):
+        paths.append(folder)
+        if not arguments.dry_run:
+            shutil.rmtree(folder, ignore_errors=True)
     for path in paths:
         common.out(str(path))
     common.say(f"{len(paths)} {'would be ' if arguments.dry_run else ''}removed")

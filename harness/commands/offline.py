@@ -38,7 +38,8 @@ def export(arguments: argparse.Namespace) -> int:
             cell = CellId(one.name, creator, name, arguments.device)
             try:
                 manifest = store.manifest(creator, one.name)
-                if reason := matrix.unsupported(one, manifest.versions) or matrix.unsupported(one, versions):
+                unmade = matrix.unsupported(one, manifest.versions, creating=True)
+                if reason := unmade or matrix.unsupported(one, versions):
                     raise UsageError(reason)
                 target = f"fixtures/{creator}/{one.name}"
                 store.materialise(manifest, folder / target)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from harness import causes
 from harness.causes import Cause
 from harness.errors import ExitCode
-from harness.report import facts, html_map, story
+from harness.report import facts, grid, html_map, story
 from harness.report.facts import Fact
+from harness.report.grid import Grid
 from harness.report.html_map import HeatMap
 from harness.report.text import clip, many, seconds
 from harness.results import Cell, EnvironmentReport, ExpectationProblem, Run, exit_code_of
@@ -150,6 +151,8 @@ class Page:
     took: str
     chips: tuple[Chip, ...]
     map: HeatMap
+    grid: Grid | None
+    grid_legend: str
     provenance: Provenance
     causes: tuple[CauseBlock, ...]
     untold: tuple[CauseBlock, ...]
@@ -176,6 +179,8 @@ def build(run: Run) -> Page:
         took=seconds(run.duration_s) if run.duration_s else "",
         chips=chips(run),
         map=html_map.build(run),
+        grid=grid.build(run),
+        grid_legend=grid.LEGEND,
         provenance=provenance(run),
         causes=_blocks(unexpected, places),
         expected=_blocks(expected, places, len(unexpected)),

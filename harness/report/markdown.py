@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness import causes
 from harness.causes import Cause
 from harness.errors import ExitCode
-from harness.report import facts, story
+from harness.report import facts, grid, story
 from harness.report.text import clip, code, fenced, link, many, prose, visible
 from harness.results import Cell, Run, exit_code_of
 
@@ -45,7 +45,7 @@ def render(run: Run, budget: int | None = None, verbose: bool = False) -> str:
     opening = f"**{story.sentence(run).word}**: {prose(clip(story.sentence(run).text, 1500))}."
     changed = any(comparison.change != "still" for comparison in run.comparisons)
     if exit_code_of(run) is ExitCode.CLEAN and not (verbose or changed or run.notes):
-        return f"{opening}\n"
+        return "\n\n".join([opening, *(block.text for block in _notices(run))]) + "\n"
     room = None if budget is None else budget - len(opening) - _NOTE_ROOM
     firm = [Block(opening), *_firm(run, room)]
     return _fitted([*firm, *_details(run, verbose)], budget)
@@ -135,18 +135,27 @@ def _details(run: Run, verbose: bool) -> list[Block]:
     return [
         *_notes(run),
         *_changes(run),
+        *_rectangle(run),
         *_in_full(run),
         *_untold(run),
         *_expected(run),
         *_same_cause(run),
         *_left_out(run),
         *_environments(run),
+        *_notices(run),
         *(_by_scenario(run) if verbose else []),
     ]
 
 
 def _notes(run: Run) -> list[Block]:
     return [Block("\n".join(f"- {code(note)}" for note in run.notes), "notes", len(run.notes))] if run.notes else []
+
+
+def _notices(run: Run) -> list[Block]:
+    """What is no matter of the cells; nothing of it is folded, as it is for whoever looks after the matrix."""
+    if not run.notices:
+        return []
+    return [Block("\n".join(f"- {code(clip(notice, 500))}" for notice in run.notices), "notices", len(run.notices))]
 
 
 def _changes(run: Run) -> list[Block]:
@@ -158,6 +167,36 @@ def _changes(run: Run) -> list[Block]:
         opened = change == "regressed" and len(rows) <= 20
         blocks.append(Block(_folded(title, body, opened), f"cells {change}", len(every)))
     return blocks
+
+
+def _rectangle(run: Run) -> list[Block]:
+    """Creators × loaders; under it what older loaders did with newer checkpoints."""
+    found = grid.build(run)
+    if found is None:
+        return []
+    rows = [(code(row.label), *(_box(box) for box in row.boxes)) for row in found.rows]
+    header = ("creator \\ loader", *(code(label) for _, label in found.loaders))
+    table = _table(header, rows, right=range(1, len(header)))
+    blocks = [Block(f"**Creators under loaders** ({grid.LEGEND})\n\n{table}", "rows of the grid", len(rows))]
+    if found.outcomes:
+        body = _table(
+            ("what", "how", "creators", "loaders", "scenarios", "cells", "came of it"),
+            [
+                (each.reading, code(clip(each.title, 200)), prose(each.creators.ranges), prose(each.loaders.ranges),
+                 code(_names(each.scenarios, 200)), f"{len(each.cells):,}", prose(each.verdicts))
+                for each in found.outcomes
+            ],
+            right=(5,),
+        )  # fmt: skip
+        blocks.append(Block(_folded(found.forward, body), "what older loaders did", len(found.outcomes)))
+    elif found.forward:
+        blocks.append(Block(f"{found.forward}.", "what older loaders did"))
+    return blocks
+
+
+def _box(box: grid.Box) -> str:
+    text = prose(box.text)
+    return f"**{text}**" if box.concerning else text
 
 
 def _in_full(run: Run) -> list[Block]:

@@ -15,9 +15,9 @@ from rich.text import Text
 from harness import causes
 from harness.causes import Cause
 from harness.errors import ExitCode
-from harness.report import facts, story
+from harness.report import facts, grid, story
 from harness.report.facts import Fact
-from harness.report.text import many, visible, visible_lines
+from harness.report.text import enumerated, many, visible, visible_lines
 from harness.results import Cell, Run, exit_code_of
 from harness.verdict import Verdict
 
@@ -59,11 +59,13 @@ def render(run: Run, console: Console, verbosity: int = NORMAL) -> None:
         if verbosity >= VERBOSE:
             _cells(run, painter)
         _changes(run, painter, verbosity)
+        _rectangle(run, painter, verbosity)
         _deviations(run, painter, verbosity)
         _problems(run, painter)
         _untold(run, painter, verbosity)
         _expected(run, painter)
         _folded(run, painter, verbosity)
+        _notices(run, painter)
     _sentence(run, painter, verbosity)
 
 
@@ -179,6 +181,25 @@ def _changes(run: Run, painter: Painter, verbosity: int) -> None:
         for verdicts, cell in every:
             table.add_row(painter.text(verdicts), painter.text(cell))
         painter.print(table, indent=4)
+
+
+def _rectangle(run: Run, painter: Painter, verbosity: int) -> None:
+    """Creators × loaders, and under it what older loaders did with newer checkpoints."""
+    found = grid.build(run)
+    if found is None:
+        return
+    columns = ("creator", *(label for _, label in found.loaders))
+    rows = [(row.label, *(box.text for box in row.boxes)) for row in found.rows]
+    painter.table("Creators, under loaders", columns, rows, right=range(1, len(columns)))
+    painter.line(painter.text(grid.LEGEND, "dim"), indent=2)
+    if found.forward:
+        painter.line()
+        painter.line(painter.text(found.forward), indent=2)
+    for each in found.outcomes:
+        names = ", ".join(each.scenarios) if verbosity >= VERBOSE else enumerated(each.scenarios, 6)
+        head = (painter.text(f"{each.reading}  ", "bold"), painter.text(each.title))
+        painter.line(*head, painter.text(f"  {many(len(each.cells), 'cell')}: {each.verdicts}", "dim"), indent=4)
+        painter.line(painter.text(f"{each.reach}; {names}", "dim"), indent=6)
 
 
 def _deviations(run: Run, painter: Painter, verbosity: int) -> None:
@@ -297,6 +318,13 @@ def _folded(run: Run, painter: Painter, verbosity: int) -> None:
         painter.line(said, indent=2)
     for cell, defect in standing if verbosity >= VERBOSE else ():
         painter.line(painter.text(cell.id), "  ", painter.text(defect, "dim"), indent=4)
+
+
+def _notices(run: Run, painter: Painter) -> None:
+    if run.notices:
+        painter.line()
+    for notice in run.notices:
+        painter.line(painter.text(notice, "yellow"))
 
 
 def _sentence(run: Run, painter: Painter, verbosity: int) -> None:

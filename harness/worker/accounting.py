@@ -48,6 +48,11 @@ def fingerprint(tensor: Any) -> Fingerprint:
     return int(tensor.numel()), hashlib.sha256(data).hexdigest()
 
 
+def digest(tensor: Any) -> str:
+    """A short digest of the values: two releases that write the same tensor write the same digest, in either format."""
+    return fingerprint(tensor)[1][:16]
+
+
 def _find(torch: Any, value: Any, tensors: list[tuple[str, Any]], whole: Any, turned: Any) -> dict[str, Any]:
     if value.numel() == 0 or not value.dtype.is_floating_point or bool((value == value.flatten()[0]).all()):
         return {"found": "constant", "at": []}

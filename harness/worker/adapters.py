@@ -9,6 +9,9 @@ from . import bases, compat, fill
 from .names import canonical
 
 ADAPTER_FOLDER = "adapter"
+EXPERTS_FOLDER = "adapter/experts"
+"""Of adapters that the scenario's own is made of; inside of the checkpoint, since it can't be loaded without them."""
+_INITIAL_FOLDER = os.path.join("work", "initial")
 
 
 def make_config(adapter: Mapping[str, Any]) -> Any:
@@ -20,9 +23,39 @@ def make_config(adapter: Mapping[str, Any]) -> Any:
 
 def wrap(base: Any, adapter: Mapping[str, Any]) -> Any:
     """A new adapter on a base model."""
-    import peft
+    return compat.new_adapter(base, make_config(adapter), adapter["name"])
 
-    return peft.get_peft_model(base, make_config(adapter), adapter_name=adapter["name"])
+
+def save_experts(torch: Any, scenario: Mapping[str, Any]) -> None:
+    """Make and save the adapters that the scenario's own refers to by path; each has values of its own."""
+    for name, expert in scenario["adapter"].get("experts", {}).items():
+        model = wrap(bases.load(torch, scenario["base"]), {**expert, "name": "default"})
+        fill.fill_parameters(torch, trainable(model, "default"), f"adapter:{scenario['name']}:{name}")
+        save(model, f"{EXPERTS_FOLDER}/{name}", "default")
+
+
+def create(torch: Any, base: Any, scenario: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """The scenario's adapter on a base, filled, and active beside whatever the scenario puts beside it.
+
+    Returns:
+        the model in eval mode and the canonical names of the parameters that were filled.
+    """
+    adapter = scenario["adapter"]
+    model = wrap(base, adapter)
+    if adapter.get("convert"):
+        compat.save_initial(model, _INITIAL_FOLDER, adapter["name"])
+    filled = fill_adapter(torch, model, scenario, adapter["name"])
+    if scenario.get("beside"):
+        put_beside(torch, model, scenario, make_config(scenario["beside"]))
+        model.set_adapter(adapter["name"])
+    return model.eval(), filled
+
+
+def put_beside(torch: Any, model: Any, scenario: Mapping[str, Any], config: Any) -> None:
+    """Add the adapter `beside`, with values of its own, and make it the active one."""
+    model.add_adapter("beside", config)
+    model.set_adapter("beside")
+    fill_adapter(torch, model, scenario, "beside", own=True)
 
 
 def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
@@ -49,9 +82,19 @@ def fill_adapter(
     return fill.fill_parameters(torch, parameters, space, scenario["fill"])
 
 
-def save(model: Any, folder: str, adapter_name: str) -> None:
-    """Write the adapter as `save_pretrained` does by default, into `folder` whatever the adapter is called."""
-    model.save_pretrained(folder)
+def save(model: Any, folder: str, adapter_name: str, convert: bool = False) -> None:
+    """Write the adapter as `save_pretrained` does by default, into `folder` whatever the adapter is called.
+
+    Args:
+        convert: as plain LoRA, from what was kept of the adapter before it was filled.
+    """
+    arguments: dict[str, Any] = {}
+    if len(getattr(model, "peft_config", ())) > 1:
+        arguments["selected_adapters"] = [adapter_name]
+    if convert:
+        arguments["path_initial_model_for_weight_conversion"] = _INITIAL_FOLDER
+    with compat.without_hub():
+        model.save_pretrained(folder, **arguments)
     nested = os.path.join(folder, adapter_name)
     if adapter_name != "default" and os.path.isdir(nested):
         for name in os.listdir(nested):

@@ -95,9 +95,24 @@ def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
             tied = {name for name in missing if _is_tied(model, name, state)}
             if unexpected or set(missing) - tied:
                 raise ValueError(f"base checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+    if base.get("resize_to"):
+        _add_tokens(torch, model, base["name"], base["resize_to"])
     model.eval()
     realign(model)
     return model
+
+
+def _add_tokens(torch: Any, model: Any, name: str, size: int) -> None:
+    """Enlarge the vocabulary as a user does before new tokens are trained; their rows get values of their own."""
+    before = int(model.get_input_embeddings().weight.shape[0])
+    if before >= size:
+        return  # a model that was merged and saved has them already
+    model.resize_token_embeddings(size)
+    for what, layer in (("input", model.get_input_embeddings()), ("output", model.get_output_embeddings())):
+        if layer is not None:
+            drawn = fill.values("base:" + name, f"added.{what}", tuple(layer.weight.shape))
+            with torch.no_grad():
+                layer.weight[before:] = torch.from_numpy(np.array(drawn)).to(layer.weight.dtype)[before:]
 
 
 def _is_tied(model: Any, name: str, state: Mapping[str, Any]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
@@ -9,12 +10,13 @@ import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, bases, compat, numerics, probes, warmup
+from . import adapters, apart, bases, compat, numerics, probes, warmup
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
 
 PRECISIONS = ("float32", "float64")
+_MADE = os.path.join(WORK_FOLDER, "made")
 
 
 def preload(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,15 +85,11 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
     wrote is found out here.
     """
     scenario = request["scenario"]
-    inputs = bases.make_inputs(scenario["inputs"], scenario["base"]["name"])
-    observation = Observation(scenario["name"])
-    with attempt("base") as made:
-        bases.save(bases.build(torch, scenario["base"]))
-    if made.outcome == "ok":
-        with attempt("adapter") as made:
-            _save_adapter(torch, scenario, inputs, observation)
-    observation.load["create"] = made.as_dict()
-    if made.outcome == "ok":
+    specs = {**scenario["inputs"], **scenario.get("adapter_inputs", {})}
+    inputs = bases.make_inputs(specs, scenario["base"]["name"])
+    apart.run(lambda: _make(torch, scenario, inputs))
+    observation = _made(scenario["name"])
+    if observation.load["create"]["outcome"] == "ok":
         layer_inputs: dict[str, Any] = {}
         observe(torch, scenario, observation, inputs, layer_inputs, creating=True)
         for name, value in layer_inputs.items():
@@ -102,25 +100,48 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
     observation.write("golden")
 
 
+def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
+    """Make and save base and adapter, and leave what was seen of it in a folder."""
+    observation = Observation(scenario["name"])
+    with attempt("base") as made:
+        bases.save(bases.build(torch, scenario["base"]))
+    if made.outcome == "ok":
+        with attempt("adapter") as made:
+            _save_adapter(torch, scenario, inputs, observation)
+    observation.load["create"] = made.as_dict()
+    observation.write(_MADE)
+
+
+def _made(name: str) -> Observation:
+    """What `_make` saw, to be gone on with."""
+    observation = Observation(name)
+    with open(os.path.join(_MADE, "observation.json"), encoding="utf-8") as file:
+        said = json.load(file)
+    observation.load, observation.facts = said["load"], said["facts"]
+    for array, value in read_arrays(_MADE).items():
+        observation.array(array, value)
+    return observation
+
+
 def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observation: Observation) -> None:
     torch.manual_seed(0)
     adapter_name = scenario["adapter"]["name"]
-    model = adapters.wrap(bases.load(torch, scenario["base"]), scenario["adapter"])
-    filled = adapters.fill_adapter(torch, model, scenario, adapter_name)
-    model.eval()
+    adapters.save_experts(torch, scenario)
+    model, filled = adapters.create(torch, bases.load(torch, scenario["base"]), scenario)
     context = Context(torch, scenario, observation, "float32", inputs, {})
     context.record("created", context.run(model))
     observation.facts["created"] = {"filled": filled}
-    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name)
+    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name, scenario["adapter"].get("convert", False))
     _check_portable(adapters.ADAPTER_FOLDER)
 
 
 def _check_portable(folder: str) -> None:
     here = os.getcwd()
-    for name in sorted(os.listdir(folder)):
-        with open(os.path.join(folder, name), "rb") as file:
-            if here.encode() in file.read():
-                raise RuntimeError(f"{name} of the checkpoint holds a path of this machine ({here})")
+    for parent, _, names in os.walk(folder):
+        for name in sorted(names):
+            with open(os.path.join(parent, name), "rb") as file:
+                if here.encode() in file.read():
+                    raise RuntimeError(f"{name} of the checkpoint holds a path of this machine ({here})")
 
 
 def _repeated(torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any) -> dict[str, float]:

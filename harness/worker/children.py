@@ -301,9 +301,14 @@ def detach(server: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     # A core file of a process with torch in it is gigabytes; the stack is in the log.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    tie_to(server)
+
+
+def tie_to(parent: int) -> None:
+    """Has this process killed when its parent dies."""
     if sys.platform.startswith("linux"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != server:  # it died before it could be tied to
+    if os.getppid() != parent:  # it died before it could be tied to
         os._exit(HARNESS_ERROR)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import sys
 from typing import Any, Iterator
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "tokenizers", "bitsandbytes", "trl")
@@ -24,6 +25,15 @@ def module_class(torch: Any, name: str) -> Any:
     return getattr(torch.nn, name)
 
 
+def new_adapter(base: Any, config: Any, name: str) -> Any:
+    """A new adapter of a name on a base model."""
+    import peft
+
+    if name == "default" and "adapter_name" not in inspect.signature(peft.get_peft_model).parameters:
+        return peft.get_peft_model(base, config)  # up to 0.3 the first adapter is called `default`, whatever one wants
+    return peft.get_peft_model(base, config, adapter_name=name)
+
+
 def is_adapter_layer(module: Any) -> bool:
     """True for a layer that carries an adapter, and for the wrapper that `modules_to_save` puts around a module."""
     names = {kind.__name__ for kind in type(module).__mro__}
@@ -34,6 +44,13 @@ def is_adapter_layer(module: Any) -> bool:
 def is_attention_adapter(module: Any) -> bool:
     """True for adaption prompt's wrapper around a whole attention block."""
     return type(module).__name__ in ("AdaptedAttention", "AdaptedAttentionGPT")
+
+
+def is_peft_model(model: Any) -> bool:
+    """True for a model with adapters; False for a base, also one that they were merged into or taken off."""
+    import peft
+
+    return isinstance(model, peft.PeftModel)
 
 
 def base_of(model: Any) -> Any:
@@ -107,6 +124,30 @@ def load_adapter_tensors(folder: str) -> dict[str, Any]:
     return found
 
 
+def _never(*_: Any, **__: Any) -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def without_hub() -> Iterator[None]:
+    """PEFT 0.8 asks the hub on saving whether the base is there, and raises where it may not ask.
+
+    It is told what the hub says of a local folder: no. Since 0.9 PEFT itself does not ask in offline mode; up to 0.7
+    it never did.
+    """
+    save_and_load: Any = sys.modules.get("peft.utils.save_and_load")
+    asks = hasattr(save_and_load, "file_exists") and not hasattr(save_and_load, "check_file_exists_on_hf_hub")
+    if not asks:
+        yield
+        return
+    before = save_and_load.file_exists
+    save_and_load.file_exists = _never
+    try:
+        yield
+    finally:
+        save_and_load.file_exists = before
+
+
 @contextlib.contextmanager
 def disabled(model: Any) -> Iterator[None]:
     """The adapter switched off, in all layers and wrappers, as `disable_adapter` does."""
@@ -114,9 +155,11 @@ def disabled(model: Any) -> Iterator[None]:
         yield
 
 
-def prompt_tensors(model: Any, batch_size: int) -> dict[str, Any]:
+def prompt_tensors(model: Any, batch_size: int, task_ids: Any = None) -> dict[str, Any]:
     """What prompt learning puts before the input: `prompt`, or each layer's keys and values of prefix tuning."""
-    result = model.get_prompt(batch_size=batch_size)
+    # tasks came with multitask prompt tuning in 0.6
+    tasks = {} if task_ids is None else {"task_ids": task_ids}
+    result = model.get_prompt(batch_size=batch_size, **tasks)
     if hasattr(result, "detach"):
         return {"prompt": result}
     if hasattr(result, "self_attention_cache"):
@@ -154,6 +197,17 @@ def adapter_arguments(model: Any, adapter_name: str) -> Any:
     config = copy.deepcopy(model.peft_config[adapter_name])
     config.inference_mode = False
     return config
+
+
+def save_initial(model: Any, folder: str, adapter_name: str) -> None:
+    """Save an adapter before training, for the conversion to plain LoRA when it is saved (since PEFT 0.13).
+
+    Its configuration must say that loading it leaves the base alone.
+    """
+    config = model.peft_config[adapter_name]
+    initialisation, config.init_lora_weights = config.init_lora_weights, True
+    model.save_pretrained(folder)
+    config.init_lora_weights = initialisation
 
 
 def versions() -> dict[str, str]:

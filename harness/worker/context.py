@@ -105,15 +105,24 @@ class Context:
             model = model.double()
         return model.to(self.device)
 
-    def run(self, model: Any) -> dict[str, Any]:
-        """The model's compared outputs, without gradients."""
-        with self.torch.no_grad():
-            return self.run_with_gradients(model)
+    def run(self, model: Any, disabled: bool = False) -> dict[str, Any]:
+        """The model's compared outputs, without gradients.
 
-    def run_with_gradients(self, model: Any) -> dict[str, Any]:
+        Args:
+            disabled: its adapter is switched off, so that it takes what the base takes.
+        """
+        with self.torch.no_grad():
+            return self.run_with_gradients(model, disabled)
+
+    def run_with_gradients(self, model: Any, disabled: bool = False) -> dict[str, Any]:
         """The model's compared outputs."""
-        result = bases.call(model, compat.base_of(model), self.inputs)
-        return bases.outputs(result, self.scenario["outputs"])
+        inputs = self.inputs_of_base() if disabled or not compat.is_peft_model(model) else self.inputs
+        return bases.outputs(bases.call(model, compat.base_of(model), inputs), self.scenario["outputs"])
+
+    def inputs_of_base(self) -> dict[str, Any]:
+        """The inputs without those that the adapter alone takes."""
+        own = self.scenario.get("adapter_inputs", {})
+        return {name: value for name, value in self.inputs.items() if name not in own}
 
     def folder(self, name: str) -> str:
         """A new, empty folder in the working directory; its name is fixed, since error messages quote it."""

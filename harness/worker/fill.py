@@ -27,6 +27,15 @@ RECIPES: tuple[tuple[str, float | None, float], ...] = (
     ("*magnitude*", 1.0, 0.5),  # DoRA: a norm, never negative
     ("*adaption_gate", 0.5, 0.4),  # 0 closes the gate
     ("*lora_E", 0.5, 0.4),  # AdaLoRA: singular values
+    ("*oft_[rR]*", 0.0, 0.25),  # OFT, BOFT: skew blocks; the series that makes rotations of them wants small ones
+    ("*oft_s", 1.0, 0.4),  # OFT, BOFT, RoAd, PSOFT: a scale beside a rotation
+    ("*road_alpha", 1.0, 0.4),
+    ("*psoft_R.vector_[ab]", 1.0, 0.4),
+    ("*vera_lambda_[bd]", 0.6, 0.4),  # VeRA, PVeRA: two factors of one product
+    ("*delora_lambda", 2.0, 0.5),  # DeLoRA: the bound of a norm
+    ("*frod_lambda_l", 0.5, 0.4),  # FRoD, OSF: singular values
+    ("*osf_svd_params.S_low", 0.5, 0.4),
+    ("*deft_P", 0.05, 0.25),  # DEFT: the weight is multiplied by it twice
 )
 """How the parameters of a method are filled where the general rule would make an adapter without effect."""
 
@@ -63,9 +72,9 @@ def centre_and_spread(
     Without a recipe: ±sqrt(3 / fan-in) (unit variance kept through a layer), at most 0.6, so that both factors of a
     low-rank product count and no activation saturates; vectors ±0.3; weights of norms around 1.
     """
-    for pattern, (centre, spread) in own.items():
+    for pattern, stated in own.items():
         if fnmatchcase(name, pattern):
-            return centre, spread
+            return (stated[0], stated[1]) if stated else (None, 0.0)
     for pattern, recipe_centre, spread in recipes:
         if fnmatchcase(name, pattern):
             return recipe_centre, spread

@@ -76,7 +76,7 @@ def layers(ctx: Context) -> None:
     if compat.is_prompt_learning(model):
         batch = next(iter(ctx.inputs.values())).shape[0]
         with ctx.torch.no_grad():
-            ctx.record("layers", compat.prompt_tensors(model, batch))
+            ctx.record("layers", compat.prompt_tensors(model, batch, ctx.inputs.get("task_ids")))
         return
     found = dict(adapters.adapter_layers(model, ctx.adapter_name))
     ctx.fact("layers", "names", sorted(found))
@@ -125,7 +125,7 @@ def base(ctx: Context) -> None:
     # up to 0.6 prompt learning does not come back whole from being disabled: then on a model of its own
     model = ctx.load() if compat.is_prompt_learning(ctx.model()) else ctx.model()
     with compat.disabled(model):
-        ctx.record("base", ctx.run(model), "disabled.")
+        ctx.record("base", ctx.run(model, disabled=True), "disabled.")
 
 
 def account(ctx: Context) -> None:
@@ -136,6 +136,8 @@ def account(ctx: Context) -> None:
     stored = compat.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     ctx.fact("accounting", "tensors", accounting.account(ctx.torch, stored, model, ctx.adapter_name))
     ctx.fact("accounting", "shapes", {key: list(value.shape) for key, value in sorted(stored.items())})
+    ctx.fact("accounting", "dtypes", {key: str(value.dtype)[len("torch.") :] for key, value in sorted(stored.items())})
+    ctx.fact("accounting", "digests", {key: accounting.digest(value) for key, value in sorted(stored.items())})
     ctx.fact("accounting", "base_changed", structure.changed_base_weights(ctx.base(), model, ctx.adapter_name, stored))
     if compat.is_prompt_learning(model):
         # the prompt may be computed from the tensor: the layers probe compares it
@@ -201,6 +203,7 @@ def unmerged(ctx: Context) -> None:
     model = ctx.take("merged in place")
     model.unmerge_adapter()
     ctx.record("unmerged", ctx.run(model))
+    ctx.fact("unmerged", "ties", structure.ties(model, (ctx.adapter_name,)))
 
 
 def safe_merged(ctx: Context) -> None:
@@ -209,7 +212,9 @@ def safe_merged(ctx: Context) -> None:
         raise Skip("one precision says it")
     if reason := compat.why_no_safe_merge(ctx.model()):
         raise Skip(reason)
-    ctx.record("safe_merged", ctx.run(compat.safe_merge(ctx.load())))
+    plain = compat.safe_merge(ctx.load())
+    ctx.record("safe_merged", ctx.run(plain))
+    ctx.fact("safe_merged", "ties", structure.ties(plain, ()))
 
 
 def unloaded(ctx: Context) -> None:
@@ -243,7 +248,9 @@ def merged_saved(ctx: Context) -> None:
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
     bases.save(plain, folder)
-    ctx.record("merged_saved", ctx.run(bases.load(ctx.torch, ctx.scenario["base"], folder)))
+    again = bases.load(ctx.torch, ctx.scenario["base"], folder)
+    ctx.record("merged_saved", ctx.run(again))
+    ctx.fact("merged_saved", "ties", structure.ties(again, ()))
 
 
 def roundtrip(ctx: Context) -> None:
@@ -253,6 +260,7 @@ def roundtrip(ctx: Context) -> None:
     before = compat.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     folder = ctx.folder("again")
     adapters.save(ctx.model(), folder, ctx.adapter_name)
+    ctx.fact("roundtrip", "ties", structure.ties(ctx.model(), (ctx.adapter_name,)))
     after = compat.load_adapter_tensors(folder)
     ctx.fact("roundtrip", "lost", sorted(set(before) - set(after)))
     ctx.fact("roundtrip", "added", sorted(set(after) - set(before)))
@@ -276,14 +284,14 @@ def renamed(ctx: Context) -> None:
 
 
 def second(ctx: Context) -> None:
-    """Beside another adapter of the same kind: switching to it has an effect, and switching back brings all back."""
+    """Beside another adapter (alike, or as declared): switching to it has an effect, and back again brings all back."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     model = ctx.load()
     first_name = ctx.adapter_name
-    model.add_adapter("beside", compat.adapter_arguments(model, first_name))
-    model.set_adapter("beside")
-    adapters.fill_adapter(ctx.torch, model, ctx.scenario, "beside", own=True)
+    declared = ctx.scenario.get("beside")
+    config = adapters.make_config(declared) if declared else compat.adapter_arguments(model, first_name)
+    adapters.put_beside(ctx.torch, model, ctx.scenario, config)
     model.eval()
     other = ctx.run(model)
     ctx.fact("second", "trainable_other", _active_trainable(model, first_name))
@@ -312,7 +320,8 @@ def generate(ctx: Context) -> None:
     if "attention_mask" in inputs and not bool(inputs["attention_mask"].all()):
         raise Skip("the first row is padded, and releases differ in what they generate from a padded prompt")
     with ctx.torch.no_grad():
-        ctx.record("generate", {"base.tokens": ctx.base().generate(**inputs, **arguments)})
+        of_base = {name: value for name, value in inputs.items() if name in ctx.inputs_of_base()}
+        ctx.record("generate", {"base.tokens": ctx.base().generate(**of_base, **arguments)})
         ctx.record("generate", {"tokens": ctx.model().generate(**inputs, **arguments)})
 
 
@@ -321,12 +330,10 @@ def fresh(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     ctx.torch.manual_seed(0)
-    model = adapters.wrap(ctx.base(), ctx.scenario["adapter"])
-    adapters.fill_adapter(ctx.torch, model, ctx.scenario, ctx.adapter_name)
-    model.eval()
+    model, _ = adapters.create(ctx.torch, ctx.base(), ctx.scenario)
     ctx.record("fresh", ctx.run(model))
     folder = ctx.folder("fresh")
-    adapters.save(model, folder, ctx.adapter_name)
+    adapters.save(model, folder, ctx.adapter_name, ctx.scenario["adapter"].get("convert", False))
     tensors = compat.load_adapter_tensors(folder)
     ctx.fact("fresh", "files", sorted(os.listdir(folder)))
     ctx.fact("fresh", "keys", {key: list(value.shape) for key, value in sorted(tensors.items())})

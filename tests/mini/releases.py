@@ -16,6 +16,9 @@ _LOAD = "    return Model(weights, LowRankConfig.from_dict(saved), dict(tensors)
 
 RELEASES: dict[str, dict[str, str]] = {
     "1.0": {},
+    "1.1": {  # passes over what it does not know in a config
+        "return cls(**saved)": 'return cls(**{k: v for k, v in saved.items() if k in ("r", "alpha", "targets")})',
+    },
     "2.0": {},  # sound, to the bit
     "2.0.1": {"(x @ a.T) @ b.T * self.scaling": "x @ (a.T @ b.T * self.scaling)"},  # sound, but rounds otherwise
     "2.1": {"self.config.alpha / self.config.r": "self.config.alpha / self.config.r**0.5"},
@@ -33,6 +36,12 @@ RELEASES: dict[str, dict[str, str]] = {
     "2.6": {"return np.tanh(x)": "return np.tanh(x * 1.001)"},  # it is the base that moved
     "2.7": {"return {name: weight + self": f'raise RuntimeError("no merging")\n{" " * 8}return {{name: weight + self'},
     "2.8": {"import numpy as np": 'raise ImportError("libfrobnicate.so.3: no such file")\nimport numpy as np'},
+    "3.0": {  # an invention that no earlier release has
+        "targets: list[str] | None = None) -> None:": "targets: list[str] | None = None, tilt: float = 1.0) -> None:\n"
+        "        self.tilt = tilt",
+        '"targets": self.targets}': '"targets": self.targets, "tilt": self.tilt}',
+        "self.config.alpha / self.config.r": "self.config.alpha / self.config.r * self.config.tilt",
+    },
 }
 
 
@@ -58,7 +67,8 @@ def files(release: str) -> dict[str, str]:
 def interpreter(folder: Path, release: str) -> Path:
     """A program that is this Python with a release of the fake library."""
     library, program = folder / f"library-{release}", folder / f"python-{release}"
-    for name, content in files(release).items():
+    alias = {f"peft-{release}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: peft\nVersion: {release}\n"}
+    for name, content in (files(release) | alias).items():  # in reports it has a place among PEFT's releases
         path = library / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")

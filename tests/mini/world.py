@@ -122,9 +122,9 @@ class World:
         options = [f"--matrices={self.matrices}"]
         if command not in ("env",):
             options.append(f"--fixtures={self.fixtures}")
-        if command in ("check", "pair", "judge"):
+        if command in ("check", "pair", "matrix", "judge"):
             options.append(f"--reports={self.reports}")
-        if command in ("check", "pair", "create", "fixtures"):
+        if command in ("check", "pair", "matrix", "create", "fixtures"):
             options.append(f"--worker-handler={HANDLER}")
         return options
 
@@ -132,7 +132,8 @@ class World:
         """The whole command line of a command in this world."""
         at = 2 if words[0] in ("fixtures", "env") else 1
         cut = words.index("--") if "--" in words else len(words)
-        where = [option for option in self.where(words[0]) if "prune" not in words or "handler" not in option]
+        without = {"prune", "diff", "history"} & set(words)
+        where = [option for option in self.where(words[0]) if not without or "handler" not in option]
         return [*words[:at], *where, *words[at:cut], *words[cut:]]
 
     def run(self, *words: str) -> Said:
@@ -288,6 +289,8 @@ def empty(tmp_path: Path, loaders: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     _laid_out(tmp_path)
     monkeypatch.setenv("MINI_TRACE", str(world.trace))
     monkeypatch.setenv("MINI_GATE", str(world.gate))
+    monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")  # no registry is asked, unless a test has one of its own
     yield world
     for process in world.started:
         with contextlib.suppress(ProcessLookupError, PermissionError):

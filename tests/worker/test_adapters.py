@@ -84,6 +84,77 @@ class TestSave:
         assert (tmp_path / "adapter" / "adapter_config.json").read_text() == "adapter_config.json"
 
 
+class Several:
+    """A model with adapters, which notes what is done to it."""
+
+    def __init__(self, *names: str) -> None:
+        self.peft_config = {name: SimpleNamespace(init_lora_weights="pissa") for name in names}
+        self.done: list[Any] = []
+
+    def save_pretrained(self, folder: str, **arguments: Any) -> None:
+        initialisations = {config.init_lora_weights for config in self.peft_config.values()}
+        self.done.append(("save", folder, arguments, initialisations))
+
+    def add_adapter(self, name: str, config: Any) -> None:
+        self.done.append(("add", name, config))
+
+    def set_adapter(self, name: str) -> None:
+        self.done.append(("set", name))
+
+    def eval(self) -> Several:
+        return self
+
+
+class TestCreate:
+    @pytest.fixture
+    def model(self, monkeypatch: pytest.MonkeyPatch) -> Several:
+        model = Several("default")
+        monkeypatch.setattr(adapters, "wrap", lambda *_: model)
+        monkeypatch.setattr(adapters, "make_config", lambda adapter: adapter["config"])
+
+        def fill_adapter(_torch: Any, model: Any, _scenario: Any, name: str, own: bool = False) -> list[str]:
+            model.done.append(("fill", name, own))
+            return ["a"]
+
+        monkeypatch.setattr(adapters, "fill_adapter", fill_adapter)
+        return model
+
+    def test_alone(self, model: Several) -> None:
+        assert adapters.create(None, "base", {"adapter": {"name": "default"}}) == (model, ["a"])
+        assert model.done == [("fill", "default", False)]
+
+    def test_another_beside_it_is_filled_and_left(self, model: Several) -> None:
+        scenario = {"adapter": {"name": "default"}, "beside": {"config": "Other", "args": {}}}
+
+        adapters.create(None, "base", scenario)
+
+        beside = [("add", "beside", "Other"), ("set", "beside"), ("fill", "beside", True)]
+        assert model.done == [("fill", "default", False), *beside, ("set", "default")]
+
+    def test_what_is_converted_is_kept_before_it_is_filled(self, model: Several) -> None:
+        adapters.create(None, "base", {"adapter": {"name": "default", "convert": True}})
+
+        assert model.done == [("save", "work/initial", {}, {True}), ("fill", "default", False)]
+        assert model.peft_config["default"].init_lora_weights == "pissa"
+
+
+class TestSaveOfSeveral:
+    @pytest.mark.parametrize(
+        ("names", "convert", "arguments"),
+        [
+            (["default"], False, {}),
+            (["default", "beside"], False, {"selected_adapters": ["default"]}),
+            (["default"], True, {"path_initial_model_for_weight_conversion": "work/initial"}),
+        ],
+    )
+    def test_only_the_first(self, names: list[str], convert: bool, arguments: dict[str, Any]) -> None:
+        model = Several(*names)
+
+        adapters.save(model, "adapter", "default", convert)
+
+        assert model.done == [("save", "adapter", arguments, {"pissa"})]
+
+
 class TestLayers:
     def test_each_kind_by_its_canonical_name(self) -> None:
         layers = {

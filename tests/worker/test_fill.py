@@ -202,6 +202,7 @@ def test_a_scenarios_own_pattern_comes_before_recipe_and_rule() -> None:
     assert fill.centre_and_spread("q.ia3_l", (1, 3), own, fill.RECIPES) == (4.0, 0.5)
     assert filled("q.ia3_l", 1, 3, own=own).min() >= 3.5
     assert not filled("q.lora_B.weight", 2, 3, own=own).any()
+    assert fill.values("n", "q.lora_A.weight", (2, 3), {"*lora_A*": ()}) is None
     assert filled("q.lora_A.weight", 2, 3, own=own).all()
 
 

@@ -18,7 +18,8 @@ TABLE = [
     ("base_model.model.lin.lora_A.weight", ("default",), "lin.lora_A.weight"),  # in a checkpoint
     ("base_model.model.emb.lora_embedding_A.default", ("default",), "emb.lora_embedding_A"),
     ("base_model.model.lin.ia3_l.default", ("default",), "lin.ia3_l"),
-    ("base_model.model.lin.lora_magnitude_vector.default.weight", ("default",), "lin.lora_magnitude_vector.weight"),
+    ("base_model.model.lin.lora_magnitude_vector.default.weight", ("default",), "lin.lora_magnitude_vector"),
+    ("base_model.model.lin.lora_magnitude_vector.default", ("default",), "lin.lora_magnitude_vector"),
     ("base_model.model.score.modules_to_save.default.weight", ("default",), "score.modules_to_save.weight"),
     ("base_model.model.score.original_module.weight", ("default",), "score.original_module.weight"),
     ("base_model.model.emb.token_adapter.base_layer.weight", ("default",), "emb.token_adapter.weight"),

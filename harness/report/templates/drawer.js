@@ -258,6 +258,7 @@ document.addEventListener("click", (event) => {
   const anchor = event.target.closest('a[href^="#"]:not([data-c])');
   if (cell) { event.preventDefault(); openCell(Number(cell.dataset.c)); }
   else if (anchor) { event.preventDefault(); unfold(anchor.getAttribute("href").slice(1)); }
+  else if (filter?.dataset.loader) choosePair(filter);
   else if (filter) { toggleWord(filter.dataset.query); if (filter.classList.contains("link")) $("map").scrollIntoView(); }
   else if (tab) chooseTab(tab);
   else if (!event.target.closest(".help")) document.querySelector(".help").open = false;

@@ -196,6 +196,16 @@ function toggleWord(wanted) {
   remember();
 }
 
+/** Show one creator under one loader. */
+function choosePair(box) {
+  const others = tokens($("query").value).filter((each) => !each.startsWith("creator:"));
+  $("query").value = [...others, box.dataset.query].join(" ");
+  applyQuery();
+  remember();
+  const tab = [...document.querySelectorAll("[role=tab]")].find((each) => each.dataset.loader === box.dataset.loader);
+  if (tab) chooseTab(tab, false);
+}
+
 // Tabs ----------------------------------------------------------------------------------------------------------------
 
 function chooseTab(tab, focus = true) {

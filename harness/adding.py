@@ -1,0 +1,225 @@
+"""Adds a release to the matrix in one go: declaration, lock, environment, fixtures, self-check; all of it or nothing.
+
+Everything is made in a folder of the cache. What was made moves in at the end: the fixtures first, then the lock, then
+the declaration, which makes the environment exist. So a killed process leaves nothing that misleads, and the same
+command run again does it all anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from harness import interrupts, matrix
+from harness.added import Added, Outcome
+from harness.draft import Draft
+from harness.environment import BuiltEnvironment, EnvFailed
+from harness.envs import Environments
+from harness.errors import HarnessError
+from harness.interrupts import Interrupts
+from harness.matrix import CellId, Declared
+from harness.report.text import enumerated, many
+from harness.results import Cell
+from harness.session import Planned, Session
+from harness.store import Store
+from harness.transfer import adopting
+from harness.verdict import Verdict
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be made along with an environment."""
+
+    scenarios: Sequence[Declared]
+    """Those that are tried; each environment gets those whose `requires` admits it. None: no fixtures at all."""
+    jobs: int = 2
+    keep_going: bool = False
+    """Keep what could be made although some scenarios were refused."""
+    handler: Path | None = None
+    """In place of the worker's own cell module; for tests of everything around it."""
+
+
+class ScenariosRefused(HarnessError):
+    """Scenarios that `requires` admits could not be made, or their own creator does not load them as they were."""
+
+
+def add(environments: Environments, store: Store, requirement: str, order: Order, say: Say) -> Added:
+    """Declare, lock and build an environment for a release of PEFT, and make its fixtures; all of it or nothing.
+
+    Raises:
+        UsageError: no such release, a yanked one, none for this Python, or it is declared already.
+        EnvFailed: it does not resolve, build or import.
+        ScenariosRefused: not every scenario could be made; with `order.keep_going`, none.
+        KeyboardInterrupt: Ctrl-C or SIGTERM.
+    """
+    begun = time.monotonic()
+    with interrupts.once() as taken:
+        draft = environments.draft(requirement)
+        with _staging(environments.cache, draft, taken) as folder:
+            draft.write(folder / "envs")
+            staged = environments.beside(folder)
+            with _built(staged, draft.name, taken) as built:
+                made = _Making(staged, draft.name, built, Store(folder / "fixtures"), order, say)
+                outcomes = made.outcomes(folder / "scratch") if order.scenarios else ()
+                size = _moved_in(draft, store, made.store, [one.scenario for one in outcomes if one.kept])
+    return Added(
+        name=draft.name, requirement=draft.requirement, released=str(draft.declared.released),
+        files=(draft.path, draft.lock), python=built.python_version, versions=dict(built.versions), outcomes=outcomes,
+        size=size, fixtures=bool(order.scenarios), seconds=round(time.monotonic() - begun, 1),
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _staging(cache: Path, draft: Draft, taken: Interrupts) -> Iterator[Path]:
+    """A folder of its own for what is made, empty at first and gone afterwards; one process at a time for a name."""
+    where = hashlib.sha256(str(draft.folder.resolve()).encode()).hexdigest()[:8]
+    folder = cache / "adding" / f"{draft.name}-{where}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise HarnessError(
+            f"another process is adding {draft.name}", "one at a time", "wait for it to end, then look at `env list`"
+        ) from None
+    try:
+        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        folder.mkdir()
+        yield folder
+    finally:
+        taken.clearing()
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+
+
+@contextlib.contextmanager
+def _built(staged: Environments, name: str, taken: Interrupts) -> Iterator[BuiltEnvironment]:
+    """The environment, built; where the block fails it is gone again, unless it had been there before."""
+    there_before = staged.status()[0].built is not None
+    try:
+        yield staged.build(name)
+    except BaseException:
+        taken.clearing()
+        if not there_before:
+            staged.discard(name)
+        raise
+
+
+def _moved_in(draft: Draft, store: Store, staged: Store, scenarios: Sequence[str]) -> int:
+    """Put what was made where it belongs; the bytes that the fixtures added."""
+    draft.refuse_declared()  # meanwhile, by somebody else
+    if not scenarios:
+        draft.write()
+        return 0
+    with adopting(store, staged, draft.name, scenarios) as size:
+        draft.write()
+    return size
+
+
+class _Making:
+    """Makes the fixtures of an environment, and has the environment load them again."""
+
+    def __init__(
+        self, staged: Environments, name: str, built: BuiltEnvironment, store: Store, order: Order, say: Say
+    ) -> None:
+        self.store = store
+        self._environments = staged
+        self._name = name
+        self._built = built
+        self._order = order
+        self._say = say
+
+    def outcomes(self, scratch: Path) -> tuple[Outcome, ...]:
+        """What became of each scenario, in their order.
+
+        Raises:
+            ScenariosRefused: not every one could be made; with `keep_going`, none.
+            EnvFailed: the worker does not start.
+        """
+        unsupported = {one.name: matrix.unsupported(one, self._built.versions) for one in self._order.scenarios}
+        planned = [self._planned(one) for one in self._order.scenarios if not unsupported[one.name]]
+        cells = {cell.scenario: cell for cell in self._cells(planned, scratch)}
+        found = tuple(
+            self._outcome(cells[one.name]) if one.name in cells else _unsupported(one.name, unsupported[one.name])
+            for one in self._order.scenarios
+        )
+        self._refuse(found)
+        return found
+
+    def _planned(self, one: Declared) -> Planned:
+        return Planned(CellId(one.name, self._name, self._name, "cpu"), one, self._name, self._name)
+
+    def _cells(self, planned: Sequence[Planned], scratch: Path) -> list[Cell]:
+        """Each scenario made, then loaded again by its own creator: by the very road of `pair`, with one import."""
+        self._say(f"making {many(len(planned), 'fixture')} in {self._name}")
+        count = itertools.count(1)
+
+        def told(cell: Cell) -> None:
+            self._say(f"[{next(count)}/{len(planned)}] {cell.scenario}: {self._outcome(cell).word}")
+
+        session = Session(
+            self._environments, self.store, scratch, jobs=self._order.jobs, creating=True, log=self._say,
+            handler=self._order.handler, finished=told,
+        )  # fmt: skip
+        with session:
+            session.start(planned)
+            return [session.result(one) for one in planned]
+
+    def _outcome(self, cell: Cell) -> Outcome:
+        """What became of a scenario, by its self-check's cell."""
+        if cell.scenario not in self.store.scenarios(self._name):
+            return Outcome(cell.scenario, "refused", str(cell.verdict), _bare(cell), log=cell.log_tail)
+        manifest = self.store.manifest(self._name, cell.scenario)
+        sound = cell.verdict.is_clean or (cell.verdict is Verdict.UNSTABLE and manifest.unstable)
+        said = next(
+            (text for text in (cell.reason, *cell.new_warnings, *(f.message for f in cell.findings)) if text), ""
+        )
+        return Outcome(
+            cell.scenario, "made" if sound else "deviates", str(cell.verdict), said,
+            defects=tuple(manifest.standing_defects), log="" if sound else cell.log_tail,
+        )  # fmt: skip
+
+    def _refuse(self, found: Sequence[Outcome]) -> None:
+        wrong = [one for one in found if one.outcome in ("refused", "deviates")]
+        failed = next((one for one in wrong if one.verdict == Verdict.ENV_FAILED), None)
+        if failed is not None:
+            raise EnvFailed(
+                self._name, "import", f"its worker does not start: {failed.detail}", "libraries that import",
+                "read the last lines below", tail=failed.log,
+            )  # fmt: skip
+        if any(one.kept for one in found) and (self._order.keep_going or not wrong):
+            return
+        if not wrong:
+            reasons = enumerated(dict.fromkeys(one.detail for one in found), 3)
+            raise ScenariosRefused(
+                f"{self._name}: none of {many(len(found), 'scenario')} is for this release: {reasons}",
+                "at least one whose `requires` admits it",
+                "mend `requires`, choose others with -k, or add the environment alone with --no-fixtures",
+            )
+        lines = [f"  {one.scenario}: {one.word}: {one.detail}" for one in wrong]
+        tried = sum(one.outcome != "unsupported" for one in found)
+        more = ", or keep the others with --keep-going" if any(one.kept for one in found) else ""
+        raise ScenariosRefused(
+            "\n".join([f"{self._name}: {len(wrong)} of {many(tried, 'scenario')} could not be had", *lines]),
+            "every scenario that `requires` admits, made and loaded again as it was",
+            f"state under `requires` or `when` what they need{more}; nothing was kept",
+        )
+
+
+def _bare(cell: Cell) -> str:
+    """Why it was refused, without the scenario's name, beside which it stands."""
+    return cell.reason.removeprefix(f"{cell.scenario}: ")
+
+
+def _unsupported(scenario: str, reason: str) -> Outcome:
+    return Outcome(scenario, "unsupported", str(Verdict.UNSUPPORTED), reason)

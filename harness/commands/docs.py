@@ -1,0 +1,80 @@
+"""`docs`: writes the generated pages, or says which of them is not what would be written."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from harness import expect, written
+from harness.commands import common
+from harness.errors import ExitCode
+from harness.matrix import Declared
+from harness.pages import format_history, known_breaks, methods
+from harness.results import write_atomically
+from harness.written import Written
+
+
+def docs(arguments: argparse.Namespace) -> int:
+    """Write docs/known-breaks.md, methods.md and format-history.md; with --check only compare."""
+    folder = common.path(arguments.out) or common.REPOSITORY / "docs"
+    stale = []
+    for name, text in pages(arguments).items():
+        path = folder / name
+        if _there(path) == text:
+            continue
+        stale.append(path)
+        if not arguments.check:
+            write_atomically(path, text.encode())
+            common.say(str(path))
+    if not arguments.check:
+        return ExitCode.CLEAN
+    for path in stale:
+        common.out(
+            f"{path}: {'not up to date' if path.exists() else 'not there'}; next: `peft-regress docs`, and commit it"
+        )
+    return ExitCode.REGRESSED if stale else ExitCode.CLEAN
+
+
+def _there(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, UnicodeDecodeError):
+        return None
+
+
+def pages(arguments: argparse.Namespace) -> dict[str, str]:
+    """File name → text of every generated page."""
+    matrix = common.matrix_of(arguments)
+    declared = matrix.scenarios()
+    found = _written(arguments)
+    made: Mapping[str, Callable[[], str]] = {
+        "known-breaks.md": lambda: known_breaks.render(expect.load(matrix.folder / "expectations.toml"), declared),
+        "methods.md": lambda: methods.render(_in_file_order(declared), _stored(found)),
+        "format-history.md": lambda: format_history.render(found),
+    }
+    return {name: render() for name, render in made.items()}
+
+
+def _in_file_order(declared: Sequence[Declared]) -> list[Declared]:
+    return sorted(declared, key=lambda one: one.file.name)
+
+
+def _written(arguments: argparse.Namespace) -> list[Written]:
+    store = common.store_of(arguments)
+    return [
+        written.read(store, store.manifest(creator, name))
+        for creator in store.creators()
+        for name in store.scenarios(creator)
+    ]
+
+
+def _stored(found: Sequence[Written]) -> list[methods.Stored]:
+    order = sorted({written.release_order(one.release, one.creator) for one in found})
+    place = {key: index for index, key in enumerate(order)}
+    return [
+        methods.Stored(
+            one.scenario, one.creator, one.release, one.method, place[written.release_order(one.release, one.creator)]
+        )
+        for one in found
+    ]

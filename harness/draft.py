@@ -1,0 +1,80 @@
+"""An environment that is about to be declared: its pins are resolved, and nothing of it is written yet."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import declaration, locks, specs
+from harness.declaration import Declaration
+from harness.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A declaration with its lock, and where they are to go."""
+
+    name: str
+    """`v090` for PEFT 0.9.0; `v0132-transformers4362` where more is pinned."""
+    pins: Mapping[str, str]
+    """What was asked for, as the index spells it."""
+    declared: Declaration
+    folder: Path
+    """Where environments are declared."""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Canonical name → version, as resolved."""
+
+    @classmethod
+    def of(cls, pins: specs.Pins, template: Declaration, day: datetime.date, folder: Path) -> Draft:
+        """The declaration of some pins as of a day, everything else as in a template; not resolved yet."""
+        listed = " and ".join(f"{package} {version}" for package, version in pins.pins)
+        declared = template.with_pins(dict(pins.pins), day, f"{listed}, with the libraries of its day.")
+        return cls(_short_name(pins), dict(pins.pins), declared, folder)
+
+    @property
+    def requirement(self) -> str:
+        """As `env add` takes it: `peft==0.13.2,transformers==4.36.2`."""
+        return ",".join(f"{package}=={version}" for package, version in self.pins.items())
+
+    @property
+    def path(self) -> Path:
+        """The declaration's file."""
+        return self.folder / f"{self.name}.toml"
+
+    @property
+    def lock(self) -> Path:
+        """The lock's file."""
+        return self.folder / "locks" / f"{self.name}.txt"
+
+    def refuse_declared(self) -> None:
+        """Raise UsageError where an environment of this name is declared already; says how to go on with it."""
+        if self.path.exists():
+            lock = "" if self.lock.exists() else f"peft-regress env lock {self.name}; then "
+            raise UsageError(
+                f"{self.path} is there already: {self.name} is declared",
+                "a release that is not declared",
+                f"go on with it: {lock}peft-regress create {self.name}",
+            )
+
+    def write(self, folder: Path | None = None) -> None:
+        """Write the lock, then the declaration, which makes the environment exist; both, or neither.
+
+        Args:
+            folder: in place of the one where environments are declared.
+        """
+        made = self if folder is None else Draft(self.name, self.pins, self.declared, folder, self.packages)
+        again = f"made by `peft-regress env lock {self.name}`"
+        try:
+            locks.write(made.lock, locks.render(self.name, self.declared, self.packages, again))
+            locks.write(made.path, declaration.render(self.declared))
+        except BaseException:
+            made.path.unlink(missing_ok=True)
+            made.lock.unlink(missing_ok=True)
+            raise
+
+
+def _short_name(pins: specs.Pins) -> str:
+    short = [(package, version.replace(".", "").replace("+", "-").replace("!", "-")) for package, version in pins.pins]
+    return "-".join(f"v{version}" if package == "peft" else f"{package}{version}" for package, version in short)

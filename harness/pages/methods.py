@@ -1,0 +1,78 @@
+"""The page of methods: since which release each is tested, with which scenarios, and what has no fixture yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.matrix import Declared
+from harness.pages import page, table
+from harness.pages.known_breaks import anchor, method
+from harness.report.text import many
+
+_INTRO = """\
+Every method that is tested, with the first and the last release whose adapters are stored (of the releases that are \
+creators here; PEFT may have had it before), and the scenarios that try it. What each is for: `peft-regress list -v`."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One stored fixture, as far as this page wants to know; `order` is the place of its creator among the releases."""
+
+    scenario: str
+    creator: str
+    release: str
+    method: str
+    order: int
+
+    @property
+    def label(self) -> str:
+        """The release, or the creator's name where it has none."""
+        return self.release or self.creator
+
+
+def render(declared: Sequence[Declared], stored: Iterable[Stored]) -> str:
+    """The page."""
+    by_scenario: dict[str, list[Stored]] = {}
+    for one in sorted(stored, key=lambda each: each.order):
+        by_scenario.setdefault(one.scenario, []).append(one)
+    methods: dict[str, list[Declared]] = {}
+    for scenario in declared:
+        methods.setdefault(method(scenario), []).append(scenario)
+    without = sum(scenario.name not in by_scenario for scenario in declared)
+    said = f"{many(len(methods), 'method')}, {many(len(declared), 'scenario')}" + (
+        f"; {many(without, 'scenario')} without a fixture." if without else "."
+    )
+    summary = [_line(name, methods[name], by_scenario) for name in sorted(methods, key=str.lower)]
+    header = ("method", "`peft_type`", "first", "last", "scenarios")
+    sections = [_section(name, methods[name], by_scenario) for name in sorted(methods, key=str.lower)]
+    return page(
+        "Methods", "matrices/scenarios and fixtures/", _INTRO, said, table(header, summary, right=(4,)), *sections
+    )
+
+
+def _line(name: str, scenarios: Sequence[Declared], stored: Mapping[str, list[Stored]]) -> tuple[str, ...]:
+    every = sorted((one for each in scenarios for one in stored.get(each.name, [])), key=lambda one: one.order)
+    types = ", ".join(f"`{kind}`" for kind in dict.fromkeys(one.method for one in every) if kind)
+    first, last = (every[0].label, every[-1].label) if every else ("no fixture", "")
+    return (f"[{name}](#{anchor(name)})", types, first, last, str(len(scenarios)))
+
+
+def _section(name: str, scenarios: Sequence[Declared], stored: Mapping[str, list[Stored]]) -> str:
+    rows = [
+        (
+            f"[{one.name}](../matrices/scenarios/{one.file.name})",
+            ", ".join(f"`{text}`" for text in one.scenario.requires),
+            span(stored.get(one.name, [])),
+        )
+        for one in scenarios
+    ]
+    return f"## {name}\n\n{table(('scenario', 'requires', 'fixtures by'), rows)}"
+
+
+def span(stored: Sequence[Stored]) -> str:
+    """`0.6.1–0.21.2 (12)`; how many creators; `no fixture` where there is none."""
+    labels = [one.label for one in stored]
+    if not labels:
+        return "no fixture"
+    return labels[0] if labels[0] == labels[-1] else f"{labels[0]}–{labels[-1]} ({len(labels)})"

@@ -1,0 +1,78 @@
+"""Which creators and which loaders a grid has: lists, globs and `all`, made names and specifications (pure)."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+
+from harness import specs
+from harness.errors import UsageError
+
+ALL = "all"
+_GLOB = "*?["
+
+
+def creators(values: Iterable[str], having: Sequence[str]) -> tuple[str, ...]:
+    """The creators that are asked for, each once.
+
+    Args:
+        values: names and globs, several in one with commas, or `all`. A name is taken as it is written, so that one
+            without fixtures is told and not left out; a glob and `all` choose among `having`.
+        having: the creators that have fixtures, stored or made on demand.
+
+    Raises:
+        UsageError: a glob that matches none.
+    """
+    return _chosen((part for value in values for part in _parts(value)), having, "creator with fixtures")
+
+
+def loaders(values: Iterable[str], declared: Sequence[str]) -> tuple[str, ...]:
+    """The loaders that are asked for, each once.
+
+    Args:
+        values: specifications of any form, several in one with commas, globs, or `all`. A value of several pins
+            (`peft==0.9.0,transformers==4.38.2`) is one loader, as it is everywhere; so is one that has a path.
+        declared: the declared environments that globs and `all` choose among.
+
+    Raises:
+        UsageError: a glob that matches none, or names and several pins in one value.
+    """
+    return _chosen((part for value in values for part in _specs(value)), declared, "declared environment")
+
+
+def _parts(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _specs(value: str) -> list[str]:
+    """One value's specifications. A comma parts them, but is a part of a path, an address, or a row of pins."""
+    parts = _parts(value)
+    if value.startswith(("python:", "git+")) or specs.is_path(value):
+        return [value.strip()]
+    pins = [part for part in parts if "=" in part]
+    if pins == parts and pins:
+        return [value.strip()]
+    if len(pins) > 1:
+        raise UsageError(
+            f"{value!r}: names and {len(pins)} pins in one list",
+            "one environment of several pins, or a list of names: which pins belong together is not clear",
+            f"repeat the option: --loaders {','.join(p for p in parts if p not in pins)} --loaders {','.join(pins)}",
+        )
+    return parts
+
+
+def _chosen(parts: Iterable[str], known: Sequence[str], what: str) -> tuple[str, ...]:
+    found: list[str] = []
+    for part in parts:
+        found += _matching(part, known, what)
+    return tuple(dict.fromkeys(found))
+
+
+def _matching(part: str, known: Sequence[str], what: str) -> list[str]:
+    is_name = not any(sign in part for sign in _GLOB) or specs.is_path(part) or part.startswith(("python:", "git+"))
+    if part != ALL and is_name:
+        return [part]
+    matching = [name for name in known if part == ALL or fnmatch.fnmatchcase(name, part)]
+    if not matching:
+        raise UsageError(f"{part!r} matches no {what}", f"one of {', '.join(known) or '(there is none)'}", "mend it")
+    return matching

@@ -1,0 +1,139 @@
+"""Holds the matrix against the registry: which releases of PEFT are out that no environment is declared for."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+from collections.abc import Iterable, Mapping
+
+from packaging.version import Version
+
+from harness.declaration import NEWEST, Declaration
+from harness.environment import EnvFailed
+from harness.envs import CURRENT, Environments
+from harness.errors import HarnessError
+from harness.releases import Known, Release
+from harness.report.text import clip, enumerated
+
+PACKAGE = "peft"
+FIRST = Version("0.3")
+"""Where the matrix begins: older releases can't do what scenarios ask for."""
+MEND = "peft-regress env add --missing"
+_SHOWN = 4
+
+
+def missing(known: Known, declared: Mapping[str, Declaration]) -> tuple[Release, ...]:
+    """Each minor release's newest patch, oldest first, where no environment pins exactly that version.
+
+    What was yanked, and what is no final release, does not count.
+    """
+    newest: dict[tuple[int, int], Release] = {}
+    for release in known.releases.values():
+        version = Version(release.version)
+        if release.yanked or version.is_prerelease or version < FIRST:
+            continue
+        minor = (version.major, version.minor)
+        if minor not in newest or version > Version(newest[minor].version):
+            newest[minor] = release
+    pinned = {Version(version) for version in _pinned(declared)}
+    return tuple(newest[minor] for minor in sorted(newest) if Version(newest[minor].version) not in pinned)
+
+
+def _pinned(declared: Mapping[str, Declaration]) -> Iterable[str]:
+    return (one.exact()[PACKAGE] for one in declared.values() if PACKAGE in one.exact())
+
+
+def notice(known: Known, declared: Mapping[str, Declaration], newest: str, today: str, why: str = "") -> str:
+    """What a user should know of how the matrix stands to the registry, in one sentence; empty where all is well.
+
+    Args:
+        newest: the PEFT of the environment that is to have the newest; empty where there is none.
+        today: a date in ISO format; an older answer is told with its day.
+        why: why the registry could not be asked now; empty where it could.
+    """
+    if not known.day:
+        return f"could not look whether PEFT has newer releases than the matrix: {why}"
+    said = [*_lacking(missing(known, declared)), *_outrun(known, newest)]
+    if why and not said:
+        return f"could not look whether PEFT has newer releases than the matrix (on {known.day} it had none): {why}"
+    if not said:
+        return ""
+    of_when = f" (as the registry said on {known.day}{f'; now: {why}' if why else ''})" if known.day != today else ""
+    return f"the matrix is behind the registry: {'; '.join(said)}{of_when}"
+
+
+def _lacking(found: tuple[Release, ...]) -> list[str]:
+    if not found:
+        return []
+    names = enumerated((f"PEFT {one.version} of {one.day}" for one in reversed(found)), _SHOWN)
+    return [f"no environment for {names}; next: {MEND}"]
+
+
+def _outrun(known: Known, newest: str) -> list[str]:
+    stable = [
+        one.version for one in known.releases.values() if not one.yanked and not Version(one.version).is_prerelease
+    ]
+    latest = max(stable, key=Version, default="")
+    if not newest or not latest or Version(newest) >= Version(latest):
+        return []
+    return [f"{CURRENT} is locked at PEFT {newest}, the newest is {latest}; next: peft-regress env lock {CURRENT}"]
+
+
+class Lookout:
+    """Looks at the registry in the background while something else goes on, and never holds that up.
+
+    Args:
+        environments: whose registry is asked, and whose declarations are held against it.
+        limit_s: how long the registry has for its answer.
+        patience_s: how long whoever wants the notice waits for it at most.
+    """
+
+    def __init__(self, environments: Environments, *, limit_s: float = 5.0, patience_s: float = 0.5) -> None:
+        self._environments = environments
+        self._limit_s = limit_s
+        self._patience_s = patience_s
+        self._why = ""
+        self._known: Known | None = None
+        self._today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        self._started = time.monotonic()
+        # a daemon: a registry that never answers must not keep the process alive
+        self._thread = threading.Thread(target=self._look, name="lookout", daemon=True)
+        self._thread.start()
+
+    def notices(self) -> tuple[str, ...]:
+        """What to tell, as far as it is known by now; nothing where the matrix has all."""
+        left = self._started + self._limit_s - time.monotonic()
+        self._thread.join(max(0.0, min(self._patience_s, left)))
+        known, why = self._known, self._why
+        if known is None:
+            known = self._environments.releases.kept(PACKAGE)
+            why = why or f"the registry did not answer within {time.monotonic() - self._started:.1f} s"
+        try:
+            said = notice(known, self._environments.declarations(), self._newest(), self._today, why)
+        except (HarnessError, ValueError) as error:
+            said = f"could not look whether PEFT has newer releases than the matrix: {_short(error)}"
+        return (said,) if said else ()
+
+    def _look(self) -> None:
+        try:
+            known = self._environments.releases.kept(PACKAGE)
+            self._known = known if known.day == self._today else self._environments.releases.ask(PACKAGE)
+        except Exception as error:  # noqa: BLE001 - whatever keeps us from looking must not touch the check
+            self._why = _short(error)
+
+    def _newest(self) -> str:
+        declared = self._environments.declarations().get(CURRENT)
+        if declared is None or declared.pins.get(PACKAGE) != NEWEST:
+            return ""
+        try:
+            return self._environments.locked_versions(CURRENT).get(PACKAGE, "")
+        except HarnessError:
+            return ""  # not locked, or stale: the check itself says so where it matters
+
+
+def _short(error: Exception) -> str:
+    """The reason in a few words: the last that the index said, where it said something."""
+    said = error.tail if isinstance(error, EnvFailed) else ""
+    lines = (said or str(error)).strip().splitlines()
+    return clip(lines[0] if lines else type(error).__name__, 160)

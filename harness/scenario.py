@@ -1,0 +1,208 @@
+"""What scenario and base files may say: the schemas of `matrices/scenarios/*.toml` and `matrices/bases/*.toml`."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pydantic
+
+from harness import requirements
+from harness.tomlfile import Strict
+
+PROBES: tuple[str, ...] = (
+    "forward",
+    "layers",
+    "base",
+    "accounting",
+    "structure",
+    "train",
+    "gradients",
+    "merged",
+    "unmerged",
+    "safe_merged",
+    "unloaded",
+    "merge_and_unload",
+    "merged_saved",
+    "roundtrip",
+    "renamed",
+    "second",
+    "generate",
+    "fresh",
+)
+"""Every probe, in the order in which the worker runs them."""
+
+
+class Input(Strict):
+    """One named input of a base."""
+
+    kind: Literal["tokens", "mask", "uniform", "values"]
+    """`tokens`: whole numbers in [low, high); `uniform`: floats there; `mask`: ones, zeros where padded; `values`."""
+    shape: list[int] | None = None
+    low: float = 0
+    high: float = 1
+    contain: list[int] | None = None
+    """For `tokens`: tokens that must occur; they are put at the beginning of the last row's unpadded part."""
+    pad_left: list[int] | None = None
+    """For `mask`: how many positions at the left of each row are padding."""
+    pad_right: list[int] | None = None
+    values: list[Any] | None = None
+    dtype: Literal["int64", "float32"] | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Input:
+        if self.kind == "values" and self.values is None:
+            raise ValueError("an input of kind `values` needs `values`")
+        if self.kind != "values" and not self.shape:
+            raise ValueError(f"an input of kind `{self.kind}` needs `shape`")
+        return self
+
+
+class Module(Strict):
+    """One step of a plain base: a module of `torch.nn`, or Transformers' `Conv1D`."""
+
+    name: str
+    type: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+
+
+class Transformers(Strict):
+    """A model of Transformers, built from a configuration."""
+
+    model: str
+    config: str
+    args: dict[str, Any] = {}
+
+
+class BaseWhen(Strict):
+    """What another version of a library needs otherwise."""
+
+    if_: str = pydantic.Field(alias="if")
+    args: dict[str, Any] = {}
+    drop: list[str] = []
+    model: str | None = None
+
+    _check = pydantic.field_validator("if_")(lambda text: _condition(text))
+
+
+class Base(Strict):
+    """A tiny model that adapters are put on, with its inputs (`matrices/bases/NAME.toml`)."""
+
+    why: str
+    transformers: Transformers | None = None
+    modules: list[Module] | None = None
+    python: str | None = None
+    """A Python file beside this one with a function `build()` that returns a `torch.nn.Module`."""
+    inputs: dict[str, Input] = {}
+    outputs: list[str] = []
+    """Which fields of the model's output are compared; empty for a model that returns a tensor."""
+    generate: dict[str, Any] | None = None
+    """Arguments of `generate` where the model can; absent: the probe does not apply."""
+    resize_to: int | None = None
+    """The vocabulary's size after loading: what is on disk has fewer tokens, as before a user added some."""
+    load_with: dict[str, Any] = {}
+    """Further arguments of the base's `from_pretrained`."""
+    when: list[BaseWhen] = []
+
+    @pydantic.model_validator(mode="after")
+    def _one_kind(self) -> Base:
+        if sum(kind is not None for kind in (self.transformers, self.modules, self.python)) != 1:
+            raise ValueError("a base has exactly one of `transformers`, `modules`, `python`")
+        return self
+
+
+class Expert(Strict):
+    """An adapter that another one is made of: the configuration's class and its arguments."""
+
+    config: str
+    args: dict[str, Any] = {}
+    convert: bool = False
+    """Saved as plain LoRA, as PEFT does it for initialisations that change the base (`pissa`, `olora`)."""
+
+
+class Adapter(Expert):
+    """The adapter's configuration: the class's name and its arguments, as in PEFT's documentation."""
+
+    experts: dict[str, Expert] = {}
+    """Adapters that must be saved before this one can be made (X-LoRA); NAME is put into `adapter/experts/NAME`."""
+
+
+class Expects(Strict):
+    """What the checkpoint must hold: glob pattern of keys → how many keys match it. Every key must match one."""
+
+    keys: dict[str, int]
+    shapes: dict[str, list[int]] = {}
+    """Glob pattern of keys → the shape that each of them has."""
+
+
+class When(Strict):
+    """What another version of a library needs otherwise; merged in, in order, where the condition holds."""
+
+    if_: str = pydantic.Field(alias="if")
+    args: dict[str, Any] = {}
+    drop: list[str] = []
+    """Adapter arguments that this version does not know."""
+    config: str | None = None
+    expects: Expects | None = None
+    skip: dict[str, str] = {}
+
+    _check = pydantic.field_validator("if_")(lambda text: _condition(text))
+
+
+class Scenario(Strict):
+    """A base, an adapter configuration, and what is observed (`[[scenario]]` in `matrices/scenarios/*.toml`)."""
+
+    name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    why: str = pydantic.Field(min_length=1)
+    guards: list[str] = []
+    """Public issues and pull requests that it stands guard over."""
+    family: str = ""
+    """What it is grouped under; the file's name where it says nothing."""
+    base: str | None = None
+    base_file: str | None = None
+    """A Python file beside the scenario file with `build()`, for a base that the declarative form can't say."""
+    adapter: Adapter
+    beside: Adapter | None = None
+    """Another adapter in the same model: when saving, of which only the first is saved, and in the probe `second`."""
+    adapter_name: str = "default"
+    inputs: dict[str, Input] = {}
+    """In place of the base's inputs of the same name."""
+    adapter_inputs: dict[str, Input] = {}
+    """Inputs that the adapter takes and the base alone does not (`task_ids`)."""
+    outputs: list[str] | None = None
+    requires: list[str] = []
+    """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
+    creator_requires: list[str] = []
+    """What a creator must be besides: for a release that has the feature but can't make or save it."""
+    expects: Expects | None = None
+    skip: dict[str, str] = {}
+    """Probe → why it is not run."""
+    fill: dict[str, list[float]] = {}
+    """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
+    time_limit_s: float = 120.0
+    when: list[When] = []
+
+    _requires = pydantic.field_validator("requires", "creator_requires")(
+        lambda texts: [_condition(text) for text in texts]
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _consistent(self) -> Scenario:
+        if (self.base is None) == (self.base_file is None):
+            raise ValueError("a scenario has exactly one of `base`, `base_file`")
+        unknown = sorted(set(self.skip) - set(PROBES))
+        if unknown:
+            raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(PROBES)}")
+        return self
+
+
+class ScenarioFile(Strict):
+    """The content of one file of scenarios."""
+
+    family: str = ""
+    scenario: list[Scenario] = pydantic.Field(min_length=1)
+
+
+def _condition(text: str) -> str:
+    requirements.parse(text)
+    return text

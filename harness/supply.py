@@ -1,0 +1,167 @@
+"""Where a cell's fixture comes from: it is stored, or made first: for a pair, or on demand into the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import judging, matrix
+from harness.creation import create, save
+from harness.environment import BuiltEnvironment
+from harness.envs import Environments
+from harness.errors import HarnessError
+from harness.pool import Pool
+from harness.results import Cell
+from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.verdict import Verdict
+from harness.worker_process import WORKER
+
+if TYPE_CHECKING:
+    from harness.session import Planned
+
+
+@dataclass
+class Supply:
+    """Gets fixtures for a session.
+
+    Args:
+        store: where fixtures are read; with `creating`, also where they are made first.
+        creating: make what is not in the store, whoever the creator is.
+        environment: builds the environment of a spec.
+        pool: the worker processes of a spec's environment.
+        only_one: lets one thread at a time into what it names.
+    """
+
+    environments: Environments
+    store: Store
+    scratch: Path
+    creating: bool
+    environment: Callable[[str], BuiltEnvironment]
+    pool: Callable[[str], AbstractContextManager[Pool]]
+    only_one: Callable[[str], AbstractContextManager[None]]
+    _cached: dict[str, Store | None] = field(default_factory=dict)
+    _refused: dict[tuple[str, str], HarnessError] = field(default_factory=dict)
+    """What could not be made is not tried again for each loader."""
+    _recorded: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def manifest(self, cell: Planned) -> Manifest | Cell:
+        """The cell's fixture, or the cell itself where there can be none.
+
+        Raises:
+            NoFixture: it should be stored and is not.
+            BadFixture: it is damaged, or of another declaration than the scenario's.
+            CreationRefused: it was to be made, and proves nothing.
+        """
+        store = self.store_of(cell)
+        return self._stored(cell) if store is self.store and not self.creating else self._made(cell, store)
+
+    def store_of(self, cell: Planned) -> Store:
+        """Where the cell's fixture is: in the cache where its creator's are not committed."""
+        spec = cell.creator_spec
+        if self.creating:
+            return self.store
+        with self.only_one(f"store {spec}"):
+            if spec not in self._cached:
+                keeps = spec in self.environments.names() and self.environments.makes_fixtures_on_demand(spec)
+                self._cached[spec] = self._in_cache(spec) if keeps else None
+        return self._cached[spec] or self.store
+
+    def _in_cache(self, spec: str) -> Store:
+        built = self.environment(spec)
+        folder = fixtures_cache(self.environments) / folder_of(built.name, built.lock_digest)
+        return Store(folder, origin="created")
+
+    def _made(self, cell: Planned, store: Store) -> Manifest | Cell:
+        with self.only_one(f"create {cell.id.scenario}@{cell.id.creator}"):
+            environment = self.environment(cell.creator_spec)
+            if reason := matrix.unsupported(cell.declared, environment.versions, creating=True):
+                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+            with contextlib.suppress(NoFixture, BadFixture):  # what is regenerable is made anew
+                found = store.manifest(cell.id.creator, cell.id.scenario)
+                if self.creating or not _of_another_declaration(cell, found):
+                    return found
+            if refused := self._refused.get((cell.creator_spec, cell.id.scenario)):
+                raise refused
+            try:
+                return self._created(cell, store, environment)
+            except HarnessError as error:
+                self._refused[cell.creator_spec, cell.id.scenario] = error
+                raise
+
+    def _created(self, cell: Planned, store: Store, environment: BuiltEnvironment) -> Manifest:
+        folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
+        with self.pool(cell.creator_spec) as pool:
+            manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
+        return save(store, manifest, folder, replace="made on demand")
+
+    def _stored(self, cell: Planned) -> Manifest | Cell:
+        try:
+            manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
+        except NoFixture:
+            versions = self._creators_versions(cell)
+            if versions and (reason := matrix.unsupported(cell.declared, versions, creating=True)):
+                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+            raise
+        if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):
+            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+        if _of_another_declaration(cell, manifest):
+            raise BadFixture(
+                f"{cell.id}: the scenario's declaration changed after the fixture was made",
+                "a fixture made from the declaration as it is",
+                f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
+            )
+        return manifest
+
+    def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
+        """What the creator had: as another fixture of it says, else as its lock does; nothing where nobody can tell."""
+        if cell.id.creator not in self._recorded:  # a look at every fixture's name: once a creator
+            self._recorded[cell.id.creator] = recorded_versions(self.store, cell.id.creator)
+        found = self._recorded[cell.id.creator]
+        if not found and cell.creator_spec in self.environments.names():
+            return self.environments.locked_versions(cell.creator_spec)
+        return found
+
+
+def _of_another_declaration(cell: Planned, manifest: Manifest) -> bool:
+    return matrix.digest(matrix.resolve(cell.declared, manifest.versions)) != manifest.scenario_digest
+
+
+def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
+    """The versions in which a creator's fixtures were made, by one of them; empty where it has none that is sound."""
+    for scenario in store.scenarios(creator):
+        with contextlib.suppress(BadFixture):
+            return store.manifest(creator, scenario).versions
+    return {}
+
+
+def fixtures_cache(environments: Environments) -> Path:
+    """Where fixtures are made on demand, a folder for each creator and state of its lock."""
+    return environments.cache / "fixtures"
+
+
+def folder_of(name: str, lock_digest: str) -> str:
+    """The cache's folder for an environment's fixtures: only that environment and this worker fill it."""
+    return f"{name}-{lock_digest[:12]}-{worker_digest()[:12]}"
+
+
+def out_of_date(environments: Environments) -> list[Path]:
+    """Folders of the cache whose environment has another lock by now, or whose worker was another."""
+    wanted = set()
+    for name in environments.names():
+        with contextlib.suppress(HarnessError):  # what can't be described has nothing in the cache that counts
+            described = environments.describe(name)
+            wanted.add(folder_of(described.name, described.lock_digest))
+    return sorted(path for path in fixtures_cache(environments).glob("*") if path.name not in wanted)
+
+
+def worker_digest() -> str:
+    """SHA-256 of the worker's code: another worker may observe otherwise."""
+    whole = hashlib.sha256()
+    for path in sorted(WORKER.glob("*.py")):
+        whole.update(path.name.encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()

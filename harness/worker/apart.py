@@ -1,0 +1,46 @@
+"""Does a part of a cell's work in a process of its own, so that nothing of it is left in the cell's process.
+
+Making an adapter says what libraries say once a process, and fills their caches. The golden that is observed after it
+must be what a replay would have observed, which has made nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import traceback
+from typing import Callable, NoReturn
+
+from .children import HARNESS_ERROR, flush_all, tie_to
+
+
+def run(work: Callable[[], None]) -> None:
+    """Do the work in a forked child, and end as it ended: by the same signal, or with the same exit code."""
+    if not hasattr(os, "fork"):
+        work()  # Windows: what it leaves behind is the lesser evil
+        return
+    flush_all()
+    parent = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        _in_child(work, parent)
+    _, status = os.waitpid(pid, 0)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        signal.signal(number, signal.SIG_DFL) if number not in (signal.SIGKILL, signal.SIGSTOP) else None
+        os.kill(parent, number)
+    if code := os.WEXITSTATUS(status):
+        os._exit(code)
+
+
+def _in_child(work: Callable[[], None], parent: int) -> NoReturn:
+    code = HARNESS_ERROR
+    try:
+        tie_to(parent)
+        work()
+        code = 0
+    except BaseException:  # noqa: BLE001 - it goes to the log, as every end of a cell does
+        traceback.print_exc()
+    finally:
+        flush_all()
+        os._exit(code)

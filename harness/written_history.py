@@ -1,0 +1,101 @@
+"""What each scenario's adapter looked like over the releases: how many forms it had, and when it changed (pure)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from harness import written_diff
+from harness.manifest import Manifest
+from harness.written import Written, release_order
+from harness.written_diff import Change
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive creators that wrote the same, but for version strings and values."""
+
+    creators: tuple[Written, ...]
+    changes: tuple[Change, ...]
+    """Against the stretch before; empty for the first."""
+
+    @property
+    def span(self) -> str:
+        """`0.3.0–0.7.1`, or the one release; a creator without one has its name."""
+        names = [one.release or one.creator for one in self.creators]
+        return names[0] if names[0] == names[-1] else f"{names[0]}–{names[-1]}"
+
+    @property
+    def form(self) -> str:
+        """`adapter_model.bin, 8 keys`."""
+        one = self.creators[0]
+        count = len(one.shapes)
+        return f"{', '.join(sorted(one.weights)) or 'no weights'}, {count} key{'s' * (count != 1)}"
+
+
+@dataclass(frozen=True)
+class History:
+    """One scenario over its creators, in release order."""
+
+    scenario: str
+    method: str
+    written: tuple[Written, ...]
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def weights(self) -> int:
+        """Distinct contents of the weights' files."""
+        return len({tuple(sorted(one.weights.items())) for one in self.written})
+
+    @property
+    def keys(self) -> int:
+        """Distinct sets of keys with shapes."""
+        return len({tuple(sorted(one.shapes.items())) for one in self.written})
+
+    @property
+    def configs(self) -> int:
+        """Distinct configs, version strings left out."""
+        return len({json.dumps(one.config, sort_keys=True) for one in self.written})
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a store holds, and what sharing equal files saves."""
+
+    fixtures: int
+    blobs: int
+    stored: int
+    """Bytes of all distinct blobs."""
+    unshared: int
+    """Bytes if each fixture had files of its own."""
+
+
+def of(written: Iterable[Written]) -> tuple[History, ...]:
+    """A history for each scenario, by name."""
+    by_scenario: dict[str, list[Written]] = {}
+    for one in written:
+        by_scenario.setdefault(one.scenario, []).append(one)
+    return tuple(_history(name, every) for name, every in sorted(by_scenario.items()))
+
+
+def _history(name: str, every: Sequence[Written]) -> History:
+    ordered = tuple(sorted(every, key=lambda one: release_order(one.release, one.creator)))
+    stretches: list[Stretch] = []
+    for one in ordered:
+        last = stretches[-1].creators[-1] if stretches else None
+        # values of their own are what a release's own fill of new keys has; a stretch is about the form
+        changes = tuple(c for c in written_diff.changes(last, one) if c.differs and c.kind != "value") if last else ()
+        if last is None or changes:
+            stretches.append(Stretch((one,), changes))
+        else:
+            stretches[-1] = Stretch((*stretches[-1].creators, one), stretches[-1].changes)
+    return History(name, ordered[-1].method, ordered, tuple(stretches))
+
+
+def storage(manifests: Iterable[Manifest]) -> Storage:
+    """The figures of these fixtures."""
+    manifests = list(manifests)
+    sizes: Mapping[str, int] = {file.sha256: file.size for each in manifests for _, file in each.contents()}
+    unshared = sum(file.size for each in manifests for _, file in each.contents())
+    return Storage(len(manifests), len(sizes), sum(sizes.values()), unshared)

@@ -1,0 +1,95 @@
+"""`fixtures diff`, `fixtures history` and `docs`, from the command line on fixtures of fake releases."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.mini.world import World, scenario
+
+
+@pytest.fixture
+def three(mini: World) -> World:
+    """A world with the fixtures of 1.0, 2.0 (which writes the same) and 3.0 (a further entry in the config)."""
+    mini.scenarios(scenario("mine", requires=["minipeft>=3.0"]))
+    for release in ("2.0", "3.0"):
+        said = mini.run("create", mini.spec(release))
+        assert said.code == 0, said
+    return mini
+
+
+def test_a_release_that_writes_the_same(three: World) -> None:
+    said = three.run("fixtures", "diff", three.name("1.0"), three.name("2.0"))
+    assert said.code == 0, said
+    assert "2 scenarios of both: 0 written otherwise, 2 the same" in said.out
+    assert f"only {three.name('2.0')} has 1 scenario: later (needs minipeft>=2.0, has minipeft 1.0)" in said.out
+
+
+def test_a_release_that_writes_something_else(three: World) -> None:
+    said = three.run("fixtures", "diff", three.name("2.0"), three.name("3.0"))
+    assert said.code == 1, said
+    assert "config, all 3 scenarios\n  + tilt = 1.0\n" in said.out
+    assert f"only {three.name('3.0')} has 1 scenario: mine (needs minipeft>=3.0, has minipeft 2.0)" in said.out
+    data = json.loads(three.run("fixtures", "diff", three.name("2.0"), three.name("3.0"), "--json").out)
+    assert data["compared"] == ["later", "one-layer", "two-layers"]
+    (change,) = data["changes"]
+    assert (change["kind"], change["what"], change["difference"]) == ("config", "+ tilt = 1.0", True)
+    assert data["only_b"] == {"mine": "needs minipeft>=3.0, has minipeft 2.0"}
+
+
+def test_values_and_keys_of_a_stored_file_are_compared(three: World) -> None:
+    """The scenario is made anew otherwise: what its adapter holds is another thing, and the comparison sees it."""
+    path = three.matrices / "scenarios" / "plain.toml"
+    text = path.read_text().replace('targets = ["layer2"]', 'targets = ["layer3"]')
+    path.write_text(text)
+    said = three.run("create", three.spec("2.0"), "-k", "one-layer", "--replace", "--reason", "for a test")
+    assert said.code == 0, said
+    said = three.run("fixtures", "diff", three.name("1.0"), three.name("2.0"), "-k", "one-layer", "-v")
+    assert said.code == 1, said
+    assert "- layer2.low_rank_A" in said.out
+    assert "+ layer3.low_rank_A" in said.out
+    assert "targets: ['layer2'] → ['layer3']" in said.out
+
+
+def test_nothing_to_compare_is_2_and_no_such_creator_64(three: World) -> None:
+    said = three.run("fixtures", "diff", three.name("1.0"), three.name("3.0"), "-k", "mine")
+    assert said.code == 2, said
+    assert three.run("fixtures", "diff", three.name("1.0"), "nobody").code == 64
+
+
+def test_history_counts_forms_and_tells_changes(three: World) -> None:
+    said = three.run("fixtures", "history")
+    assert said.code == 0, said
+    assert "two-layers 3 1 1 2" in said.line
+    assert "9 fixtures" in said.line
+    assert "MB if nothing were shared" in said.line
+    told = three.run("fixtures", "history", "-v", "two-*")
+    assert (
+        "two-layers\n  1.0–2.0: adapter_model.safetensors, 4 keys\n  3.0: adapter_model.safetensors, 4 keys\n"
+        in told.out
+    )
+    assert "    config: + tilt = 1.0" in told.out
+    data = json.loads(three.run("fixtures", "history", "--json").out)
+    assert [one["scenario"] for one in data["scenarios"]] == ["later", "mine", "one-layer", "two-layers"]
+    assert data["storage"]["fixtures"] == 9
+    assert data["storage"]["stored"] < data["storage"]["unshared"]
+    assert three.run("fixtures", "history", "no-such-*").code == 2
+
+
+def test_the_pages_follow_the_fixtures(three: World) -> None:
+    three.expect(since="minipeft 2.1", verified="By hand.")
+    pages = three.root / "pages"
+    assert three.run("docs", "--out", str(pages)).code == 0
+    assert three.run("docs", "--check", "--out", str(pages)).code == 0
+    assert "### 2.0 → 3.0" in (pages / "format-history.md").read_text()
+    assert "**Brought by:** minipeft 2.1." in (pages / "known-breaks.md").read_text()
+    assert (
+        "| [two-layers](../matrices/scenarios/plain.toml) | `minipeft>=1.0` | 1.0–3.0 (3) |"
+        in (pages / "methods.md").read_text()
+    )
+    (three.fixtures / three.name("3.0") / "mine.json").unlink()
+    said = three.run("docs", "--check", "--out", str(pages))
+    assert said.code == 1
+    assert "methods.md: not up to date" in said.out
+    assert "known-breaks.md" not in said.out

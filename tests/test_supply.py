@@ -1,0 +1,122 @@
+"""Where a cell's fixture comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness import planning, supply
+from harness.envs import Environments
+from harness.matrix import Matrix
+from harness.planning import Asked
+from harness.session import Session
+from harness.store import Store
+from tests.mini.world import HANDLER, World
+
+
+class MovingOn(Environments):
+    """Environments of which one is declared to have its fixtures made on demand: an interpreter, for the test."""
+
+    moving = ""
+
+    def names(self) -> list[str]:
+        return [*super().names(), self.moving]
+
+    def makes_fixtures_on_demand(self, name: str) -> bool:
+        return name == self.moving
+
+
+@pytest.fixture
+def environments(mini: World, tmp_path: Path) -> MovingOn:
+    made = MovingOn(mini.matrices, tmp_path / "cache")
+    made.moving = mini.spec("1.0")
+    return made
+
+
+@pytest.fixture
+def session(environments: MovingOn, tmp_path: Path) -> Iterator[Session]:
+    with Session(
+        environments, Store(tmp_path / "nothing"), tmp_path / "scratch", handler=HANDLER, log=lambda line: None  # noqa: ARG005
+    ) as one:  # fmt: skip
+        yield one
+
+
+def checked(mini: World, environments: MovingOn, session: Session) -> dict[str, tuple[str, str]]:
+    asked = Asked((mini.spec("1.0"),), (mini.spec("2.0"),))
+    cells = planning.plan(Matrix(mini.matrices).scenarios(), asked, environments)
+    found = {cell.declared.name: session.result(cell) for cell in cells}
+    return {name: (str(cell.verdict), cell.fixture_origin) for name, cell in found.items()}
+
+
+def test_a_fixture_that_is_not_committed_is_made_into_the_cache_and_told_apart(
+    mini: World, environments: MovingOn, session: Session
+) -> None:
+    assert checked(mini, environments, session) == {
+        "two-layers": ("exact", "created"),
+        "one-layer": ("exact", "created"),
+        "later": ("unsupported", ""),
+    }
+    assert sorted(mini.traced("create")) == ["one-layer", "two-layers"]
+    (folder,) = supply.fixtures_cache(environments).iterdir()
+    assert Store(folder).creators() == [mini.name("1.0")]
+    assert not session.store.folder.exists()
+
+
+def test_the_cache_is_used_again_and_what_is_damaged_is_made_anew(
+    mini: World, environments: MovingOn, session: Session
+) -> None:
+    checked(mini, environments, session)
+    session.close()
+    (folder,) = supply.fixtures_cache(environments).iterdir()
+    path = folder / mini.name("1.0") / "one-layer.json"
+    path.write_text(path.read_text()[:50])
+    made = len(mini.traced("create"))
+    with Session(
+        environments, session.store, session.scratch, handler=HANDLER, log=lambda line: None  # noqa: ARG005
+    ) as second:  # fmt: skip
+        assert checked(mini, environments, second)["one-layer"] == ("exact", "created")
+    assert mini.traced("create")[made:] == ["one-layer"]
+
+
+def test_another_worker_makes_its_own(
+    mini: World, environments: MovingOn, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supply, "worker_digest", lambda: "0" * 64)
+    checked(mini, environments, session)
+    (folder,) = supply.fixtures_cache(environments).iterdir()
+    assert folder.name.endswith("-000000000000")
+
+
+def test_all_creators_are_those_with_fixtures_and_those_that_make_them(
+    mini: World, environments: MovingOn, tmp_path: Path
+) -> None:
+    store = Store(mini.fixtures)
+    assert planning.creators_with_fixtures(store, ()) == (mini.name("1.0"),)
+    assert planning.creators_with_fixtures(store, (), environments) == (mini.name("1.0"), mini.spec("1.0"))
+    assert planning.creators_with_fixtures(Store(tmp_path), (), environments) == (mini.spec("1.0"),)
+    assert planning.creators_with_fixtures(store, ("x",), environments) == ("x",)
+
+
+def test_a_missing_committed_fixture_is_never_made(mini: World, environments: MovingOn, tmp_path: Path) -> None:
+    environments.moving = "nobody"
+    for path in (mini.fixtures / mini.name("1.0")).glob("one-layer.json"):
+        path.unlink()
+    asked = Asked((mini.name("1.0"),), (mini.spec("2.0"),))
+    cells = planning.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=False)
+    with Session(
+        environments, Store(mini.fixtures), tmp_path / "scratch", handler=HANDLER, log=lambda line: None  # noqa: ARG005
+    ) as session:  # fmt: skip
+        found = {cell.declared.name: str(session.result(cell).verdict) for cell in cells}
+    assert found == {"two-layers": "exact", "one-layer": "no-fixture", "later": "unsupported"}
+
+
+def test_what_another_lock_or_worker_left_is_out_of_date(
+    mini: World, environments: MovingOn, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked(mini, environments, session)
+    monkeypatch.setattr(environments, "names", lambda: [environments.moving])
+    assert supply.out_of_date(environments) == []
+    monkeypatch.setattr(supply, "worker_digest", lambda: "0" * 64)
+    assert supply.out_of_date(environments) == list(supply.fixtures_cache(environments).iterdir())
