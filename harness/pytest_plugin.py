@@ -135,11 +135,14 @@ class Check:
             return None
         return ScenarioCollector.from_parent(parent, path=file_path, check=self)
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """All cells of a loader one after another, whatever file they are in: one loader at a time is warm."""
-        loaders = {item.planned.id.loader: 0 for item in items if isinstance(item, CellItem)}
-        order = {loader: place for place, loader in enumerate(loaders)}
-        items.sort(key=lambda item: order[item.planned.id.loader] if isinstance(item, CellItem) else -1)
+        """Loader by loader, as they are checked, though the files are collected one after the other."""
+        cells = [item for item in items if isinstance(item, CellItem)]
+        if len(cells) == len(items):  # among other tests they stay where they are
+            order = {spec: number for number, spec in enumerate(self.asked.loaders)}
+            cells.sort(key=lambda item: order.get(item.planned.loader_spec, 0))
+            items[:] = cells
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """The plan is what is left after -k, --lf and the rest have chosen."""

@@ -86,12 +86,10 @@ class Session:
         self._executor = ThreadPoolExecutor(max_workers=self.jobs + 2, thread_name_prefix="cell")
         self._futures: dict[str, Future[Cell]] = {}
         self._preload: list[str] = []
-        self._supplied: dict[tuple[str, str], bool] = {}
-        """Each fixture that is needed, by creator and scenario: True once it was looked for."""
         self._ending = False
         self._supply = Supply(
             self.environments, self.store, self.scratch, self.creating,
-            self._environment, lambda spec: self._pools.use(_creating(spec)), self._only_one,
+            self._environment, self._pools, self._only_one,
         )  # fmt: skip
 
     def __enter__(self) -> Session:
@@ -118,8 +116,7 @@ class Session:
         new = {str(cell.id): cell for cell in cells if str(cell.id) not in self._futures}
         for cell in new.values():
             self._pools.expect(_loading(cell))
-            if self._supplied.setdefault(_fixture(cell), False) is False:
-                self._pools.expect(_creating(cell.creator_spec))
+            self._supply.expect(cell)
         for cell in sorted(new.values(), key=lambda cell: order[cell.loader_spec]):
             self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
 
@@ -188,22 +185,11 @@ class Session:
         return result
 
     def _checked(self, cell: Planned) -> Cell:
-        manifest = self._manifest(cell)
+        manifest = self._supply.manifest(cell)
         if isinstance(manifest, Cell):
             return manifest
         with self._pools.use(_loading(cell)) as pool:
             return self._compared(cell, manifest, pool)
-
-    def _manifest(self, cell: Planned) -> Manifest | Cell:
-        """The fixture; for the first of the cells that need it, it may have to be made."""
-        try:
-            return self._supply.manifest(cell)
-        finally:
-            with self._lock:
-                first = not self._supplied[_fixture(cell)]
-                self._supplied[_fixture(cell)] = True
-            if first:
-                self._pools.done(_creating(cell.creator_spec))
 
     def _compared(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell:
         self._met.pair(cell.id.creator, cell.id.loader, manifest)
@@ -321,14 +307,6 @@ class Session:
 
 def _loading(cell: Planned) -> Key:
     return Key(cell.loader_spec, cell.id.device)
-
-
-def _creating(spec: str) -> Key:
-    return Key(spec, "cpu", "creator")
-
-
-def _fixture(cell: Planned) -> tuple[str, str]:
-    return cell.creator_spec, cell.id.scenario
 
 
 def _verdict_of(error: HarnessError) -> Verdict:

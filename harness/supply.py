@@ -15,7 +15,7 @@ from harness.creation import create, save
 from harness.environment import BuiltEnvironment
 from harness.envs import Environments
 from harness.errors import HarnessError
-from harness.pool import Pool
+from harness.pools import Key, Pools
 from harness.results import Cell
 from harness.store import BadFixture, Manifest, NoFixture, Store
 from harness.verdict import Verdict
@@ -33,7 +33,7 @@ class Supply:
         store: where fixtures are read; with `creating`, also where they are made first.
         creating: make what is not in the store, whoever the creator is.
         environment: builds the environment of a spec.
-        pool: the worker processes of a spec's environment.
+        pools: worker processes by environment.
         only_one: lets one thread at a time into what it names.
     """
 
@@ -42,12 +42,20 @@ class Supply:
     scratch: Path
     creating: bool
     environment: Callable[[str], BuiltEnvironment]
-    pool: Callable[[str], AbstractContextManager[Pool]]
+    pools: Pools
     only_one: Callable[[str], AbstractContextManager[None]]
+    _makers: dict[str, bool] = field(default_factory=dict)
     _cached: dict[str, Store | None] = field(default_factory=dict)
-    _refused: dict[tuple[str, str], HarnessError] = field(default_factory=dict)
-    """What could not be made is not tried again for each loader."""
+    _creations: dict[str, HarnessError | None] = field(default_factory=dict)
+    """Each fixture that may have to be made, and why it could not be."""
+    _tried: set[str] = field(default_factory=set)
     _recorded: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def expect(self, cell: Planned) -> None:
+        """The cell will be asked for, so that a pool that may have to make its fixture stays open until it has."""
+        if _creation(cell) not in self._creations and self._makes(cell):
+            self._creations[_creation(cell)] = None
+            self.pools.expect(_creating(cell))
 
     def manifest(self, cell: Planned) -> Manifest | Cell:
         """The cell's fixture, or the cell itself where there can be none.
@@ -67,9 +75,15 @@ class Supply:
             return self.store
         with self.only_one(f"store {spec}"):
             if spec not in self._cached:
-                keeps = spec in self.environments.names() and self.environments.makes_fixtures_on_demand(spec)
-                self._cached[spec] = self._in_cache(spec) if keeps else None
+                self._cached[spec] = self._in_cache(spec) if self._makes(cell) else None
         return self._cached[spec] or self.store
+
+    def _makes(self, cell: Planned) -> bool:
+        spec = cell.creator_spec
+        if spec not in self._makers:
+            declared = spec in self.environments.names()
+            self._makers[spec] = self.creating or (declared and self.environments.makes_fixtures_on_demand(spec))
+        return self._makers[spec]
 
     def _in_cache(self, spec: str) -> Store:
         built = self.environment(spec)
@@ -77,25 +91,29 @@ class Supply:
         return Store(folder, origin="created")
 
     def _made(self, cell: Planned, store: Store) -> Manifest | Cell:
-        with self.only_one(f"create {cell.id.scenario}@{cell.id.creator}"):
-            environment = self.environment(cell.creator_spec)
-            if reason := matrix.unsupported(cell.declared, environment.versions, creating=True):
-                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-            with contextlib.suppress(NoFixture, BadFixture):  # what is regenerable is made anew
-                found = store.manifest(cell.id.creator, cell.id.scenario)
-                if self.creating or not _of_another_declaration(cell, found):
-                    return found
-            if refused := self._refused.get((cell.creator_spec, cell.id.scenario)):
-                raise refused
+        with self.only_one(f"create {_creation(cell)}"):
             try:
-                return self._created(cell, store, environment)
+                with contextlib.suppress(NoFixture, BadFixture):  # what is regenerable is made anew
+                    found = store.manifest(cell.id.creator, cell.id.scenario)
+                    if self.creating or not _of_another_declaration(cell, found):
+                        return found
+                if refused := self._creations.get(_creation(cell)):
+                    raise refused
+                return self._create(cell, store)
             except HarnessError as error:
-                self._refused[cell.creator_spec, cell.id.scenario] = error
+                self._creations[_creation(cell)] = error  # it would be refused for the next loader too
                 raise
+            finally:
+                if _creation(cell) not in self._tried:
+                    self._tried.add(_creation(cell))
+                    self.pools.done(_creating(cell))
 
-    def _created(self, cell: Planned, store: Store, environment: BuiltEnvironment) -> Manifest:
+    def _create(self, cell: Planned, store: Store) -> Manifest | Cell:
+        environment = self.environment(cell.creator_spec)
+        if reason := matrix.unsupported(cell.declared, environment.versions, creating=True):
+            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
         folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
-        with self.pool(cell.creator_spec) as pool:
+        with self.pools.use(_creating(cell)) as pool:
             manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
         return save(store, manifest, folder, replace="made on demand")
 
@@ -119,12 +137,20 @@ class Supply:
 
     def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
         """What the creator had: as another fixture of it says, else as its lock does; nothing where nobody can tell."""
-        if cell.id.creator not in self._recorded:  # a look at every fixture's name: once a creator
+        if cell.id.creator not in self._recorded:
             self._recorded[cell.id.creator] = recorded_versions(self.store, cell.id.creator)
         found = self._recorded[cell.id.creator]
         if not found and cell.creator_spec in self.environments.names():
             return self.environments.locked_versions(cell.creator_spec)
         return found
+
+
+def _creating(cell: Planned) -> Key:
+    return Key(cell.creator_spec, "cpu", "creator")
+
+
+def _creation(cell: Planned) -> str:
+    return f"{cell.id.scenario}@{cell.id.creator}"
 
 
 def _of_another_declaration(cell: Planned, manifest: Manifest) -> bool:

@@ -184,7 +184,8 @@ def _cache_layers(result: Any) -> list[list[Any]]:
     are `key_cache`/`value_cache` up to Transformers 4.55 and `layers[i].keys`/`.values` after.
     """
     if hasattr(result, "layers"):
-        return [[layer.keys, layer.values] for layer in result.layers]
+        # a layer that nothing was put into yet has None in the place of both (encoder-decoder, 4.54 to 4.56)
+        return [[layer.keys, layer.values] for layer in result.layers if layer.keys is not None]
     if hasattr(result, "key_cache"):
         return [list(pair) for pair in zip(result.key_cache, result.value_cache)]
     return [list(layer.unbind(0)) if hasattr(layer, "unbind") else list(layer) for layer in result]
