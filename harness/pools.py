@@ -59,12 +59,14 @@ class Pools:
     def done(self, key: Key) -> None:
         """An expected use is over: after the last one its pool is closed; shortly before, the next begins."""
         with self._change:
+            was_open = key in self._open
             left = self._expected[key] = self._expected.get(key, 1) - 1
             if left <= 0:
                 del self._expected[key]
             self._change.notify_all()
         self._close_unneeded(key)
-        if 0 < left <= AHEAD * self.jobs or not self.each():
+        # one that was not even opened (its fixtures are there already) tells nothing of the need for the next
+        if was_open and (0 < left <= AHEAD * self.jobs or not self.each()):
             self._begin_after(key)
 
     @contextlib.contextmanager

@@ -26,9 +26,9 @@ import contextlib, hashlib, importlib, json, os, runpy, sys, tempfile
 
 main = runpy.run_path(os.path.join(sys.argv[1], "__main__.py"), run_name="worker_main")
 main["_load_package"]()
-accounting, adapters, bases, capture, fill, mould, numerics, observe, probes, structure = (
+accounting, adapters, bases, capture, fill, mould, numerics, observe, probes, structure, warmup = (
     importlib.import_module("peft_regress_worker." + name)
-    for name in "accounting adapters bases capture fill mould numerics observe probes structure".split()
+    for name in "accounting adapters bases capture fill mould numerics observe probes structure warmup".split()
 )
 import numpy, torch
 numerics.after_import(torch)
@@ -156,6 +156,30 @@ def account():
 def account_copies():
     a = drawn("a", 4, 6)
     return accounting.account(torch, {"a": a}, Holder(one=a, other=a), "default")["a"]
+
+
+@check
+def warm_up():
+    import peft
+    from transformers.utils import logging as said
+    def settings():
+        return [str(torch.get_default_dtype()), torch.get_rng_state().sum().item(), len(os.listdir("/proc/self/task")),
+                [logger.warning_once.cache_info().currsize for logger in [type(said.get_logger("transformers"))]
+                 if hasattr(logger.warning_once, "cache_info")]]
+    before = settings()
+    done = warmup.run(torch)
+    seen = []
+    for cell in ("first", "second"):
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            with capture.attempt("x") as tried:
+                said.get_logger("transformers.models").warning_once("mind the gap")
+            os.write(writer, json.dumps(tried.warnings).encode())
+            os._exit(0)
+        os.waitpid(pid, 0)
+        seen.append(json.loads(os.read(reader, 1000)))
+    return {"done": done, "same": settings() == before, "seen": seen}
 
 
 @check
@@ -445,6 +469,15 @@ PLACES = [
     ("empty", "constant", []),
     ("integers", "constant", []),
 ]
+
+
+class TestWarmUp:
+    def test_it_is_done_and_leaves_no_trace(self, found: dict[str, Any]) -> None:
+        assert found["warm_up"]["done"] == ["_tables", "_base", "_adapter"]
+        assert found["warm_up"]["same"] is True
+
+    def test_what_is_said_once_a_process_is_said_to_each_cell(self, found: dict[str, Any]) -> None:
+        assert found["warm_up"]["seen"] == [["transformers: mind the gap"]] * 2
 
 
 class TestAccounting:
