@@ -41,6 +41,15 @@ def is_adapter_layer(module: Any) -> bool:
     return "BaseTunerLayer" in names or bool(names & _OLD_LAYER_NAMES) or bool(names & _WRAPPER_NAMES)
 
 
+def beneath(layer: Any) -> Any:
+    """What computes for a layer while the adapter is disabled: the layer itself, or the module that a wrapper keeps.
+
+    Up to 0.4 disabling an adapter does not reach `modules_to_save`; since 0.5 it switches to `original_module`.
+    """
+    kinds = {kind.__name__ for kind in type(layer).__mro__}
+    return layer.original_module if "ModulesToSaveWrapper" in kinds else layer
+
+
 def is_attention_adapter(module: Any) -> bool:
     """True for adaption prompt's wrapper around a whole attention block."""
     return type(module).__name__ in ("AdaptedAttention", "AdaptedAttentionGPT")

@@ -104,7 +104,7 @@ def _effects(model: Any, fed: dict[str, tuple[Any, Any]]) -> Iterator[tuple[str,
     try:
         with_adapter = {name: _first_tensor(layer(value)) for name, (layer, value) in fed.items()}
         with compat.disabled(model):
-            without = {name: _first_tensor(layer(value)) for name, (layer, value) in fed.items()}
+            without = {name: _first_tensor(compat.beneath(layer)(value)) for name, (layer, value) in fed.items()}
         effects = {name: with_adapter[name] - without[name] for name in fed}
     except Exception:  # noqa: BLE001 - it is raised again where it belongs
         yield from ((name, _effect(model, layer, value)) for name, (layer, value) in fed.items())
@@ -115,7 +115,7 @@ def _effects(model: Any, fed: dict[str, tuple[Any, Any]]) -> Iterator[tuple[str,
 def _effect(model: Any, layer: Any, value: Any) -> Any:
     with_adapter = _first_tensor(layer(value))
     with compat.disabled(model):
-        without = _first_tensor(layer(value))
+        without = _first_tensor(compat.beneath(layer)(value))
     return with_adapter - without
 
 
