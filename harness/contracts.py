@@ -41,12 +41,14 @@ class Found:
 
     Attributes:
         follow: probe that differs only because another does → that one's verdict.
+        creators_own: probes whose outputs were wrong for the creator's own library already.
     """
 
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     standing: list[str] = field(default_factory=list)
     follow: dict[str, Verdict] = field(default_factory=dict)
+    creators_own: set[str] = field(default_factory=set)
     error: ErrorReport | None = None
     keys: CheckpointKeys | None = None
     config_differences: tuple[str, ...] = ()
@@ -174,6 +176,11 @@ def _ties(golden: Observed, now: Observed, found: Found) -> None:
         broken = [pair for pair in _pairs(before) - _pairs(after) if not present or present & set(pair)]
         made = sorted(_pairs(after) - _pairs(before))
         if broken and len(_pairs(after)) < len(_pairs(before)):
+            if probe in found.creators_own:  # the creator's library tied what must not be: that it ends mends the model
+                found.notes.append(
+                    f"no longer tied, where the creator's model was wrong, {when}: {' = '.join(min(broken))}"
+                )
+                continue
             found.contract(
                 probe, "tie-broken", f"what was tied is no longer tied {when}", [" = ".join(p) for p in sorted(broken)]
             )

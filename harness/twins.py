@@ -53,6 +53,8 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
     """
     for probe, twin in TWINS.items():
         now, before = (evidence.twin_gap(side, probe, twin) for side in (evidence.now, evidence.golden))
+        if before is not None and beyond(before):
+            found.creators_own.add(probe)
         if _is_worse(now, before, _MEANING[probe], found, outputs_moved):
             assert now is not None
             _broken(probe, now, before, found)

@@ -223,3 +223,13 @@ def test_what_was_nowhere_for_the_creator_is_not_lost() -> None:
         pair.golden.facts["accounting"]["tensors"]["stray"]["found"] = "nowhere"
 
     assert mutated(standing).verdict is Verdict.CLOSE
+
+
+def test_a_tie_that_made_the_creators_model_wrong_may_go() -> None:
+    def untied(pair: Pair) -> None:
+        _untied_by("merged_saved")(pair)
+        pair.golden.shift("merged_saved", 1.0)  # read again, the creator's merged model computed something else
+
+    judgement = mutated(untied)
+    assert "tie-broken" not in {finding.kind for finding in judgement.findings}
+    assert any("no longer tied, where the creator's model was wrong" in note for note in judgement.notes)
