@@ -86,7 +86,12 @@ class Context:
     ) -> Any:
         """A freshly loaded adapter on a fresh base."""
         name = adapter_name or self.adapter_name
-        return self._cast(adapters.load(self.base(), name, folder, is_trainable))
+        base = self.base()
+        # What a method draws on loading (VeRA's projections, say) is drawn in the default dtype, and float64 has other
+        # numbers for the same seed: both precisions take those of float32.
+        with bases.precision(self.torch, "float32"):
+            model = adapters.load(base, name, folder, is_trainable)
+        return self._cast(model)
 
     def load_for_training(self) -> Any:
         """An adapter whose parameters train, shared by the probes that only run it.
