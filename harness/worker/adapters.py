@@ -67,13 +67,16 @@ def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
 def fill_adapter(
     torch: Any, model: Any, scenario: Mapping[str, Any], adapter_name: str, own: bool = False
 ) -> list[str]:
-    """Give every trainable parameter its value; returns the canonical names.
+    """Give every trainable parameter of the adapter its value; returns the canonical names.
+
+    The base keeps its values, trainable or not: a head may be tied to them, and the adapter is loaded on the base as it
+    was.
 
     Args:
         own: only those that carry the adapter's name, with values of their own: for an adapter beside another, whose
             parameters (a prompt encoder's, say) may be trainable at the same time.
     """
-    parameters = trainable(model, adapter_name)
+    parameters = [(name, p) for name, p in trainable(model, adapter_name) if not compat.is_of_base(name)]
     space = f"adapter:{scenario['name']}"
     if own:
         named = [(name, p) for name, p in model.named_parameters() if adapter_name in name.split(".")]

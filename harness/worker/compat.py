@@ -50,6 +50,14 @@ def beneath(layer: Any) -> Any:
     return layer.original_module if "ModulesToSaveWrapper" in kinds else layer
 
 
+def is_of_base(name: str) -> bool:
+    """True for the name of a parameter of the module that `modules_to_save` keeps beside the adapter's copy of it.
+
+    Up to 0.5 such a parameter stays trainable, though no adapter holds it and none saves it.
+    """
+    return "original_module" in name.split(".")
+
+
 def is_attention_adapter(module: Any) -> bool:
     """True for adaption prompt's wrapper around a whole attention block."""
     return type(module).__name__ in ("AdaptedAttention", "AdaptedAttentionGPT")
