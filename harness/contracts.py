@@ -11,12 +11,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.config_changes import SAID_NOTHING, config_changes
 from harness.observation import Observed
 from harness.results import CheckpointKeys, ErrorReport, Figures, Finding
 from harness.verdict import Verdict
-
-VOLATILE_CONFIG = frozenset({"peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode"})
-"""Config entries that a library sets by itself on each save; their change says nothing about the adapter."""
 
 _WARNING_PROBES = (
     "load",
@@ -277,44 +275,9 @@ def _roundtrip(golden: Observed, now: Observed, found: Found) -> None:
     differences = config_changes(now.fact("roundtrip", "config_before") or {}, now.fact("roundtrip", "config") or {})
     already = config_changes(golden.fact("roundtrip", "config_before") or {}, golden.fact("roundtrip", "config") or {})
     found.config_differences = tuple(d for d in differences if d not in already)
-    changed = [d for d in found.config_differences if not d.startswith("+ ")]
+    changed = [d for d in found.config_differences if not (d.startswith("+ ") or d.endswith(SAID_NOTHING))]
     if changed:
         found.contract("roundtrip", "config", f"saved again, {len(changed)} entries of the config differ", changed)
-
-
-def config_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """One line an entry: `r: 4 → 8`, `- gone`, `+ new = value`, `+ filled in: None → value`.
-
-    Lists that only stand in another order are equal.
-    """
-    lines = []
-    for key in sorted(set(before) | set(after)):
-        if key in VOLATILE_CONFIG:
-            continue
-        if key not in after:
-            lines.append(f"- {key} (was {before[key]!r})")
-        elif key not in before:
-            lines.append(f"+ {key} = {after[key]!r}")
-        elif _plain(before[key]) != _plain(after[key]):
-            mark = "+ " if _filled_in(key, before[key], after[key]) else ""
-            lines.append(f"{mark}{key}: {before[key]!r} → {after[key]!r}")
-    return lines
-
-
-def _filled_in(key: str, before: Any, after: Any) -> bool:
-    """True where a library only wrote down what it did before without saying so.
-
-    An entry that was unset gets the default that was in force; `modules_to_save` grows by the head that the task type
-    trains.
-    """
-    grown = isinstance(before, list) and isinstance(after, list) and set(before) <= set(after)
-    return before is None or (key == "modules_to_save" and grown)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return sorted(value)
-    return value
 
 
 def _switching(golden: Observed, now: Observed, found: Found) -> None:

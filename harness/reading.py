@@ -13,12 +13,10 @@ from collections.abc import Iterable
 from harness.results import Cell
 from harness.verdict import Reading, Verdict
 
-_REMOVED = re.compile(r"- (?P<key>\S+) \(was (?P<value>.*)\)", re.DOTALL)
-"""An entry of the config that is gone after saving again, as `harness.contracts.config_changes` words it."""
+_REMOVED = re.compile(r"- (?P<key>\S+) \(was .*\)", re.DOTALL)
+"""An entry of the config that is gone and said something, as `harness.config_changes` words it."""
 _UNKNOWN = re.compile(r"[Uu]nexpected keyword arguments? \[(?P<keys>[^\]]*)\]")
 """How PEFT warns (since 0.14) of config keys that it passes over."""
-_UNSET = frozenset({"None", "False", "{}", "[]", "''", "()"})
-"""Values with which a config says nothing; a reader that does not know the key loses nothing either."""
 
 
 def of(cell: Cell) -> Reading:
@@ -41,7 +39,7 @@ def ignored_keys(cell: Cell) -> tuple[str, ...]:
     if roundtrip is None or roundtrip.outcome != "ok":
         return tuple(sorted(_warned_of(cell.new_warnings)))
     found = filter(None, map(_REMOVED.fullmatch, cell.config_differences))
-    return tuple(sorted(each["key"] for each in found if each["value"] not in _UNSET))
+    return tuple(sorted(each["key"] for each in found))
 
 
 def _warned_of(warnings: Iterable[str]) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.contracts import config_changes
+from harness.config_changes import SAID_NOTHING, config_changes
 from harness.verdict import Verdict
 from tests.observations import (
     BIAS,
@@ -47,6 +47,15 @@ def _untied_by(probe: str) -> Mutation:
     def apply(pair: Pair) -> None:
         pair.golden.facts.setdefault(probe, {})["ties"] = [["embed.weight", "lm_head.weight"]]
         pair.now.facts.setdefault(probe, {})["ties"] = []
+
+    return apply
+
+
+def _had(**entries: object) -> Mutation:
+    """The checkpoint's config had entries that are gone after saving again."""
+
+    def apply(pair: Pair) -> None:
+        pair.now.facts["roundtrip"]["config_before"] = {**pair.now.facts["roundtrip"]["config_before"], **entries}
 
     return apply
 
@@ -108,6 +117,7 @@ BROKEN: list[tuple[str, Mutation, Verdict, tuple[str, str]]] = [
     ),
     ("a config value changed", saved_config(lora_alpha=16), V.CONTRACT, ("roundtrip", "config")),
     ("a config value is gone", saved_config(lora_alpha=...), V.CONTRACT, ("roundtrip", "config")),
+    ("a config value that says something is gone", _had(use_dora=True), V.CONTRACT, ("roundtrip", "config")),
     ("a new warning", now("warns", "forward", "UserWarning: ignored"), V.WARNED, ("warnings", "new-warning")),
     (
         "a warning once per text",
@@ -188,6 +198,18 @@ def test_sound_changes_raise_no_alarm(mutation: Mutation, said: str) -> None:
     [
         ({"r": 4}, {"r": 8}, ["r: 4 → 8"]),
         ({"r": 4}, {}, ["- r (was 4)"]),
+        ({"seed": 0}, {}, ["- seed (was 0)"]),
+        ({"use_dora": True}, {}, ["- use_dora (was True)"]),
+        ({"use_dora": False}, {}, [f"- use_dora (was False){SAID_NOTHING}"]),
+        ({"eva_config": None}, {}, [f"- eva_config (was None){SAID_NOTHING}"]),
+        ({"rank_pattern": {}}, {}, [f"- rank_pattern (was {{}}){SAID_NOTHING}"]),
+        ({"use_cayley_neumann": False}, {}, ["- use_cayley_neumann (was False)"]),
+        ({"qalora_group_size": 16}, {}, [f"- qalora_group_size (was 16){SAID_NOTHING}"]),
+        (
+            {"qalora_group_size": 16, "use_qalora": True},
+            {},
+            ["- qalora_group_size (was 16)", "- use_qalora (was True)"],
+        ),
         ({}, {"use_dora": False}, ["+ use_dora = False"]),
         ({"init": None}, {"init": True}, ["+ init: None → True"]),
         ({"modules_to_save": ["a"]}, {"modules_to_save": ["b", "a"]}, ["+ modules_to_save: ['a'] → ['b', 'a']"]),
@@ -199,6 +221,15 @@ def test_sound_changes_raise_no_alarm(mutation: Mutation, said: str) -> None:
 )
 def test_config_changes(before: Mapping[str, object], after: Mapping[str, object], lines: list[str]) -> None:
     assert config_changes(before, after) == lines
+
+
+def test_what_was_off_is_told_and_no_finding() -> None:
+    judged = mutated(_had(use_dora=False, eva_config=None))
+    assert judged.findings == ()
+    assert judged.config_differences == (
+        f"- eva_config (was None){SAID_NOTHING}",
+        f"- use_dora (was False){SAID_NOTHING}",
+    )
 
 
 def test_a_config_that_the_creator_changed_too_is_its_own_affair() -> None:

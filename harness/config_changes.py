@@ -1,0 +1,75 @@
+"""What became of an adapter's config when it was saved again (pure).
+
+Of each entry: kept, changed, gone, new. What is gone may have said nothing: a release that does not know `use_dora` and
+leaves out `use_dora: false` loses nothing, and whoever reads the file afterwards sees the same adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+VOLATILE_CONFIG = frozenset({"peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode"})
+"""Config entries that a library sets by itself on each save; their change says nothing about the adapter."""
+
+SAID_NOTHING = ", said nothing"
+"""How the line of an entry ends that is gone without loss."""
+
+_ON_WHERE_ABSENT = frozenset({"use_cayley_neumann"})
+"""Switches that newer releases turn on where the config says nothing: of these a `False` says something."""
+
+_READ_ONLY_WITH = {
+    "megatron_core": "megatron_config",
+    "num_cayley_neumann_terms": "use_cayley_neumann",
+    "qalora_group_size": "use_qalora",
+}
+"""Entries with a value of their own by default that are read only where another entry is on."""
+
+
+def config_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """One line an entry: `r: 4 → 8`, `- gone (was 4)`, `+ new = value`, `+ filled in: None → value`.
+
+    An entry that is gone and was off ends with `SAID_NOTHING`. Lists that only stand in another order are equal.
+    """
+    lines = []
+    for key in sorted(set(before) | set(after)):
+        if key in VOLATILE_CONFIG:
+            continue
+        if key not in after:
+            lines.append(f"- {key} (was {before[key]!r}){SAID_NOTHING if _says_nothing(key, before) else ''}")
+        elif key not in before:
+            lines.append(f"+ {key} = {after[key]!r}")
+        elif _plain(before[key]) != _plain(after[key]):
+            mark = "+ " if _filled_in(key, before[key], after[key]) else ""
+            lines.append(f"{mark}{key}: {before[key]!r} → {after[key]!r}")
+    return lines
+
+
+def _says_nothing(key: str, config: Mapping[str, Any]) -> bool:
+    """True where the entry is off, or belongs to a switch that is: leaving it out changes nothing.
+
+    An empty value other than `None` and `False` is off too; a zero is a number like any other.
+    """
+    value = config[key]
+    switch = _READ_ONLY_WITH.get(key)
+    if switch is not None:
+        return switch not in config or not config[switch]
+    if value is False:
+        return key not in _ON_WHERE_ABSENT
+    return value is None or (isinstance(value, (str, list, tuple, dict, set)) and not value)
+
+
+def _filled_in(key: str, before: Any, after: Any) -> bool:
+    """True where a library only wrote down what it did before without saying so.
+
+    An entry that was unset gets the default that was in force; `modules_to_save` grows by the head that the task type
+    trains.
+    """
+    grown = isinstance(before, list) and isinstance(after, list) and set(before) <= set(after)
+    return before is None or (key == "modules_to_save" and grown)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return sorted(value)
+    return value
