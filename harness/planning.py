@@ -110,16 +110,14 @@ def plan(
     return [cell for cell in cells if not asked.cells or _matches(str(cell.id), asked.cells)]
 
 
-def refuse_unmeetable(scenarios: Iterable[Declared], creator: str, environments: Environments) -> None:
-    """Raise where no environment has what a scenario requires: a slip, which would else be `unsupported` for ever.
+def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Environments) -> dict[str, UsageError]:
+    """Scenarios that require what no environment has, by name: slips, which would else be `unsupported` for ever.
 
     Args:
         creator: what is asked for, which need not be declared. What it alone has another release of is no slip.
-
-    Raises:
-        UsageError: such a scenario, and what the environments have.
     """
     asked, declared = _versions(environments, creator), environments.names()
+    found = {}
     for one in scenarios:
         if not (texts := one.scenario.requires + one.scenario.creator_requires):
             continue
@@ -130,11 +128,12 @@ def refuse_unmeetable(scenarios: Iterable[Declared], creator: str, environments:
         if not reasons or not all(reasons.values()) or (not having and packages <= set(asked)):
             continue
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[-3:])
-        raise UsageError(
+        found[one.name] = UsageError(
             f"{one.file}: scenario {one.name!r} requires what no environment has ({shown})",
             "at least one creator that can make it",
             "mend `requires`, or declare an environment that has it: `peft-regress env add peft==…`",
         )
+    return found
 
 
 @functools.lru_cache(maxsize=256)

@@ -269,10 +269,10 @@ def test_other_evidence_of_that_name_is_never_overwritten(empty: World, registry
     (empty.matrices / "envs" / f"{NAME}.toml").unlink()
     before = left(empty)
     kept = (empty.fixtures / NAME / "one-layer.json").read_text()
-    (empty.fixtures / NAME / "one-layer.json").write_text(kept.replace('"1.0"', '"1.0.1"'))
+    (empty.fixtures / NAME / "one-layer.json").write_text(kept.replace('"unstable": false', '"unstable": true'))
     said = add(empty, RELEASE)
     assert said.code == 2, said
-    assert "a fixture is there already, and the new one differs in versions" in said.err
+    assert "a fixture is there already, and the new one differs in unstable" in said.err
     assert set(left(empty)) <= set(before)
     assert Store(empty.fixtures).scenarios(NAME) == ["one-layer"]
 

@@ -39,7 +39,11 @@ def create(arguments: argparse.Namespace) -> int:
     declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.family)
     if not declared:
         raise UsageError("no scenario is selected", "at least one", "loosen -k or --family; `list` shows them")
-    planning.refuse_unmeetable(declared, arguments.creator, common.environments_of(arguments))
+    slips = planning.unmeetable(declared, arguments.creator, common.environments_of(arguments))
+    if len(slips) == len(declared):
+        raise next(iter(slips.values()))
+    for slip in slips.values():
+        common.say(slip.found)
     if arguments.dry_run:
         common.out("\n".join(f"{one.name}@{arguments.creator}" for one in declared))
         common.out(f"{len(declared)} fixtures would be created in {arguments.creator}")
