@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import requirements, tomlfile
 from harness.errors import UsageError
-from harness.scenario import Base, Input, Scenario, ScenarioFile
+from harness.scenario import Base, Input, Quantize, Scenario, ScenarioFile
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Declared:
     def family(self) -> str:
         """What it is grouped under."""
         return self.scenario.family
+
+    @property
+    def quantize(self) -> Quantize | None:
+        """How its base is quantised; the scenario says it before the base does."""
+        return self.scenario.quantize or self.base.quantize
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,8 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
     base = declared.base
     resolved: dict[str, Any] = {"name": declared.base_name, "load_with": base.load_with}
     resolved |= {"resize_to": base.resize_to} if base.resize_to else {}
+    if quantize := declared.quantize:
+        resolved["quantize"] = quantize.model_dump(by_alias=True)
     if base.modules is not None:
         return resolved | {"kind": "modules", "modules": [module.model_dump() for module in base.modules]}
     if base.python is not None:

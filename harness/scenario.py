@@ -86,6 +86,22 @@ class BaseWhen(Strict):
     _check = pydantic.field_validator("if_")(lambda text: _condition(text))
 
 
+class Quantize(Strict):
+    """How bitsandbytes quantises the linear layers of a base."""
+
+    bits: Literal[4, 8]
+    type: Literal["nf4", "fp4"] = "nf4"
+    """Of 4 bits."""
+    double: bool = False
+    """4 bits: the scales of the blocks are quantised too."""
+    threshold: float = 6.0
+    """8 bits: inputs beyond it are computed with apart."""
+    skip: list[str] = ["lm_head"]
+    """Names, or parts of dotted names, of linear layers that stay as they are."""
+    from_: Literal["weights", "quantised"] = pydantic.Field(default="weights", alias="from")
+    """What the fixture holds: weights that are quantised on loading, or what bitsandbytes wrote of quantised ones."""
+
+
 class Base(Strict):
     """A tiny model that adapters are put on, with its inputs (`matrices/bases/NAME.toml`)."""
 
@@ -103,6 +119,7 @@ class Base(Strict):
     """The vocabulary's size after loading: what is on disk has fewer tokens, as before a user added some."""
     load_with: dict[str, Any] = {}
     """Further arguments of the base's `from_pretrained`."""
+    quantize: Quantize | None = None
     when: list[BaseWhen] = []
 
     @pydantic.model_validator(mode="after")
@@ -162,6 +179,8 @@ class Scenario(Strict):
     base: str | None = None
     base_file: str | None = None
     """A Python file beside the scenario file with `build()`, for a base that the declarative form can't say."""
+    quantize: Quantize | None = None
+    """In place of what the base says of it."""
     adapter: Adapter
     beside: Adapter | None = None
     """Another adapter in the same model: when saving, of which only the first is saved, and in the probe `second`."""
@@ -191,6 +210,8 @@ class Scenario(Strict):
     def _consistent(self) -> Scenario:
         if (self.base is None) == (self.base_file is None):
             raise ValueError("a scenario has exactly one of `base`, `base_file`")
+        if self.quantize and not any("bitsandbytes" in text for text in self.requires):
+            raise ValueError("a scenario with `quantize` says under `requires` which bitsandbytes it needs")
         unknown = sorted(set(self.skip) - set(PROBES))
         if unknown:
             raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(PROBES)}")

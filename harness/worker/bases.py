@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import shutil
 from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from . import compat, fill
+from . import compat, fill, quantised
 
 BASE_FOLDER = "base"
 """Relative to the working directory, the cell's scratch folder: no path of this machine gets into a checkpoint."""
@@ -77,8 +78,37 @@ def save(model: Any, folder: str = BASE_FOLDER) -> None:
     save_model(model, os.path.join(folder, "model.safetensors"))
 
 
+def load_quantised(
+    torch: Any,
+    base: Mapping[str, Any],
+    folder: str = BASE_FOLDER,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Any:
+    """Read a base whose declaration says `quantize`: see `quantised.load`."""
+
+    def make(read: bool) -> Any:
+        if read:
+            return load(torch, {name: value for name, value in base.items() if name != "quantize"}, folder)
+        torch.manual_seed(0)
+        return _construct(torch, base)
+
+    return quantised.load(torch, base, folder, make, device, dtype)
+
+
+def store_quantised(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
+    """Quantise what is in the folder and put what bitsandbytes makes of it in its place."""
+    spec = {**base["quantize"], "from": "weights"}
+    model = load_quantised(torch, {**base, "quantize": spec}, folder)
+    shutil.rmtree(folder)
+    quantised.save(model, folder, spec)
+
+
 def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
     """Read the base from what `save` wrote, in float32, eval mode, on the CPU."""
+    if base.get("quantize"):
+        return load_quantised(torch, base, folder)
     if base["kind"] == "transformers":
         import transformers
 

@@ -8,9 +8,9 @@ import platform
 import shutil
 import sys
 import time
-from typing import Any, Mapping
+from typing import Any, Collection, Mapping
 
-from . import adapters, apart, bases, compat, numerics, probes, warmup
+from . import adapters, apart, bases, compat, kernels, numerics, probes, warmup
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -97,6 +97,8 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
         for name, value in inputs.items():
             observation.array(f"inputs/{name}", value)
         observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs)
+        if scenario["base"].get("quantize"):
+            observation.facts["kernel_spread"] = _kernel_spread(torch, scenario, observation, inputs, layer_inputs)
     observation.write("golden")
 
 
@@ -105,6 +107,8 @@ def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
     observation = Observation(scenario["name"])
     with attempt("base") as made:
         bases.save(bases.build(torch, scenario["base"]))
+        if scenario["base"].get("quantize", {}).get("from") == "quantised":
+            bases.store_quantised(torch, scenario["base"])
     if made.outcome == "ok":
         with attempt("adapter") as made:
             _save_adapter(torch, scenario, inputs, observation)
@@ -188,12 +192,26 @@ def observe(
 ) -> None:
     """Run every probe in both precisions. What can't be loaded in float64 is observed in float32 alone, and says so."""
     for precision in PRECISIONS:
-        context = Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating)
-        with bases.precision(torch, precision):
-            if not _loads(context):
-                continue
+        _observe_in(Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating))
+
+
+def _observe_in(context: Context, only: Collection[str] = tuple(probes.PROBES)) -> None:
+    with bases.precision(context.torch, context.precision):
+        if _loads(context):
             for name, probe in probes.PROBES.items():
-                _run_probe(context, name, probe)
+                if name in only:
+                    _run_probe(context, name, probe)
+
+
+def _kernel_spread(
+    torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any, layer_inputs: dict[str, Any]
+) -> dict[str, Any]:
+    """What other arithmetic costs a quantised base: the allowance of those who replay it."""
+
+    def context(observation: Observation, kinds: str) -> Context:
+        return Context(torch, scenario, observation, "float32", inputs, layer_inputs, kernels=kinds)
+
+    return kernels.spreads(lambda made: _observe_in(made, kernels.PROBES), context, first)
 
 
 def _loads(context: Context) -> bool:

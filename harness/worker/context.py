@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any, Mapping
 
-from . import adapters, bases, compat
+from . import adapters, bases, compat, quantised
 from .capture import Skip
 from .mould import Mould
 from .observe import Observation
@@ -23,6 +23,8 @@ class Context:
         inputs: the inputs as tensors in that precision.
         layer_inputs: canonical layer name → the input (float32) that the layer saw in the golden run; filled by the
             forward probe at creation, read from the golden at replay.
+        kernels: which arithmetic a quantised base computes with: `own`; `arithmetic` or
+            `scales` in bfloat16; `plain` (dequantised).
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Context:
         layer_inputs: dict[str, Any],
         device: str = "cpu",
         creating: bool = False,
+        kernels: str = "own",
     ) -> None:
         self.torch = torch
         self.scenario = scenario
@@ -44,6 +47,9 @@ class Context:
         self.layer_inputs = layer_inputs
         self.device = device
         self.creating = creating
+        self.quantize: Mapping[str, Any] = scenario["base"].get("quantize") or {}
+        # float64 is what quantised weights stand for: bitsandbytes itself has no kernel that computes in it
+        self.kernels = "plain" if precision == "float64" else kernels
         self.adapter_name: str = scenario["adapter"]["name"]
         self._pristine: Any = None  # the Mould of the base
         self._shared: Any = None
@@ -53,9 +59,27 @@ class Context:
     def base(self) -> Any:
         """A base of its own, as it came from disk, in this precision."""
         if self._pristine is None:
-            model = self._cast(bases.load(self.torch, self.scenario["base"]))
-            self._pristine = Mould(model, self.torch.Tensor)
-        return self._pristine.copy()
+            self._pristine = Mould(self._loaded_base(), self.torch.Tensor)
+        model = self._pristine.copy()
+        if self.quantize:
+            quantised.own(model)
+        return model
+
+    def _loaded_base(self) -> Any:
+        if not self.quantize:
+            return self._cast(bases.load(self.torch, self.scenario["base"]))
+        # quantised layers are read, and dequantised, in the default dtype that every user has
+        with bases.precision(self.torch, "float32"):
+            return self._with_kernels(bases.load_quantised(self.torch, self.scenario["base"], device=self.device))
+
+    def _with_kernels(self, model: Any) -> Any:
+        if self.kernels == "plain":
+            return quantised.dequantise(self.torch, model, self.quantize, self.precision)
+        return model if self.kernels == "own" else quantised.narrow(self.torch, model, self.kernels)
+
+    def untouched(self) -> Any:
+        """A loaded adapter that was not run yet: running a quantised layer may lay its weight out anew."""
+        return self.load() if self.quantize else self.model()
 
     def model(self) -> Any:
         """The loaded adapter that probes share which change nothing."""
@@ -106,6 +130,8 @@ class Context:
         return self._trained
 
     def _cast(self, model: Any) -> Any:
+        if self.quantize and self.kernels != "plain":
+            return model  # it is where it belongs, and moving what is quantised may quantise it again
         if self.precision == "float64":
             model = model.double()
         return model.to(self.device)
@@ -135,6 +161,23 @@ class Context:
         shutil.rmtree(path, ignore_errors=True)
         os.makedirs(path)
         return path
+
+    def save_merged(self, plain: Any, folder: str) -> None:
+        """Write a model that an adapter was merged into."""
+        if self.quantize and self.kernels != "plain":
+            quantised.save(plain, folder, self.quantize)
+        else:
+            bases.save(plain, folder)
+
+    def read_merged(self, folder: str) -> Any:
+        """Read it again; what was quantised is read as it was stored."""
+        base = self.scenario["base"]
+        if not self.quantize:
+            return bases.load(self.torch, base, folder)
+        if self.kernels == "plain":
+            raise Skip("what is dequantised has no quantised form to be saved in")
+        base = {**base, "quantize": {**self.quantize, "from": "quantised"}}
+        return self._with_kernels(bases.load_quantised(self.torch, base, folder, device=self.device))
 
     def record(self, probe: str, tensors: Mapping[str, Any], prefix: str = "") -> None:
         """Record tensors under `probe/precision/`."""
