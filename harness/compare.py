@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, kernels, numbers, outcomes, twins
+from harness import contracts, kernels, numbers, outcomes, steps, twins
 from harness.contracts import Found
 from harness.evidence import Evidence
 from harness.numbers import beyond
@@ -91,6 +91,7 @@ class _Judge:
         twins.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
         kernels.compare(self.golden, self.now, self.found)
+        steps.compare(self.golden, self.now, self.found)
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
 

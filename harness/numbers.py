@@ -30,8 +30,8 @@ pairs moved. Only where there is no float64 at all; and the report says so."""
 
 _EPSILON = {"torch.bfloat16": 2.0**-7, "torch.float16": 2.0**-10}
 _FLOAT32 = float(np.finfo(np.float32).eps)
-_MERGES = frozenset({"merged", "unmerged", "safe_merged", "merge_and_unload", "merged_saved"})
-"""Probes whose weights were quantised anew: what that costs says nothing about the other outputs."""
+_MERGES = frozenset({"merged", "merged_after_run", "unmerged", "safe_merged", "merge_and_unload", "merged_saved"})
+"""Probes whose weights were merged into: those of a quantised base were quantised anew."""
 
 PLAIN = "plain"
 
@@ -44,9 +44,9 @@ class Kernels:
     """What other arithmetic costs a quantised base, as measured when the golden was made (see the worker's `kernels`).
 
     Attributes:
-        apart: kind → array (`probe/rest`) → how far it is from the dequantised reference with that kind of arithmetic.
-            `arithmetic` and `scales` are the two roundings of a bfloat16 kernel; `plain` is the dequantised base in
-            float32, where nothing but rounding differs.
+        apart: kind → array (`probe/rest`) → how far it is from the golden's with that kind of arithmetic.
+            `plain` is the dequantised base, in float32 from that in float64: rounding alone. The others are what a
+            bfloat16 kernel rounds.
         relative: the greatest of these ÷ root mean square, by (kind, group of arrays).
     """
 
@@ -159,9 +159,11 @@ def measure(side: Observed) -> Noise:
         wide = side.arrays.get(f"{probe}/float64/{rest}") if rest else None
         if wide is None or wide.shape != narrow.shape or not np.issubdtype(narrow.dtype, np.floating):
             continue
+        if quantised and probe in _MERGES:
+            continue  # a merge into few bits quantises anew: that is no noise, and the creator's own gap says its cost
         noise, scale, group = _greatest(_gap(wide, narrow)), rms(wide), _group(probe, rest)
         own[f"{probe}/{rest}"] = noise
-        if scale > 0 and not (quantised and probe in _MERGES):
+        if scale > 0:
             relative[group] = max(relative.get(group, 0.0), noise / scale)
     return Noise(own, relative, _spread(side), _narrow(side), _kernels(side))
 

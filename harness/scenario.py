@@ -18,6 +18,7 @@ PROBES: tuple[str, ...] = (
     "train",
     "gradients",
     "merged",
+    "merged_after_run",
     "unmerged",
     "safe_merged",
     "unloaded",
@@ -28,6 +29,7 @@ PROBES: tuple[str, ...] = (
     "second",
     "generate",
     "fresh",
+    "steps",
 )
 """Every probe, in the order in which the worker runs them."""
 
@@ -153,6 +155,14 @@ class Expects(Strict):
     """Glob pattern of keys → the shape that each of them has."""
 
 
+class Steps(Strict):
+    """After which steps the structure of the model is recorded (see the worker's `steps`)."""
+
+    names: list[str] = pydantic.Field(min_length=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """What the base is loaded in: in a narrow type it shows what is cast."""
+
+
 class When(Strict):
     """What another version of a library needs otherwise; merged in, in order, where the condition holds."""
 
@@ -199,6 +209,7 @@ class Scenario(Strict):
     """Probe → why it is not run."""
     fill: dict[str, list[float]] = {}
     """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
+    steps: Steps | None = None
     time_limit_s: float = 120.0
     when: list[When] = []
 

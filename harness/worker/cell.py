@@ -199,7 +199,7 @@ def _observe_in(context: Context, only: Collection[str] = tuple(probes.PROBES)) 
     with bases.precision(context.torch, context.precision):
         if _loads(context):
             for name, probe in probes.PROBES.items():
-                if name in only:
+                if name in only and (name not in probes.DECLARED or probes.DECLARED[name](context.scenario)):
                     _run_probe(context, name, probe)
 
 

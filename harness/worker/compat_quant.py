@@ -135,7 +135,7 @@ def dequantised(module: Any) -> Any:
 def round_scales(torch: Any, module: Any) -> None:
     """Round what the codes of a layer's weight are multiplied with to bfloat16."""
     if bits_of(module) == 4:
-        state = module.weight.quant_state
+        state = module.weight.quant_state  # rounding twice changes nothing
         if state.nested:
             functional = bitsandbytes().functional
             state.absmax = functional.dequantize_blockwise(state.absmax, state.state2) + state.offset

@@ -23,8 +23,8 @@ class Context:
         inputs: the inputs as tensors in that precision.
         layer_inputs: canonical layer name → the input (float32) that the layer saw in the golden run; filled by the
             forward probe at creation, read from the golden at replay.
-        kernels: which arithmetic a quantised base computes with: `own`; `arithmetic` or
-            `scales` in bfloat16; `plain` (dequantised).
+        kernels: which arithmetic a quantised base computes with: `own`; `arithmetic`, `truncated` or `scales` in
+            bfloat16; `plain` (dequantised).
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class Context:
         model = self._pristine.copy()
         if self.quantize:
             quantised.own(model)
+            self._narrow(model)
         return model
 
     def _loaded_base(self) -> Any:
@@ -70,12 +71,15 @@ class Context:
             return self._cast(bases.load(self.torch, self.scenario["base"]))
         # quantised layers are read, and dequantised, in the default dtype that every user has
         with bases.precision(self.torch, "float32"):
-            return self._with_kernels(bases.load_quantised(self.torch, self.scenario["base"], device=self.device))
+            model = bases.load_quantised(self.torch, self.scenario["base"], device=self.device)
+            if self.kernels == "plain":
+                model = quantised.dequantise(self.torch, model, self.quantize, self.precision)
+        return model
 
-    def _with_kernels(self, model: Any) -> Any:
-        if self.kernels == "plain":
-            return quantised.dequantise(self.torch, model, self.quantize, self.precision)
-        return model if self.kernels == "own" else quantised.narrow(self.torch, model, self.kernels)
+    def _narrow(self, model: Any) -> Any:
+        if self.quantize and self.kernels not in ("own", "plain"):
+            quantised.narrow(self.torch, model, self.kernels)
+        return model
 
     def untouched(self) -> Any:
         """A loaded adapter that was not run yet: running a quantised layer may lay its weight out anew."""
@@ -115,7 +119,7 @@ class Context:
         # numbers for the same seed: both precisions take those of float32.
         with bases.precision(self.torch, "float32"):
             model = adapters.load(base, name, folder, is_trainable)
-        return self._cast(model)
+        return self._narrow(self._cast(model))  # up to PEFT 0.6 IA³ puts layers of its own in the base's place
 
     def load_for_training(self) -> Any:
         """An adapter whose parameters train, shared by the probes that only run it.
@@ -177,7 +181,7 @@ class Context:
         if self.kernels == "plain":
             raise Skip("what is dequantised has no quantised form to be saved in")
         base = {**base, "quantize": {**self.quantize, "from": "quantised"}}
-        return self._with_kernels(bases.load_quantised(self.torch, base, folder, device=self.device))
+        return self._narrow(bases.load_quantised(self.torch, base, folder, device=self.device))
 
     def record(self, probe: str, tensors: Mapping[str, Any], prefix: str = "") -> None:
         """Record tensors under `probe/precision/`."""

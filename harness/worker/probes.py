@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import numpy as np
 
-from . import accounting, adapters, compat, fill, quantised, structure
+from . import accounting, adapters, compat, fill, quantised, steps, structure
 from .capture import Skip
 from .context import Context
 
@@ -198,6 +198,16 @@ def merged(ctx: Context) -> None:
     ctx.keep("merged in place", model)
 
 
+def merged_after_run(ctx: Context) -> None:
+    """Run and then merged in place, as who evaluates before merging: running a quantised layer may alter its weight."""
+    if reason := compat.why_not_mergeable_in_place(ctx.model()):
+        raise Skip(reason)
+    model = ctx.load()
+    ctx.run(model)
+    model.merge_adapter()
+    ctx.record("merged_after_run", ctx.run(model))
+
+
 def unmerged(ctx: Context) -> None:
     """Merged in place and unmerged again."""
     if ctx.precision != "float32":
@@ -342,6 +352,13 @@ def fresh(ctx: Context) -> None:
     ctx.fact("fresh", "config", structure.read_config(folder))
 
 
+def steps_of(ctx: Context) -> None:
+    """The structure after each step that the scenario declares."""
+    if ctx.precision != "float32":
+        raise Skip("one precision says it")
+    ctx.fact("steps", "steps", steps.observe(ctx, ctx.scenario["steps"]))
+
+
 PROBES: dict[str, Probe] = {
     "forward": forward,
     "layers": layers,
@@ -351,6 +368,7 @@ PROBES: dict[str, Probe] = {
     "train": train,
     "gradients": gradients,
     "merged": merged,
+    "merged_after_run": merged_after_run,
     "unmerged": unmerged,
     "safe_merged": safe_merged,
     "unloaded": unloaded,
@@ -361,5 +379,12 @@ PROBES: dict[str, Probe] = {
     "second": second,
     "generate": generate,
     "fresh": fresh,
+    "steps": steps_of,
 }
 """In the order in which they run."""
+
+DECLARED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
+    "merged_after_run": lambda scenario: "quantize" in scenario["base"],
+    "steps": lambda scenario: "steps" in scenario,
+}
+"""Probe → whether a scenario has what it is about; where not, it is not run, nor told of."""

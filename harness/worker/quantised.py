@@ -14,6 +14,7 @@ from typing import Any, Mapping
 from . import compat_quant
 
 _WEIGHTS = "model.safetensors"
+_MARK = "_computes_narrowly"
 _ONE_FILE = "999GB"  # a tiny model is one file whatever a release takes for large
 
 
@@ -133,31 +134,44 @@ def _cast(torch: Any, model: Any, dtype: str) -> Any:
 
 
 def narrow(torch: Any, model: Any, what: str) -> Any:
-    """Have quantised layers compute as a kernel does that works in bfloat16.
+    """Have quantised layers compute as a kernel does that works in bfloat16; those that do already are left alone.
 
     Args:
-        what: `arithmetic`: inputs, weights and outputs are rounded to it; `scales`: what the weights' codes are
-            multiplied with.
+        what: `arithmetic`: inputs, weights and outputs are rounded to it; `truncated`: inputs and outputs are cut off;
+            `scales`: what the codes of the weights are multiplied with is rounded.
     """
     for _, layer in layers(model):
         if what == "scales":
             compat_quant.round_scales(torch, layer)
-        else:
-            _round_arithmetic(torch, layer)
+        elif not getattr(layer, _MARK, False):
+            _round_arithmetic(torch, layer, _cut if what == "truncated" else _rounded)
+            setattr(layer, _MARK, True)
     return model
 
 
-def _round_arithmetic(torch: Any, layer: Any) -> None:
-    def rounded(_module: Any, args: Any) -> Any:
-        return tuple(arg.to(torch.bfloat16) if _is_floating(arg) else arg for arg in args)
+def _round_arithmetic(torch: Any, layer: Any, narrowed: Any) -> None:
+    """Wrap the layer's forward: PEFT calls it directly in some releases, past any hook."""
+    inner = layer.forward
 
-    def widened(_module: Any, _args: Any, result: Any) -> Any:
-        return result.to(torch.bfloat16).to(torch.float32) if _is_floating(result) else result
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        result = inner(*(narrowed(torch, arg) if _is_floating(arg) else arg for arg in args), **kwargs)
+        return narrowed(torch, result) if _is_floating(result) else result
 
     if hasattr(layer, "compute_dtype"):
-        layer.compute_dtype = torch.bfloat16
-    layer.register_forward_pre_hook(rounded)
-    layer.register_forward_hook(widened)
+        # else the layer takes its first input's
+        layer.compute_dtype, layer.compute_type_is_set = torch.bfloat16, True
+    layer.forward = forward
+
+
+def _rounded(torch: Any, value: Any) -> Any:
+    return value.to(torch.bfloat16).to(value.dtype)
+
+
+def _cut(torch: Any, value: Any) -> Any:
+    """The value without the bits that bfloat16 has no room for; gradients pass."""
+    wide = value.detach().float().contiguous()
+    cut = (wide.view(torch.int32) & -65536).view(torch.float32)
+    return value + (cut.to(value.dtype) - value.detach())
 
 
 def _is_floating(value: Any) -> bool:
