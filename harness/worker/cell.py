@@ -68,6 +68,8 @@ def handle(request: Mapping[str, Any]) -> None:
     import torch
 
     os.chdir(request["scratch"])
+    if request["scenario"]["base"].get("quantize"):
+        numerics.exact_integers(torch)
     try:
         if request["kind"] == "create":
             create(torch, request)

@@ -64,6 +64,9 @@ def _restored(torch: Any, model: Any, spec: Mapping[str, Any], folder: str, devi
         path = _path_of(model, layer)
         made = compat_quant.empty_layer(torch, layer, spec)
         own = {key[len(path) + 1 :]: state.pop(key) for key in sorted(state) if key.startswith(path + ".")}
+        for part in ("weight", *(["bias"] if layer.bias is not None else [])):
+            if part not in own:
+                raise KeyError(f"the quantised checkpoint has no {part} of {path}")
         compat_quant.restore_into(made, own.pop("weight"), own, device)
         if layer.bias is not None:
             made.bias = torch.nn.Parameter(own["bias"], requires_grad=False)
