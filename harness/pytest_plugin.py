@@ -58,6 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--pair", action="store_true", help="make each fixture first, in the creator's environment; store nothing"
     )
     group.addoption("--forward", action="store_true", help="try loaders too that lack a feature by declaration")
+    group.addoption("--each", action="store_true", help="compute each cell by itself, those too that are alike")
     group.addoption(
         "--cell", action="append", default=[], metavar="ID", help="this cell only (a glob may name several)"
     )
@@ -235,6 +236,7 @@ class Check:
                 jobs=self._jobs(),
                 creating=self.pair,
                 forward=bool(self.config.getoption("--forward")),
+                share=not self.config.getoption("--each"),
                 log=_say,
                 handler=_path(self.config.getoption("--worker-handler")),
                 options=self._places(),
