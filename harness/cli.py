@@ -60,7 +60,8 @@ def _create(commands: Any) -> None:
     one = command(
         commands, "create", create.create, "create fixtures under a pinned environment and store them",
         "  peft-regress create v061\n"
-        "  peft-regress create v061 -k lokr --replace --reason 'alpha in the declaration was wrong'",
+        "  peft-regress create v061 -k lokr --replace --reason 'alpha in the declaration was wrong'\n"
+        "  peft-regress create v061 --device cuda      a golden of this GPU's class, beside the CPU's",
     )  # fmt: skip
     one.add_argument("creator", metavar="CREATOR", help="an environment: a name, peft==X, a checkout, python:PATH")
     where(one)
@@ -69,6 +70,11 @@ def _create(commands: Any) -> None:
     one.add_argument("--jobs", type=int, default=0, help="how many at once (default: cores)")
     one.add_argument("--replace", action="store_true", help="overwrite fixtures that are there; needs --reason")
     one.add_argument("--reason", metavar="TEXT", help="why stored evidence is replaced; the manifest keeps it")
+    one.add_argument(
+        "--device", default="cpu", choices=["cpu", "cuda"],
+        help="cuda: observe the stored fixtures there, and add a golden of that device class",
+    )  # fmt: skip
+    one.add_argument("--device-class", metavar="CLASS", help="what the golden is good for (default: as cuda-sm90)")
     one.add_argument("--dry-run", action="store_true", help="say what would be created")
     handler(one)
 
@@ -243,6 +249,9 @@ def _offline(commands: Any) -> None:
     )
     one.add_argument("--name", help="what the other machine's environment is called in the report")
     one.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    one.add_argument(
+        "--device-class", metavar="CLASS", help="what the other machine's GPU is, for its golden: cuda-sm90"
+    )
     where(one)
     choice(one, scenarios=False)
     one = command(commands, "judge", offline.judge, "compare what a worker left in a folder, and write the report",

@@ -157,6 +157,7 @@ class Cell(Model):
     duration_s: float = 0.0
     compute_s: float = 0.0
     """Seconds that the worker spent on it."""
+    gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
     first_difference: str = ""
     """The first layer in execution order whose activation differs beyond its allowance."""
     layers: tuple[LayerSketch, ...] = ()
