@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness import __version__, cli_env
-from harness.cli_parts import SPEC, Parser, choice, command, handler, saying, where
+from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
 from harness.commands import check, create, docs, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
 
@@ -66,6 +66,7 @@ def _create(commands: Any) -> None:
     one.add_argument("creator", metavar="CREATOR", help="an environment: a name, peft==X, a checkout, python:PATH")
     where(one)
     choice(one)
+    hub(one)
     saying(one)
     one.add_argument("--jobs", type=int, default=0, help="how many at once (default: cores)")
     one.add_argument("--replace", action="store_true", help="overwrite fixtures that are there; needs --reason")
@@ -82,6 +83,7 @@ def _create(commands: Any) -> None:
 def _running(one: Parser) -> None:
     where(one)
     choice(one)
+    hub(one)
     one.add_argument(
         "--cell", action="append", default=[], metavar="ID", help="this cell only (a glob may name several)"
     )
@@ -254,6 +256,7 @@ def _offline(commands: Any) -> None:
     )
     where(one)
     choice(one, scenarios=False)
+    hub(one)
     one = command(commands, "judge", offline.judge, "compare what a worker left in a folder, and write the report",
                    "  peft-regress judge box\n  peft-regress judge box --out box/out --json")  # fmt: skip
     one.add_argument("folder", metavar="DIR", help="what `export` wrote")

@@ -54,6 +54,15 @@ def choice(one: Parser, scenarios: bool = True) -> None:
         )
 
 
+def hub(one: Parser) -> None:
+    """The option that lets scenarios on models of the hub in."""
+    one.add_argument(
+        "--hub",
+        action="store_true",
+        help="scenarios on real models of the hub too, read from its cache; nothing is fetched",
+    )
+
+
 def handler(one: Parser) -> None:
     """The option that puts another handler into the worker."""
     one.add_argument("--worker-handler", help=argparse.SUPPRESS)  # for tests of everything around the worker

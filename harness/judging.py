@@ -18,6 +18,8 @@ from harness.verdict import Verdict, worst
 
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
     """The cell of a replay that ended."""
+    if said := _not_in_cache(now):
+        return could_not_tell(identity, Verdict.NOT_COMPARABLE, said)
     if identity.device != devices.CPU and (said := _exhausted(now)):
         return could_not_tell(identity, Verdict.NO_DEVICE, said).model_copy(
             update={"gpu_peak_mb": now.timings.get("gpu_peak_mb"), "compute_s": round(done.duration_s, 4)}
@@ -43,6 +45,12 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         error=judgement.error,
     )
     return found.model_copy(update={"reading": reading.of(found)})
+
+
+def _not_in_cache(now: Observed) -> str:
+    """What a worker said that found no model of the hub on its machine; empty where it did, or needed none."""
+    error = compare.error_report((now.load.get("float32") or {}).get("error"))
+    return error.message if error and error.type.rpartition(".")[2] == "NotInHubCache" else ""
 
 
 def _exhausted(now: Observed) -> str:

@@ -37,6 +37,11 @@ def create(arguments: argparse.Namespace) -> int:
             "--replace without --reason", "why stored evidence is replaced", 'add --reason "…"; the manifest keeps it'
         )
     declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.family)
+    every = common.matrix_of(arguments).scenarios(
+        [Path(text).resolve() for text in arguments.scenarios] or None, hub=True
+    )
+    for name, why in common.left_out(every, arguments).items():
+        common.say(f"{name}: {why}")
     if not declared:
         raise UsageError("no scenario is selected", "at least one", "loosen -k or --family; `list` shows them")
     slips = planning.unmeetable(declared, arguments.creator, common.environments_of(arguments))
@@ -210,7 +215,7 @@ def _tell(made: Sequence[Made], arguments: argparse.Namespace) -> int:
 
 def _scenarios(arguments: argparse.Namespace) -> list[Declared]:
     where = [Path(text).resolve() for text in arguments.scenarios] or None
-    return common.matrix_of(arguments).scenarios(where)
+    return common.matrix_of(arguments).scenarios(where, hub=getattr(arguments, "hub", True))
 
 
 def verify(arguments: argparse.Namespace) -> int:

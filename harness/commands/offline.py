@@ -30,7 +30,9 @@ def export(arguments: argparse.Namespace) -> int:
     creators = planning.creators_with_fixtures(store, tuple(arguments.creator))
     versions = environments.locked_versions(arguments.loader)
     name = arguments.name or planning.name_of(environments, arguments.loader)
-    declared = common.chosen(common.matrix_of(arguments).scenarios(), arguments.keyword, arguments.family)
+    declared = common.chosen(
+        common.matrix_of(arguments).scenarios(hub=arguments.hub), arguments.keyword, arguments.family
+    )
     device = devices.Device.named(arguments.device_class or arguments.device)
     if device.kind != arguments.device:
         raise UsageError(f"{arguments.device_class} is no {arguments.device}", f"{arguments.device}-…", "mend one")

@@ -142,7 +142,11 @@ def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
     """Make and save base and adapter, and leave what was seen of it in a folder."""
     observation = Observation(scenario["name"])
     with attempt("base") as made:
-        bases.save(bases.build(torch, scenario["base"]))
+        if scenario["base"]["kind"] == "hub":
+            bases.save_mark(scenario["base"])
+            bases.load(torch, scenario["base"])  # so that one that is not there is told here
+        else:
+            bases.save(bases.build(torch, scenario["base"]))
     if made.outcome == "ok":
         with attempt("adapter") as made:
             _save_adapter(torch, scenario, inputs, observation)
