@@ -114,6 +114,7 @@ def _running(one: Parser) -> None:
     runner.add_argument("pytest", nargs="*", metavar="-- ARG", help="anything else for pytest, after --")
 
 
+_EACH = "compute each cell by itself, those too that the loader cannot tell apart"
 _FORWARD = "try a loader too that lacks a scenario's feature by declaration: does it refuse, or load something else?"
 
 
@@ -134,6 +135,7 @@ def _check(commands: Any) -> None:
     )
     one.add_argument("--loader", action="append", default=[], metavar="SPEC", help=f"{SPEC} (default: current)")
     one.add_argument("--forward", action="store_true", help=_FORWARD)
+    one.add_argument("--each", action="store_true", help=_EACH)
     _running(one)
 
 
@@ -155,6 +157,7 @@ def _matrix(commands: Any) -> None:
         help="what reloads them: as --loader of check, with commas between them, globs of declared environments, or "
         "all; several pins in one value are one environment (repeatable)",
     )  # fmt: skip
+    one.add_argument("--each", action="store_true", help=_EACH)
     _running(one)
 
 

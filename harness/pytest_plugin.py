@@ -59,6 +59,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--hub", action="store_true", help="scenarios on models of the hub too, from its cache")
     group.addoption("--forward", action="store_true", help="try loaders too that lack a feature by declaration")
+    group.addoption("--each", action="store_true", help="compute each cell by itself, those too that are alike")
     group.addoption(
         "--cell", action="append", default=[], metavar="ID", help="this cell only (a glob may name several)"
     )
@@ -238,6 +239,7 @@ class Check:
                 jobs=self._jobs(),
                 creating=self.pair,
                 forward=bool(self.config.getoption("--forward")),
+                share=not self.config.getoption("--each"),
                 log=_say,
                 handler=_path(self.config.getoption("--worker-handler")),
                 options=self._places(),

@@ -29,6 +29,7 @@ from harness.met import Met
 from harness.pool import Done, Job, WorkerFailed
 from harness.pools import Closed, Key, Pools
 from harness.results import Cell, EnvironmentReport
+from harness.sharing import Sharing
 from harness.store import BadFixture, Manifest, NoFixture, Store
 from harness.supply import Supply
 from harness.verdict import Verdict
@@ -69,6 +70,8 @@ class Session:
     creating: bool = False
     forward: bool = False
     """Try a loader that lacks a scenario's feature by declaration too: does it refuse, or load something else?"""
+    share: bool = True
+    """Compute once what the loader can't tell apart (`harness.sharing`)."""
     log: Log = print
     keep_scratch: bool = False
     handler: Path | None = None
@@ -88,6 +91,7 @@ class Session:
         self._futures: dict[str, Future[Cell]] = {}
         self._preload: list[str] = []
         self._ending = False
+        self._sharing = Sharing(self.store, self.scratch)
         self._supply = Supply(
             self.environments, self.store, self.scratch, self.creating,
             self._environment, self._pools, self._only_one,
@@ -118,7 +122,8 @@ class Session:
         for cell in new.values():
             self._pools.expect(_loading(cell))
             self._supply.expect(cell)
-        for cell in sorted(new.values(), key=lambda cell: order[cell.loader_spec]):
+        arranged = self._sharing.arrange(list(new.values())) if self.share and not self.creating else new.values()
+        for cell in sorted(arranged, key=lambda cell: order[cell.loader_spec]):
             self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
 
     def result(self, cell: Planned) -> Cell:
@@ -169,6 +174,7 @@ class Session:
             self.log(f"{cell.id}: {text}")
             result = judging.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
         finally:
+            self._sharing.done(cell)
             self._pools.done(_loading(cell))
             if not self.keep_scratch:
                 shutil.rmtree(self._folder(cell), ignore_errors=True)
@@ -199,12 +205,47 @@ class Session:
             return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
         if cell.id.device != "cpu" and not (facts := self._learnt(cell, pool)).get("cuda"):
             return judging.no_device(cell.id, facts.get("gpu"))
-        result, now = self._replayed(cell, manifest, pool, "")
-        if result.verdict is Verdict.SILENT_WRONG and now is not None:
-            result = self._confirmed(cell, manifest, pool, result, now)
+        result = self._taken_over(cell, manifest, pool) or self._computed(cell, manifest, pool)
         result = reading.tried(result, lacks) if lacks else result
         origin = self._supply.store_of(cell).origin_of(manifest)
         return result.model_copy(update={"fixture": manifest.weights_digest, "fixture_origin": origin})
+
+    def _taken_over(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell | None:
+        """The cell as judged on what others of its kind observed; None where it must be computed for itself.
+
+        What deviates must: no deviation rests on another cell's computation.
+        """
+        if not self._sharing.is_between(cell):
+            return None
+        golden = self._golden(cell, manifest)
+        self._learnt(cell, pool)
+        taken = self._sharing.taken_over(cell, pool, self._resolved(cell))
+        if taken is None:
+            return None
+        now, other = taken
+        result = judging.cell(cell.id, golden, now, Done(str(cell.id), "done", "", "", 0.0))
+        return None if result.verdict.is_deviation else result.model_copy(update={"same_as": other})
+
+    def _golden(self, cell: Planned, manifest: Manifest) -> observation.Observed:
+        """The golden, with each of the fixture's files looked at."""
+        data = {name: self.store.content(manifest, name) for name in manifest.laid_out("cpu")}
+        golden = observation.parse(
+            self.store.folder / cell.id.creator / cell.id.scenario,
+            data["golden/observation.json"],
+            data["golden/arrays.safetensors"],
+        )
+        self._refuse_unexpected(cell, manifest, golden)
+        return golden
+
+    def _resolved(self, cell: Planned) -> dict[str, Any]:
+        return matrix.resolve(cell.declared, self._environment(cell.loader_spec).versions)
+
+    def _computed(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell:
+        result, now = self._replayed(cell, manifest, pool, "")
+        self._sharing.observed(cell, now)
+        if result.verdict is Verdict.SILENT_WRONG and now is not None:
+            result = self._confirmed(cell, manifest, pool, result, now)
+        return result
 
     def _replayed(
         self, cell: Planned, manifest: Manifest, pool: Serves, attempt: str
@@ -215,11 +256,10 @@ class Session:
         golden = observation.read(folder / "golden")
         self._refuse_unexpected(cell, manifest, golden)
         self._learnt(cell, pool)  # an environment that does not import is told before any cell is blamed
-        versions = self._environment(cell.loader_spec).versions
         request = {
             "kind": "replay",
             "scratch": str(folder),
-            "scenario": matrix.resolve(cell.declared, versions),
+            "scenario": self._resolved(cell),
             "device": cell.id.device,
         }
         done = pool.submit(Job(f"{cell.id}{attempt}", request, folder, cell.time_limit_s)).result()
@@ -242,7 +282,12 @@ class Session:
     def _confirmed(
         self, cell: Planned, manifest: Manifest, pool: Serves, first: Cell, now: observation.Observed
     ) -> Cell:
-        """A silent deviation is looked at twice: two replays that disagree are `unstable`, not wrong."""
+        """A silent deviation is looked at twice: two replays that disagree are `unstable`, not wrong.
+
+        The replay of an equal fixture is a second look as good as another of the same.
+        """
+        if self._sharing.agree(cell, now):
+            return first
         second, again = self._replayed(cell, manifest, pool, "-again")
         if again is None:
             return second

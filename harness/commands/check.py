@@ -143,6 +143,7 @@ def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
     flags |= {
         "--hub": arguments.hub,
         "--forward": getattr(arguments, "forward", False),
+        "--each": getattr(arguments, "each", False),
         "--lf": arguments.last_failed,
         "--collect-only": arguments.collect_only,
     }

@@ -1,4 +1,4 @@
-"""Does the work of one request: create a fixture's files, or replay a fixture."""
+"""Does the work of one request: create a fixture's files, replay a fixture, or say what configurations amount to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, apart, bases, compat, devices, numerics, probes, warmup
+from . import adapters, apart, bases, compat, devices, identify, numerics, probes, warmup
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -69,7 +69,7 @@ def _processor() -> str:
 
 
 def handle(request: Mapping[str, Any]) -> None:
-    """Create or replay, in the request's scratch folder, which becomes the working directory."""
+    """Do what is asked for in the request's scratch folder, which becomes the working directory."""
     import torch
 
     os.chdir(request["scratch"])
@@ -78,6 +78,8 @@ def handle(request: Mapping[str, Any]) -> None:
     try:
         if request["kind"] == "create":
             create(torch, request)
+        elif request["kind"] == "identify":
+            identify.identify(request)
         else:
             replay(torch, request)
     finally:

@@ -249,6 +249,16 @@ def versions() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def forget_warned_once() -> None:
+    """Have what Transformers warns once in a process be warned again (`warning_once`, since 4.21, has a cache)."""
+    with contextlib.suppress(ImportError, AttributeError):
+        import logging
+
+        from transformers.utils import logging as _  # noqa: F401 - it is this import that gives loggers the method
+
+        logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]
+
+
 def build_tables() -> None:
     """Have Transformers build its table of checkpoint conversions (900 patterns) now and not in each child.
 

@@ -73,6 +73,9 @@ def trace(line: str) -> None:
 def handle(request: dict[str, Any]) -> None:
     """Creates or replays, in the scratch folder."""
     os.chdir(request["scratch"])
+    if request["kind"] == "identify":
+        identify(request)
+        return
     scenario = request["scenario"]
     trace(f"{request['kind']} {scenario['name']} {os.getpid()}")
     if request["kind"] == "create" and request.get("stored"):
@@ -81,6 +84,17 @@ def handle(request: dict[str, Any]) -> None:
         create(scenario)
     else:
         replay(scenario, request)
+
+
+def identify(request: dict[str, Any]) -> None:
+    """Says what the fake library makes of each configuration: `identities.json`."""
+    found = {}
+    for name in request["adapters"]:
+        saved = json.loads(Path("adapters", name, "adapter", "adapter_config.json").read_text())
+        with _capture.attempt("config") as tried:
+            value = vars(minipeft.LowRankConfig.from_dict(saved))
+        found[name] = repr((value, tried.warnings, tried.error))
+    Path("identities.json").write_text(json.dumps(found | dict.fromkeys(request["bases"], "base")))
 
 
 def create(scenario: dict[str, Any]) -> None:
