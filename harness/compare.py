@@ -98,9 +98,11 @@ class _Judge:
         for probe, all_figures in self.figures.items():
             doubtful = [f for f in all_figures if not beyond(f) and f.max_abs > self.evidence.rounding(f)]
             if doubtful:
-                spread = max(self.evidence.noise.spread.get(f.array, 0.0) for f in doubtful)
+                golden, now = self.evidence.noise, self.evidence.own_noise
+                spread = max(numbers.spread(f.array, golden, now) for f in doubtful)
+                whose = "creator" if any(golden.spread.get(f.array, 0.0) == spread for f in doubtful) else "loader"
                 message = (
-                    f"two runs of the creator were {spread:.3g} apart in {len(doubtful)} array(s): "
+                    f"two runs of the {whose} were {spread:.3g} apart in {len(doubtful)} array(s): "
                     "that the replay differs says nothing"
                 )
                 self._add(probe, "unstable", Verdict.UNSTABLE, message, figures=doubtful[0])

@@ -95,11 +95,16 @@ def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
 
 
 def allowance(name: str, array: Array, golden: Noise, now: Noise) -> float:
-    """How far a replay may be from the golden: rounding, or what two runs of the creator disagreed by.
+    """How far a replay may be from the golden: rounding, or what two runs (the creator's or the loader's) disagreed by.
 
     Two runs are a small sample of a spread: up to `BELIEVED` times theirs says nothing, further away is a difference.
     """
-    return max(rounding(name, array, golden, now), BELIEVED * golden.spread.get(name, 0.0))
+    return max(rounding(name, array, golden, now), BELIEVED * spread(name, golden, now))
+
+
+def spread(name: str, golden: Noise, now: Noise) -> float:
+    """How far two runs of one side were apart, whichever is more; a replay runs twice on a GPU."""
+    return max(golden.spread.get(name, 0.0), now.spread.get(name, 0.0))
 
 
 def _group(probe: str, rest: str) -> str:

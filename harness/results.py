@@ -159,6 +159,7 @@ class Cell(Model):
     """Seconds that the worker spent on it."""
     same_as: str = ""
     """The cell that was computed for both, where the loader can't tell the two fixtures apart (`harness.sharing`)."""
+    gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
     first_difference: str = ""
     """The first layer in execution order whose activation differs beyond its allowance."""
     layers: tuple[LayerSketch, ...] = ()

@@ -74,6 +74,16 @@ class Transformers(Strict):
     args: dict[str, Any] = {}
 
 
+class Hub(Strict):
+    """A model of the hub at one commit, read from the hub's cache on this machine; nothing is ever fetched."""
+
+    repo: str = pydantic.Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+    revision: str = pydantic.Field(pattern=r"^[0-9a-f]{40}$")
+    """The whole commit: a branch would be another model tomorrow."""
+    model: str
+    """The class of Transformers that reads it."""
+
+
 class BaseWhen(Strict):
     """What another version of a library needs otherwise."""
 
@@ -91,6 +101,8 @@ class Base(Strict):
 
     why: str
     transformers: Transformers | None = None
+    hub: Hub | None = None
+    """A real model, with its own weights; such scenarios run with `--hub` alone."""
     modules: list[Module] | None = None
     python: str | None = None
     """A Python file beside this one with a function `build()` that returns a `torch.nn.Module`."""
@@ -107,8 +119,8 @@ class Base(Strict):
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Base:
-        if sum(kind is not None for kind in (self.transformers, self.modules, self.python)) != 1:
-            raise ValueError("a base has exactly one of `transformers`, `modules`, `python`")
+        if sum(kind is not None for kind in (self.transformers, self.hub, self.modules, self.python)) != 1:
+            raise ValueError("a base has exactly one of `transformers`, `hub`, `modules`, `python`")
         return self
 
 

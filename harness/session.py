@@ -18,14 +18,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import holdings, judging, matrix, observation, reading
+from harness import devices, fleet, holdings, judging, matrix, observation, reading
 from harness.creation import CreationRefused, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
 from harness.errors import HarnessError
+from harness.fleet import Serves
 from harness.matrix import CellId, Declared
 from harness.met import Met
-from harness.pool import Done, Job, Pool, WorkerFailed
+from harness.pool import Done, Job, WorkerFailed
 from harness.pools import Closed, Key, Pools
 from harness.results import Cell, EnvironmentReport
 from harness.sharing import Sharing
@@ -197,21 +198,19 @@ class Session:
         with self._pools.use(_loading(cell)) as pool:
             return self._compared(cell, manifest, pool)
 
-    def _compared(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell:
+    def _compared(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell:
         self._met.pair(cell.id.creator, cell.id.loader, manifest)
         lacks = matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions)
         if lacks and not self.forward:
             return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
-        if cell.id.device != "cpu" and not self._learnt(cell, pool).get("cuda"):
-            return judging.could_not_tell(
-                cell.id, Verdict.NO_DEVICE, f"{cell.id.loader} sees no device {cell.id.device!r}"
-            )
+        if cell.id.device != "cpu" and not (facts := self._learnt(cell, pool)).get("cuda"):
+            return judging.no_device(cell.id, facts.get("gpu"))
         result = self._taken_over(cell, manifest, pool) or self._computed(cell, manifest, pool)
         result = reading.tried(result, lacks) if lacks else result
         origin = self._supply.store_of(cell).origin_of(manifest)
         return result.model_copy(update={"fixture": manifest.weights_digest, "fixture_origin": origin})
 
-    def _taken_over(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell | None:
+    def _taken_over(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell | None:
         """The cell as judged on what others of its kind observed; None where it must be computed for itself.
 
         What deviates must: no deviation rests on another cell's computation.
@@ -241,7 +240,7 @@ class Session:
     def _resolved(self, cell: Planned) -> dict[str, Any]:
         return matrix.resolve(cell.declared, self._environment(cell.loader_spec).versions)
 
-    def _computed(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell:
+    def _computed(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell:
         result, now = self._replayed(cell, manifest, pool, "")
         self._sharing.observed(cell, now)
         if result.verdict is Verdict.SILENT_WRONG and now is not None:
@@ -249,10 +248,11 @@ class Session:
         return result
 
     def _replayed(
-        self, cell: Planned, manifest: Manifest, pool: Pool, attempt: str
+        self, cell: Planned, manifest: Manifest, pool: Serves, attempt: str
     ) -> tuple[Cell, observation.Observed | None]:
         folder = self._folder(cell) / f"run{attempt}"
-        self._supply.store_of(cell).materialise(manifest, folder, "cpu")
+        held_against, note = self._golden_for(cell, manifest, pool)
+        self._supply.store_of(cell).materialise(manifest, folder, held_against)
         golden = observation.read(folder / "golden")
         self._refuse_unexpected(cell, manifest, golden)
         self._learnt(cell, pool)  # an environment that does not import is told before any cell is blamed
@@ -263,7 +263,13 @@ class Session:
             "device": cell.id.device,
         }
         done = pool.submit(Job(f"{cell.id}{attempt}", request, folder, cell.time_limit_s)).result()
-        return self._judged(cell, golden, folder, done)
+        result, now = self._judged(cell, golden, folder, done)
+        return result.model_copy(update={"notes": (*result.notes, note)} if note else {}), now
+
+    def _golden_for(self, cell: Planned, manifest: Manifest, pool: Serves) -> tuple[str, str]:
+        """Which of the fixture's goldens the replay is held against, and what to say of that."""
+        facts = self._learnt(cell, pool).get("gpu") if cell.id.device != devices.CPU else None
+        return devices.golden_for(manifest, devices.Device.of(facts, cell.id.device))
 
     def _judged(
         self, cell: Planned, golden: observation.Observed, folder: Path, done: Done
@@ -273,7 +279,9 @@ class Session:
         now = observation.read(folder / "now")
         return judging.cell(cell.id, golden, now, done), now
 
-    def _confirmed(self, cell: Planned, manifest: Manifest, pool: Pool, first: Cell, now: observation.Observed) -> Cell:
+    def _confirmed(
+        self, cell: Planned, manifest: Manifest, pool: Serves, first: Cell, now: observation.Observed
+    ) -> Cell:
         """A silent deviation is looked at twice: two replays that disagree are `unstable`, not wrong.
 
         The replay of an equal fixture is a second look as good as another of the same.
@@ -293,7 +301,7 @@ class Session:
                 f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
             )
 
-    def _learnt(self, cell: Planned, pool: Pool) -> Mapping[str, Any]:
+    def _learnt(self, cell: Planned, pool: Serves) -> Mapping[str, Any]:
         """What the loader's worker said of itself; kept, so that a report need not wait for one that still imports."""
         try:
             self._met.facts[cell.id.loader] = pool.facts()
@@ -316,17 +324,13 @@ class Session:
             raise found
         return found
 
-    def _pool(self, key: Key) -> Pool:
+    def _pool(self, key: Key) -> Serves:
         environment = self._environment(key.spec)
-        return Pool(
-            environment.python,
-            jobs=self.jobs,
-            log_dir=self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}",
-            preload=self._preload,
-            device=key.device,
-            untouched=environment.untouched,
-            command=worker_command(environment.python, self.handler),
-        )
+        log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}"
+        return fleet.of(
+            environment, jobs=self.jobs, log_dir=log_dir, preload=self._preload, device=key.device,
+            command=worker_command(environment.python, self.handler), log=self.log,
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _only_one(self, what: str) -> Iterator[None]:

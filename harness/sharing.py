@@ -29,11 +29,13 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 from safetensors.numpy import load
 
+from harness.devices import CPU
 from harness.errors import HarnessError
+from harness.fleet import Serves
 from harness.manifest import Manifest
 from harness.numbers import same_bits
 from harness.observation import Observed
-from harness.pool import Job, Pool
+from harness.pool import Job
 from harness.store import Store
 
 if TYPE_CHECKING:
@@ -96,6 +98,8 @@ class Sharing:
 
     def _looked_at(self, cell: Planned) -> tuple[Manifest, str] | None:
         """The cell's manifest and its fixture's traits; None where there is none to speak of, which the check tells."""
+        if cell.id.device != CPU:
+            return None  # a GPU's replays are of a golden of its own class, and need not repeat to the bit
         key = (cell.id.creator, cell.id.scenario)
         if key not in self._traits:
             try:
@@ -145,7 +149,7 @@ class Sharing:
                 if group.between <= 0:
                     group.seen = {}
 
-    def taken_over(self, cell: Planned, pool: Pool, resolved: Mapping[str, Any]) -> tuple[Observed, str] | None:
+    def taken_over(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> tuple[Observed, str] | None:
         """What a replay of the cell would observe, and the cell that it was observed of; None where nobody knows.
 
         Waits for the ends of its group, which are checked before it.
@@ -162,14 +166,14 @@ class Sharing:
         own = json.loads(self._store.content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
         return with_config(newest, own), str(group.ends[1].id)
 
-    def _read_alike(self, cell: Planned, group: _Group, pool: Pool, resolved: Mapping[str, Any]) -> bool:
+    def _read_alike(self, cell: Planned, group: _Group, pool: Serves, resolved: Mapping[str, Any]) -> bool:
         known = self._identified(cell, pool, resolved)
         three = [group.manifests[str(one.id)] for one in (cell, *group.ends)]
         adapters = {known.get(_adapter_id(manifest)) for manifest in three}
         bases = {known.get(_base_id(manifest)) for manifest in three}
         return len(adapters) == 1 and len(bases) == 1 and None not in adapters | bases
 
-    def _identified(self, cell: Planned, pool: Pool, resolved: Mapping[str, Any]) -> Mapping[str, str]:
+    def _identified(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> Mapping[str, str]:
         """What the loader makes of the configurations of the cell's scenario; nothing where it could not be asked."""
         key = f"{cell.loader_spec} {cell.id.scenario}"
         with self._lock:
@@ -184,7 +188,7 @@ class Sharing:
                     raise
         return future.result()
 
-    def _asked(self, cell: Planned, pool: Pool, resolved: Mapping[str, Any]) -> Mapping[str, str]:
+    def _asked(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> Mapping[str, str]:
         folder = self._scratch / "identify" / str(cell.id).replace("/", "_")
         manifests = self._of_scenario(cell)
         for manifest in manifests:

@@ -45,6 +45,7 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *_errors(cell, whole),
         *_many("standing", cell.standing_defects, limit if whole else 0),
         *_many("note", cell.notes, limit),
+        *([Fact("GPU memory", f"{cell.gpu_peak_mb:,.1f} MB at most")] if cell.gpu_peak_mb is not None else []),
         *([Fact("computed", alike(cell), "quiet")] if cell.same_as and whole else []),
         *([Fact("fixture", cell.fixture, "quiet")] if cell.fixture and whole else []),
         Fact("reproduce", cell.reproduce, "good"),

@@ -264,8 +264,9 @@ def _facts(every: Sequence[EnvironmentReport]) -> tuple[tuple[str, tuple[str, ..
 
 
 def _device(environment: EnvironmentReport) -> str:
-    cuda = environment.facts.get("cuda")
-    return str(environment.facts.get("device") or environment.facts.get("gpu") or ("cuda" if cuda else ""))
+    cuda, gpu = environment.facts.get("cuda"), environment.facts.get("gpu")
+    name = gpu.get("name", "") if isinstance(gpu, dict) else gpu
+    return str(environment.facts.get("device") or name or ("cuda" if cuda else ""))
 
 
 def fixtures(run: Run) -> str:

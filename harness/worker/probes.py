@@ -248,7 +248,7 @@ def merged_saved(ctx: Context) -> None:
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
     bases.save(plain, folder)
-    again = bases.load(ctx.torch, ctx.scenario["base"], folder)
+    again = bases.load(ctx.torch, ctx.scenario["base"], folder).to(ctx.device)
     ctx.record("merged_saved", ctx.run(again))
     ctx.fact("merged_saved", "ties", structure.ties(again, ()))
 
