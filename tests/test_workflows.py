@@ -24,7 +24,7 @@ FILES = sorted(WORKFLOWS.glob("*.yml"))
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def workflow(name: str) -> dict[str, Any]:
+def workflow(name: str) -> dict[Any, Any]:
     content = yaml.safe_load((WORKFLOWS / f"{name}.yml").read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
