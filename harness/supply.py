@@ -122,7 +122,7 @@ class Supply:
             manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
         except NoFixture:
             versions = self._creators_versions(cell)
-            if versions and (reason := matrix.unsupported(cell.declared, versions, creating=True)):
+            if versions and (reason := matrix.unstored(cell.declared, versions)):
                 return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
             raise
         if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):

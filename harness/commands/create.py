@@ -125,7 +125,7 @@ def _each(
     """Create every scenario, several at once, and hand each on; one that is refused does not stop the others."""
 
     def one(scenario: Declared) -> Made:
-        if reason := matrix.unsupported(scenario, environment.versions, creating=True):
+        if reason := matrix.unstored(scenario, environment.versions):
             return Made(scenario.name, "unsupported", reason)
         folder = scratch / scenario.name
         try:
