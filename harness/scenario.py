@@ -187,6 +187,10 @@ class Scenario(Strict):
     """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
     creator_requires: list[str] = []
     """What a creator must be besides: for a release that has the feature but can't make or save it."""
+    stored_by: list[str] = []
+    """Conditions, of which a creator must meet one for its fixture to be stored; every creator where there are none.
+
+    For what only changes with a library that few creators differ in. A pair makes the others' fixtures as ever."""
     expects: Expects | None = None
     skip: dict[str, str] = {}
     """Probe → why it is not run."""
@@ -195,7 +199,7 @@ class Scenario(Strict):
     time_limit_s: float = 120.0
     when: list[When] = []
 
-    _requires = pydantic.field_validator("requires", "creator_requires")(
+    _requires = pydantic.field_validator("requires", "creator_requires", "stored_by")(
         lambda texts: [_condition(text) for text in texts]
     )
 
@@ -213,6 +217,8 @@ class ScenarioFile(Strict):
     """The content of one file of scenarios."""
 
     family: str = ""
+    stored_by: list[str] = []
+    """Of every scenario that has none of its own."""
     scenario: list[Scenario] = pydantic.Field(min_length=1)
 
 

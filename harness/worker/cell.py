@@ -10,7 +10,7 @@ import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, apart, bases, compat, devices, identify, numerics, probes, warmup
+from . import adapters, apart, bases, compat, conversion, devices, identify, numerics, probes, warmup
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -250,7 +250,10 @@ def observe(
     for precision in PRECISIONS:
         context = Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating)
         with bases.precision(torch, precision):
-            if not _loads(context):
+            loads = _loads(context)
+            if precision == "float32" and not creating:
+                conversion.observe(context)
+            if not loads:
                 continue
             for name, probe in probes.PROBES.items():
                 _run_probe(context, name, probe)
