@@ -32,6 +32,26 @@ PROBES: tuple[str, ...] = (
 """Every probe, in the order in which the worker runs them."""
 
 
+DOORS: tuple[str, ...] = (
+    "auto",
+    "transformers",
+    "transformers-auto",
+    "inject",
+    "low-cpu-mem",
+    "load-adapter",
+    "weighted-linear",
+    "weighted-svd",
+    "weighted-cat",
+    "hotswap",
+    "hotswap-prepared",
+    "mixed",
+)
+"""Every way into a model besides `PeftModel.from_pretrained`; what each does says `harness/worker/doors.py`."""
+
+DOOR = "door."
+"""What stands before a door's name where it is a probe among others: `door.auto`."""
+
+
 class Input(Strict):
     """One named input of a base."""
 
@@ -175,9 +195,12 @@ class Scenario(Strict):
     """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
     creator_requires: list[str] = []
     """What a creator must be besides: for a release that has the feature but can't make or save it."""
+    doors: list[str] | Literal["all"] = []
+    """Which ways into a model are tried besides `PeftModel.from_pretrained`: names from `DOORS`, or `all`. What comes
+    out of each must be what the probe `forward` saw."""
     expects: Expects | None = None
     skip: dict[str, str] = {}
-    """Probe → why it is not run."""
+    """Probe → why it is not run; a door is the probe `door.NAME`."""
     fill: dict[str, list[float]] = {}
     """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
     time_limit_s: float = 120.0
@@ -191,10 +214,25 @@ class Scenario(Strict):
     def _consistent(self) -> Scenario:
         if (self.base is None) == (self.base_file is None):
             raise ValueError("a scenario has exactly one of `base`, `base_file`")
-        unknown = sorted(set(self.skip) - set(PROBES))
+        probes = (*PROBES, *(DOOR + name for name in self.every_door()))
+        unknown = sorted(set(self.skip) - set(probes))
         if unknown:
-            raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(PROBES)}")
+            raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
         return self
+
+    def every_door(self) -> tuple[str, ...]:
+        """The doors that are tried, in the order in which they are listed above."""
+        return tuple(name for name in DOORS if self.doors == "all" or name in self.doors)
+
+    @pydantic.field_validator("doors", mode="before")
+    @classmethod
+    def _known_doors(cls, doors: Any) -> Any:
+        names = doors if isinstance(doors, list) else []
+        if unknown := [str(name) for name in names if name not in DOORS]:
+            raise ValueError(f"no such door: {', '.join(unknown)}; doors are {', '.join(DOORS)}, or `all` for them all")
+        if len(set(names)) < len(names):
+            raise ValueError("a door is named twice")
+        return doors
 
 
 class ScenarioFile(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, apart, bases, compat, numerics, probes, warmup
+from . import adapters, apart, bases, compat, doors, numerics, probes, warmup
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -149,10 +150,11 @@ def _repeated(torch: Any, scenario: Mapping[str, Any], first: Observation, input
     again = Observation(scenario["name"])
     observe(torch, scenario, again, inputs, {}, creating=True)
     before, after = first.arrays(), again.arrays()
+    observed = {name for name, _ in _probes_of(scenario)}
     return {
         name: _spread(before[name], after.get(name))
         for name in sorted(before)
-        if name.split("/")[0] in probes.PROBES and not name.startswith("layers/input/")
+        if name.split("/")[0] in observed and not name.startswith("layers/input/")
         if _spread(before[name], after.get(name)) != 0.0
     }
 
@@ -192,8 +194,17 @@ def observe(
         with bases.precision(torch, precision):
             if not _loads(context):
                 continue
-            for name, probe in probes.PROBES.items():
+            for name, probe in _probes_of(scenario):
                 _run_probe(context, name, probe)
+
+
+def _probes_of(scenario: Mapping[str, Any]) -> list[tuple[str, probes.Probe]]:
+    """Every probe, then the doors that the scenario declares."""
+    declared = scenario.get("doors", ())
+    return [
+        *probes.PROBES.items(),
+        *((doors.PREFIX + name, functools.partial(doors.walk_through, name=name)) for name in declared),
+    ]
 
 
 def _loads(context: Context) -> bool:

@@ -53,7 +53,7 @@ class Context:
     def base(self) -> Any:
         """A base of its own, as it came from disk, in this precision."""
         if self._pristine is None:
-            model = self._cast(bases.load(self.torch, self.scenario["base"]))
+            model = self.cast(bases.load(self.torch, self.scenario["base"]))
             self._pristine = Mould(model, self.torch.Tensor)
         return self._pristine.copy()
 
@@ -91,7 +91,7 @@ class Context:
         # numbers for the same seed: both precisions take those of float32.
         with bases.precision(self.torch, "float32"):
             model = adapters.load(base, name, folder, is_trainable)
-        return self._cast(model)
+        return self.cast(model)
 
     def load_for_training(self) -> Any:
         """An adapter whose parameters train, shared by the probes that only run it.
@@ -105,7 +105,8 @@ class Context:
             self._trained = self.load(is_trainable=True)
         return self._trained
 
-    def _cast(self, model: Any) -> Any:
+    def cast(self, model: Any) -> Any:
+        """The model in this precision, on the device."""
         if self.precision == "float64":
             model = model.double()
         return model.to(self.device)
