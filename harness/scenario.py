@@ -52,6 +52,19 @@ DOOR = "door."
 """What stands before a door's name where it is a probe among others: `door.auto`."""
 
 
+WRAPPERS: dict[str, bool] = {
+    "attribute": True,
+    "delegating": True,
+    "compile": False,
+    "data-parallel": False,
+    "accelerate": False,
+    "value-head": False,
+    "adapter": True,
+    "peft": False,
+}
+"""What may stand around a model → whether it takes a name, as in `attribute:model`; `harness/worker/wrappers.py`."""
+
+
 class Input(Strict):
     """One named input of a base."""
 
@@ -148,6 +161,40 @@ class Adapter(Expert):
     """Saved as plain LoRA, as PEFT does it for initialisations that change the base (`pissa`, `olora`)."""
 
 
+class Wrap(Strict):
+    """What stands around the model when the adapter is made and when it is loaded, from inside out.
+
+    `peft` says where the adapter is put (at the end where it is not named): what comes before stands around the base,
+    what comes after around the PeftModel.
+    """
+
+    saved: list[str] = []
+    loaded: list[str] = []
+    adapters: dict[str, Expert] = {}
+    """For `adapter:NAME`: the adapters that the base has already; they are stored nowhere."""
+
+    @pydantic.model_validator(mode="after")
+    def _known(self) -> Wrap:
+        for where, kinds in (("saved", self.saved), ("loaded", self.loaded)):
+            if kinds.count("peft") > 1:
+                raise ValueError(f"`{where}` names `peft` twice: the adapter is put in one place")
+            for kind in kinds:
+                self._check(where, kind)
+        return self
+
+    def _check(self, where: str, declared: str) -> None:
+        kind, colon, name = declared.partition(":")
+        if kind not in WRAPPERS:
+            known = ", ".join(f"{k}:NAME" if named else k for k, named in WRAPPERS.items())
+            raise ValueError(f"`{where}`: no such wrapper: {declared!r}; wrappers are {known}")
+        if WRAPPERS[kind] and not name.isidentifier():
+            raise ValueError(f"`{where}`: {declared!r}: write `{kind}:NAME`, the attribute's or the adapter's name")
+        if not WRAPPERS[kind] and colon:
+            raise ValueError(f"`{where}`: {declared!r}: `{kind}` takes no name")
+        if kind == "adapter" and name not in self.adapters:
+            raise ValueError(f"`{where}`: {declared!r} is not declared; add [scenario.wrap.adapters.{name}]")
+
+
 class Expects(Strict):
     """What the checkpoint must hold: glob pattern of keys → how many keys match it. Every key must match one."""
 
@@ -195,6 +242,7 @@ class Scenario(Strict):
     """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
     creator_requires: list[str] = []
     """What a creator must be besides: for a release that has the feature but can't make or save it."""
+    wrap: Wrap | None = None
     doors: list[str] | Literal["all"] = []
     """Which ways into a model are tried besides `PeftModel.from_pretrained`: names from `DOORS`, or `all`. What comes
     out of each must be what the probe `forward` saw."""

@@ -11,7 +11,7 @@ import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, apart, bases, compat, doors, numerics, probes, warmup
+from . import adapters, apart, bases, compat, doors, numerics, probes, warmup, wrappers
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -98,7 +98,17 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
         for name, value in inputs.items():
             observation.array(f"inputs/{name}", value)
         observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs)
+        if wrappers.differ(scenario):
+            observation.facts["wrap"] = _wrapped_otherwise(torch, scenario, inputs)
     observation.write("golden")
+
+
+def _wrapped_otherwise(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
+    """What becomes of the checkpoint under the creator's own library in what it is to be loaded into."""
+    context = Context(torch, scenario, Observation(scenario["name"]), "float32", inputs, {})
+    with attempt("adapter") as tried:
+        probes.account(context)
+    return {**tried.as_dict(), "tensors": context.observation.facts.get("accounting", {}).get("tensors", {})}
 
 
 def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
@@ -128,11 +138,18 @@ def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observat
     torch.manual_seed(0)
     adapter_name = scenario["adapter"]["name"]
     adapters.save_experts(torch, scenario)
-    model, filled = adapters.create(torch, bases.load(torch, scenario["base"]), scenario)
-    context = Context(torch, scenario, observation, "float32", inputs, {})
+    base = wrappers.beneath(torch, bases.load(torch, scenario["base"]), scenario, "saved")
+    model, filled = adapters.create(torch, base, scenario)
+    context = Context(torch, scenario, observation, "float32", inputs, {}, creating=True)
     context.record("created", context.run(model))
     observation.facts["created"] = {"filled": filled}
-    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name, scenario["adapter"].get("convert", False))
+    wrapped = wrappers.around(torch, model, scenario, "saved")
+    adapters.save(
+        wrappers.what_saves(wrapped, model),
+        adapters.ADAPTER_FOLDER,
+        adapter_name,
+        scenario["adapter"].get("convert", False),
+    )
     _check_portable(adapters.ADAPTER_FOLDER)
 
 

@@ -186,3 +186,21 @@ def why_no_mixed(config: Any) -> str:
     if config.peft_type not in module("peft.tuners.mixed").COMPATIBLE_TUNER_TYPES:
         return f"PeftMixedModel of this PEFT takes no {getattr(config.peft_type, 'value', config.peft_type)}"
     return ""
+
+
+def compiled(torch: Any, model: Any) -> Any:
+    """What `torch.compile` makes of a model: its names get a prefix. Nothing is in fact compiled when it runs."""
+    compiler = getattr(torch, "compiler", None)
+    if hasattr(compiler, "set_stance"):  # since Torch 2.6
+        compiler.set_stance("force_eager")
+    return torch.compile(model, backend="eager")
+
+
+def value_head_class() -> Any:
+    """TRL's model with a value head; at its place of old, or where 1.0 put it."""
+    import trl
+
+    name = "AutoModelForCausalLMWithValueHead"
+    if hasattr(trl, name):
+        return getattr(trl, name)
+    return getattr(importlib.import_module("trl.experimental.ppo"), name)

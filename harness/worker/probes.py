@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from . import accounting, adapters, bases, compat, fill, structure
+from . import accounting, adapters, bases, compat, fill, structure, wrappers
 from .capture import Skip
 from .context import Context
 
@@ -245,6 +245,8 @@ def merged_saved(ctx: Context) -> None:
     """Merged, saved and read again: what somebody who publishes a merged model gets."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
+    if wrappers.is_wrapped(ctx.scenario):
+        raise Skip("the model is wrapped, and a wrapper is not saved as a model")
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
     bases.save(plain, folder)
@@ -314,7 +316,7 @@ def generate(ctx: Context) -> None:
     arguments = ctx.scenario["generate"]
     if ctx.precision != "float32":
         raise Skip("one precision says it")
-    if not arguments:
+    if not arguments or not all(hasattr(ctx.base(when), "generate") for when in ("saved", "loaded")):
         raise Skip("the base does not generate")
     inputs = {name: value[:1] for name, value in ctx.inputs.items() if not name.startswith("decoder_")}
     if "attention_mask" in inputs and not bool(inputs["attention_mask"].all()):
@@ -330,7 +332,7 @@ def fresh(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     ctx.torch.manual_seed(0)
-    model, _ = adapters.create(ctx.torch, ctx.base(), ctx.scenario)
+    model, _ = adapters.create(ctx.torch, ctx.base("saved"), ctx.scenario)
     ctx.record("fresh", ctx.run(model))
     folder = ctx.folder("fresh")
     adapters.save(model, folder, ctx.adapter_name, ctx.scenario["adapter"].get("convert", False))
