@@ -216,6 +216,10 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         resolved["adapter_inputs"] = _inputs(scenario.adapter_inputs)
     if scenario.beside:
         resolved["beside"] = {"config": scenario.beside.config, "args": scenario.beside.args, "name": "beside"}
+    if scenario.wrap:
+        resolved["wrap"] = scenario.wrap.model_dump()
+    if doors := scenario.every_door():
+        resolved["doors"] = list(doors)
     if expects and expects.shapes:
         resolved["expects_shapes"] = expects.shapes
     return resolved

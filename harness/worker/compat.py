@@ -71,8 +71,10 @@ def is_peft_model(model: Any) -> bool:
 
 
 def base_of(model: Any) -> Any:
-    """The base model inside a PeftModel."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    """The base model inside a PeftModel, or a PeftMixedModel."""
+    if hasattr(type(model), "get_base_model"):
+        return model.get_base_model()
+    return model.base_model.model if type(model).__name__ == "PeftMixedModel" else model  # it has no such function
 
 
 def config_of(model: Any) -> Any:
