@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from . import accounting, adapters, compat, fill, quantised, steps, structure
+from . import accounting, adapters, bases, compat, fill, moved, quantised, structure, wrappers
 from .capture import Skip
 from .context import Context
+from .names import canonical
 
 SKETCH_PROJECTIONS = 4
 
@@ -84,12 +85,25 @@ def layers(ctx: Context) -> None:
     ctx.fact("layers", "names", sorted(found))
     if not ctx.layer_inputs:
         raise Skip("no adapter layer is called with a single tensor")
-    missing = [name for name in ctx.layer_inputs if name not in found]
-    ctx.fact("layers", "missing", missing)
-    fed = {name: _fed(ctx, value) for name, value in ctx.layer_inputs.items() if name in found}
+    called = {name: name for name in ctx.layer_inputs if name in found}
+    called.update(_called_otherwise(ctx, found))
+    ctx.fact("layers", "missing", [name for name in ctx.layer_inputs if name not in called])
+    fed = {name: _fed(ctx, value) for name, value in ctx.layer_inputs.items() if name in called}
     with ctx.torch.no_grad():
-        for name, effect in _effects(model, {name: (found[name], value) for name, value in fed.items()}):
+        for name, effect in _effects(model, {name: (found[called[name]], value) for name, value in fed.items()}):
             ctx.record("layers", {name: effect})
+
+
+def _called_otherwise(ctx: Context, found: dict[str, Any]) -> dict[str, str]:
+    """Layers of the golden that go by other names here, by the base's own weights; recorded at replay only."""
+    missing = [name for name in ctx.layer_inputs if name not in found]
+    if not missing:
+        return {}
+    stored = compat.load_adapter_tensors(bases.BASE_FOLDER)
+    told = moved.layers(stored, ctx.base(), missing, set(found) - set(ctx.layer_inputs))
+    if told:
+        ctx.fact("layers", "renamed", told)
+    return told
 
 
 def _fed(ctx: Context, value: Any) -> Any:
@@ -198,16 +212,6 @@ def merged(ctx: Context) -> None:
     ctx.keep("merged in place", model)
 
 
-def merged_after_run(ctx: Context) -> None:
-    """Run and then merged in place, as who evaluates before merging: running a quantised layer may alter its weight."""
-    if reason := compat.why_not_mergeable_in_place(ctx.model()):
-        raise Skip(reason)
-    model = ctx.load()
-    ctx.run(model)
-    model.merge_adapter()
-    ctx.record("merged_after_run", ctx.run(model))
-
-
 def unmerged(ctx: Context) -> None:
     """Merged in place and unmerged again."""
     if ctx.precision != "float32":
@@ -257,6 +261,8 @@ def merged_saved(ctx: Context) -> None:
     """Merged, saved and read again: what somebody who publishes a merged model gets."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
+    if wrappers.is_wrapped(ctx.scenario):
+        raise Skip("the model is wrapped, and a wrapper is not saved as a model")
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
     ctx.save_merged(plain, folder)
@@ -277,10 +283,24 @@ def roundtrip(ctx: Context) -> None:
     ctx.fact("roundtrip", "lost", sorted(set(before) - set(after)))
     ctx.fact("roundtrip", "added", sorted(set(after) - set(before)))
     shared = sorted(set(before) & set(after))
+    if not ctx.creating:
+        ctx.fact("roundtrip", "renamed", _saved_otherwise(ctx, before, after))
     ctx.fact("roundtrip", "changed", [key for key in shared if not _same(ctx.torch, before[key], after[key])])
     ctx.fact("roundtrip", "config", structure.read_config(folder))
     ctx.fact("roundtrip", "config_before", structure.read_config(adapters.ADAPTER_FOLDER))
     ctx.record("roundtrip", ctx.run(ctx.load(folder=folder)))
+
+
+def _saved_otherwise(ctx: Context, before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
+    """Key that is gone → key that has its values, for layers that the loaded model has under other names."""
+    lost = sorted(set(before) - set(after))
+    if not lost:
+        return {}
+    added = {accounting.fingerprint(after[key]): key for key in sorted(set(after) - set(before))}
+    names = (ctx.adapter_name,)
+    present = {canonical(name, names) for name, _ in ctx.model().named_parameters()}
+    moved = [key for key in lost if canonical(key, names) not in present]
+    return {key: added[mark] for key in moved if (mark := accounting.fingerprint(before[key])) in added}
 
 
 def _same(torch: Any, a: Any, b: Any) -> bool:
@@ -326,7 +346,7 @@ def generate(ctx: Context) -> None:
     arguments = ctx.scenario["generate"]
     if ctx.precision != "float32":
         raise Skip("one precision says it")
-    if not arguments:
+    if not arguments or not all(hasattr(ctx.base(when), "generate") for when in ("saved", "loaded")):
         raise Skip("the base does not generate")
     inputs = {name: value[:1] for name, value in ctx.inputs.items() if not name.startswith("decoder_")}
     if "attention_mask" in inputs and not bool(inputs["attention_mask"].all()):
@@ -342,7 +362,9 @@ def fresh(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     ctx.torch.manual_seed(0)
-    model, _ = adapters.create(ctx.torch, ctx.base(), ctx.scenario)
+    model, filled = adapters.create(ctx.torch, ctx.base("saved"), ctx.scenario)
+    if not ctx.creating:  # a golden has them as `created.filled`
+        ctx.fact("fresh", "filled", filled)
     ctx.record("fresh", ctx.run(model))
     folder = ctx.folder("fresh")
     adapters.save(model, folder, ctx.adapter_name, ctx.scenario["adapter"].get("convert", False))
@@ -350,13 +372,6 @@ def fresh(ctx: Context) -> None:
     ctx.fact("fresh", "files", sorted(os.listdir(folder)))
     ctx.fact("fresh", "keys", {key: list(value.shape) for key, value in sorted(tensors.items())})
     ctx.fact("fresh", "config", structure.read_config(folder))
-
-
-def steps_of(ctx: Context) -> None:
-    """The structure after each step that the scenario declares."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
-    ctx.fact("steps", "steps", steps.observe(ctx, ctx.scenario["steps"]))
 
 
 PROBES: dict[str, Probe] = {
@@ -368,7 +383,6 @@ PROBES: dict[str, Probe] = {
     "train": train,
     "gradients": gradients,
     "merged": merged,
-    "merged_after_run": merged_after_run,
     "unmerged": unmerged,
     "safe_merged": safe_merged,
     "unloaded": unloaded,
@@ -379,12 +393,5 @@ PROBES: dict[str, Probe] = {
     "second": second,
     "generate": generate,
     "fresh": fresh,
-    "steps": steps_of,
 }
 """In the order in which they run."""
-
-DECLARED: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
-    "merged_after_run": lambda scenario: "quantize" in scenario["base"],
-    "steps": lambda scenario: "steps" in scenario,
-}
-"""Probe → whether a scenario has what it is about; where not, it is not run, nor told of."""
