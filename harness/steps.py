@@ -17,11 +17,11 @@ KIND = "structure-steps"
 _SHOWN = 4
 
 
-def compare(golden: Observed, now: Observed, found: Found) -> None:
+def compare(golden: Observed, now: Observed, found: Found, probe: str = PROBE) -> None:
     """Hold every step of the golden against the replay's."""
-    before: Mapping[str, Any] = golden.fact(PROBE, "steps") or {}
-    after: Mapping[str, Any] = now.fact(PROBE, "steps") or {}
-    if not before or now.outcome(PROBE) != "ok":
+    before: Mapping[str, Any] = golden.fact(probe, "steps") or {}
+    after: Mapping[str, Any] = now.fact(probe, "steps") or {}
+    if not before or now.outcome(probe) != "ok":
         return
     lines: list[str] = []
     for step, was in before.items():
@@ -30,7 +30,7 @@ def compare(golden: Observed, now: Observed, found: Found) -> None:
         steps = dict.fromkeys(line.partition(":")[0] for line in lines)
         more = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
         message = f"the model's structure differs after {', '.join(steps)}: {lines[0].partition(': ')[2]}{more}"
-        found.contract(PROBE, KIND, message, lines)
+        found.contract(probe, KIND, message, lines)
 
 
 def _outcome(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], lines: list[str], found: Found) -> None:
