@@ -10,6 +10,8 @@ import pytest
 from harness import sft
 from harness.contracts import Found
 from harness.outcomes import compare as compare_outcomes
+from harness.pages import trl_structure
+from harness.pages.trl_structure import Seen
 from harness.scenario import Scenario
 from tests.observations import Pair
 from tests.test_steps import FACTORS, put, structure
@@ -82,3 +84,23 @@ ADAPTER = {"config": "LoraConfig", "args": {}}
 def test_a_scenario_that_no_trainer_makes_is_refused(more: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Scenario.model_validate({"name": "a", "why": "b", "base": "llama", "adapter": ADAPTER, "sft": {}} | more)
+
+
+def seen(release: str, change: Callable[[dict[str, Any]], object] = lambda _: None) -> Seen:
+    facts = pair_of(change).now.facts["sft"]
+    versions = {"trl": release, "peft": "0.18.0", "torch": "2.13.0"}
+    return Seen("sft-8bit", f"trl-{release}", versions, facts["steps"])
+
+
+def test_the_page_tells_in_which_release_a_type_changed() -> None:
+    # 0.9 comes before 0.24, whatever the order in which they are stored
+    text = trl_structure.render([seen("0.26.2", in_bfloat16), seen("0.9.6"), seen("0.24.0")])
+    rows = [line for line in text.splitlines() if line.startswith("| 0.")]
+    assert [row.split(" ")[1] for row in rows] == ["0.9.6", "0.24.0", "0.26.2"]
+    assert rows[0] == "| 0.9.6 (PEFT 0.18.0) | float32; bfloat16 | the first that is stored |"
+    assert rows[1].endswith("| as before |")
+    assert "`constructed: lora_A, lora_B (4 parameters): float32 → bfloat16`" in rows[2]
+
+
+def test_the_page_without_goldens_says_so() -> None:
+    assert "No golden is stored." in trl_structure.render([])
