@@ -101,6 +101,8 @@ def replay(scenario: dict[str, Any]) -> None:
     layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
     observation = _ours.Observation(scenario["name"])
     observe(scenario, observation, inputs, layer_inputs, SPOILS.get(fault))
+    if fault == "converts":  # no fault at all: a library that converts names on loading
+        observation.facts["conversion"] = {"views": CONVERSIONS}
     observation.write("now")
 
 
@@ -323,3 +325,10 @@ SPOILS: dict[str, Callable[[Any], Any]] = {
     "inf": lambda y: np.where(y > 0, np.inf, y),
     "flaky": lambda y: y + np.random.default_rng().uniform(0.1, 1.0),
 }
+CONVERSIONS = [
+    {"of": "base", "given": "Model", "keys": 2, "changed": 2, "examples": [["old.layer1", "layer1"]], "kept": [],
+     "conversions": [["Renaming", ["^old"], [""], ""]]},
+    {"of": "PEFT model", "given": "PeftModel", "keys": 2, "changed": 0, "examples": [], "kept": ["old.layer1"],
+     "conversions": [["Renaming", ["^old"], [""], "base_model.model"]]},
+    {"of": "wrapper", "given": "Wrapper", "keys": 2, "error": "AttributeError: base_model_prefix"},
+]  # fmt: skip
