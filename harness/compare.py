@@ -18,8 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, doors, numbers, outcomes, twins
+from harness import contracts, conversion, doors, numbers, outcomes, twins
 from harness.contracts import Found
+from harness.conversion import Conversion
 from harness.evidence import Evidence
 from harness.numbers import beyond
 from harness.observation import Observed
@@ -48,6 +49,7 @@ class Judgement:
     base_delta: float | None = None
     worst_ratio: float | None = None
     keys: CheckpointKeys | None = None
+    conversion: Conversion | None = None
     config_differences: tuple[str, ...] = ()
     new_warnings: tuple[str, ...] = ()
     error: ErrorReport | None = None
@@ -63,6 +65,7 @@ def judge(golden: Observed, now: Observed) -> Judgement:
             findings=tuple(found.findings),
             notes=tuple(found.notes),
             standing_defects=tuple(found.standing),
+            conversion=conversion.seen(now),
             error=found.error,
         )
     return _Judge(golden, now, found).run()
@@ -101,9 +104,11 @@ class _Judge:
         for probe, all_figures in self.figures.items():
             doubtful = [f for f in all_figures if not beyond(f) and f.max_abs > self.evidence.rounding(f)]
             if doubtful:
-                spread = max(self.evidence.noise.spread.get(f.array, 0.0) for f in doubtful)
+                golden, now = self.evidence.noise, self.evidence.own_noise
+                spread = max(numbers.spread(f.array, golden, now) for f in doubtful)
+                whose = "creator" if any(golden.spread.get(f.array, 0.0) == spread for f in doubtful) else "loader"
                 message = (
-                    f"two runs of the creator were {spread:.3g} apart in {len(doubtful)} array(s): "
+                    f"two runs of the {whose} were {spread:.3g} apart in {len(doubtful)} array(s): "
                     "that the replay differs says nothing"
                 )
                 self._add(probe, "unstable", Verdict.UNSTABLE, message, figures=doubtful[0])
@@ -135,6 +140,10 @@ class _Judge:
             count = len({_name(f) for f in self.figures["layers"] if beyond(f)})
             message = f"the adapter's own effect differs in {count} layer(s), most in {name}"
             self._values("layers", worst_layer, message, name)
+        if called_otherwise := self.now.fact("layers", "renamed"):
+            old, new = next(iter(called_otherwise.items()))
+            message = f"{len(called_otherwise)} adapter layers are called otherwise, by the base's weights in them"
+            self.found.notes.append(f"{message}: {old} is {new} here")
         known = set(self.golden.fact("layers", "missing") or [])
         missing = [name for name in self.now.fact("layers", "missing") or [] if name not in known]
         names_before, names_after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
@@ -150,7 +159,8 @@ class _Judge:
     def _fused(self) -> set[str]:
         """Adapter layers that are gone where others came and the outputs agree: experts that a newer base stacks."""
         before, after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
-        return before - after if after - before and self._outputs_agree else set()
+        gone = before - after - set(self.now.fact("layers", "renamed") or {})
+        return gone if after - before and self._outputs_agree else set()
 
     @property
     def _outputs_agree(self) -> bool:
@@ -261,6 +271,11 @@ class _Judge:
     def _fresh(self) -> None:
         if not self._moved("fresh"):
             return
+        before, after = self.golden.fact("created", "filled"), self.now.fact("fresh", "filled")
+        if before is not None and after is not None and set(before) != set(after):
+            # each parameter is filled by its name: other names, other values
+            self.found.notes.append("a new adapter has parameters of other names, so other values: not compared")
+            return
         if self._outputs_moved:
             self.found.notes.append("a new adapter with the same values computes something else too")
             return
@@ -273,7 +288,9 @@ class _Judge:
         agreeing = {_name(f) for f in self.figures["layers"]} - {_name(f) for f in self.figures["layers"] if beyond(f)}
         if self._accused("forward"):
             agreeing = set()  # the outputs decide, and they differ
-        contracts.compare(self.golden, self.now, agreeing | self._fused(), self._outputs_agree, self.found)
+        fused = self._fused()
+        converted = fused | set(self.now.fact("layers", "renamed") or {}) if self._outputs_agree else set()
+        contracts.compare(self.golden, self.now, agreeing | fused, self._outputs_agree, self.found, converted)
 
     def _accused(self, probe: str) -> bool:
         return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)
@@ -307,6 +324,7 @@ class _Judge:
             base_delta=_greatest(self._own("base")),
             worst_ratio=max((numbers.ratio(f) for f in compared), default=None),
             keys=self.found.keys,
+            conversion=conversion.seen(self.now),
             config_differences=self.found.config_differences,
             new_warnings=self.found.new_warnings,
             error=self.found.error,

@@ -27,6 +27,7 @@ class Evidence:
     def __init__(self, golden: Observed, now: Observed) -> None:
         self.golden, self.now = golden, now
         self.noise, self.own_noise = numbers.measure(golden), numbers.measure(now)
+        self._allowances: dict[tuple[str, int], float] = {}
 
     # -- the replay against the golden ------------------------------------------------------------------------------
 
@@ -53,7 +54,10 @@ class Evidence:
 
     def allowance(self, name: str, array: Array) -> float:
         """How far the array of that name may be from the golden's."""
-        return numbers.allowance(name, array, self.noise, self.own_noise)
+        key = (name, id(array))  # both observations live as long as this
+        if key not in self._allowances:
+            self._allowances[key] = numbers.allowance(name, array, self.noise, self.own_noise)
+        return self._allowances[key]
 
     def rounding(self, figures: Figures) -> float:
         """The part of an allowance that rounding alone accounts for."""

@@ -107,6 +107,16 @@ class Transformers(Strict):
     args: dict[str, Any] = {}
 
 
+class Hub(Strict):
+    """A model of the hub at one commit, read from the hub's cache on this machine; nothing is ever fetched."""
+
+    repo: str = pydantic.Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+    revision: str = pydantic.Field(pattern=r"^[0-9a-f]{40}$")
+    """The whole commit: a branch would be another model tomorrow."""
+    model: str
+    """The class of Transformers that reads it."""
+
+
 class BaseWhen(Strict):
     """What another version of a library needs otherwise."""
 
@@ -124,6 +134,8 @@ class Base(Strict):
 
     why: str
     transformers: Transformers | None = None
+    hub: Hub | None = None
+    """A real model, with its own weights; such scenarios run with `--hub` alone."""
     modules: list[Module] | None = None
     python: str | None = None
     """A Python file beside this one with a function `build()` that returns a `torch.nn.Module`."""
@@ -140,8 +152,8 @@ class Base(Strict):
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Base:
-        if sum(kind is not None for kind in (self.transformers, self.modules, self.python)) != 1:
-            raise ValueError("a base has exactly one of `transformers`, `modules`, `python`")
+        if sum(kind is not None for kind in (self.transformers, self.hub, self.modules, self.python)) != 1:
+            raise ValueError("a base has exactly one of `transformers`, `hub`, `modules`, `python`")
         return self
 
 
@@ -242,6 +254,10 @@ class Scenario(Strict):
     """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
     creator_requires: list[str] = []
     """What a creator must be besides: for a release that has the feature but can't make or save it."""
+    stored_by: list[str] = []
+    """Conditions, of which a creator must meet one for its fixture to be stored; every creator where there are none.
+
+    For what only changes with a library that few creators differ in. A pair makes the others' fixtures as ever."""
     wrap: Wrap | None = None
     doors: list[str] | Literal["all"] = []
     """Which ways into a model are tried besides `PeftModel.from_pretrained`: names from `DOORS`, or `all`. What comes
@@ -254,7 +270,7 @@ class Scenario(Strict):
     time_limit_s: float = 120.0
     when: list[When] = []
 
-    _requires = pydantic.field_validator("requires", "creator_requires")(
+    _requires = pydantic.field_validator("requires", "creator_requires", "stored_by")(
         lambda texts: [_condition(text) for text in texts]
     )
 
@@ -287,6 +303,8 @@ class ScenarioFile(Strict):
     """The content of one file of scenarios."""
 
     family: str = ""
+    stored_by: list[str] = []
+    """Of every scenario that has none of its own."""
     scenario: list[Scenario] = pydantic.Field(min_length=1)
 
 

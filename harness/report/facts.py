@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from harness import causes
+from harness import causes, conversion
 from harness.report.text import enumerated, exactly, many, number, place, tail, times
 from harness.results import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
 
@@ -39,16 +39,25 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *_start(cell),
         *_whose(cell),
         *_keys(cell.keys, limit),
+        *_conversion(cell, whole),
         *_many("config", cell.config_differences, limit),
         *_many("new warning", cell.new_warnings, limit),
         *_probes(cell),
         *_errors(cell, whole),
         *_many("standing", cell.standing_defects, limit if whole else 0),
         *_many("note", cell.notes, limit),
+        *([Fact("GPU memory", f"{cell.gpu_peak_mb:,.1f} MB at most")] if cell.gpu_peak_mb is not None else []),
+        *([Fact("computed", alike(cell), "quiet")] if cell.same_as and whole else []),
         *([Fact("fixture", cell.fixture, "quiet")] if cell.fixture and whole else []),
         Fact("reproduce", cell.reproduce, "good"),
     ]
     return tuple(row for row in rows if row.value)
+
+
+def alike(cell: Cell) -> str:
+    """Whose replay the cell was judged on, where that is not its own."""
+    creator = cell.same_as.partition("@")[2].partition(":")[0]
+    return f"as {creator}'s, whose fixture the loader reads alike (--each computes it for itself)" if creator else ""
 
 
 def worst_figures(cell: Cell) -> Figures | None:
@@ -128,6 +137,14 @@ def _keys(keys: CheckpointKeys | None, limit: int) -> list[Fact]:
         if names:
             rows.append(Fact(label, f"{len(names):,}: {enumerated(names, limit)}"))
     return rows
+
+
+def _conversion(cell: Cell, whole: bool) -> list[Fact]:
+    """How names are converted for each model that can be asked: of a cell that deviates, or where they differ."""
+    if cell.conversion is None or not (whole or cell.verdict.is_deviation or cell.conversion.differs):
+        return []
+    rows = [Fact("conversion", "what Transformers renames, for", "quiet")]
+    return rows + [Fact("", f"{of}: {said}") for of, said in conversion.rows(cell.conversion)]
 
 
 def _probes(cell: Cell) -> list[Fact]:

@@ -190,7 +190,7 @@ def why_no_mixed(config: Any) -> str:
 
 def compiled(torch: Any, model: Any) -> Any:
     """What `torch.compile` makes of a model: its names get a prefix. Nothing is in fact compiled when it runs."""
-    compiler = getattr(torch, "compiler", None)
+    compiler: Any = getattr(torch, "compiler", None)
     if hasattr(compiler, "set_stance"):  # since Torch 2.6
         compiler.set_stance("force_eager")
     return torch.compile(model, backend="eager")

@@ -46,6 +46,31 @@ RELEASES: dict[str, dict[str, str]] = {
     },
 }
 
+_READ = "        return cls(**saved)"
+_UNSTAMPED = '        stamp = saved.pop("peft_version", "0")\n'
+for _stamped in ("4.0", "4.1", "4.2"):  # alike but for the stamp that each writes into its configs
+    RELEASES[_stamped] = {
+        '{"r": self.r, ': f'{{"peft_version": "{_stamped}", "r": self.r, ',
+        _READ: _UNSTAMPED + _READ,
+    }
+RELEASES |= {
+    "4.3": {_READ: _UNSTAMPED + _READ},
+    "4.4": {  # takes what the newest wrote for something else, though it makes the same object of it
+        _READ: _UNSTAMPED + _READ,
+        _LOAD: '    weights = weights if saved.get("peft_version") != "4.2" else '
+        "{k: v * (1 + 1e-8) for k, v in weights.items()}\n"
+        '    saved.pop("peft_version", None)\n' + _LOAD,
+    },
+    "4.5": {  # warns of what the one in the middle wrote
+        _READ: _UNSTAMPED + '        if stamp == "4.1":\n            import warnings\n'
+        '            warnings.warn("4.1 is suspect", stacklevel=1)\n' + _READ
+    },
+    "4.6": {  # scales otherwise
+        _READ: _UNSTAMPED + _READ,
+        "self.config.alpha / self.config.r": "self.config.alpha / self.config.r**0.5",
+    },
+}
+
 
 def text(release: str) -> str:
     """The source of a release."""
