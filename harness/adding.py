@@ -146,7 +146,7 @@ class _Making:
             ScenariosRefused: not every one could be made; with `keep_going`, none.
             EnvFailed: the worker does not start.
         """
-        unsupported = {one.name: matrix.unsupported(one, self._built.versions) for one in self._order.scenarios}
+        unsupported = {one.name: matrix.unstored(one, self._built.versions) for one in self._order.scenarios}
         planned = [self._planned(one) for one in self._order.scenarios if not unsupported[one.name]]
         cells = {cell.scenario: cell for cell in self._cells(planned, scratch)}
         found = tuple(

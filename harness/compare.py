@@ -7,7 +7,8 @@ The order of the questions is the policy:
 3. Did the base's own output move, and did the adapter's own effect (each layer fed the golden's input) move? Outputs
    that moved are the adapter's doing, unless the base moved, every layer's effect is what it was, and the outputs moved
    no further than the base's move explains.
-4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.twins`.
+4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.twins`; what comes
+   through other doors than `PeftModel.from_pretrained`: see `harness.doors`.
 5. Contracts that no number shows: see `harness.contracts`.
 """
 
@@ -17,8 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, numbers, outcomes, twins
+from harness import contracts, conversion, doors, numbers, outcomes, twins
 from harness.contracts import Found
+from harness.conversion import Conversion
 from harness.evidence import Evidence
 from harness.numbers import beyond
 from harness.observation import Observed
@@ -47,6 +49,7 @@ class Judgement:
     base_delta: float | None = None
     worst_ratio: float | None = None
     keys: CheckpointKeys | None = None
+    conversion: Conversion | None = None
     config_differences: tuple[str, ...] = ()
     new_warnings: tuple[str, ...] = ()
     error: ErrorReport | None = None
@@ -62,6 +65,7 @@ def judge(golden: Observed, now: Observed) -> Judgement:
             findings=tuple(found.findings),
             notes=tuple(found.notes),
             standing_defects=tuple(found.standing),
+            conversion=conversion.seen(now),
             error=found.error,
         )
     return _Judge(golden, now, found).run()
@@ -75,6 +79,7 @@ class _Judge:
         self.evidence = Evidence(golden, now)
         self.found = found
         self.figures = {probe: self.evidence.figures(probe) for probe in COMPARED}
+        self.doors = doors.figures(self.evidence)
         self.base_moved, self.adapter_moved = self._moved("base"), self._moved("layers")
         self.layers = self.evidence.sketches()
 
@@ -89,6 +94,7 @@ class _Judge:
         self._trained()
         self._fresh()
         twins.compare(self.evidence, self.found, self._outputs_moved)
+        doors.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
@@ -134,6 +140,10 @@ class _Judge:
             count = len({_name(f) for f in self.figures["layers"] if beyond(f)})
             message = f"the adapter's own effect differs in {count} layer(s), most in {name}"
             self._values("layers", worst_layer, message, name)
+        if called_otherwise := self.now.fact("layers", "renamed"):
+            old, new = next(iter(called_otherwise.items()))
+            message = f"{len(called_otherwise)} adapter layers are called otherwise, by the base's weights in them"
+            self.found.notes.append(f"{message}: {old} is {new} here")
         known = set(self.golden.fact("layers", "missing") or [])
         missing = [name for name in self.now.fact("layers", "missing") or [] if name not in known]
         names_before, names_after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
@@ -149,7 +159,8 @@ class _Judge:
     def _fused(self) -> set[str]:
         """Adapter layers that are gone where others came and the outputs agree: experts that a newer base stacks."""
         before, after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
-        return before - after if after - before and self._outputs_agree else set()
+        gone = before - after - set(self.now.fact("layers", "renamed") or {})
+        return gone if after - before and self._outputs_agree else set()
 
     @property
     def _outputs_agree(self) -> bool:
@@ -260,6 +271,11 @@ class _Judge:
     def _fresh(self) -> None:
         if not self._moved("fresh"):
             return
+        before, after = self.golden.fact("created", "filled"), self.now.fact("fresh", "filled")
+        if before is not None and after is not None and set(before) != set(after):
+            # each parameter is filled by its name: other names, other values
+            self.found.notes.append("a new adapter has parameters of other names, so other values: not compared")
+            return
         if self._outputs_moved:
             self.found.notes.append("a new adapter with the same values computes something else too")
             return
@@ -272,7 +288,9 @@ class _Judge:
         agreeing = {_name(f) for f in self.figures["layers"]} - {_name(f) for f in self.figures["layers"] if beyond(f)}
         if self._accused("forward"):
             agreeing = set()  # the outputs decide, and they differ
-        contracts.compare(self.golden, self.now, agreeing | self._fused(), self._outputs_agree, self.found)
+        fused = self._fused()
+        converted = fused | set(self.now.fact("layers", "renamed") or {}) if self._outputs_agree else set()
+        contracts.compare(self.golden, self.now, agreeing | fused, self._outputs_agree, self.found, converted)
 
     def _accused(self, probe: str) -> bool:
         return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)
@@ -306,6 +324,7 @@ class _Judge:
             base_delta=_greatest(self._own("base")),
             worst_ratio=max((numbers.ratio(f) for f in compared), default=None),
             keys=self.found.keys,
+            conversion=conversion.seen(self.now),
             config_differences=self.found.config_differences,
             new_warnings=self.found.new_warnings,
             error=self.found.error,
@@ -318,10 +337,11 @@ class _Judge:
             return Verdict.NOT_COMPARABLE
         # what is created anew is no replay of the old checkpoint: its bits are its own
         exact = all(self.evidence.same_bits(probe) for probe in COMPARED if probe != "fresh")
-        return Verdict.EXACT if exact else Verdict.CLOSE
+        through_doors = all(f.max_abs == 0 for figures in self.doors.values() for f in figures)
+        return Verdict.EXACT if exact and through_doors else Verdict.CLOSE
 
     def _probe_result(self, probe: str) -> ProbeResult:
-        figures = self.figures.get(probe, ())
+        figures = self.figures.get(probe) or self.doors.get(probe, ())
         said = self.now.probes.get(probe, {}).get("float32", {})
         return ProbeResult(
             verdict=self._probe_verdict(probe, figures),
@@ -341,7 +361,8 @@ class _Judge:
         outcome = self.now.outcome(probe)
         if outcome in ("skipped", "missing"):
             return Verdict.UNSUPPORTED
-        if outcome == "error" or self.golden.outcome(probe) != "ok" or any(beyond(f) for f in figures):
+        untold = probe not in self.doors and self.golden.outcome(probe) != "ok"
+        if outcome == "error" or untold or any(beyond(f) for f in figures):
             return Verdict.NOT_COMPARABLE  # a note says why
         return Verdict.EXACT if all(f.max_abs == 0 for f in figures) else Verdict.CLOSE
 

@@ -7,7 +7,7 @@ value.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -87,7 +87,14 @@ def finding(
     )
 
 
-def compare(golden: Observed, now: Observed, agreeing_layers: set[str], outputs_agree: bool, found: Found) -> None:
+def compare(
+    golden: Observed,
+    now: Observed,
+    agreeing_layers: set[str],
+    outputs_agree: bool,
+    found: Found,
+    converted: Set[str] = frozenset(),
+) -> None:
     """All contract checks.
 
     Args:
@@ -95,15 +102,17 @@ def compare(golden: Observed, now: Observed, agreeing_layers: set[str], outputs_
         that can't
             be found by value has been fused or recomputed, not lost.
         outputs_agree: the model's outputs were compared and agree.
+        converted: names of layers that the loader's base has under other names or fused, and that compute the same:
+            what follows from the new names alone is a note.
     """
     _accounting(golden, now, agreeing_layers, outputs_agree, found)
     _base_weights(golden, now, found)
     _ties(golden, now, found)
     _dtypes(golden, now, found)
     _output_dtypes(golden, now, found)
-    _trainability(golden, now, found)
-    _gradient_names(golden, now, found)
-    _roundtrip(golden, now, found)
+    _trainability(golden, now, found, converted)
+    _gradient_names(golden, now, found, converted)
+    _roundtrip(golden, now, found, converted)
     _switching(golden, now, found)
     _written(golden, now, found)
     _warnings(golden, now, found)
@@ -124,8 +133,22 @@ def _accounting(golden: Observed, now: Observed, agreeing: set[str], outputs_agr
     if lost:
         message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint are nowhere in the loaded model"
         found.add("accounting", "lost-tensors", Verdict.SILENT_WRONG, message, details=tuple(lost))
+        _creators_own_loading(golden, lost, found)
     if undecided:
         found.notes.append(f"{len(undecided)} tensors can't be found by value (fused or computed); the outputs decide")
+
+
+def _creators_own_loading(golden: Observed, lost: list[str], found: Found) -> None:
+    """Where an adapter is loaded into something else than it was made in: whether the creator's library did better.
+
+    That it did not is no excuse: the scenario asks what becomes of the checkpoint there.
+    """
+    said: Mapping[str, Any] = golden.facts.get("wrap", {})
+    own = [key for key in lost if said.get("tensors", {}).get(key, {}).get("found") == "nowhere"]
+    if own:
+        found.notes.append(f"the creator's own library loses {len(own)} of them too, loaded into this wrapping")
+    elif said.get("outcome") == "error":
+        found.notes.append(f"the creator's own library raises {said['error']['type']}, loaded into this wrapping")
 
 
 def _vouched_for(key: str, layers: set[str], outputs_agree: bool) -> bool:
@@ -221,13 +244,21 @@ def _output_dtypes(golden: Observed, now: Observed, found: Found) -> None:
         found.contract("forward", "dtype", f"{len(changed)} outputs have another dtype", changed)
 
 
-def _trainability(golden: Observed, now: Observed, found: Found) -> None:
+def _are_of(names: Iterable[str], layers: Set[str]) -> bool:
+    """True where every name is that of something in one of the layers."""
+    return all(any(f".{layer}." in f".{name}." for layer in layers) for name in names)
+
+
+def _trainability(golden: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
     before, after = golden.fact("structure", "trainable"), now.fact("structure", "trainable")
     if before is None or after is None or before == after:
         return
     lost, gained = sorted(set(before) - set(after)), sorted(set(after) - set(before))
     if _shapes(golden, lost) == _shapes(now, gained):
         found.notes.append(f"{len(lost)} trainable parameters are called otherwise")
+        return
+    if gained and lost and _are_of(lost, converted):
+        found.notes.append(f"{len(lost)} trainable parameters went into {len(gained)} others (fused)")
         return
     details = [f"no longer trainable: {name}" for name in lost] + [f"newly trainable: {name}" for name in gained]
     found.contract(
@@ -242,11 +273,11 @@ def _shapes(side: Observed, names: Iterable[str]) -> list[list[int]]:
     return sorted(sorted(known[name][0]) if name in known else [] for name in names)
 
 
-def _gradient_names(golden: Observed, now: Observed, found: Found) -> None:
+def _gradient_names(golden: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
     if now.outcome("gradients") != "ok" or golden.outcome("gradients") != "ok":
         return
     before, after = set(golden.group("gradients", "float32")), set(now.group("gradients", "float32"))
-    if len(after) < len(before):
+    if len(after) < len(before) and not (after - before and _are_of(before - after, converted)):
         found.contract(
             "gradients",
             "gradients-missing",
@@ -257,7 +288,11 @@ def _gradient_names(golden: Observed, now: Observed, found: Found) -> None:
         found.notes.append(f"{len(before - after)} gradients are called otherwise; not compared")
 
 
-def _roundtrip(golden: Observed, now: Observed, found: Found) -> None:
+_TARGETS = ("target_modules", "target_parameters", "rank_pattern", "alpha_pattern")
+"""Entries of a config that name layers: they go with the names."""
+
+
+def _roundtrip(golden: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
     if now.outcome("roundtrip") != "ok":
         return
     for fact, kind, meaning in (
@@ -265,6 +300,10 @@ def _roundtrip(golden: Observed, now: Observed, found: Found) -> None:
         ("changed", "roundtrip-tensors", "saved again, tensors of the checkpoint have other values"),
     ):
         before, after = set(golden.fact("roundtrip", fact) or []), set(now.fact("roundtrip", fact) or [])
+        renamed = {key for key in after if fact == "lost" and _goes_with_names(key, now, converted)}
+        if renamed:
+            found.notes.append(f"saved again, {len(renamed)} keys of the checkpoint have the names of the layers here")
+            after -= renamed
         if after - before:
             found.contract("roundtrip", kind, f"{meaning} ({len(after - before)})", sorted(after - before))
         elif after:
@@ -276,8 +315,18 @@ def _roundtrip(golden: Observed, now: Observed, found: Found) -> None:
     already = config_changes(golden.fact("roundtrip", "config_before") or {}, golden.fact("roundtrip", "config") or {})
     found.config_differences = tuple(d for d in differences if d not in already)
     changed = [d for d in found.config_differences if not (d.startswith("+ ") or d.endswith(SAID_NOTHING))]
-    if changed:
+    if converted and changed and all(d.lstrip("+-~ ").startswith(_TARGETS) for d in changed):
+        found.notes.append("saved again, the config names the layers as they are called here")
+    elif changed:
         found.contract("roundtrip", "config", f"saved again, {len(changed)} entries of the config differ", changed)
+
+
+def _goes_with_names(key: str, now: Observed, converted: Set[str]) -> bool:
+    """True where a key that is gone is that of a layer which the loader's base has under another name, or fused."""
+    if key in (now.fact("roundtrip", "renamed") or {}):
+        return True
+    fused = converted - set(now.fact("layers", "renamed") or {})
+    return bool(now.fact("roundtrip", "added")) and _are_of([key.removeprefix("base_model.model.")], fused)
 
 
 def _switching(golden: Observed, now: Observed, found: Found) -> None:

@@ -148,6 +148,21 @@ class Evidence:
                     found.append(self._twins(full, f"{twin}/{precision}/{name}", other[name], mine[name]))
         return next(iter(numbers.by_ratio(found)), None)
 
+    def against(self, probe: str, side: Observed, twin: str) -> tuple[Figures, ...]:
+        """How far the replay's outputs of a probe are from a side's outputs of another; the greatest ratio first."""
+        found = []
+        for precision in PRECISIONS:
+            mine, other = self.now.group(probe, precision), side.group(twin, precision)
+            for name in sorted(set(mine) & set(other)):
+                if name != "sketch":
+                    full = f"{probe}/{precision}/{name}"
+                    found.append(self._twins(full, f"{twin}/{precision}/{name}", other[name], mine[name]))
+        return numbers.by_ratio(found)
+
+    def creators_gap(self, probe: str) -> tuple[Figures, ...]:
+        """How far the golden's outputs of a probe are from its own `forward`."""
+        return Evidence(self.golden, self.golden).against(probe, self.golden, "forward")
+
     def disabled_gap(self, side: Observed) -> Figures | None:
         """How far the outputs with the adapter disabled are from the base's on one side."""
         found = []

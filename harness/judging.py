@@ -40,6 +40,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         base_delta=judgement.base_delta,
         worst_ratio=judgement.worst_ratio,
         keys=judgement.keys,
+        conversion=judgement.conversion,
         config_differences=judgement.config_differences,
         new_warnings=judgement.new_warnings,
         error=judgement.error,

@@ -112,7 +112,9 @@ class Matrix:
         """The scenarios of one file."""
         parsed = tomlfile.validated(ScenarioFile, tomlfile.read(file), file)
         family = parsed.family or file.stem
-        return [self._declare(s, family, file, index) for index, s in enumerate(parsed.scenario)]
+        stored_by = {"stored_by": parsed.stored_by}
+        every = [one if one.stored_by else one.model_copy(update=stored_by) for one in parsed.scenario]
+        return [self._declare(one, family, file, index) for index, one in enumerate(every)]
 
     def _declare(self, scenario: Scenario, family: str, file: Path, index: int) -> Declared:
         if not scenario.family:
@@ -171,6 +173,15 @@ def unsupported(declared: Declared, versions: Mapping[str, str], *, creating: bo
     return next((reason for reason in unmet if reason), "")
 
 
+def unstored(declared: Declared, versions: Mapping[str, str]) -> str:
+    """Why no fixture of a creator with these versions is stored; empty where one is."""
+    reason = unsupported(declared, versions, creating=True)
+    kept = [requirements.parse(text) for text in declared.scenario.stored_by]
+    if reason or not kept or any(condition.holds(versions) for condition in kept):
+        return reason
+    return f"no fixture of it is stored, only of {' or '.join(one.text for one in kept)}; `pair` makes one"
+
+
 def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
     """The scenario as the worker gets it: plain data, with everything that hangs on a version decided.
 
@@ -205,6 +216,10 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         resolved["adapter_inputs"] = _inputs(scenario.adapter_inputs)
     if scenario.beside:
         resolved["beside"] = {"config": scenario.beside.config, "args": scenario.beside.args, "name": "beside"}
+    if scenario.wrap:
+        resolved["wrap"] = scenario.wrap.model_dump()
+    if doors := scenario.every_door():
+        resolved["doors"] = list(doors)
     if expects and expects.shapes:
         resolved["expects_shapes"] = expects.shapes
     return resolved

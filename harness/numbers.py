@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.observation import Array, Observed
 from harness.results import Figures
+from harness.scenario import DOOR
 
 BELIEVED = 10.0
 """How many times the creator's rounding noise a loader's own may be and still count as rounding.
@@ -110,6 +111,8 @@ def spread(name: str, golden: Noise, now: Noise) -> float:
 def _group(probe: str, rest: str) -> str:
     if rest == "sketch":
         return "sketch"
+    if probe.startswith(DOOR):  # a decomposition behind a door rounds as it likes, and must not excuse the others
+        return probe
     return _GROUPS.get(probe, "outputs")
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import strictjson
+from harness.conversion import Conversion
 from harness.errors import ExitCode, UsageError
 from harness.verdict import Reading, Verdict
 
@@ -170,6 +171,7 @@ class Cell(Model):
     worst_ratio: float | None = None
     """Greatest error ÷ allowance of all arrays that were compared; None where none was."""
     keys: CheckpointKeys | None = None
+    conversion: Conversion | None = None
     config_differences: tuple[str, ...] = ()
     new_warnings: tuple[str, ...] = ()
     error: ErrorReport | None = None

@@ -91,11 +91,11 @@ class Session:
         self._futures: dict[str, Future[Cell]] = {}
         self._preload: list[str] = []
         self._ending = False
-        self._sharing = Sharing(self.store, self.scratch)
         self._supply = Supply(
             self.environments, self.store, self.scratch, self.creating,
             self._environment, self._pools, self._only_one,
         )  # fmt: skip
+        self._sharing = Sharing(self._supply.store_of, self.scratch)
 
     def __enter__(self) -> Session:
         return self
@@ -215,7 +215,7 @@ class Session:
 
         What deviates must: no deviation rests on another cell's computation.
         """
-        if not self._sharing.is_between(cell):
+        if not self._sharing.is_between(cell, manifest):
             return None
         golden = self._golden(cell, manifest)
         self._learnt(cell, pool)
@@ -228,9 +228,10 @@ class Session:
 
     def _golden(self, cell: Planned, manifest: Manifest) -> observation.Observed:
         """The golden, with each of the fixture's files looked at."""
-        data = {name: self.store.content(manifest, name) for name in manifest.laid_out("cpu")}
+        store = self._supply.store_of(cell)
+        data = {name: store.content(manifest, name) for name in manifest.laid_out("cpu")}
         golden = observation.parse(
-            self.store.folder / cell.id.creator / cell.id.scenario,
+            store.folder / cell.id.creator / cell.id.scenario,
             data["golden/observation.json"],
             data["golden/arrays.safetensors"],
         )
@@ -242,7 +243,7 @@ class Session:
 
     def _computed(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell:
         result, now = self._replayed(cell, manifest, pool, "")
-        self._sharing.observed(cell, now)
+        self._sharing.observed(cell, manifest, now)
         if result.verdict is Verdict.SILENT_WRONG and now is not None:
             result = self._confirmed(cell, manifest, pool, result, now)
         return result

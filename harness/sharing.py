@@ -20,7 +20,7 @@ import dataclasses
 import hashlib
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,8 +72,13 @@ class _Group:
 class Sharing:
     """Arranges planned cells and hands observations from the ends of a group to those between."""
 
-    def __init__(self, store: Store, scratch: Path) -> None:
-        self._store = store
+    def __init__(self, store_of: Callable[[Planned], Store], scratch: Path) -> None:
+        """Groups nothing yet.
+
+        Args:
+            store_of: where a cell's fixture is.
+        """
+        self._store_of = store_of
         self._scratch = scratch
         self._groups: dict[str, _Group] = {}
         self._identities: dict[str, Future[Mapping[str, str]]] = {}
@@ -103,9 +108,9 @@ class Sharing:
         key = (cell.id.creator, cell.id.scenario)
         if key not in self._traits:
             try:
-                there = self._store.has(*key)
-                manifest = self._store.manifest(*key) if there else None
-                self._traits[key] = (manifest, traits(self._store, manifest)) if manifest else None
+                store = self._store_of(cell)
+                manifest = store.manifest(*key) if store.has(*key) else None
+                self._traits[key] = (manifest, traits(store, manifest)) if manifest else None
             except (HarnessError, ValueError, LookupError):
                 self._traits[key] = None
         return self._traits[key]
@@ -120,13 +125,22 @@ class Sharing:
         self._groups |= {str(cell.id): group for cell in cells}
         return [(0.0 if cell in group.ends else _LAG + 0.5, cell) for cell in cells]
 
-    def is_between(self, cell: Planned) -> bool:
-        """True where the cell may be able to take over what others observed."""
-        group = self._groups.get(str(cell.id))
-        return group is not None and cell not in group.ends
+    def is_between(self, cell: Planned, manifest: Manifest) -> bool:
+        """True where the cell may be able to take over what others observed.
 
-    def observed(self, cell: Planned, now: Observed | None) -> None:
+        Args:
+            manifest: its fixture's, as it is now: one that is made on demand may be another than was arranged.
+        """
+        group = self._groups.get(str(cell.id))
+        return group is not None and cell not in group.ends and group.manifests[str(cell.id)] == manifest
+
+    def observed(self, cell: Planned, manifest: Manifest, now: Observed | None) -> None:
         """Tell what was observed of a cell; None where nothing was. It is told once: what comes later is ignored."""
+        group = self._groups.get(str(cell.id))
+        if group is not None:
+            self._told(cell, now if group.manifests[str(cell.id)] == manifest else None)
+
+    def _told(self, cell: Planned, now: Observed | None) -> None:
         group = self._groups.get(str(cell.id))
         future = group.seen.get(str(cell.id)) if group else None
         if future is not None and not future.done():
@@ -141,9 +155,9 @@ class Sharing:
 
     def done(self, cell: Planned) -> None:
         """Tell that a cell has been checked, however that ended."""
-        self.observed(cell, None)
-        if self.is_between(cell):
-            group = self._groups[str(cell.id)]
+        self._told(cell, None)
+        group = self._groups.get(str(cell.id))
+        if group is not None and cell not in group.ends:
             with self._lock:
                 group.between -= 1
                 if group.between <= 0:
@@ -163,7 +177,7 @@ class Sharing:
         oldest, newest = (group.seen[str(end.id)].result() for end in group.ends)
         if oldest is None or newest is None or not equal(oldest, newest):
             return None
-        own = json.loads(self._store.content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
+        own = json.loads(self._store_of(cell).content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
         return with_config(newest, own), str(group.ends[1].id)
 
     def _read_alike(self, cell: Planned, group: _Group, pool: Serves, resolved: Mapping[str, Any]) -> bool:
@@ -190,9 +204,10 @@ class Sharing:
 
     def _asked(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> Mapping[str, str]:
         folder = self._scratch / "identify" / str(cell.id).replace("/", "_")
-        manifests = self._of_scenario(cell)
-        for manifest in manifests:
-            self._lay_out(manifest, folder)
+        fixtures = self._of_scenario(cell)
+        manifests = [manifest for _, manifest in fixtures]
+        for one, manifest in fixtures:
+            self._lay_out(self._store_of(one), manifest, folder)
         adapters = sorted({_adapter_id(manifest) for manifest in manifests})
         kind = resolved["base"].get("config", "") if resolved["base"]["kind"] == "transformers" else ""
         bases = {_base_id(manifest): kind for manifest in manifests}
@@ -203,15 +218,15 @@ class Sharing:
         found: dict[str, str] = json.loads((folder / "identities.json").read_bytes())
         return found
 
-    def _of_scenario(self, cell: Planned) -> list[Manifest]:
+    def _of_scenario(self, cell: Planned) -> list[tuple[Planned, Manifest]]:
         groups = {
             id(group): group
             for group in self._groups.values()
             if group.members[0].id.scenario == cell.id.scenario and group.members[0].loader_spec == cell.loader_spec
         }
-        return [manifest for group in groups.values() for manifest in group.manifests.values()]
+        return [(one, group.manifests[str(one.id)]) for group in groups.values() for one in group.members]
 
-    def _lay_out(self, manifest: Manifest, folder: Path) -> None:
+    def _lay_out(self, store: Store, manifest: Manifest, folder: Path) -> None:
         places = {ADAPTER_CONFIG: f"adapters/{_adapter_id(manifest)}"}
         places |= dict.fromkeys(BASE_CONFIGS, f"bases/{_base_id(manifest)}")
         (folder / places[BASE_CONFIGS[0]] / "base").mkdir(parents=True, exist_ok=True)
@@ -219,7 +234,7 @@ class Sharing:
             path = folder / place / name
             if name in manifest.files and not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(self._store.content(manifest, name))
+                path.write_bytes(store.content(manifest, name))
 
 
 def traits(store: Store, manifest: Manifest) -> str:

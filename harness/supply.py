@@ -120,7 +120,7 @@ class Supply:
     def _stored(self, cell: Planned) -> Manifest | Cell:
         if not self.store.has(cell.id.creator, cell.id.scenario):
             versions = self._creators_versions(cell)
-            if versions and (reason := matrix.unsupported(cell.declared, versions, creating=True)):
+            if versions and (reason := matrix.unstored(cell.declared, versions)):
                 return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
         manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
         if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):

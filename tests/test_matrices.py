@@ -11,7 +11,7 @@ import pytest
 
 from harness import requirements
 from harness.errors import UsageError
-from harness.matrix import Declared, Matrix, digest, resolve, unsupported
+from harness.matrix import Declared, Matrix, digest, resolve, unstored, unsupported
 
 FOLDER = Path(__file__).parent.parent / "matrices"
 ALL = Matrix(FOLDER).scenarios(hub=True)
@@ -97,14 +97,21 @@ def test_inputs_are_complete_and_within_the_vocabulary(declared: Declared, versi
     assert resolved["inputs"]
     if resolved["base"]["kind"] != "transformers":
         return
-    assert "attention_mask" in resolved["inputs"]
-    assert any(resolved["inputs"]["attention_mask"]["pad_right"]), "one row of the batch is padded"
+    assert {"attention_mask", "pixel_values"} & set(resolved["inputs"])
+    # where an image stands among the tokens, releases up to 4.45 count the positions after it otherwise in a padded row
+    if "pixel_values" not in resolved["inputs"]:
+        assert any(resolved["inputs"]["attention_mask"]["pad_right"]), "one row of the batch is padded"
     for name in ("input_ids", "decoder_input_ids"):
         spec = resolved["inputs"].get(name, {})
         tokens = (
             [t for row in spec.get("values", []) for t in row] + spec.get("contain", []) + [spec.get("high", 1) - 1]
         )
-        size = resolved["base"].get("resize_to") or resolved["base"]["args"]["vocab_size"]
+        args = resolved["base"]["args"]
+        size = (
+            resolved["base"].get("resize_to")
+            or args.get("vocab_size")
+            or args.get("text_config", {}).get("vocab_size", 1)
+        )
         assert all(0 <= token < size for token in tokens)
 
 
@@ -250,6 +257,24 @@ def test_a_release_may_read_what_it_can_t_make(tmp_path: Path) -> None:
     assert unsupported(declared, {"peft": "0.13.2"}) == ""
     assert "peft!=0.13.*" in unsupported(declared, {"peft": "0.13.2"}, creating=True)
     assert unsupported(declared, {"peft": "0.14.0"}, creating=True) == ""
+
+
+def test_a_pair_makes_what_is_not_stored(tmp_path: Path) -> None:
+    (declared,) = make(
+        tmp_path, extra='requires = ["peft>=0.6"]\nstored_by = ["peft==0.6.*", "peft>=0.21"]'
+    ).scenarios()
+    assert unstored(declared, {"peft": "0.6.1"}) == unstored(declared, {"peft": "0.22.0"}) == ""
+    assert "peft==0.6.* or peft>=0.21" in unstored(declared, {"peft": "0.9.0"})
+    assert "needs peft>=0.6" in unstored(declared, {"peft": "0.5.0"})
+    assert unsupported(declared, {"peft": "0.9.0"}, creating=True) == ""
+
+
+def test_what_a_file_says_of_storing_holds_for_scenarios_that_say_nothing(tmp_path: Path) -> None:
+    (declared,) = make(tmp_path).scenarios()
+    text = declared.file.read_text(encoding="utf-8")
+    declared.file.write_text('stored_by = ["peft>=0.21"]\n' + text, encoding="utf-8")
+    (declared,) = Matrix(tmp_path).scenarios()
+    assert declared.scenario.stored_by == ["peft>=0.21"]
 
 
 # --- the digest

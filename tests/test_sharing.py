@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import sharing
+from harness import planning, sharing
+from harness.envs import Environments
+from harness.matrix import Matrix
+from harness.planning import Asked
 from harness.results import Cell
 from harness.store import Store
 from tests.mini.world import World
@@ -135,3 +138,17 @@ def test_an_observation_that_is_taken_over_begins_with_its_own_config() -> None:
     assert taken.fact("roundtrip", "config_before") == {"r": 1, "use_dora": False}
     assert taken.fact("roundtrip", "config") == {"r": 1}
     assert one.fact("roundtrip", "config_before") == {"r": 1}
+
+
+def test_a_fixture_that_was_made_anew_meanwhile_is_another(alike: World) -> None:
+    environments = Environments(alike.matrices)
+    store = Store(alike.fixtures)
+    asked = Asked(tuple(alike.name(release) for release in CREATORS), (alike.spec("4.3"),))
+    cells = planning.plan(Matrix(alike.matrices).scenarios(), asked, environments, described=False)
+    found = sharing.Sharing(lambda _: store, alike.root / "scratch")
+    arranged = [cell.id.creator for cell in found.arrange(cells) if cell.id.scenario == "two-layers"]
+    assert arranged == [alike.name(release) for release in (OLDEST, NEWEST, MIDDLE)]
+    middle = next(c for c in cells if (c.id.scenario, c.id.creator) == ("two-layers", alike.name(MIDDLE)))
+    manifest = store.manifest(middle.id.creator, "two-layers")
+    assert found.is_between(middle, manifest)
+    assert not found.is_between(middle, manifest.model_copy(update={"scenario_digest": "0" * 64}))

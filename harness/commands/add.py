@@ -128,7 +128,7 @@ def _tell(arguments: argparse.Namespace, added: Sequence[Added], failed: dict[st
 
 def _dry_run(arguments: argparse.Namespace, draft: Draft, scenarios: Sequence[Declared]) -> int:
     """What would be done, by the packages that the release resolves to; nothing is written."""
-    admitted = [one.name for one in scenarios if not matrix.unsupported(one, draft.packages)]
+    admitted = [one.name for one in scenarios if not matrix.unstored(one, draft.packages)]
     if arguments.json:
         common.out_json(
             {

@@ -176,7 +176,7 @@ def _each(
     """Create every scenario, several at once, and hand each on; one that is refused does not stop the others."""
 
     def one(scenario: Declared) -> Made:
-        if reason := matrix.unsupported(scenario, maker.environment.versions, creating=True):
+        if reason := matrix.unstored(scenario, maker.environment.versions):
             return Made(scenario.name, "unsupported", reason)
         try:
             return then(*maker.make(scenario))

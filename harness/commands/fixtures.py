@@ -68,7 +68,7 @@ def _why_not(arguments: argparse.Namespace, store: Store, scenario: str, creator
     declared = {one.name: one for one in common.matrix_of(arguments).scenarios()}.get(scenario)
     if declared is None:
         return "no scenario of that name is declared any more"
-    return matrix.unsupported(declared, recorded_versions(store, creator), creating=True) or "no fixture was made"
+    return matrix.unstored(declared, recorded_versions(store, creator)) or "no fixture was made"
 
 
 def _sum(found: Mapping[str, Sequence[Change]]) -> str:

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from harness import causes
+from harness import causes, conversion
 from harness.report.text import enumerated, exactly, many, number, place, tail, times
 from harness.results import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
 
@@ -39,6 +39,7 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *_start(cell),
         *_whose(cell),
         *_keys(cell.keys, limit),
+        *_conversion(cell, whole),
         *_many("config", cell.config_differences, limit),
         *_many("new warning", cell.new_warnings, limit),
         *_probes(cell),
@@ -136,6 +137,14 @@ def _keys(keys: CheckpointKeys | None, limit: int) -> list[Fact]:
         if names:
             rows.append(Fact(label, f"{len(names):,}: {enumerated(names, limit)}"))
     return rows
+
+
+def _conversion(cell: Cell, whole: bool) -> list[Fact]:
+    """How names are converted for each model that can be asked: of a cell that deviates, or where they differ."""
+    if cell.conversion is None or not (whole or cell.verdict.is_deviation or cell.conversion.differs):
+        return []
+    rows = [Fact("conversion", "what Transformers renames, for", "quiet")]
+    return rows + [Fact("", f"{of}: {said}") for of, said in conversion.rows(cell.conversion)]
 
 
 def _probes(cell: Cell) -> list[Fact]:

@@ -34,8 +34,8 @@ _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 FIELDS = (
     "found", "array", "shape", "size", "at", "bars", "probes", "probeSizes", "layers", "layerSizes", "first", "moved",
-    "keys", "config", "warnings", "error", "log", "standing", "notes", "expectation", "reason", "fixture", "origin",
-    "took", "reproduce",
+    "keys", "conversion", "config", "warnings", "error", "log", "standing", "notes", "expectation", "reason", "fixture",
+    "origin", "took", "reproduce",
 )  # fmt: skip
 """The fields of a cell's details, in the order of the row; see `detail`."""
 
@@ -198,6 +198,7 @@ def detail(cell: Cell) -> list[Any]:
         "first": cell.first_difference,
         "moved": [_short(cell.adapter_delta), _short(cell.base_delta)] if cell.adapter_delta is not None else None,
         "keys": _keys(cell),
+        "conversion": _conversion(cell),
         "config": cell.config_differences,
         "warnings": warnings(cell.new_warnings),
         "error": _error(cell.error) if cell.error else None,
@@ -259,6 +260,16 @@ def _pairs(pairs: Iterable[tuple[float, float]]) -> list[float | str | None]:
 def _keys(cell: Cell) -> list[Any] | None:
     keys = cell.keys
     return [keys.total, keys.arrived, keys.lost, keys.undecided, keys.unexpected] if keys else None
+
+
+def _conversion(cell: Cell) -> list[Any] | None:
+    """For each view what it is of, how many keys it changes of how many, what raised, its scopes and some keys."""
+    if cell.conversion is None:
+        return None
+    return [
+        [view.of, view.given, view.changed, view.keys, view.error, view.conversions, view.examples, view.kept]
+        for view in cell.conversion.views
+    ]
 
 
 def _error(error: ErrorReport) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, apart, bases, compat, devices, identify, numerics, probes, warmup
+from . import adapters, apart, bases, compat, conversion, devices, doors, identify, numerics, probes, warmup, wrappers
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -114,6 +115,8 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
     observation = _made(scenario["name"])
     if observation.load["create"]["outcome"] == "ok":
         _observe_twice(torch, scenario, observation, inputs, "cpu")
+        if wrappers.differ(scenario):
+            observation.facts["wrap"] = _wrapped_otherwise(torch, scenario, inputs)
     observation.write("golden")
 
 
@@ -138,6 +141,14 @@ def _observe_twice(torch: Any, scenario: Mapping[str, Any], observation: Observa
     for name, value in inputs.items():
         observation.array(f"inputs/{name}", value)
     observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs, {}, device, creating=True)
+
+
+def _wrapped_otherwise(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
+    """What becomes of the checkpoint under the creator's own library in what it is to be loaded into."""
+    context = Context(torch, scenario, Observation(scenario["name"]), "float32", inputs, {})
+    with attempt("adapter") as tried:
+        probes.account(context)
+    return {**tried.as_dict(), "tensors": context.observation.facts.get("accounting", {}).get("tensors", {})}
 
 
 def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
@@ -171,11 +182,18 @@ def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observat
     torch.manual_seed(0)
     adapter_name = scenario["adapter"]["name"]
     adapters.save_experts(torch, scenario)
-    model, filled = adapters.create(torch, bases.load(torch, scenario["base"]), scenario)
-    context = Context(torch, scenario, observation, "float32", inputs, {})
+    base = wrappers.beneath(torch, bases.load(torch, scenario["base"]), scenario, "saved")
+    model, filled = adapters.create(torch, base, scenario)
+    context = Context(torch, scenario, observation, "float32", inputs, {}, creating=True)
     context.record("created", context.run(model))
     observation.facts["created"] = {"filled": filled}
-    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name, scenario["adapter"].get("convert", False))
+    wrapped = wrappers.around(torch, model, scenario, "saved")
+    adapters.save(
+        wrappers.what_saves(wrapped, model),
+        adapters.ADAPTER_FOLDER,
+        adapter_name,
+        scenario["adapter"].get("convert", False),
+    )
     _check_portable(adapters.ADAPTER_FOLDER)
 
 
@@ -201,10 +219,11 @@ def _repeated(
     again = Observation(scenario["name"])
     observe(torch, scenario, again, inputs, layer_inputs, device, creating=creating)
     before, after = first.arrays(), again.arrays()
+    observed = {name for name, _ in _probes_of(scenario)}
     return {
         name: _spread(before[name], after.get(name))
         for name in sorted(before)
-        if name.split("/")[0] in probes.PROBES and not name.startswith("layers/input/")
+        if name.split("/")[0] in observed and not name.startswith("layers/input/")
         if _spread(before[name], after.get(name)) != 0.0
     }
 
@@ -250,10 +269,22 @@ def observe(
     for precision in PRECISIONS:
         context = Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating)
         with bases.precision(torch, precision):
-            if not _loads(context):
+            loads = _loads(context)
+            if precision == "float32" and not creating:
+                conversion.observe(context)
+            if not loads:
                 continue
-            for name, probe in probes.PROBES.items():
+            for name, probe in _probes_of(scenario):
                 _run_probe(context, name, probe)
+
+
+def _probes_of(scenario: Mapping[str, Any]) -> list[tuple[str, probes.Probe]]:
+    """Every probe, then the doors that the scenario declares."""
+    declared = scenario.get("doors", ())
+    return [
+        *probes.PROBES.items(),
+        *((doors.PREFIX + name, functools.partial(doors.walk_through, name=name)) for name in declared),
+    ]
 
 
 def _loads(context: Context) -> bool:

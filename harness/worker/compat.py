@@ -71,8 +71,10 @@ def is_peft_model(model: Any) -> bool:
 
 
 def base_of(model: Any) -> Any:
-    """The base model inside a PeftModel."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    """The base model inside a PeftModel, or a PeftMixedModel."""
+    if hasattr(type(model), "get_base_model"):
+        return model.get_base_model()
+    return model.base_model.model if type(model).__name__ == "PeftMixedModel" else model  # it has no such function
 
 
 def config_of(model: Any) -> Any:
@@ -268,3 +270,70 @@ def build_tables() -> None:
         from transformers import conversion_mapping
 
         conversion_mapping.get_checkpoint_conversion_mapping("llama")
+
+
+def conversion_tools() -> Any:
+    """What Transformers 5 converts names with: the lists' maker, the renaming and its kinds; None where it has none."""
+    try:
+        from transformers import conversion_mapping, core_model_loading
+    except ImportError:  # up to 4.57
+        return None
+    names = ("get_model_conversion_mapping", "rename_source_key", "WeightRenaming", "WeightConverter")
+    found = {name: getattr(conversion_mapping, name, None) or getattr(core_model_loading, name, None) for name in names}
+    return found if all(found.values()) else None
+
+
+def own_conversions(tools: Any, model: Any) -> list[Any]:
+    """A model's list of conversions without those that every model has; empty where it has none of its own."""
+    function = tools["get_model_conversion_mapping"]
+    without = {"add_legacy": False} if "add_legacy" in inspect.signature(function).parameters else {}
+    return list(function(model, **without))
+
+
+def renamed_key(tools: Any, key: str, conversions: list[Any]) -> str:
+    """What a list of conversions makes of a key."""
+    # since 5.9 renamings can be of several classes, all of them kinds of the first
+    renamings = [one for one in conversions if isinstance(one, tools["WeightRenaming"])]
+    converters = [one for one in conversions if isinstance(one, tools["WeightConverter"])]
+    return str(tools["rename_source_key"](key, renamings, converters)[0])
+
+
+def scope_of(conversion: Any) -> str:
+    """What a key must begin with for a conversion to look at it; empty where it looks at all."""
+    return str(getattr(conversion, "scope_prefix", None) or "")  # scopes came with 5.9
+
+
+def converted_by_peft(model: Any, stored: dict[str, Any]) -> tuple[str, list[str]]:
+    """What PEFT hands to Transformers to ask for its conversions, and the keys that it makes of an adapter's.
+
+    Returns:
+        the class of the model that was handed over (empty: none was), and the keys afterwards.
+    """
+    try:
+        from peft.utils import transformers_weight_conversion as module
+    except ImportError:  # PEFT converts since 0.19
+        return "", list(stored)
+    given: list[str] = []
+    asked = module.get_model_conversion_mapping
+
+    def asking(model: Any, *args: Any, **kwargs: Any) -> Any:
+        given.append(type(model).__name__)
+        return asked(model, *args, **kwargs)
+
+    module.get_model_conversion_mapping = asking
+    try:
+        name = next(iter(model.peft_config))
+        after = module.convert_peft_adapter_state_dict_for_transformers(
+            model, model.peft_config[name], dict(stored), adapter_name=name
+        )
+    finally:
+        module.get_model_conversion_mapping = asked
+    return ", ".join(dict.fromkeys(given)), list(after)
+
+
+def any_adapter(torch: Any, base: Any) -> Any:
+    """A base with some LoRA on its first linear layer."""
+    import peft
+
+    target = next(name for name, module in base.named_modules() if type(module) is torch.nn.Linear)
+    return peft.get_peft_model(base, peft.LoraConfig(target_modules=[target]))

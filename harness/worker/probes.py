@@ -7,9 +7,10 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from . import accounting, adapters, bases, compat, fill, structure
+from . import accounting, adapters, bases, compat, fill, moved, structure, wrappers
 from .capture import Skip
 from .context import Context
+from .names import canonical
 
 SKETCH_PROJECTIONS = 4
 
@@ -82,12 +83,25 @@ def layers(ctx: Context) -> None:
     ctx.fact("layers", "names", sorted(found))
     if not ctx.layer_inputs:
         raise Skip("no adapter layer is called with a single tensor")
-    missing = [name for name in ctx.layer_inputs if name not in found]
-    ctx.fact("layers", "missing", missing)
-    fed = {name: _fed(ctx, value) for name, value in ctx.layer_inputs.items() if name in found}
+    called = {name: name for name in ctx.layer_inputs if name in found}
+    called.update(_called_otherwise(ctx, found))
+    ctx.fact("layers", "missing", [name for name in ctx.layer_inputs if name not in called])
+    fed = {name: _fed(ctx, value) for name, value in ctx.layer_inputs.items() if name in called}
     with ctx.torch.no_grad():
-        for name, effect in _effects(model, {name: (found[name], value) for name, value in fed.items()}):
+        for name, effect in _effects(model, {name: (found[called[name]], value) for name, value in fed.items()}):
             ctx.record("layers", {name: effect})
+
+
+def _called_otherwise(ctx: Context, found: dict[str, Any]) -> dict[str, str]:
+    """Layers of the golden that go by other names here, by the base's own weights; recorded at replay only."""
+    missing = [name for name in ctx.layer_inputs if name not in found]
+    if not missing:
+        return {}
+    stored = compat.load_adapter_tensors(bases.BASE_FOLDER)
+    told = moved.layers(stored, ctx.base(), missing, set(found) - set(ctx.layer_inputs))
+    if told:
+        ctx.fact("layers", "renamed", told)
+    return told
 
 
 def _fed(ctx: Context, value: Any) -> Any:
@@ -245,6 +259,8 @@ def merged_saved(ctx: Context) -> None:
     """Merged, saved and read again: what somebody who publishes a merged model gets."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
+    if wrappers.is_wrapped(ctx.scenario):
+        raise Skip("the model is wrapped, and a wrapper is not saved as a model")
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
     bases.save(plain, folder)
@@ -265,10 +281,24 @@ def roundtrip(ctx: Context) -> None:
     ctx.fact("roundtrip", "lost", sorted(set(before) - set(after)))
     ctx.fact("roundtrip", "added", sorted(set(after) - set(before)))
     shared = sorted(set(before) & set(after))
+    if not ctx.creating:
+        ctx.fact("roundtrip", "renamed", _saved_otherwise(ctx, before, after))
     ctx.fact("roundtrip", "changed", [key for key in shared if not _same(ctx.torch, before[key], after[key])])
     ctx.fact("roundtrip", "config", structure.read_config(folder))
     ctx.fact("roundtrip", "config_before", structure.read_config(adapters.ADAPTER_FOLDER))
     ctx.record("roundtrip", ctx.run(ctx.load(folder=folder)))
+
+
+def _saved_otherwise(ctx: Context, before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
+    """Key that is gone → key that has its values, for layers that the loaded model has under other names."""
+    lost = sorted(set(before) - set(after))
+    if not lost:
+        return {}
+    added = {accounting.fingerprint(after[key]): key for key in sorted(set(after) - set(before))}
+    names = (ctx.adapter_name,)
+    present = {canonical(name, names) for name, _ in ctx.model().named_parameters()}
+    moved = [key for key in lost if canonical(key, names) not in present]
+    return {key: added[mark] for key in moved if (mark := accounting.fingerprint(before[key])) in added}
 
 
 def _same(torch: Any, a: Any, b: Any) -> bool:
@@ -314,7 +344,7 @@ def generate(ctx: Context) -> None:
     arguments = ctx.scenario["generate"]
     if ctx.precision != "float32":
         raise Skip("one precision says it")
-    if not arguments:
+    if not arguments or not all(hasattr(ctx.base(when), "generate") for when in ("saved", "loaded")):
         raise Skip("the base does not generate")
     inputs = {name: value[:1] for name, value in ctx.inputs.items() if not name.startswith("decoder_")}
     if "attention_mask" in inputs and not bool(inputs["attention_mask"].all()):
@@ -330,7 +360,9 @@ def fresh(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     ctx.torch.manual_seed(0)
-    model, _ = adapters.create(ctx.torch, ctx.base(), ctx.scenario)
+    model, filled = adapters.create(ctx.torch, ctx.base("saved"), ctx.scenario)
+    if not ctx.creating:  # a golden has them as `created.filled`
+        ctx.fact("fresh", "filled", filled)
     ctx.record("fresh", ctx.run(model))
     folder = ctx.folder("fresh")
     adapters.save(model, folder, ctx.adapter_name, ctx.scenario["adapter"].get("convert", False))

@@ -272,6 +272,23 @@ def observe(scenario: Any, observation: Any, inputs: Any, layer_inputs: dict[str
                     probe(context)
                 said = tried.as_dict()
             observation.probes.setdefault(name, {})[precision] = said
+        for name in scenario.get("doors", []):
+            with _capture.attempt(f"door.{name}") as tried:
+                through(context, name)
+            observation.probes.setdefault(f"door.{name}", {})[precision] = tried.as_dict()
+
+
+def through(context: Context, door: str) -> None:
+    """What comes through a door: the output, and where each tensor of the checkpoint is."""
+    if door not in DOORS:
+        raise _capture.Skip(f"minipeft has no {door}")
+    model = DOORS[door](context.base(), "adapter")
+    model.tensors = context.cast(model.tensors)
+    context.record(f"door.{door}", "output", context.spoil(model.forward(context.x)))
+    context.fact(f"door.{door}", "tensors", found_in(model, context))
+
+
+DOORS: dict[str, Callable[[Any, str], Any]] = {"low-cpu-mem": lambda *given: minipeft.load_sparingly(*given)}
 
 
 def forward(context: Context) -> None:
@@ -302,12 +319,17 @@ def base(context: Context) -> None:
 
 def accounting(context: Context) -> None:
     """Where each tensor of the checkpoint is in the loaded model."""
-    here = {tensor.tobytes(): name for name, tensor in context.model.tensors.items()}
+    context.fact("accounting", "tensors", found_in(context.model, context))
+
+
+def found_in(model: Any, context: Context) -> dict[str, Any]:
+    """Key of the checkpoint → where its values are."""
+    here = {tensor.tobytes(): name for name, tensor in model.tensors.items()}
     found = {}
     for key, tensor in context.cast(load_file("adapter/adapter_model.safetensors")).items():
         at = here.get(tensor.tobytes())
         found[key] = {"found": "whole" if at else "nowhere", "at": [at] if at else []}
-    context.fact("accounting", "tensors", found)
+    return found
 
 
 def structure(context: Context) -> None:

@@ -36,6 +36,8 @@ RELEASES: dict[str, dict[str, str]] = {
     "2.6": {"return np.tanh(x)": "return np.tanh(x * 1.001)"},  # it is the base that moved
     "2.7": {"return {name: weight + self": f'raise RuntimeError("no merging")\n{" " * 8}return {{name: weight + self'},
     "2.8": {"import numpy as np": 'raise ImportError("libfrobnicate.so.3: no such file")\nimport numpy as np'},
+    "2.9": {"np.array(tensor) for": 'np.array(tensor) * (name != "layer3.low_rank_B") for'},  # one door drops a tensor
+    "2.10": {"model = load_adapter(weights, folder)": 'raise MemoryError("too sparing")'},  # and here it does not open
     "3.0": {  # an invention that no earlier release has
         "targets: list[str] | None = None) -> None:": "targets: list[str] | None = None, tilt: float = 1.0) -> None:\n"
         "        self.tilt = tilt",

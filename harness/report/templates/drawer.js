@@ -127,6 +127,18 @@ function keys(found) {
   return [el("p", { class: lost.length ? "bad" : "" }, `${arrived} of ${all} tensors arrived`), ...named.filter(([, names]) => names.length).flatMap(([label, names]) => [el("p", {}, `${label}: ${names.length}`), codes(names)])];
 }
 
+/** What is renamed on loading, for the bare base, the PEFT model and a plain wrapper side by side, and by PEFT itself. */
+function conversion(views) {
+  if (!views) return [];
+  const code = (text) => el("code", {}, text);
+  const first = (examples, kept) => (examples.length ? el("span", {}, code(examples[0][0]), " → ", code(examples[0][1])) : kept.length ? el("span", {}, code(kept[0]), " stays") : "");
+  const sums = views.map(([of, given, changed, all, error, , examples, kept]) => [of, given && code(given), error ? el("span", { class: "bad" }, error) : `${changed} of ${all}`, error ? "" : first(examples, kept)]);
+  const models = views.filter(([, , , , error, list]) => !error && list.length);
+  const count = Math.max(0, ...models.map(([, , , , , list]) => list.length));
+  const scopes = [...Array(count).keys()].map((at) => [code(models.map((view) => view[5][at]?.[0]).find(Boolean) ?? ""), ...models.map((view) => (view[5][at] ? code(view[5][at][1] || "none") : "–"))]);
+  return [table(["for", "class", "keys changed", "such as"], sums), scopes.length ? table(["what becomes of what", ...models.map(([of]) => `scope: ${of}`)], scopes) : null].filter(Boolean);
+}
+
 /** The packages that are not the same on the two sides: [name, creator's, loader's]. */
 function packages(index) {
   const before = data.environments[word("creator", index)] ?? {}, now = data.environments[word("loader", index)] ?? {};
@@ -210,6 +222,7 @@ function whole(index) {
     ...part("Layer by layer, in the order of execution", layers(detail)),
     ...part("Probes", probes(detail)),
     ...part("Checkpoint", ...keys(detail.keys)),
+    ...part("Conversion of names", ...conversion(detail.conversion)),
     ...part("Config", codes(detail.config)),
     ...part("New warnings", warned(detail.warnings)),
     ...part("Log", detail.log && el("pre", {}, detail.log)),
