@@ -7,7 +7,8 @@ The order of the questions is the policy:
 3. Did the base's own output move, and did the adapter's own effect (each layer fed the golden's input) move? Outputs
    that moved are the adapter's doing, unless the base moved, every layer's effect is what it was, and the outputs moved
    no further than the base's move explains.
-4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.twins`.
+4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.twins`; what comes
+   through other doors than `PeftModel.from_pretrained`: see `harness.doors`.
 5. Contracts that no number shows: see `harness.contracts`.
 """
 
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, conversion, numbers, outcomes, twins
+from harness import contracts, conversion, doors, numbers, outcomes, twins
 from harness.contracts import Found
 from harness.conversion import Conversion
 from harness.evidence import Evidence
@@ -78,6 +79,7 @@ class _Judge:
         self.evidence = Evidence(golden, now)
         self.found = found
         self.figures = {probe: self.evidence.figures(probe) for probe in COMPARED}
+        self.doors = doors.figures(self.evidence)
         self.base_moved, self.adapter_moved = self._moved("base"), self._moved("layers")
         self.layers = self.evidence.sketches()
 
@@ -92,6 +94,7 @@ class _Judge:
         self._trained()
         self._fresh()
         twins.compare(self.evidence, self.found, self._outputs_moved)
+        doors.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
@@ -101,9 +104,11 @@ class _Judge:
         for probe, all_figures in self.figures.items():
             doubtful = [f for f in all_figures if not beyond(f) and f.max_abs > self.evidence.rounding(f)]
             if doubtful:
-                spread = max(self.evidence.noise.spread.get(f.array, 0.0) for f in doubtful)
+                golden, now = self.evidence.noise, self.evidence.own_noise
+                spread = max(numbers.spread(f.array, golden, now) for f in doubtful)
+                whose = "creator" if any(golden.spread.get(f.array, 0.0) == spread for f in doubtful) else "loader"
                 message = (
-                    f"two runs of the creator were {spread:.3g} apart in {len(doubtful)} array(s): "
+                    f"two runs of the {whose} were {spread:.3g} apart in {len(doubtful)} array(s): "
                     "that the replay differs says nothing"
                 )
                 self._add(probe, "unstable", Verdict.UNSTABLE, message, figures=doubtful[0])
@@ -332,10 +337,11 @@ class _Judge:
             return Verdict.NOT_COMPARABLE
         # what is created anew is no replay of the old checkpoint: its bits are its own
         exact = all(self.evidence.same_bits(probe) for probe in COMPARED if probe != "fresh")
-        return Verdict.EXACT if exact else Verdict.CLOSE
+        through_doors = all(f.max_abs == 0 for figures in self.doors.values() for f in figures)
+        return Verdict.EXACT if exact and through_doors else Verdict.CLOSE
 
     def _probe_result(self, probe: str) -> ProbeResult:
-        figures = self.figures.get(probe, ())
+        figures = self.figures.get(probe) or self.doors.get(probe, ())
         said = self.now.probes.get(probe, {}).get("float32", {})
         return ProbeResult(
             verdict=self._probe_verdict(probe, figures),
@@ -355,7 +361,8 @@ class _Judge:
         outcome = self.now.outcome(probe)
         if outcome in ("skipped", "missing"):
             return Verdict.UNSUPPORTED
-        if outcome == "error" or self.golden.outcome(probe) != "ok" or any(beyond(f) for f in figures):
+        untold = probe not in self.doors and self.golden.outcome(probe) != "ok"
+        if outcome == "error" or untold or any(beyond(f) for f in figures):
             return Verdict.NOT_COMPARABLE  # a note says why
         return Verdict.EXACT if all(f.max_abs == 0 for f in figures) else Verdict.CLOSE
 

@@ -133,8 +133,22 @@ def _accounting(golden: Observed, now: Observed, agreeing: set[str], outputs_agr
     if lost:
         message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint are nowhere in the loaded model"
         found.add("accounting", "lost-tensors", Verdict.SILENT_WRONG, message, details=tuple(lost))
+        _creators_own_loading(golden, lost, found)
     if undecided:
         found.notes.append(f"{len(undecided)} tensors can't be found by value (fused or computed); the outputs decide")
+
+
+def _creators_own_loading(golden: Observed, lost: list[str], found: Found) -> None:
+    """Where an adapter is loaded into something else than it was made in: whether the creator's library did better.
+
+    That it did not is no excuse: the scenario asks what becomes of the checkpoint there.
+    """
+    said: Mapping[str, Any] = golden.facts.get("wrap", {})
+    own = [key for key in lost if said.get("tensors", {}).get(key, {}).get("found") == "nowhere"]
+    if own:
+        found.notes.append(f"the creator's own library loses {len(own)} of them too, loaded into this wrapping")
+    elif said.get("outcome") == "error":
+        found.notes.append(f"the creator's own library raises {said['error']['type']}, loaded into this wrapping")
 
 
 def _vouched_for(key: str, layers: set[str], outputs_agree: bool) -> bool:

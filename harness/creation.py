@@ -11,9 +11,10 @@ import numpy as np
 
 from harness import compare, holdings, matrix, numbers, observation
 from harness.errors import HarnessError
+from harness.fleet import Serves
 from harness.matrix import Declared
 from harness.observation import Observed
-from harness.pool import Done, Job, Pool
+from harness.pool import Done, Job
 from harness.store import Manifest, Store
 from harness.worker_process import WORKER
 
@@ -41,9 +42,12 @@ def worker_command(python: Path, handler: Path | None) -> list[str] | None:
 
 
 def create(
-    pool: Pool, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = "cpu"
+    pool: Serves, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = "cpu"
 ) -> tuple[Manifest, Path]:
     """Have a fixture's files made in `scratch`, and check them.
+
+    Args:
+        device: other than the CPU: `scratch` holds the fixture as it was made on the CPU, and is only observed there.
 
     Returns:
         the manifest as far as it is known without the store, and the folder with `adapter/`, `base/` and `golden/`.
@@ -58,7 +62,8 @@ def create(
     versions = {str(k): str(v) for k, v in facts["versions"].items()}
     resolved = matrix.resolve(declared, versions)
     scratch.mkdir(parents=True, exist_ok=True)
-    request = {"kind": "create", "scratch": str(scratch), "scenario": resolved, "device": device}
+    stored = {"stored": True} if device != "cpu" else {}
+    request = {"kind": "create", "scratch": str(scratch), "scenario": resolved, "device": device, **stored}
     name = f"create:{declared.name}@{creator}"
     done = pool.submit(Job(name, request, scratch, declared.scenario.time_limit_s)).result()
     golden = _read(done, scratch, declared.name)
@@ -71,7 +76,7 @@ def create(
         resolved=resolved,
         lock_digest=lock_digest,
         versions=versions,
-        facts=evidence(facts) | {"device": device},
+        facts=evidence(facts) | {"device": device} | ({"gpu": facts["gpu"]} if "gpu" in facts else {}),
         standing_defects=list(standing_defects(golden)),
         unstable=bool(golden.facts.get("repeat")),
         created=datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -88,11 +93,11 @@ def evidence(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def save(
-    store: Store, manifest: Manifest, folder: Path, *, device: str = "cpu", replace: str | None = None
+    store: Store, manifest: Manifest, folder: Path, *, device_class: str = "cpu", replace: str | None = None
 ) -> Manifest:
     """Store what `create` left in a folder."""
     return store.save(
-        manifest, folder / "adapter", folder / "base", folder / "golden", device_class=device, replace=replace
+        manifest, folder / "adapter", folder / "base", folder / "golden", device_class=device_class, replace=replace
     )
 
 

@@ -117,8 +117,11 @@ class Builder:
             stamp["versions"], stamp["python_version"], untouched=False,
         )  # fmt: skip
 
-    def build(self, environment: Environment) -> BuiltEnvironment:
+    def build(self, environment: Environment, wheels: Sequence[Path] = ()) -> BuiltEnvironment:
         """The environment, built if it is not.
+
+        Args:
+            wheels: all that is installed, without network; none: what the index has of the lock.
 
         Raises:
             EnvFailed: uv fails, the disk is full, or its libraries can't be imported. Nothing half-made stays behind.
@@ -132,19 +135,19 @@ class Builder:
             with locked(directory, self._log):
                 ready = self.built(environment)  # by whoever held the lock
                 if ready is None:
-                    self._make(environment, directory)
+                    self._make(environment, directory, wheels)
                     ready = self.built(environment)
         except OSError as error:
             raise EnvFailed(environment.name, "build", f"{error}", "a cache that can be written", _ELSEWHERE) from error
         assert ready is not None, f"{directory} was built and has no stamp"
         return ready
 
-    def _make(self, environment: Environment, directory: Path) -> None:
+    def _make(self, environment: Environment, directory: Path, wheels: Sequence[Path]) -> None:
         started = time.monotonic()
         remove(directory)  # half-built, or its interpreter is gone
         self._log(f"building {environment.name}: {len(environment.locked())} packages")
         try:
-            self._fill(environment, directory)
+            self._fill(environment, directory, wheels)
             found = self._probe(environment, directory)
             _write_stamp(environment, directory, found, time.monotonic() - started)
         except BaseException:  # Ctrl-C too; what could not be removed has no stamp, and goes next time
@@ -152,13 +155,16 @@ class Builder:
             raise
         self._log(f"built {environment.name} in {time.monotonic() - started:.1f} s")
 
-    def _fill(self, environment: Environment, directory: Path) -> None:
+    def _fill(self, environment: Environment, directory: Path, wheels: Sequence[Path]) -> None:
         base = self._base(environment)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".build-") as name:
             folder = Path(name)
             self._run(environment, ["venv", "--no-project", "--python", str(base.python), str(directory)], folder)
-            (folder / "lock.txt").write_text("\n".join(environment.requirement_lines()) + "\n", encoding="utf-8")
             install = ["pip", "install", "--no-deps", "--python", str(_python(directory))]
+            if wheels:  # each by its path, so that there is nothing to look for
+                self._run(environment, [*install, "--offline", "--no-index", *map(str, wheels)], folder)
+                return
+            (folder / "lock.txt").write_text("\n".join(environment.requirement_lines()) + "\n", encoding="utf-8")
             if environment.locked():
                 self._run(environment, [*install, "-r", "lock.txt"], folder)
             if torch := environment.locked().get("torch"):

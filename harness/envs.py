@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,6 +133,10 @@ class Environments:
                 environment.python, untouched=True,
             )  # fmt: skip
         return self._builder.build(environment)
+
+    def build_packed(self, environment: Environment, wheels: Sequence[Path]) -> BuiltEnvironment:
+        """The environment, built of these wheels and nothing else where it is not built yet; asks no index."""
+        return self._builder.build(environment, wheels)
 
     def lock(self, name: str, *, upgrade: bool = True) -> Path:
         """Resolve a declared environment and write its lock.

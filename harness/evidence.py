@@ -27,6 +27,7 @@ class Evidence:
     def __init__(self, golden: Observed, now: Observed) -> None:
         self.golden, self.now = golden, now
         self.noise, self.own_noise = numbers.measure(golden), numbers.measure(now)
+        self._allowances: dict[tuple[str, int], float] = {}
 
     # -- the replay against the golden ------------------------------------------------------------------------------
 
@@ -53,7 +54,10 @@ class Evidence:
 
     def allowance(self, name: str, array: Array) -> float:
         """How far the array of that name may be from the golden's."""
-        return numbers.allowance(name, array, self.noise, self.own_noise)
+        key = (name, id(array))  # both observations live as long as this
+        if key not in self._allowances:
+            self._allowances[key] = numbers.allowance(name, array, self.noise, self.own_noise)
+        return self._allowances[key]
 
     def rounding(self, figures: Figures) -> float:
         """The part of an allowance that rounding alone accounts for."""
@@ -143,6 +147,21 @@ class Evidence:
                     full = f"{probe}/{precision}/{name}"
                     found.append(self._twins(full, f"{twin}/{precision}/{name}", other[name], mine[name]))
         return next(iter(numbers.by_ratio(found)), None)
+
+    def against(self, probe: str, side: Observed, twin: str) -> tuple[Figures, ...]:
+        """How far the replay's outputs of a probe are from a side's outputs of another; the greatest ratio first."""
+        found = []
+        for precision in PRECISIONS:
+            mine, other = self.now.group(probe, precision), side.group(twin, precision)
+            for name in sorted(set(mine) & set(other)):
+                if name != "sketch":
+                    full = f"{probe}/{precision}/{name}"
+                    found.append(self._twins(full, f"{twin}/{precision}/{name}", other[name], mine[name]))
+        return numbers.by_ratio(found)
+
+    def creators_gap(self, probe: str) -> tuple[Figures, ...]:
+        """How far the golden's outputs of a probe are from its own `forward`."""
+        return Evidence(self.golden, self.golden).against(probe, self.golden, "forward")
 
     def disabled_gap(self, side: Observed) -> Figures | None:
         """How far the outputs with the adapter disabled are from the base's on one side."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from harness import compare, reading
+from harness import compare, devices, reading
 from harness.contracts import finding
 from harness.errors import HarnessError
 from harness.matrix import CellId
@@ -17,9 +18,16 @@ from harness.verdict import Verdict, worst
 
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
     """The cell of a replay that ended."""
+    if said := _not_in_cache(now):
+        return could_not_tell(identity, Verdict.NOT_COMPARABLE, said)
+    if identity.device != devices.CPU and (said := _exhausted(now)):
+        return could_not_tell(identity, Verdict.NO_DEVICE, said).model_copy(
+            update={"gpu_peak_mb": now.timings.get("gpu_peak_mb"), "compute_s": round(done.duration_s, 4)}
+        )
     judgement = compare.judge(golden, now)
     found = _cell(
         identity,
+        gpu_peak_mb=now.timings.get("gpu_peak_mb"),
         verdict=judgement.verdict,
         probes=dict(judgement.probes),
         findings=judgement.findings,
@@ -38,6 +46,35 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         error=judgement.error,
     )
     return found.model_copy(update={"reading": reading.of(found)})
+
+
+def _not_in_cache(now: Observed) -> str:
+    """What a worker said that found no model of the hub on its machine; empty where it did, or needed none."""
+    error = compare.error_report((now.load.get("float32") or {}).get("error"))
+    return error.message if error and error.type.rpartition(".")[2] == "NotInHubCache" else ""
+
+
+def _exhausted(now: Observed) -> str:
+    """What a GPU that is too small or busy said; empty where none did. It says nothing of the libraries."""
+    tried = {"loading": now.load, **now.probes}
+    for what, by_precision in tried.items():
+        for said in by_precision.values():
+            error = compare.error_report(said.get("error")) if isinstance(said, dict) else None
+            if error and devices.exhausted(error.type, error.message):
+                peak = now.timings.get("gpu_peak_mb")
+                had = f"; the cell's tensors had {peak:,.1f} MB of it" if peak is not None else ""
+                return f"the GPU is busy or too small: {what}: {error.type}: {devices.in_short(error.message)}{had}"
+    return ""
+
+
+def no_device(identity: CellId, gpu: Mapping[str, Any] | None) -> Cell:
+    """The cell of a device that can't be used.
+
+    Args:
+        gpu: what the worker says of it.
+    """
+    why = f": {gpu['why']}" if gpu and gpu.get("why") else ""
+    return could_not_tell(identity, Verdict.NO_DEVICE, f"{identity.loader} sees no device {identity.device!r}{why}")
 
 
 def died(identity: CellId, done: Done) -> Cell:

@@ -18,6 +18,9 @@ from harness import requirements, tomlfile
 from harness.errors import UsageError
 from harness.scenario import Base, Input, Scenario, ScenarioFile
 
+NEEDS_HUB = "needs --hub"
+"""Why a scenario on a model of the hub is not run."""
+
 
 @dataclass(frozen=True)
 class Declared:
@@ -39,6 +42,11 @@ class Declared:
     def family(self) -> str:
         """What it is grouped under."""
         return self.scenario.family
+
+    @property
+    def needs_hub(self) -> bool:
+        """True where its base is a real model, which is there only for who wants it (`--hub`)."""
+        return self.base.hub is not None
 
 
 @dataclass(frozen=True)
@@ -70,8 +78,11 @@ class Matrix:
         """All scenario files of the folder itself, sorted by name."""
         return sorted((self.folder / "scenarios").glob("*.toml"))
 
-    def scenarios(self, where: Iterable[Path] | None = None) -> list[Declared]:
+    def scenarios(self, where: Iterable[Path] | None = None, *, hub: bool = False) -> list[Declared]:
         """The scenarios of these files and folders (all of the matrix where None), in file order.
+
+        Args:
+            hub: those on models of the hub too.
 
         Raises:
             UsageError: a file is wrong, two scenarios have one name, or there is none.
@@ -87,10 +98,15 @@ class Matrix:
                         "rename one of them",
                     )
                 found[declared.name] = declared
+        chosen = [one for one in found.values() if hub or not one.needs_hub]
+        if found and not chosen:
+            raise UsageError(
+                f"{', '.join(found)}: {NEEDS_HUB}", "a scenario on a tiny base", "add --hub, where the models are"
+            )
         if not found:
             places = ", ".join(map(str, where or [self.folder / "scenarios"]))
             raise UsageError(f"no scenario in {places}", "at least one *.toml with [[scenario]]", "check the path")
-        return list(found.values())
+        return chosen
 
     def read(self, file: Path) -> list[Declared]:
         """The scenarios of one file."""
@@ -200,6 +216,10 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         resolved["adapter_inputs"] = _inputs(scenario.adapter_inputs)
     if scenario.beside:
         resolved["beside"] = {"config": scenario.beside.config, "args": scenario.beside.args, "name": "beside"}
+    if scenario.wrap:
+        resolved["wrap"] = scenario.wrap.model_dump()
+    if doors := scenario.every_door():
+        resolved["doors"] = list(doors)
     if expects and expects.shapes:
         resolved["expects_shapes"] = expects.shapes
     return resolved
@@ -215,6 +235,8 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
     resolved |= {"resize_to": base.resize_to} if base.resize_to else {}
     if base.modules is not None:
         return resolved | {"kind": "modules", "modules": [module.model_dump() for module in base.modules]}
+    if base.hub is not None:
+        return resolved | {"kind": "hub", **base.hub.model_dump()}
     if base.python is not None:
         return resolved | {"kind": "python", "file": base.python, "source": declared.sources[base.python]}
     assert base.transformers is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load, load_file
 
 from harness.errors import HarnessError
 
@@ -49,8 +50,16 @@ class Observed:
 
     def group(self, probe: str, precision: str) -> dict[str, Array]:
         """The arrays of one probe in one precision, by their own names."""
-        prefix = f"{probe}/{precision}/"
-        return {name[len(prefix) :]: array for name, array in self.arrays.items() if name.startswith(prefix)}
+        return dict(self._groups.get((probe, precision), {}))
+
+    @functools.cached_property
+    def _groups(self) -> dict[tuple[str, str], dict[str, Array]]:
+        found: dict[tuple[str, str], dict[str, Array]] = {}
+        for name, array in self.arrays.items():
+            probe, _, rest = name.partition("/")
+            precision, _, own = rest.partition("/")
+            found.setdefault((probe, precision), {})[own] = array
+        return found
 
     def fact(self, probe: str, key: str, default: Any = None) -> Any:
         """One fact of a probe."""
@@ -65,18 +74,35 @@ def read(folder: Path) -> Observed:
     """
     path = folder / "observation.json"
     try:
-        data = json.loads(path.read_bytes())
-        if data["format"] != FORMAT:
-            raise BadObservation(
-                f"{path}: observation format {data['format']!r}", f"format {FORMAT}", "use the version that wrote it"
-            )
-        tensors = load_file(folder / "arrays.safetensors")
-        arrays = {**tensors, **{name: tensors[other] for name, other in data["same"].items()}}
-        return Observed(data["scenario"], data["load"], data["probes"], data["facts"], arrays, _timings(folder))
+        return _observed(path, path.read_bytes(), load_file(folder / "arrays.safetensors"), _timings(folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise BadObservation(
             f"{path}: {type(error).__name__}: {error}", "an observation as the worker writes it", "run the cell again"
         ) from error
+
+
+def parse(path: Path, text: bytes, arrays: bytes) -> Observed:
+    """An observation from the contents of its two files.
+
+    Raises:
+        BadObservation: it is not one, or in another format.
+    """
+    try:
+        return _observed(path, text, load(arrays), {})
+    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        raise BadObservation(
+            f"{path}: {type(error).__name__}: {error}", "an observation as the worker writes it", "run the cell again"
+        ) from error
+
+
+def _observed(path: Path, text: bytes, tensors: dict[str, Array], timings: dict[str, float]) -> Observed:
+    data = json.loads(text)
+    if data["format"] != FORMAT:
+        raise BadObservation(
+            f"{path}: observation format {data['format']!r}", f"format {FORMAT}", "use the version that wrote it"
+        )
+    arrays = {**tensors, **{name: tensors[other] for name, other in data["same"].items()}}
+    return Observed(data["scenario"], data["load"], data["probes"], data["facts"], arrays, timings)
 
 
 def _timings(folder: Path) -> dict[str, float]:

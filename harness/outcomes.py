@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from harness import doors
 from harness.contracts import Found
 from harness.evidence import Evidence
 from harness.observation import Observed
 from harness.results import ErrorReport
+from harness.scenario import DOOR
 from harness.verdict import Verdict
 
 _DOES: Mapping[str, str] = {
@@ -63,8 +65,8 @@ def compare(golden: Observed, now: Observed, found: Found) -> None:
 
 
 def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
-    text = f"{_DOES.get(probe, probe)} raised {error.type}: {error.message}"
-    if before == "ok":
+    text = f"{_does(probe)} raised {error.type}: {error.message}"
+    if before == "ok" or (before != "error" and probe.startswith(DOOR)):  # the fixture is the same at a newer door
         found.error = found.error or error
         found.add(probe, "error", Verdict.RUN_ERROR, text, stage=error.stage, error_type=error.type)
     elif before == "error":
@@ -73,9 +75,15 @@ def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
         found.notes.append(f"{text} (the creator's library did not offer it)")
 
 
+def _does(probe: str) -> str:
+    return doors.titled(probe) if probe.startswith(DOOR) else _DOES.get(probe, probe)
+
+
 def _lost(probe: str, now: Observed, reason: str, found: Found) -> None:
     if now.outcome(_GOES_ON_FROM.get(probe, "")) == "error":
         found.notes.append(f"{probe} could not run: {reason}")
+    elif probe.startswith(DOOR):  # whether it is only too new for the loader, or was taken away, the worker knows
+        found.notes.append(f"{doors.titled(probe)} was open for the creator and is not there: {reason}")
     else:
         message = f"{probe} worked for the creator and no longer applies: {reason}"
         found.add(probe, "probe-lost", Verdict.CONTRACT, message)

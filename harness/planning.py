@@ -30,6 +30,8 @@ class Asked:
     cells: tuple[str, ...] = ()
     """Ids or globs of ids; empty for all."""
     families: tuple[str, ...] = ()
+    hub: bool = False
+    """Scenarios on models of the hub too."""
     limit_s: float | None = None
 
 
@@ -99,6 +101,7 @@ def plan(
         described: give creators that are specifications (`peft==0.9.0`) their environment's short name.
     """
     scenarios = [s for s in scenarios if not asked.families or s.family in asked.families]
+    scenarios = [s for s in scenarios if asked.hub or not s.needs_hub]
     loaders = {name_of(environments, spec): spec for spec in asked.loaders}
     creators = {name_of(environments, spec) if described else spec: spec for spec in asked.creators}
     cells = [

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.errors import HarnessError
-from harness.pool import Pool
+from harness.fleet import Serves
 
 Role = Literal["loader", "creator"]
 ALIVE = 2
@@ -41,9 +41,9 @@ class Pools:
         jobs: cells at once.
     """
 
-    make: Callable[[Key], Pool]
+    make: Callable[[Key], Serves]
     jobs: int = 1
-    _open: dict[Key, Pool] = field(default_factory=dict)
+    _open: dict[Key, Serves] = field(default_factory=dict)
     _expected: dict[Key, int] = field(default_factory=dict)
     """How many uses are still to come, in the order in which they were announced."""
     _in_use: Counter[Key] = field(default_factory=Counter)
@@ -70,7 +70,7 @@ class Pools:
             self._begin_after(key)
 
     @contextlib.contextmanager
-    def use(self, key: Key) -> Iterator[Pool]:
+    def use(self, key: Key) -> Iterator[Serves]:
         """The pool, which stays open meanwhile.
 
         Raises:
@@ -90,7 +90,7 @@ class Pools:
                 self._change.notify_all()
             self._close_unneeded(key)
 
-    def each(self) -> list[Pool]:
+    def each(self) -> list[Serves]:
         """Those that are open."""
         with self._change:
             return list(self._open.values())
@@ -110,7 +110,7 @@ class Pools:
         others = [other for other in (*self._open, *self._making) if other.role == key.role]
         return len(others) < ALIVE or not any(self._in_use[other] for other in others)
 
-    def _opened(self, key: Key) -> Pool:
+    def _opened(self, key: Key) -> Serves:
         with self._change:
             self._change.wait_for(lambda: key not in self._making)
             if key in self._open:
@@ -120,7 +120,7 @@ class Pools:
             self._making.add(key)
         return self._made(key)
 
-    def _made(self, key: Key) -> Pool:
+    def _made(self, key: Key) -> Serves:
         try:
             pool = self.make(key)  # may build an environment, which takes its time
             with self._change:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from _pytest.outcomes import OutcomeException
 
 from harness.errors import HarnessError
 from harness.report.text import visible
@@ -88,6 +89,8 @@ class CellItem(pytest.Item):
         """The findings, not a traceback of ours."""
         if isinstance(excinfo.value, Deviation):
             return excinfo.value.text()
+        if isinstance(excinfo.value, OutcomeException):  # an expected deviation: how it came to that is no news
+            return str(excinfo.value)
         return super().repr_failure(excinfo, *args, **more)
 
     def reportinfo(self) -> tuple[Path, None, str]:

@@ -57,7 +57,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--pair", action="store_true", help="make each fixture first, in the creator's environment; store nothing"
     )
+    group.addoption("--hub", action="store_true", help="scenarios on models of the hub too, from its cache")
     group.addoption("--forward", action="store_true", help="try loaders too that lack a feature by declaration")
+    group.addoption("--each", action="store_true", help="compute each cell by itself, those too that are alike")
     group.addoption(
         "--cell", action="append", default=[], metavar="ID", help="this cell only (a glob may name several)"
     )
@@ -90,6 +92,7 @@ class Check:
             device=config.getoption("--device"),
             cells=tuple(config.getoption("--cell")),
             families=tuple(config.getoption("--family")),
+            hub=bool(config.getoption("--hub")),
             limit_s=config.getoption("--time-limit"),
         )
         self.environments = planning.environments_of(self.matrices, REPOSITORY, _say)
@@ -107,6 +110,7 @@ class Check:
         """Is told `planned(n)` and `finished(cell)`; how the command line shows progress."""
         self.notices: Callable[[], tuple[str, ...]] = tuple
         """What the report is to tell besides the cells, asked when it is written."""
+        self.left_out: Mapping[str, str] = {}
         self._begun: set[str] = set()
         self._found: dict[str, EnvironmentReport] = {}
         self._earlier: dict[str, Cell] | None = None
@@ -235,6 +239,7 @@ class Check:
                 jobs=self._jobs(),
                 creating=self.pair,
                 forward=bool(self.config.getoption("--forward")),
+                share=not self.config.getoption("--each"),
                 log=_say,
                 handler=_path(self.config.getoption("--worker-handler")),
                 options=self._places(),
@@ -347,6 +352,7 @@ class Check:
             interrupted=bool(interrupted),
             strict=bool(self.config.getoption("--fail-on-warned")),
             timings=self.timings,
+            left_out=self.left_out,
         ).model_copy(update={"notices": self.notices()})
         report.write(self.run, self.recorder.folder)
         self.recorder.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
+from harness import strictjson
 from harness.conversion import Conversion
 from harness.errors import ExitCode, UsageError
 from harness.verdict import Reading, Verdict
@@ -158,6 +158,9 @@ class Cell(Model):
     duration_s: float = 0.0
     compute_s: float = 0.0
     """Seconds that the worker spent on it."""
+    same_as: str = ""
+    """The cell that was computed for both, where the loader can't tell the two fixtures apart (`harness.sharing`)."""
+    gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
     first_difference: str = ""
     """The first layer in execution order whose activation differs beyond its allowance."""
     layers: tuple[LayerSketch, ...] = ()
@@ -337,39 +340,23 @@ _ALWAYS_IN_CELL = ("device", "verdict", "expected", "probes", "findings", "durat
 
 def as_json(run: Run) -> dict[str, Any]:
     """The run as values that strict JSON can carry: no infinities, no lone surrogates, defaults left out."""
+    data: dict[str, Any] = strictjson.portable(_dumped(run))
+    return data
+
+
+def _dumped(run: Run) -> dict[str, Any]:
     found = run.model_dump(mode="json", exclude_defaults=True)
     data = {name: found.get(name, getattr(run, name)) for name in _ALWAYS_IN_RUN[:4]} | found
     data |= {name: getattr(run, name) for name in _ALWAYS_IN_RUN if name not in data}
     for cell, values in zip(run.cells, data["cells"], strict=True):
         values |= {name: getattr(cell, name) for name in _ALWAYS_IN_CELL if name not in values}
-    portable: dict[str, Any] = _portable(data)
-    return portable
-
-
-def _portable(value: Any) -> Any:
-    """JSON has no word for infinity (they become `"Infinity"`, `"-Infinity"`, `"NaN"`), UTF-8 none for surrogates."""
-    if isinstance(value, dict):
-        return {_portable(key): _portable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
+    return data
 
 
 def dump(run: Run, path: Path) -> None:
     """Write `report.json` atomically."""
-    fields = [f"{json.dumps(name)}: {_laid_out(value)}" for name, value in as_json(run).items()]
+    fields = [f"{json.dumps(name)}: {strictjson.laid_out(value)}" for name, value in _dumped(run).items()]
     write_atomically(path, ("{\n " + ",\n ".join(fields) + "\n}\n").encode())
-
-
-def _laid_out(value: Any) -> str:
-    """JSON with a line for each item of a list, so that a cell can be found with `grep` and read in a difference."""
-    if not isinstance(value, list) or not value:
-        return json.dumps(value, allow_nan=False)
-    return "[\n  " + ",\n  ".join(json.dumps(item, allow_nan=False) for item in value) + "\n ]"
 
 
 def load(path: Path) -> Run:

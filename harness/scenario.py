@@ -32,6 +32,39 @@ PROBES: tuple[str, ...] = (
 """Every probe, in the order in which the worker runs them."""
 
 
+DOORS: tuple[str, ...] = (
+    "auto",
+    "transformers",
+    "transformers-auto",
+    "inject",
+    "low-cpu-mem",
+    "load-adapter",
+    "weighted-linear",
+    "weighted-svd",
+    "weighted-cat",
+    "hotswap",
+    "hotswap-prepared",
+    "mixed",
+)
+"""Every way into a model besides `PeftModel.from_pretrained`; what each does says `harness/worker/doors.py`."""
+
+DOOR = "door."
+"""What stands before a door's name where it is a probe among others: `door.auto`."""
+
+
+WRAPPERS: dict[str, bool] = {
+    "attribute": True,
+    "delegating": True,
+    "compile": False,
+    "data-parallel": False,
+    "accelerate": False,
+    "value-head": False,
+    "adapter": True,
+    "peft": False,
+}
+"""What may stand around a model → whether it takes a name, as in `attribute:model`; `harness/worker/wrappers.py`."""
+
+
 class Input(Strict):
     """One named input of a base."""
 
@@ -74,6 +107,16 @@ class Transformers(Strict):
     args: dict[str, Any] = {}
 
 
+class Hub(Strict):
+    """A model of the hub at one commit, read from the hub's cache on this machine; nothing is ever fetched."""
+
+    repo: str = pydantic.Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
+    revision: str = pydantic.Field(pattern=r"^[0-9a-f]{40}$")
+    """The whole commit: a branch would be another model tomorrow."""
+    model: str
+    """The class of Transformers that reads it."""
+
+
 class BaseWhen(Strict):
     """What another version of a library needs otherwise."""
 
@@ -91,6 +134,8 @@ class Base(Strict):
 
     why: str
     transformers: Transformers | None = None
+    hub: Hub | None = None
+    """A real model, with its own weights; such scenarios run with `--hub` alone."""
     modules: list[Module] | None = None
     python: str | None = None
     """A Python file beside this one with a function `build()` that returns a `torch.nn.Module`."""
@@ -107,8 +152,8 @@ class Base(Strict):
 
     @pydantic.model_validator(mode="after")
     def _one_kind(self) -> Base:
-        if sum(kind is not None for kind in (self.transformers, self.modules, self.python)) != 1:
-            raise ValueError("a base has exactly one of `transformers`, `modules`, `python`")
+        if sum(kind is not None for kind in (self.transformers, self.hub, self.modules, self.python)) != 1:
+            raise ValueError("a base has exactly one of `transformers`, `hub`, `modules`, `python`")
         return self
 
 
@@ -126,6 +171,40 @@ class Adapter(Expert):
     """Adapters that must be saved before this one can be made (X-LoRA); NAME is put into `adapter/experts/NAME`."""
     convert: bool = False
     """Saved as plain LoRA, as PEFT does it for initialisations that change the base (`pissa`, `olora`)."""
+
+
+class Wrap(Strict):
+    """What stands around the model when the adapter is made and when it is loaded, from inside out.
+
+    `peft` says where the adapter is put (at the end where it is not named): what comes before stands around the base,
+    what comes after around the PeftModel.
+    """
+
+    saved: list[str] = []
+    loaded: list[str] = []
+    adapters: dict[str, Expert] = {}
+    """For `adapter:NAME`: the adapters that the base has already; they are stored nowhere."""
+
+    @pydantic.model_validator(mode="after")
+    def _known(self) -> Wrap:
+        for where, kinds in (("saved", self.saved), ("loaded", self.loaded)):
+            if kinds.count("peft") > 1:
+                raise ValueError(f"`{where}` names `peft` twice: the adapter is put in one place")
+            for kind in kinds:
+                self._check(where, kind)
+        return self
+
+    def _check(self, where: str, declared: str) -> None:
+        kind, colon, name = declared.partition(":")
+        if kind not in WRAPPERS:
+            known = ", ".join(f"{k}:NAME" if named else k for k, named in WRAPPERS.items())
+            raise ValueError(f"`{where}`: no such wrapper: {declared!r}; wrappers are {known}")
+        if WRAPPERS[kind] and not name.isidentifier():
+            raise ValueError(f"`{where}`: {declared!r}: write `{kind}:NAME`, the attribute's or the adapter's name")
+        if not WRAPPERS[kind] and colon:
+            raise ValueError(f"`{where}`: {declared!r}: `{kind}` takes no name")
+        if kind == "adapter" and name not in self.adapters:
+            raise ValueError(f"`{where}`: {declared!r} is not declared; add [scenario.wrap.adapters.{name}]")
 
 
 class Expects(Strict):
@@ -179,9 +258,13 @@ class Scenario(Strict):
     """Conditions, of which a creator must meet one for its fixture to be stored; every creator where there are none.
 
     For what only changes with a library that few creators differ in. A pair makes the others' fixtures as ever."""
+    wrap: Wrap | None = None
+    doors: list[str] | Literal["all"] = []
+    """Which ways into a model are tried besides `PeftModel.from_pretrained`: names from `DOORS`, or `all`. What comes
+    out of each must be what the probe `forward` saw."""
     expects: Expects | None = None
     skip: dict[str, str] = {}
-    """Probe → why it is not run."""
+    """Probe → why it is not run; a door is the probe `door.NAME`."""
     fill: dict[str, list[float]] = {}
     """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
     time_limit_s: float = 120.0
@@ -195,10 +278,25 @@ class Scenario(Strict):
     def _consistent(self) -> Scenario:
         if (self.base is None) == (self.base_file is None):
             raise ValueError("a scenario has exactly one of `base`, `base_file`")
-        unknown = sorted(set(self.skip) - set(PROBES))
+        probes = (*PROBES, *(DOOR + name for name in self.every_door()))
+        unknown = sorted(set(self.skip) - set(probes))
         if unknown:
-            raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(PROBES)}")
+            raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
         return self
+
+    def every_door(self) -> tuple[str, ...]:
+        """The doors that are tried, in the order in which they are listed above."""
+        return tuple(name for name in DOORS if self.doors == "all" or name in self.doors)
+
+    @pydantic.field_validator("doors", mode="before")
+    @classmethod
+    def _known_doors(cls, doors: Any) -> Any:
+        names = doors if isinstance(doors, list) else []
+        if unknown := [str(name) for name in names if name not in DOORS]:
+            raise ValueError(f"no such door: {', '.join(unknown)}; doors are {', '.join(DOORS)}, or `all` for them all")
+        if len(set(names)) < len(names):
+            raise ValueError("a door is named twice")
+        return doors
 
 
 class ScenarioFile(Strict):

@@ -18,16 +18,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import holdings, judging, matrix, observation, reading
+from harness import devices, fleet, holdings, judging, matrix, observation, reading
 from harness.creation import CreationRefused, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
 from harness.errors import HarnessError
+from harness.fleet import Serves
 from harness.matrix import CellId, Declared
 from harness.met import Met
-from harness.pool import Done, Job, Pool, WorkerFailed
+from harness.pool import Done, Job, WorkerFailed
 from harness.pools import Closed, Key, Pools
 from harness.results import Cell, EnvironmentReport
+from harness.sharing import Sharing
 from harness.store import BadFixture, Manifest, NoFixture, Store
 from harness.supply import Supply
 from harness.verdict import Verdict
@@ -68,6 +70,8 @@ class Session:
     creating: bool = False
     forward: bool = False
     """Try a loader that lacks a scenario's feature by declaration too: does it refuse, or load something else?"""
+    share: bool = True
+    """Compute once what the loader can't tell apart (`harness.sharing`)."""
     log: Log = print
     keep_scratch: bool = False
     handler: Path | None = None
@@ -91,6 +95,7 @@ class Session:
             self.environments, self.store, self.scratch, self.creating,
             self._environment, self._pools, self._only_one,
         )  # fmt: skip
+        self._sharing = Sharing(self._supply.store_of, self.scratch)
 
     def __enter__(self) -> Session:
         return self
@@ -117,7 +122,8 @@ class Session:
         for cell in new.values():
             self._pools.expect(_loading(cell))
             self._supply.expect(cell)
-        for cell in sorted(new.values(), key=lambda cell: order[cell.loader_spec]):
+        arranged = self._sharing.arrange(list(new.values())) if self.share and not self.creating else new.values()
+        for cell in sorted(arranged, key=lambda cell: order[cell.loader_spec]):
             self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
 
     def result(self, cell: Planned) -> Cell:
@@ -168,6 +174,7 @@ class Session:
             self.log(f"{cell.id}: {text}")
             result = judging.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
         finally:
+            self._sharing.done(cell)
             self._pools.done(_loading(cell))
             if not self.keep_scratch:
                 shutil.rmtree(self._folder(cell), ignore_errors=True)
@@ -191,39 +198,79 @@ class Session:
         with self._pools.use(_loading(cell)) as pool:
             return self._compared(cell, manifest, pool)
 
-    def _compared(self, cell: Planned, manifest: Manifest, pool: Pool) -> Cell:
+    def _compared(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell:
         self._met.pair(cell.id.creator, cell.id.loader, manifest)
         lacks = matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions)
         if lacks and not self.forward:
             return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
-        if cell.id.device != "cpu" and not self._learnt(cell, pool).get("cuda"):
-            return judging.could_not_tell(
-                cell.id, Verdict.NO_DEVICE, f"{cell.id.loader} sees no device {cell.id.device!r}"
-            )
-        result, now = self._replayed(cell, manifest, pool, "")
-        if result.verdict is Verdict.SILENT_WRONG and now is not None:
-            result = self._confirmed(cell, manifest, pool, result, now)
+        if cell.id.device != "cpu" and not (facts := self._learnt(cell, pool)).get("cuda"):
+            return judging.no_device(cell.id, facts.get("gpu"))
+        result = self._taken_over(cell, manifest, pool) or self._computed(cell, manifest, pool)
         result = reading.tried(result, lacks) if lacks else result
         origin = self._supply.store_of(cell).origin_of(manifest)
         return result.model_copy(update={"fixture": manifest.weights_digest, "fixture_origin": origin})
 
+    def _taken_over(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell | None:
+        """The cell as judged on what others of its kind observed; None where it must be computed for itself.
+
+        What deviates must: no deviation rests on another cell's computation.
+        """
+        if not self._sharing.is_between(cell, manifest):
+            return None
+        golden = self._golden(cell, manifest)
+        self._learnt(cell, pool)
+        taken = self._sharing.taken_over(cell, pool, self._resolved(cell))
+        if taken is None:
+            return None
+        now, other = taken
+        result = judging.cell(cell.id, golden, now, Done(str(cell.id), "done", "", "", 0.0))
+        return None if result.verdict.is_deviation else result.model_copy(update={"same_as": other})
+
+    def _golden(self, cell: Planned, manifest: Manifest) -> observation.Observed:
+        """The golden, with each of the fixture's files looked at."""
+        store = self._supply.store_of(cell)
+        data = {name: store.content(manifest, name) for name in manifest.laid_out("cpu")}
+        golden = observation.parse(
+            store.folder / cell.id.creator / cell.id.scenario,
+            data["golden/observation.json"],
+            data["golden/arrays.safetensors"],
+        )
+        self._refuse_unexpected(cell, manifest, golden)
+        return golden
+
+    def _resolved(self, cell: Planned) -> dict[str, Any]:
+        return matrix.resolve(cell.declared, self._environment(cell.loader_spec).versions)
+
+    def _computed(self, cell: Planned, manifest: Manifest, pool: Serves) -> Cell:
+        result, now = self._replayed(cell, manifest, pool, "")
+        self._sharing.observed(cell, manifest, now)
+        if result.verdict is Verdict.SILENT_WRONG and now is not None:
+            result = self._confirmed(cell, manifest, pool, result, now)
+        return result
+
     def _replayed(
-        self, cell: Planned, manifest: Manifest, pool: Pool, attempt: str
+        self, cell: Planned, manifest: Manifest, pool: Serves, attempt: str
     ) -> tuple[Cell, observation.Observed | None]:
         folder = self._folder(cell) / f"run{attempt}"
-        self._supply.store_of(cell).materialise(manifest, folder, "cpu")
+        held_against, note = self._golden_for(cell, manifest, pool)
+        self._supply.store_of(cell).materialise(manifest, folder, held_against)
         golden = observation.read(folder / "golden")
         self._refuse_unexpected(cell, manifest, golden)
         self._learnt(cell, pool)  # an environment that does not import is told before any cell is blamed
-        versions = self._environment(cell.loader_spec).versions
         request = {
             "kind": "replay",
             "scratch": str(folder),
-            "scenario": matrix.resolve(cell.declared, versions),
+            "scenario": self._resolved(cell),
             "device": cell.id.device,
         }
         done = pool.submit(Job(f"{cell.id}{attempt}", request, folder, cell.time_limit_s)).result()
-        return self._judged(cell, golden, folder, done)
+        result, now = self._judged(cell, golden, folder, done)
+        return result.model_copy(update={"notes": (*result.notes, note)} if note else {}), now
+
+    def _golden_for(self, cell: Planned, manifest: Manifest, pool: Serves) -> tuple[str, str]:
+        """Which of the fixture's goldens the replay is held against, and what to say of that."""
+        facts = self._learnt(cell, pool).get("gpu") if cell.id.device != devices.CPU else None
+        return devices.golden_for(manifest, devices.Device.of(facts, cell.id.device))
 
     def _judged(
         self, cell: Planned, golden: observation.Observed, folder: Path, done: Done
@@ -233,8 +280,15 @@ class Session:
         now = observation.read(folder / "now")
         return judging.cell(cell.id, golden, now, done), now
 
-    def _confirmed(self, cell: Planned, manifest: Manifest, pool: Pool, first: Cell, now: observation.Observed) -> Cell:
-        """A silent deviation is looked at twice: two replays that disagree are `unstable`, not wrong."""
+    def _confirmed(
+        self, cell: Planned, manifest: Manifest, pool: Serves, first: Cell, now: observation.Observed
+    ) -> Cell:
+        """A silent deviation is looked at twice: two replays that disagree are `unstable`, not wrong.
+
+        The replay of an equal fixture is a second look as good as another of the same.
+        """
+        if self._sharing.agree(cell, now):
+            return first
         second, again = self._replayed(cell, manifest, pool, "-again")
         if again is None:
             return second
@@ -248,7 +302,7 @@ class Session:
                 f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
             )
 
-    def _learnt(self, cell: Planned, pool: Pool) -> Mapping[str, Any]:
+    def _learnt(self, cell: Planned, pool: Serves) -> Mapping[str, Any]:
         """What the loader's worker said of itself; kept, so that a report need not wait for one that still imports."""
         try:
             self._met.facts[cell.id.loader] = pool.facts()
@@ -271,17 +325,13 @@ class Session:
             raise found
         return found
 
-    def _pool(self, key: Key) -> Pool:
+    def _pool(self, key: Key) -> Serves:
         environment = self._environment(key.spec)
-        return Pool(
-            environment.python,
-            jobs=self.jobs,
-            log_dir=self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}",
-            preload=self._preload,
-            device=key.device,
-            untouched=environment.untouched,
-            command=worker_command(environment.python, self.handler),
-        )
+        log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}"
+        return fleet.of(
+            environment, jobs=self.jobs, log_dir=log_dir, preload=self._preload, device=key.device,
+            command=worker_command(environment.python, self.handler), log=self.log,
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def _only_one(self, what: str) -> Iterator[None]:

@@ -86,6 +86,11 @@ class Store:
         own = {path.stem for path in self._manifest_files(creator)}
         return sorted(own.union(self.fallback.scenarios(creator) if self.fallback else ()))
 
+    def has(self, creator: str, scenario: str) -> bool:
+        """True where there is a fixture, whatever state it is in."""
+        path = self._manifest_path(creator, scenario)
+        return path.is_file() or bool(self.fallback and self.fallback.has(creator, scenario))
+
     def manifest(self, creator: str, scenario: str) -> Manifest:
         """The manifest of one fixture.
 

@@ -118,13 +118,11 @@ class Supply:
         return save(store, manifest, folder, replace="made on demand")
 
     def _stored(self, cell: Planned) -> Manifest | Cell:
-        try:
-            manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
-        except NoFixture:
+        if not self.store.has(cell.id.creator, cell.id.scenario):
             versions = self._creators_versions(cell)
             if versions and (reason := matrix.unstored(cell.declared, versions)):
                 return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-            raise
+        manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
         if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):
             return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
         if _of_another_declaration(cell, manifest):

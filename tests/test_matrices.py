@@ -14,7 +14,7 @@ from harness.errors import UsageError
 from harness.matrix import Declared, Matrix, digest, resolve, unstored, unsupported
 
 FOLDER = Path(__file__).parent.parent / "matrices"
-ALL = Matrix(FOLDER).scenarios()
+ALL = Matrix(FOLDER).scenarios(hub=True)
 V061 = {"peft": "0.6.1", "transformers": "4.35.2"}
 CURRENT = {"peft": "0.21.2", "transformers": "5.23.0"}
 SCALED = {
@@ -431,7 +431,7 @@ def test_a_wrong_scenario_file_is_refused(tmp_path: Path, text: str, told: list[
     ("text", "told"),
     [
         pytest.param(BASE.format(extra="outptus = []"), ["`outptus`", "`outputs`"], id="unknown key"),
-        pytest.param('why = "b"', ["exactly one of `transformers`, `modules`, `python`"], id="no kind"),
+        pytest.param('why = "b"', ["exactly one of `transformers`, `hub`, `modules`, `python`"], id="no kind"),
         pytest.param('why = "b"\npython = "gone.py"', ["`python` = 'gone.py'"], id="no Python file"),
         pytest.param(
             'why = "b"\nmodules = [{ name = "lin", type = "Linear", kwarg = {} }]',

@@ -8,7 +8,7 @@ import io
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def _run(arguments: argparse.Namespace, pair: bool) -> int:
         return _dry_run(arguments, cells, environments)
     listener = Listener(common.console(stderr=True), quiet=arguments.quiet > 0)
     lookout = registry.Lookout(environments) if not (arguments.quiet or arguments.collect_only) else None
-    hook = _Hook(listener, environments, lookout.notices if lookout else tuple)
+    hook = _Hook(listener, environments, lookout.notices if lookout else tuple, _left_out(arguments))
     with listener:
         code = _pytest(_pytest_arguments(arguments, pair), hook, show=arguments.collect_only)
     if arguments.collect_only:
@@ -82,14 +82,20 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         arguments.device,
         tuple(arguments.cell),
         tuple(arguments.family),
+        arguments.hub,
     )
     where = [Path(text).resolve() for text in arguments.scenarios] or None
-    cells = planning.plan(matrix.scenarios(where), asked, environments, described=pair)
+    cells = planning.plan(matrix.scenarios(where, hub=arguments.hub), asked, environments, described=pair)
     if not cells:
         raise UsageError(
             "no cell is selected", "at least one scenario, creator and loader", "loosen --cell, --family or --scenarios"
         )
     return cells
+
+
+def _left_out(arguments: argparse.Namespace) -> dict[str, str]:
+    where = [Path(text).resolve() for text in arguments.scenarios] or None
+    return common.left_out(common.matrix_of(arguments).scenarios(where, hub=True), arguments)
 
 
 def _dry_run(arguments: argparse.Namespace, cells: list[Planned], environments: Environments) -> int:
@@ -102,6 +108,8 @@ def _dry_run(arguments: argparse.Namespace, cells: list[Planned], environments: 
         return ExitCode.CLEAN
     for cell in cells:
         common.out(str(cell.id))
+    for scenario, why in _left_out(arguments).items():
+        common.out(f"{scenario}: {why}")
     for name in loaders:
         common.out(f"loader {name}: {'built' if built.get(name) else 'would be built'}")
     common.out(f"{len(cells)} cells would be checked (before -k and --lf choose)")
@@ -133,7 +141,9 @@ def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
         "-x": arguments.exitfirst,
     }
     flags |= {
+        "--hub": arguments.hub,
         "--forward": getattr(arguments, "forward", False),
+        "--each": getattr(arguments, "each", False),
         "--lf": arguments.last_failed,
         "--collect-only": arguments.collect_only,
     }
@@ -210,10 +220,15 @@ class _Hook:
     """Gets hold of the plugin's state in this process, and of what becomes of each cell."""
 
     def __init__(
-        self, listener: Listener, environments: Environments, notices: Callable[[], tuple[str, ...]] = tuple
+        self,
+        listener: Listener,
+        environments: Environments,
+        notices: Callable[[], tuple[str, ...]] = tuple,
+        left_out: Mapping[str, str] = {},
     ) -> None:
         self.listener = listener
         self.notices = notices
+        self.left_out = left_out
         self.environments = environments
         self.check: Check | None = None
         self.interrupted = False
@@ -229,6 +244,7 @@ class _Hook:
         self.check = found
         found.listener = self.listener
         found.notices = self.notices
+        found.left_out = self.left_out
         found.environments = self.environments  # one run means one commit of a git ref, one look at a checkout
 
 

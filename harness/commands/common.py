@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness import planning
 from harness.envs import Environments
-from harness.matrix import Declared, Matrix
+from harness.matrix import NEEDS_HUB, Declared, Matrix
 from harness.store import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -80,6 +80,13 @@ def chosen(declared: Iterable[Declared], expression: str | None, families: Itera
         if (not wanted or any(part in one.name or part == one.family for part in wanted))
         and (not families or one.family in families)
     ]
+
+
+def left_out(declared: Iterable[Declared], arguments: argparse.Namespace) -> dict[str, str]:
+    """Scenarios on models of the hub that a command does not run, and why: nobody said `--hub`."""
+    if arguments.hub:
+        return {}
+    return {one.name: NEEDS_HUB for one in chosen(declared, arguments.keyword, arguments.family) if one.needs_hub}
 
 
 def cores() -> int:

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import creation, matrix, planning
+from harness import creation, devices, fleet, matrix, planning
 from harness.commands import common
 from harness.environment import BuiltEnvironment
 from harness.errors import ExitCode, HarnessError, UsageError
+from harness.fleet import Serves
 from harness.matrix import Declared
-from harness.pool import Pool
 from harness.store import BadFixture, Manifest, NoFixture, Store
 
 
@@ -37,6 +37,11 @@ def create(arguments: argparse.Namespace) -> int:
             "--replace without --reason", "why stored evidence is replaced", 'add --reason "…"; the manifest keeps it'
         )
     declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.family)
+    every = common.matrix_of(arguments).scenarios(
+        [Path(text).resolve() for text in arguments.scenarios] or None, hub=True
+    )
+    for name, why in common.left_out(every, arguments).items():
+        common.say(f"{name}: {why}")
     if not declared:
         raise UsageError("no scenario is selected", "at least one", "loosen -k or --family; `list` shows them")
     slips = planning.unmeetable(declared, arguments.creator, common.environments_of(arguments))
@@ -50,16 +55,35 @@ def create(arguments: argparse.Namespace) -> int:
         return ExitCode.CLEAN
     store = common.store_of(arguments)
     reason = arguments.reason if arguments.replace else None
-    with _creating(arguments, declared) as (pool, environment, scratch):
+    with _creating(arguments, declared, arguments.device) as (pool, environment, scratch):
+        device_class = _class_of(pool, arguments)
 
         def keep(manifest: Manifest, folder: Path) -> Made:
             before = _stored(store, manifest)
-            stored = creation.save(store, manifest, folder, replace=reason)
+            stored = creation.save(store, manifest, folder, device_class=device_class, replace=reason)
             outcome = "unchanged" if stored == before else "stored"
             return Made(manifest.scenario, outcome, "; ".join(manifest.standing_defects))
 
-        made = _each(pool, environment, declared, scratch, keep, arguments.jobs or common.cores())
+        maker = _Maker(pool, environment, scratch, arguments.device, store)
+        made = _each(maker, declared, keep, arguments.jobs or common.cores())
     return _tell(made, arguments)
+
+
+def _class_of(pool: Serves, arguments: argparse.Namespace) -> str:
+    """The class that the goldens get: the CPU's, what the user names, or kind and architecture of the device."""
+    if arguments.device == devices.CPU:
+        if arguments.device_class not in (None, devices.CPU):
+            raise UsageError(f"--device-class {arguments.device_class} on the CPU", "cpu", "add --device cuda")
+        return devices.CPU
+    facts = pool.facts()
+    if not facts.get("cuda"):
+        why = facts.get("gpu", {}).get("why", "")
+        raise HarnessError(
+            f"no device {arguments.device!r}: {why}", "a GPU that Torch can use and that has room",
+            "look at what else uses it, or at CUDA_VISIBLE_DEVICES",
+        )  # fmt: skip
+    device = devices.Device.of(facts.get("gpu"), arguments.device)
+    return devices.checked_class(arguments.device_class, device) if arguments.device_class else device.own_class
 
 
 def _stored(store: Store, manifest: Manifest) -> Manifest | None:
@@ -87,54 +111,79 @@ def recreate(arguments: argparse.Namespace, spec: str) -> int:
             differing = store.compare(stored, folder / "adapter", folder / "base", folder / "golden")
             return Made(manifest.scenario, "differs" if differing else "same", ", ".join(differing))
 
-        made = _each(pool, environment, declared, scratch, hold, arguments.jobs or common.cores())
+        made = _each(_Maker(pool, environment, scratch), declared, hold, arguments.jobs or common.cores())
     return _tell(made, arguments)
 
 
 @contextmanager
 def _creating(
-    arguments: argparse.Namespace, declared: Sequence[Declared]
-) -> Iterator[tuple[Pool, BuiltEnvironment, Path]]:
+    arguments: argparse.Namespace, declared: Sequence[Declared], device: str = devices.CPU
+) -> Iterator[tuple[Serves, BuiltEnvironment, Path]]:
     environment = common.environments_of(arguments).build(arguments.creator)
     scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
     preload = sorted({d.base.transformers.model for d in declared if d.base.transformers})
-    pool = Pool(
-        environment.python,
-        jobs=arguments.jobs or common.cores(),
-        log_dir=scratch / "logs",
-        preload=preload,
-        untouched=environment.untouched,
-        command=creation.worker_command(environment.python, common.path(arguments.worker_handler)),
-    )
+    pool = fleet.of(
+        environment, jobs=arguments.jobs or common.cores(), log_dir=scratch / "logs", preload=preload, device=device,
+        command=creation.worker_command(environment.python, common.path(arguments.worker_handler)), log=common.say,
+    )  # fmt: skip
     try:
-        with pool:
-            pool.start()
-            yield pool, environment, scratch
+        pool.start()
+        yield pool, environment, scratch
     finally:
+        pool.close()
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@dataclass(frozen=True)
+class _Maker:
+    """Has fixtures made, or on another device than the CPU those that are stored observed there."""
+
+    pool: Serves
+    environment: BuiltEnvironment
+    scratch: Path
+    device: str = devices.CPU
+    store: Store | None = None
+
+    def make(self, scenario: Declared) -> tuple[Manifest, Path]:
+        """The manifest and the folder of what was made."""
+        environment, folder = self.environment, self.scratch / scenario.name
+        if self.device != devices.CPU:
+            self._lay_out(scenario, folder)
+        return creation.create(
+            self.pool, scenario, environment.name, environment.lock_digest, folder, device=self.device
+        )
+
+    def _lay_out(self, scenario: Declared, folder: Path) -> None:
+        """Adapter and base as they were made on the CPU, with inputs: a further golden is of the very same files."""
+        assert self.store is not None
+        try:
+            stored = self.store.manifest(self.environment.name, scenario.name)
+        except NoFixture as error:
+            raise NoFixture(
+                error.found, "the fixture as it is made on the CPU, to be observed on another device too",
+                f"make it first, without --device: `peft-regress create {self.environment.name} -k {scenario.name}`",
+            ) from None  # fmt: skip
+        given = devices.CPU if devices.CPU in stored.goldens else sorted(stored.goldens)[0]
+        self.store.materialise(stored, folder, given)
+
+
 def _each(
-    pool: Pool,
-    environment: BuiltEnvironment,
+    maker: _Maker,
     declared: Sequence[Declared],
-    scratch: Path,
     then: Callable[[Manifest, Path], Made],
     jobs: int,
 ) -> list[Made]:
     """Create every scenario, several at once, and hand each on; one that is refused does not stop the others."""
 
     def one(scenario: Declared) -> Made:
-        if reason := matrix.unstored(scenario, environment.versions):
+        if reason := matrix.unstored(scenario, maker.environment.versions):
             return Made(scenario.name, "unsupported", reason)
-        folder = scratch / scenario.name
         try:
-            manifest, folder = creation.create(pool, scenario, environment.name, environment.lock_digest, folder)
-            return then(manifest, folder)
+            return then(*maker.make(scenario))
         except HarnessError as error:
             return Made(scenario.name, "refused", str(error))
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(maker.scratch / scenario.name, ignore_errors=True)
 
     made = []
     with ThreadPoolExecutor(max_workers=jobs + 1) as executor:
@@ -166,7 +215,7 @@ def _tell(made: Sequence[Made], arguments: argparse.Namespace) -> int:
 
 def _scenarios(arguments: argparse.Namespace) -> list[Declared]:
     where = [Path(text).resolve() for text in arguments.scenarios] or None
-    return common.matrix_of(arguments).scenarios(where)
+    return common.matrix_of(arguments).scenarios(where, hub=getattr(arguments, "hub", True))
 
 
 def verify(arguments: argparse.Namespace) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from pathlib import Path
 
-from harness import supply
+from harness import packing, supply, wheelhouse
 from harness.commands import common
-from harness.errors import ExitCode
+from harness.errors import ExitCode, UsageError
 
 
 def list_(arguments: argparse.Namespace) -> int:
@@ -38,6 +39,8 @@ def list_(arguments: argparse.Namespace) -> int:
 def build(arguments: argparse.Namespace) -> int:
     """Build environments that are not built yet."""
     environments = common.environments_of(arguments)
+    if arguments.wheelhouse:
+        return _build_packed(arguments)
     names = arguments.spec or [e.name for e in environments.status() if not e.on_demand]
     for spec in names:
         if arguments.dry_run:
@@ -46,6 +49,43 @@ def build(arguments: argparse.Namespace) -> int:
             continue
         built = environments.build(spec)
         common.out(f"{built.name}: {built.python}")
+    return ExitCode.CLEAN
+
+
+def _build_packed(arguments: argparse.Namespace) -> int:
+    """Build the environment that a wheelhouse was packed of, as it is locked here where it is declared."""
+    folder, environments = Path(arguments.wheelhouse).expanduser().resolve(), common.environments_of(arguments)
+    if len(arguments.spec) > 1:
+        raise UsageError(f"{len(arguments.spec)} environments", "one for a wheelhouse", "name one, or none")
+    house = wheelhouse.read(folder)
+    spec = arguments.spec[0] if arguments.spec else house.spec
+    if spec in environments.names():
+        environment = environments.describe(spec)
+    elif spec in (house.spec, house.name):  # pins, or a name that is not declared here: it says itself what it is
+        environment = house.environment()
+    else:
+        raise UsageError(f"{folder} was packed of {house.spec!r}", f"a wheelhouse of {spec!r}", "name another")
+    _, wheels = wheelhouse.checked(folder, environment)
+    if arguments.dry_run:
+        common.out(f"{environment.name}: {len(wheels)} wheels, all as they were packed")
+        return ExitCode.CLEAN
+    built = environments.build_packed(environment, wheels)
+    common.out(f"{built.name}: {built.python}")
+    if spec not in environments.names():
+        common.say(f"{spec!r} is declared nowhere here; as a loader it is python:{built.python}")
+    return ExitCode.CLEAN
+
+
+def pack(arguments: argparse.Namespace) -> int:
+    """Put all wheels of an environment into a folder."""
+    environment = common.environments_of(arguments).describe(arguments.spec)
+    target = Path(arguments.to or f"wheelhouse-{environment.name}").expanduser().resolve()
+    made = packing.pack(
+        environment, target, common.say, platforms=arguments.platform, torch_build=arguments.torch_build
+    )
+    common.out(f"{target}: {len(made.wheels)} wheels of {made.name}")
+    for line in packing.commands(made, target):
+        common.say(line)
     return ExitCode.CLEAN
 
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness import expect, judging, matrix, observation, planning, report, runs
+from harness import devices, expect, judging, matrix, observation, planning, report, runs
 from harness.commands import common
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.matrix import CellId
@@ -30,7 +30,12 @@ def export(arguments: argparse.Namespace) -> int:
     creators = planning.creators_with_fixtures(store, tuple(arguments.creator))
     versions = environments.locked_versions(arguments.loader)
     name = arguments.name or planning.name_of(environments, arguments.loader)
-    declared = common.chosen(common.matrix_of(arguments).scenarios(), arguments.keyword, arguments.family)
+    declared = common.chosen(
+        common.matrix_of(arguments).scenarios(hub=arguments.hub), arguments.keyword, arguments.family
+    )
+    device = devices.Device.named(arguments.device_class or arguments.device)
+    if device.kind != arguments.device:
+        raise UsageError(f"{arguments.device_class} is no {arguments.device}", f"{arguments.device}-…", "mend one")
     cells: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
     for creator in creators:
@@ -42,13 +47,15 @@ def export(arguments: argparse.Namespace) -> int:
                 if reason := unmade or matrix.unsupported(one, versions):
                     raise UsageError(reason)
                 target = f"fixtures/{creator}/{one.name}"
-                store.materialise(manifest, folder / target)
+                golden, note = devices.golden_for(manifest, device)
+                store.materialise(manifest, folder / target, golden)
             except HarnessError as error:
                 skipped[str(cell)] = str(error)
                 continue
             resolved = matrix.resolve(one, versions)
             cells.append(
                 {"id": str(cell), "kind": "replay", "scenario": resolved, "fixture": target,
+                 "golden": golden, "golden_note": note,
                  "time_limit_s": one.scenario.time_limit_s, "family": one.family,
                  "method": one.scenario.adapter.config.removesuffix("Config")}
             )  # fmt: skip
@@ -80,7 +87,8 @@ def judge(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.folder).resolve()
     out = Path(arguments.out).resolve() if arguments.out else folder / "out"
     plan, meta = _read(folder / "plan.json"), _read(folder / _META)
-    cells = [_cell(folder, out, number, entry) for number, entry in enumerate(plan["cells"])]
+    said = _said(out)
+    cells = [_cell(folder, out, number, entry, said) for number, entry in enumerate(plan["cells"])]
     target = common.path(arguments.reports) or common.REPOSITORY / "reports"
     recorder = runs.Recorder(
         runs.new_folder(target, f"judged-{meta['loader']}"), [cell.id for cell in cells],
@@ -101,13 +109,18 @@ def judge(arguments: argparse.Namespace) -> int:
     return run.exit_code
 
 
-def _cell(folder: Path, out: Path, number: int, entry: dict[str, Any]) -> Cell:
+def _cell(folder: Path, out: Path, number: int, entry: dict[str, Any], said: list[dict[str, Any]]) -> Cell:
     identity = planning.parsed(entry["id"])
     done_folder = out / "cells" / str(number)
     try:
         reply = _read(done_folder / "reply.json")
     except UsageError:
-        cell = judging.could_not_tell(identity, Verdict.NOT_COMPARABLE, f"the worker left no reply in {done_folder}")
+        unusable = [facts["gpu"] for facts in said if not facts.get("gpu", {"usable": True})["usable"]]
+        if identity.device != devices.CPU and unusable:
+            cell = judging.no_device(identity, unusable[0])
+        else:
+            found = f"the worker left no reply in {done_folder}"
+            cell = judging.could_not_tell(identity, Verdict.NOT_COMPARABLE, found)
         return cell.model_copy(update={"family": entry["family"], "method": entry["method"]})
     done = Done(
         entry["id"], reply["outcome"], reply.get("detail", ""), _tail(done_folder / "log.txt"), reply["duration_s"]
@@ -116,8 +129,11 @@ def _cell(folder: Path, out: Path, number: int, entry: dict[str, Any]) -> Cell:
         if done.outcome != "done":
             cell = judging.died(identity, done)
         else:
+            _refuse_another_device(entry, identity, said)
             golden = observation.read(folder / entry["fixture"] / "golden")
             cell = judging.cell(identity, golden, observation.read(done_folder / "now"), done)
+            note = entry.get("golden_note")
+            cell = cell.model_copy(update={"notes": (*cell.notes, note)}) if note else cell
     except HarnessError as error:
         cell = judging.could_not_tell(identity, Verdict.NOT_COMPARABLE, str(error))
     return cell.model_copy(
@@ -127,6 +143,27 @@ def _cell(folder: Path, out: Path, number: int, entry: dict[str, Any]) -> Cell:
             "reproduce": f"PYTHON worker --plan plan.json --out DIR -k '{identity}'",
         }
     )
+
+
+def _refuse_another_device(entry: dict[str, Any], identity: CellId, said: list[dict[str, Any]]) -> None:
+    """The golden that was carried along must be of the device that the box then had."""
+    kept = entry.get("golden", devices.CPU)
+    for facts in said if kept != devices.CPU else ():
+        device = devices.Device.of(facts.get("gpu"), identity.device)
+        if not device.is_of(kept):
+            raise HarnessError(
+                f"{identity}: exported with the golden of {kept}, and run on {device.own_class}",
+                "a golden of the device that it runs on", f"export anew with --device-class {device.own_class}",
+            )  # fmt: skip
+
+
+def _said(out: Path) -> list[dict[str, Any]]:
+    """The facts of each process that began: one, or one a GPU."""
+    found = []
+    for path in sorted(out.glob("hello*.json")):
+        facts = _read(path)
+        found.append(facts.get("facts", facts))
+    return found
 
 
 def _environments(out: Path, meta: dict[str, Any]) -> list[EnvironmentReport]:

@@ -8,12 +8,13 @@ from pathlib import Path
 from harness import baseline, report, results
 from harness.commands import common
 from harness.errors import ExitCode, UsageError
+from harness.matrix import NEEDS_HUB
 from harness.report import frame, markdown, terminal
 
 
 def list_(arguments: argparse.Namespace) -> int:
     """List scenarios, with where they guard what."""
-    declared = common.chosen(common.matrix_of(arguments).scenarios(), arguments.keyword, arguments.family)
+    declared = common.chosen(common.matrix_of(arguments).scenarios(hub=True), arguments.keyword, arguments.family)
     store = common.store_of(arguments)
     made = {creator: set(store.scenarios(creator)) for creator in store.creators()}
     if arguments.json:
@@ -23,6 +24,7 @@ def list_(arguments: argparse.Namespace) -> int:
                     "name": one.name, "family": one.family, "base": one.base_name, "file": str(one.file),
                     "config": one.scenario.adapter.config, "why": " ".join(one.scenario.why.split()),
                     "guards": one.scenario.guards, "requires": one.scenario.requires,
+                    "hub": one.needs_hub,
                     "fixtures": [creator for creator, names in made.items() if one.name in names],
                 }
                 for one in declared
@@ -32,6 +34,7 @@ def list_(arguments: argparse.Namespace) -> int:
     width = max((len(one.name) for one in declared), default=0)
     for one in declared:
         creators = ", ".join(creator for creator, names in made.items() if one.name in names) or "no fixture"
+        creators = f"{NEEDS_HUB}; {creators}" if one.needs_hub else creators
         common.out(f"{one.name:{width}}  {one.family:20}  {one.base_name:18}  {creators}")
         if arguments.verbose:
             common.out(f"{'':{width}}  {' '.join(one.scenario.why.split())}")

@@ -47,10 +47,18 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *_errors(cell, whole),
         *_many("standing", cell.standing_defects, limit if whole else 0),
         *_many("note", cell.notes, limit),
+        *([Fact("GPU memory", f"{cell.gpu_peak_mb:,.1f} MB at most")] if cell.gpu_peak_mb is not None else []),
+        *([Fact("computed", alike(cell), "quiet")] if cell.same_as and whole else []),
         *([Fact("fixture", cell.fixture, "quiet")] if cell.fixture and whole else []),
         Fact("reproduce", cell.reproduce, "good"),
     ]
     return tuple(row for row in rows if row.value)
+
+
+def alike(cell: Cell) -> str:
+    """Whose replay the cell was judged on, where that is not its own."""
+    creator = cell.same_as.partition("@")[2].partition(":")[0]
+    return f"as {creator}'s, whose fixture the loader reads alike (--each computes it for itself)" if creator else ""
 
 
 def worst_figures(cell: Cell) -> Figures | None:

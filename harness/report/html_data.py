@@ -204,7 +204,7 @@ def detail(cell: Cell) -> list[Any]:
         "error": _error(cell.error) if cell.error else None,
         "log": tail(cell.log_tail, _TAIL_LINES),
         "standing": cell.standing_defects,
-        "notes": cell.notes,
+        "notes": (*cell.notes, *([f"Computed {facts.alike(cell)}."] if cell.same_as else [])),
         "expectation": _expectation(cell) if cell.expected else None,
         "reason": cell.reason,
         "fixture": cell.fixture,

@@ -264,8 +264,9 @@ def _facts(every: Sequence[EnvironmentReport]) -> tuple[tuple[str, tuple[str, ..
 
 
 def _device(environment: EnvironmentReport) -> str:
-    cuda = environment.facts.get("cuda")
-    return str(environment.facts.get("device") or environment.facts.get("gpu") or ("cuda" if cuda else ""))
+    cuda, gpu = environment.facts.get("cuda"), environment.facts.get("gpu")
+    name = gpu.get("name", "") if isinstance(gpu, dict) else gpu
+    return str(environment.facts.get("device") or name or ("cuda" if cuda else ""))
 
 
 def fixtures(run: Run) -> str:
@@ -274,6 +275,12 @@ def fixtures(run: Run) -> str:
     total = origins.total()
     where = ", ".join(f"{origins[name]:,} {name}" for name in ("committed", "created") if origins[name])
     parts = [f"{many(total, 'checkpoint')} read, digests intact" + (f" ({where})" if where else "")] if total else []
+    shared = sum(bool(cell.same_as) for cell in run.cells)
+    parts += (
+        [f"{many(shared, 'cell')} judged on the replay of another fixture that the loader reads alike"]
+        if shared
+        else []
+    )
     for verdict, word in ((Verdict.BAD_FIXTURE, "damaged"), (Verdict.NO_FIXTURE, "missing")):
         count = sum(cell.verdict is verdict for cell in run.cells)
         parts += [f"{count:,} {word}"] if count else []

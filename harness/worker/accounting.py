@@ -32,7 +32,7 @@ def account(torch: Any, stored: dict[str, Any], model: Any, adapter_name: str) -
 
 def _model_tensors(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
     named = list(model.named_parameters()) + list(model.named_buffers())
-    return [(canonical(name, (adapter_name,)), tensor.detach()) for name, tensor in named if tensor.numel()]
+    return [(canonical(name, (adapter_name,)), tensor.detach().cpu()) for name, tensor in named if tensor.numel()]
 
 
 def _index(named: Iterable[tuple[str, Any]]) -> dict[Fingerprint, list[str]]:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import os
 from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from . import compat, fill
+from . import compat, fill, hub
 
 BASE_FOLDER = "base"
 """Relative to the working directory, the cell's scratch folder: no path of this machine gets into a checkpoint."""
@@ -77,9 +78,19 @@ def save(model: Any, folder: str = BASE_FOLDER) -> None:
     save_model(model, os.path.join(folder, "model.safetensors"))
 
 
+def save_mark(base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
+    """Write which model of the hub it is, in the place of its weights."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, hub.MARK), "w", encoding="utf-8") as file:
+        json.dump({"repo": base["repo"], "revision": base["revision"]}, file, sort_keys=True)
+        file.write("\n")
+
+
 def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
     """Read the base from what `save` wrote, in float32, eval mode, on the CPU."""
-    if base["kind"] == "transformers":
+    if os.path.isfile(os.path.join(folder, hub.MARK)):
+        model = hub.load(base, os.environ)
+    elif base["kind"] in ("transformers", "hub"):  # a real model that was merged and saved is in a folder too
         import transformers
 
         model = getattr(transformers, base["model"]).from_pretrained(folder, **base["load_with"])
@@ -216,7 +227,8 @@ def to_tensors(torch: Any, inputs: Mapping[str, Any], dtype: str, device: str) -
 def call(model: Any, base_model: Any, inputs: Mapping[str, Any]) -> Any:
     """Run the model on its inputs: by name where the base's forward knows the names, else in order."""
     parameters = inspect.signature(base_model.forward).parameters
-    by_name = all(name in parameters for name in inputs) or hasattr(base_model, "config")
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())  # a wrapper
+    by_name = hands_on or all(name in parameters for name in inputs) or hasattr(base_model, "config")
     return model(**inputs) if by_name else model(*inputs.values())
 
 
@@ -224,6 +236,8 @@ def outputs(result: Any, wanted: list[str]) -> dict[str, Any]:
     """The tensors of a model's result that are compared, by name."""
     if hasattr(result, "detach"):
         return {"output": result}
+    if wanted and isinstance(result, tuple) and wanted == ["logits"]:  # a wrapper that gives them first
+        return {"logits": result[0]}
     if wanted:
         return {name: result[name] for name in wanted}
     if isinstance(result, Mapping):

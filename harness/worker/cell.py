@@ -1,7 +1,8 @@
-"""Does the work of one request: create a fixture's files, or replay a fixture."""
+"""Does the work of one request: create a fixture's files, replay a fixture, or say what configurations amount to."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import platform
@@ -10,7 +11,7 @@ import sys
 import time
 from typing import Any, Mapping
 
-from . import adapters, apart, bases, compat, conversion, numerics, probes, warmup
+from . import adapters, apart, bases, compat, conversion, devices, doors, identify, numerics, probes, warmup, wrappers
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -26,6 +27,9 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
         request: `preload`: names of classes of `transformers` whose modules the cells will use.
     """
     started = time.perf_counter()
+    device = request.get("device", "cpu")
+    if device == "cpu":
+        os.environ[devices.VISIBLE] = ""  # libraries put tensors on a GPU that they see, asked or not
     import torch
 
     numerics.after_import(torch)
@@ -34,6 +38,7 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
 
     for name in request.get("preload", ()):
         getattr(transformers, name, None)
+    gpu = devices.describe(torch, device) if device != "cpu" else None
     return {
         "import_s": round(time.perf_counter() - started, 3),
         "versions": compat.versions(),
@@ -42,7 +47,8 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": _processor(),
         "threads": torch.get_num_threads(),
-        "cuda": bool(torch.cuda.is_available()) if request.get("device", "cpu") != "cpu" else False,
+        "cuda": bool(gpu and gpu["usable"]),
+        **({"gpu": gpu} if gpu else {}),
         "numerics": numerics.facts(),
     }
 
@@ -64,17 +70,28 @@ def _processor() -> str:
 
 
 def handle(request: Mapping[str, Any]) -> None:
-    """Create or replay, in the request's scratch folder, which becomes the working directory."""
+    """Do what is asked for in the request's scratch folder, which becomes the working directory."""
     import torch
 
     os.chdir(request["scratch"])
+    device = request.get("device", "cpu")
+    devices.begin(torch, device)
     try:
         if request["kind"] == "create":
             create(torch, request)
+        elif request["kind"] == "identify":
+            identify.identify(request)
         else:
             replay(torch, request)
     finally:
         shutil.rmtree(WORK_FOLDER, ignore_errors=True)
+    devices.end(torch, device)
+
+
+def is_sound(device: str) -> bool:
+    """True where the process can go on with another cell: on the CPU always, as each has a process of its own."""
+    torch = sys.modules.get("torch")
+    return torch is None or devices.is_sound(torch, device)
 
 
 def create(torch: Any, request: Mapping[str, Any]) -> None:
@@ -83,28 +100,66 @@ def create(torch: Any, request: Mapping[str, Any]) -> None:
     The golden is observed of the *reloaded* adapter, by the same code as at replay: what differs later is the loader's.
     What the adapter computed before it was saved is kept beside it, so that a library that can't read back what it
     wrote is found out here.
+
+    Args:
+        request: with `stored`, `base/`, `adapter/` and the CPU's `golden/` are there already, and only observed: on
+            another device, as a rule. What is made is made on the CPU, so that its bytes hang on no device.
     """
+    if request.get("stored"):
+        _create_of_stored(torch, request)
+        return
     scenario = request["scenario"]
     specs = {**scenario["inputs"], **scenario.get("adapter_inputs", {})}
     inputs = bases.make_inputs(specs, scenario["base"]["name"])
     apart.run(lambda: _make(torch, scenario, inputs))
     observation = _made(scenario["name"])
     if observation.load["create"]["outcome"] == "ok":
-        layer_inputs: dict[str, Any] = {}
-        observe(torch, scenario, observation, inputs, layer_inputs, creating=True)
-        for name, value in layer_inputs.items():
-            observation.array(f"layers/input/{name}", value)
-        for name, value in inputs.items():
-            observation.array(f"inputs/{name}", value)
-        observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs)
+        _observe_twice(torch, scenario, observation, inputs, "cpu")
+        if wrappers.differ(scenario):
+            observation.facts["wrap"] = _wrapped_otherwise(torch, scenario, inputs)
     observation.write("golden")
+
+
+def _create_of_stored(torch: Any, request: Mapping[str, Any]) -> None:
+    """The golden of a further device class, in the place of the CPU's."""
+    scenario, device = request["scenario"], request.get("device", "cpu")
+    stored = read_arrays("golden")
+    inputs = {name[len("inputs/") :]: value for name, value in stored.items() if name.startswith("inputs/")}
+    shutil.rmtree("golden")
+    observation = Observation(scenario["name"])
+    observation.load["create"] = {"outcome": "ok"}
+    _observe_twice(torch, scenario, observation, inputs, device)
+    observation.timings.update(devices.peak_mb(torch, device))
+    observation.write("golden")
+
+
+def _observe_twice(torch: Any, scenario: Mapping[str, Any], observation: Observation, inputs: Any, device: str) -> None:
+    layer_inputs: dict[str, Any] = {}
+    observe(torch, scenario, observation, inputs, layer_inputs, device, creating=True)
+    for name, value in layer_inputs.items():
+        observation.array(f"layers/input/{name}", value)
+    for name, value in inputs.items():
+        observation.array(f"inputs/{name}", value)
+    observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs, {}, device, creating=True)
+
+
+def _wrapped_otherwise(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
+    """What becomes of the checkpoint under the creator's own library in what it is to be loaded into."""
+    context = Context(torch, scenario, Observation(scenario["name"]), "float32", inputs, {})
+    with attempt("adapter") as tried:
+        probes.account(context)
+    return {**tried.as_dict(), "tensors": context.observation.facts.get("accounting", {}).get("tensors", {})}
 
 
 def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
     """Make and save base and adapter, and leave what was seen of it in a folder."""
     observation = Observation(scenario["name"])
     with attempt("base") as made:
-        bases.save(bases.build(torch, scenario["base"]))
+        if scenario["base"]["kind"] == "hub":
+            bases.save_mark(scenario["base"])
+            bases.load(torch, scenario["base"])  # so that one that is not there is told here
+        else:
+            bases.save(bases.build(torch, scenario["base"]))
     if made.outcome == "ok":
         with attempt("adapter") as made:
             _save_adapter(torch, scenario, inputs, observation)
@@ -127,11 +182,18 @@ def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observat
     torch.manual_seed(0)
     adapter_name = scenario["adapter"]["name"]
     adapters.save_experts(torch, scenario)
-    model, filled = adapters.create(torch, bases.load(torch, scenario["base"]), scenario)
-    context = Context(torch, scenario, observation, "float32", inputs, {})
+    base = wrappers.beneath(torch, bases.load(torch, scenario["base"]), scenario, "saved")
+    model, filled = adapters.create(torch, base, scenario)
+    context = Context(torch, scenario, observation, "float32", inputs, {}, creating=True)
     context.record("created", context.run(model))
     observation.facts["created"] = {"filled": filled}
-    adapters.save(model, adapters.ADAPTER_FOLDER, adapter_name, scenario["adapter"].get("convert", False))
+    wrapped = wrappers.around(torch, model, scenario, "saved")
+    adapters.save(
+        wrappers.what_saves(wrapped, model),
+        adapters.ADAPTER_FOLDER,
+        adapter_name,
+        scenario["adapter"].get("convert", False),
+    )
     _check_portable(adapters.ADAPTER_FOLDER)
 
 
@@ -144,15 +206,24 @@ def _check_portable(folder: str) -> None:
                     raise RuntimeError(f"{name} of the checkpoint holds a path of this machine ({here})")
 
 
-def _repeated(torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any) -> dict[str, float]:
+def _repeated(
+    torch: Any,
+    scenario: Mapping[str, Any],
+    first: Observation,
+    inputs: Any,
+    layer_inputs: dict[str, Any],
+    device: str,
+    creating: bool,
+) -> dict[str, float]:
     """Run every probe again: array → greatest difference, for those that came out otherwise."""
     again = Observation(scenario["name"])
-    observe(torch, scenario, again, inputs, {}, creating=True)
+    observe(torch, scenario, again, inputs, layer_inputs, device, creating=creating)
     before, after = first.arrays(), again.arrays()
+    observed = {name for name, _ in _probes_of(scenario)}
     return {
         name: _spread(before[name], after.get(name))
         for name in sorted(before)
-        if name.split("/")[0] in probes.PROBES and not name.startswith("layers/input/")
+        if name.split("/")[0] in observed and not name.startswith("layers/input/")
         if _spread(before[name], after.get(name)) != 0.0
     }
 
@@ -166,14 +237,22 @@ def _spread(a: Any, b: Any) -> float:
 
 
 def replay(torch: Any, request: Mapping[str, Any]) -> None:
-    """Load `base/` and `adapter/` and observe them: `now/`. Inputs are the golden's own."""
+    """Load `base/` and `adapter/` and observe them: `now/`. Inputs are the golden's own.
+
+    On a GPU twice: how far two runs are apart there is a part of what a replay may differ by.
+    """
     scenario = request["scenario"]
     golden = read_arrays("golden")
     inputs = {name[len("inputs/") :]: value for name, value in golden.items() if name.startswith("inputs/")}
     prefix = "layers/input/"
     layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
     observation = Observation(scenario["name"])
-    observe(torch, scenario, observation, inputs, layer_inputs, device=request.get("device", "cpu"))
+    device = request.get("device", "cpu")
+    observe(torch, scenario, observation, inputs, layer_inputs, device)
+    if device != "cpu":
+        observation.timings.update(devices.peak_mb(torch, device))
+        spread = _repeated(torch, scenario, observation, inputs, layer_inputs, device, creating=False)
+        observation.facts["repeat"] = spread
     observation.write("now")
 
 
@@ -195,8 +274,17 @@ def observe(
                 conversion.observe(context)
             if not loads:
                 continue
-            for name, probe in probes.PROBES.items():
+            for name, probe in _probes_of(scenario):
                 _run_probe(context, name, probe)
+
+
+def _probes_of(scenario: Mapping[str, Any]) -> list[tuple[str, probes.Probe]]:
+    """Every probe, then the doors that the scenario declares."""
+    declared = scenario.get("doors", ())
+    return [
+        *probes.PROBES.items(),
+        *((doors.PREFIX + name, functools.partial(doors.walk_through, name=name)) for name in declared),
+    ]
 
 
 def _loads(context: Context) -> bool:

@@ -46,6 +46,9 @@ class Handles(Protocol):
     def warm_up(self) -> None:
         """Does beforehand what every request would do anew, without a trace; never raises."""
 
+    def is_sound(self, device: str) -> bool:
+        """False where this process should do no further request on the device."""
+
 
 class _Child:
     """One running cell."""
@@ -184,6 +187,8 @@ class InProcess:
     def __init__(self, handler: Handles) -> None:
         self._handler = handler
         self._replies: list[dict[str, Any]] = []
+        self.is_sound = True
+        """False as soon as a cell left its device in a state that would spoil the next one."""
 
     def warmed_up(self) -> None:
         """Does nothing: there is nobody to share memory with."""
@@ -200,6 +205,7 @@ class InProcess:
         _tell_where_it_hung(float(request.get("time_limit_s") or DEFAULT_LIMIT_S), end=True)
         try:
             code = work(self._handler, request)
+            self.is_sound = self._handler.is_sound(str(request.get("device", "cpu")))
         finally:
             faulthandler.cancel_dump_traceback_later()
             flush_all()

@@ -71,8 +71,10 @@ def is_peft_model(model: Any) -> bool:
 
 
 def base_of(model: Any) -> Any:
-    """The base model inside a PeftModel."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    """The base model inside a PeftModel, or a PeftMixedModel."""
+    if hasattr(type(model), "get_base_model"):
+        return model.get_base_model()
+    return model.base_model.model if type(model).__name__ == "PeftMixedModel" else model  # it has no such function
 
 
 def config_of(model: Any) -> Any:
@@ -247,6 +249,16 @@ def versions() -> dict[str, str]:
         if name:
             found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
     return dict(sorted(found.items()))
+
+
+def forget_warned_once() -> None:
+    """Have what Transformers warns once in a process be warned again (`warning_once`, since 4.21, has a cache)."""
+    with contextlib.suppress(ImportError, AttributeError):
+        import logging
+
+        from transformers.utils import logging as _  # noqa: F401 - it is this import that gives loggers the method
+
+        logging.Logger.warning_once.cache_clear()  # type: ignore[attr-defined]
 
 
 def build_tables() -> None:

@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any, Mapping
 
-from . import adapters, bases, compat
+from . import adapters, bases, compat, wrappers
 from .capture import Skip
 from .mould import Mould
 from .observe import Observation
@@ -44,18 +44,28 @@ class Context:
         self.layer_inputs = layer_inputs
         self.device = device
         self.creating = creating
+        # a golden is what the creator made, in what it was made in; what it is to be loaded into may lose it
+        self.wrapped = "saved" if creating else "loaded"
         self.adapter_name: str = scenario["adapter"]["name"]
         self._pristine: Any = None  # the Mould of the base
         self._shared: Any = None
         self._trained: Any = None
         self._kept: dict[str, Any] = {}
 
-    def base(self) -> Any:
-        """A base of its own, as it came from disk, in this precision."""
+    def base(self, when: str = "") -> Any:
+        """A base of its own, as it came from disk, in this precision, in what the scenario wraps it in.
+
+        Args:
+            when: wrapped as when the adapter is `saved` or `loaded`; the context's own where nothing is said.
+        """
+        when = when or self.wrapped
         if self._pristine is None:
-            model = self._cast(bases.load(self.torch, self.scenario["base"]))
+            model = self.cast(bases.load(self.torch, self.scenario["base"]))
             self._pristine = Mould(model, self.torch.Tensor)
-        return self._pristine.copy()
+        model = self._pristine.copy()
+        if not wrappers.is_wrapped(self.scenario, when):
+            return model
+        return self.cast(wrappers.beneath(self.torch, model, self.scenario, when))
 
     def model(self) -> Any:
         """The loaded adapter that probes share which change nothing."""
@@ -91,7 +101,7 @@ class Context:
         # numbers for the same seed: both precisions take those of float32.
         with bases.precision(self.torch, "float32"):
             model = adapters.load(base, name, folder, is_trainable)
-        return self._cast(model)
+        return self.cast(model)
 
     def load_for_training(self) -> Any:
         """An adapter whose parameters train, shared by the probes that only run it.
@@ -105,10 +115,12 @@ class Context:
             self._trained = self.load(is_trainable=True)
         return self._trained
 
-    def _cast(self, model: Any) -> Any:
+    def cast(self, model: Any) -> Any:
+        """The model in this precision, on the device."""
         if self.precision == "float64":
             model = model.double()
-        return model.to(self.device)
+        # where it is already there it is left alone: Accelerate warns of each move of a model with its hooks
+        return model if self.device == "cpu" else model.to(self.device)
 
     def run(self, model: Any, disabled: bool = False) -> dict[str, Any]:
         """The model's compared outputs, without gradients.
@@ -122,7 +134,10 @@ class Context:
     def run_with_gradients(self, model: Any, disabled: bool = False) -> dict[str, Any]:
         """The model's compared outputs."""
         inputs = self.inputs_of_base() if disabled or not compat.is_peft_model(model) else self.inputs
-        return bases.outputs(bases.call(model, compat.base_of(model), inputs), self.scenario["outputs"])
+        called = model
+        if compat.is_peft_model(model) and wrappers.is_wrapped(self.scenario, self.wrapped):
+            called = wrappers.around(self.torch, model, self.scenario, self.wrapped)
+        return bases.outputs(bases.call(called, compat.base_of(model), inputs), self.scenario["outputs"])
 
     def inputs_of_base(self) -> dict[str, Any]:
         """The inputs without those that the adapter alone takes."""

@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from . import accounting, adapters, bases, compat, fill, moved, structure
+from . import accounting, adapters, bases, compat, fill, moved, structure, wrappers
 from .capture import Skip
 from .context import Context
 from .names import canonical
@@ -259,10 +259,12 @@ def merged_saved(ctx: Context) -> None:
     """Merged, saved and read again: what somebody who publishes a merged model gets."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
+    if wrappers.is_wrapped(ctx.scenario):
+        raise Skip("the model is wrapped, and a wrapper is not saved as a model")
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
     bases.save(plain, folder)
-    again = bases.load(ctx.torch, ctx.scenario["base"], folder)
+    again = bases.load(ctx.torch, ctx.scenario["base"], folder).to(ctx.device)
     ctx.record("merged_saved", ctx.run(again))
     ctx.fact("merged_saved", "ties", structure.ties(again, ()))
 
@@ -342,7 +344,7 @@ def generate(ctx: Context) -> None:
     arguments = ctx.scenario["generate"]
     if ctx.precision != "float32":
         raise Skip("one precision says it")
-    if not arguments:
+    if not arguments or not all(hasattr(ctx.base(when), "generate") for when in ("saved", "loaded")):
         raise Skip("the base does not generate")
     inputs = {name: value[:1] for name, value in ctx.inputs.items() if not name.startswith("decoder_")}
     if "attention_mask" in inputs and not bool(inputs["attention_mask"].all()):
@@ -358,7 +360,7 @@ def fresh(ctx: Context) -> None:
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     ctx.torch.manual_seed(0)
-    model, filled = adapters.create(ctx.torch, ctx.base(), ctx.scenario)
+    model, filled = adapters.create(ctx.torch, ctx.base("saved"), ctx.scenario)
     if not ctx.creating:  # a golden has them as `created.filled`
         ctx.fact("fresh", "filled", filled)
     ctx.record("fresh", ctx.run(model))

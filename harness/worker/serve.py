@@ -72,6 +72,10 @@ class Handler:
         except BaseException:  # noqa: BLE001 - it saves time, nothing else; what is wrong shows in the cells
             traceback.print_exc()
 
+    def is_sound(self, device: str) -> bool:
+        """False where the module says that this process should do no further request on the device."""
+        return bool(getattr(self.module(), "is_sound", lambda _: True)(device))
+
     def hello(self, request: dict[str, Any]) -> dict[str, Any]:
         """Imports what all cells share; returns the reply (`error` with the traceback where that fails)."""
         start = time.monotonic()
@@ -117,6 +121,7 @@ class Server:
                 while not self._stopped:
                     self._wait()
                     self._report()
+                    self._stopped = self._stopped or not self._is_sound()
         finally:
             self._children.kill_all()
 
@@ -141,6 +146,11 @@ class Server:
             if line.strip() and not self._stopped:
                 self._take(line)
                 self._report()
+                self._stopped = self._stopped or not self._is_sound()
+
+    def _is_sound(self) -> bool:
+        """False where this process has to end so that a fresh one does what is left; the controller starts one."""
+        return not isinstance(self._children, InProcess) or self._children.is_sound
 
     def _take(self, line: bytes) -> None:
         request: Any = None
@@ -155,10 +165,10 @@ class Server:
         elif kind == "hello":
             self._reply(self._handler.hello(request))
             self._children.warmed_up()
-        elif kind in ("create", "replay") and request.get("id") is not None and request.get("scratch"):
+        elif kind in ("create", "replay", "identify") and request.get("id") is not None and request.get("scratch"):
             self._start({**request, "scratch": str(Path(request["scratch"]).absolute())})
         else:
-            detail = f"kind {kind!r}: expected hello, stop, or create or replay with `id` and `scratch`"
+            detail = f"kind {kind!r}: expected hello, stop, or create, replay or identify with `id` and `scratch`"
             self._reply({"id": request.get("id"), "outcome": "error", "detail": detail})
 
     def _start(self, request: dict[str, Any]) -> None:

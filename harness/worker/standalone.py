@@ -1,11 +1,13 @@
 """Does the cells of a plan without a controller, and leaves in a folder what the controller judges later.
 
     PLAN.json = {"format": 1, "preload": [...], "cells": [{"id", "kind", "scenario", "fixture", "time_limit_s", …}]}
-    DIR/hello.json                     the facts of the environment
+    DIR/hello.json                     the facts of the environment (hello-1.json … of further GPUs)
     DIR/worker.log                     what libraries printed at import
     DIR/cells/<n>/request.json         the cell as the plan has it, n = its place in the plan
     DIR/cells/<n>/reply.json           how it ended (as in the protocol); written last: a cell that has one is done
     DIR/cells/<n>/log.txt, now/, …     what it printed and left
+
+On GPUs there is a process for each that is visible; they share the cells out among themselves.
 
 `fixture` is a folder beside the plan; its content is copied into the cell's folder first and taken away again after.
 """
@@ -21,17 +23,21 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from . import devices
 from .children import DEFAULT_LIMIT_S, Children, InProcess, redirect
 from .serve import Handler
 
 FORMAT = 1
 _ONCE = "PEFT_REGRESS_ONCE"
+_SHARE = "PEFT_REGRESS_SHARE"
+"""Which of how many processes this one is, `1/4`: it does every fourth cell."""
 _POLL_S = 0.005
-_OK, _CANNOT_TELL, _USAGE, _INTERRUPTED = 0, 2, 64, 130
+_OK, _CANNOT_TELL, _USAGE, _AGAIN, _INTERRUPTED = 0, 2, 64, 75, 130
 
 
 class PlanError(Exception):
@@ -51,7 +57,7 @@ def main(options: argparse.Namespace, handler_file: Path | None, forks: bool) ->
     try:
         if forks:
             return run.forked(handler_file)
-        return run.in_process(handler_file) if os.environ.get(_ONCE) else _again_until_done(run)
+        return run.in_process(handler_file) if os.environ.get(_ONCE) else _on_each_device(run, options, cells)
     except KeyboardInterrupt:
         run.say("interrupted; the same command goes on where it stopped")
         return _INTERRUPTED
@@ -93,11 +99,18 @@ def _glob(pattern: str) -> str:
 class _Run:
     """One pass over the plan."""
 
-    def __init__(self, options: argparse.Namespace, cells: list[_Cell], preload: list[Any]) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        cells: list[_Cell],
+        preload: list[Any],
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self.out = options.out.resolve()
         self.device = options.device
         self.jobs = max(1, options.jobs)
-        self.cells = cells
+        self.share, self.shares = _share(environ)
+        self.cells = cells[self.share :: self.shares]
         self.preload = preload
         self._done = 0
         self._terminal = os.dup(2)  # 1 and 2 become a log
@@ -142,6 +155,9 @@ class _Run:
                 raise
             for reply in runner.collect():
                 self._finish(cell, reply)
+            if not runner.is_sound:
+                self.say("the device is in no state for further cells; going on in a fresh process")
+                return _AGAIN
         return _OK
 
     def blame(self) -> int:
@@ -176,12 +192,17 @@ class _Run:
         self.say(f"{left} of {len(self.cells)} cells to do; {self._done} are done already")
         if not left:
             return Handler(handler_file)
-        redirect(self.out / "worker.log")
+        number = f"-{self.share}" if self.share else ""
+        redirect(self.out / f"worker{number}.log")
         handler = Handler(handler_file)
         reply = handler.hello({"id": "hello", "kind": "hello", "device": self.device, "preload": self.preload})
-        _write(self.out / "hello.json", reply)
+        _write(self.out / f"hello{number}.json", reply)
         if reply["outcome"] != "done":
             self.say(f"the environment does not import:\n{reply['detail']}")
+            return None
+        gpu = reply["facts"].get("gpu") or {}
+        if self.device != "cpu" and gpu and not gpu.get("usable"):
+            self.say(f"no device: {self.device} can't be used here: {gpu.get('why')}")
             return None
         self.say(f"imported in {reply['duration_s']:.1f} s")
         return handler
@@ -219,12 +240,34 @@ class _Run:
         self.say(line + (f"  ({reply['detail'].strip().splitlines()[-1]})" if reply.get("detail") else ""))
 
 
-def _again_until_done(run: _Run) -> int:
+def _share(environ: Mapping[str, str]) -> tuple[int, int]:
+    number, _, count = str(environ.get(_SHARE, "0/1")).partition("/")
+    return int(number), int(count)
+
+
+def _on_each_device(run: _Run, options: argparse.Namespace, cells: list[_Cell]) -> int:
+    """A process for each GPU that the caller shows, where it is more than one; else one that takes what it finds."""
+    gpus = devices.visible(os.environ) if run.device.partition(":")[0] == "cuda" and ":" not in run.device else []
+    if len(gpus) < 2:
+        return _again_until_done(run, {})
+    run.say(f"{len(gpus)} GPUs: a process for each")
+    codes: dict[int, int] = {}
+
+    def one(number: int, gpu: str) -> None:
+        environ = {devices.VISIBLE: gpu, _SHARE: f"{number}/{len(gpus)}"}
+        codes[number] = _again_until_done(_Run(options, cells, run.preload, environ), environ)
+
+    with ThreadPoolExecutor(max_workers=len(gpus)) as executor:
+        list(executor.map(one, range(len(gpus)), gpus))
+    return max(codes.values())
+
+
+def _again_until_done(run: _Run, environ: Mapping[str, str]) -> int:
     """Runs this command in a process of its own, and again after each cell that the process died of."""
     while True:
         command = [sys.executable, *getattr(sys, "orig_argv", [sys.executable, *sys.argv])[1:]]
-        code = subprocess.call(command, env={**os.environ, _ONCE: "1"})
-        if not run.blame():  # whatever the code: a library may have ended the process with 0
+        code = subprocess.call(command, env={**os.environ, **environ, _ONCE: "1"})
+        if not run.blame() and code != _AGAIN:  # whatever the code: a library may have ended the process with 0
             return code if code >= 0 else _CANNOT_TELL
 
 

@@ -31,6 +31,10 @@ TABLE = [
     ("refusing", "lora-linear", "load-error", "error"),
     ("dying", "lora-linear", "crash", "crash"),
     ("warning", "lora-linear", "warned", "new-warning"),
+    ("auto_forgets", "doors-lora-one-rank", "silent-wrong", "door-differs"),
+    ("inject_drops", "doors-lora-one-rank", "silent-wrong", "lost-tensors"),
+    ("second_refuses", "doors-lora-one-rank", None, "error"),
+    ("dropped", "wrap-attribute-both", "silent-wrong", "lost-tensors"),
 ]
 
 

@@ -1,6 +1,8 @@
 """Does in a worker what `harness/worker/cell.py` does there, with the fake library in place of torch and PEFT.
 
-An adapter's arguments may hold `fault`: what the replay then does to its process, or to the numbers.
+An adapter's arguments may hold `fault`: what the replay then does to its process, or to the numbers. `MINI_GPU` (JSON)
+gives the machine a GPU: its facts, `drift` (how far its numbers are from the CPU's, as a share), `spread` (how far two
+runs are apart), `fails` (what every probe says there).
 """
 
 from __future__ import annotations
@@ -28,9 +30,10 @@ minipeft: Any = None
 PRECISIONS = ("float32", "float64")
 
 
-def preload(_request: dict[str, Any]) -> dict[str, Any]:
+def preload(request: dict[str, Any]) -> dict[str, Any]:
     """Imports the fake library, once for all cells."""
     global minipeft
+    gpu = gpu_of(request)
     started = time.perf_counter()
     trace(f"start {os.getpid()}")
     minipeft = importlib.import_module("minipeft")
@@ -43,8 +46,21 @@ def preload(_request: dict[str, Any]) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": "a fake one",
         "threads": 1,
-        "cuda": False,
+        "cuda": bool(gpu and gpu["usable"]),
+        **({"gpu": gpu} if gpu else {}),
     }
+
+
+def gpu_of(request: dict[str, Any]) -> dict[str, Any]:
+    """The fake GPU's facts; nothing on the CPU. One in MINI_BUSY (by what the process sees) is another's alone."""
+    if request.get("device", "cpu") == "cpu":
+        return {}
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    trace(f"sees {visible} {os.getpid()}")
+    made = {"kind": "cuda", "usable": False, "why": "no GPU is visible", **json.loads(os.environ.get("MINI_GPU", "{}"))}
+    if visible and visible in os.environ.get("MINI_BUSY", "").split(","):
+        made.update(usable=False, why="RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable")
+    return made
 
 
 def trace(line: str) -> None:
@@ -57,12 +73,28 @@ def trace(line: str) -> None:
 def handle(request: dict[str, Any]) -> None:
     """Creates or replays, in the scratch folder."""
     os.chdir(request["scratch"])
+    if request["kind"] == "identify":
+        identify(request)
+        return
     scenario = request["scenario"]
     trace(f"{request['kind']} {scenario['name']} {os.getpid()}")
-    if request["kind"] == "create":
+    if request["kind"] == "create" and request.get("stored"):
+        observe_stored(scenario, request)
+    elif request["kind"] == "create":
         create(scenario)
     else:
-        replay(scenario)
+        replay(scenario, request)
+
+
+def identify(request: dict[str, Any]) -> None:
+    """Says what the fake library makes of each configuration: `identities.json`."""
+    found = {}
+    for name in request["adapters"]:
+        saved = json.loads(Path("adapters", name, "adapter", "adapter_config.json").read_text())
+        with _capture.attempt("config") as tried:
+            value = vars(minipeft.LowRankConfig.from_dict(saved))
+        found[name] = repr((value, tried.warnings, tried.error))
+    Path("identities.json").write_text(json.dumps(found | dict.fromkeys(request["bases"], "base")))
 
 
 def create(scenario: dict[str, Any]) -> None:
@@ -90,7 +122,39 @@ def create(scenario: dict[str, Any]) -> None:
     observation.write("golden")
 
 
-def replay(scenario: dict[str, Any]) -> None:
+def on_gpu(request: dict[str, Any]) -> Callable[[Any], Any] | None:
+    """What the fake GPU makes of an output; None on the CPU."""
+    gpu = gpu_of(request)
+    if not gpu:
+        return None
+    if gpu.get("fails"):
+        raise RuntimeError(gpu["fails"])
+    drift, spread = float(gpu.get("drift", 0.0)), float(gpu.get("spread", 0.0))
+
+    def spoilt(y: Any) -> Any:
+        noise = np.random.default_rng().uniform(0.5, 1.0) * spread
+        return y * (1 + drift if y.dtype == np.float32 else 1.0) + noise
+
+    return spoilt
+
+
+def observe_stored(scenario: dict[str, Any], request: dict[str, Any]) -> None:
+    """A golden of the device, of the fixture's own files."""
+    stored = _ours.read_arrays("golden")
+    inputs = {name[len("inputs/") :]: value for name, value in stored.items() if name.startswith("inputs/")}
+    observation = _ours.Observation(scenario["name"])
+    observation.load["create"] = {"outcome": "ok"}
+    layer_inputs: dict[str, Any] = {}
+    observe(scenario, observation, inputs, layer_inputs, on_gpu(request))
+    for name, value in layer_inputs.items():
+        observation.array(f"layers/input/{name}", value)
+    for name, value in inputs.items():
+        observation.array(f"inputs/{name}", value)
+    observation.facts["repeat"] = {}
+    observation.write("golden")
+
+
+def replay(scenario: dict[str, Any], request: dict[str, Any]) -> None:
     """Loads `base/` and `adapter/` and observes them: `now/`."""
     fault = scenario["adapter"]["args"].get("fault", "")
     if fault in FAULTS:
@@ -100,10 +164,39 @@ def replay(scenario: dict[str, Any]) -> None:
     prefix = "layers/input/"
     layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
     observation = _ours.Observation(scenario["name"])
-    observe(scenario, observation, inputs, layer_inputs, SPOILS.get(fault))
+    gpu = gpu_of(request)
+    if gpu.get("fails"):
+        observe(scenario, observation, inputs, layer_inputs, _raising(str(gpu["fails"])))
+    else:
+        observe(scenario, observation, inputs, layer_inputs, on_gpu(request) or SPOILS.get(fault))
+    if gpu:
+        observation.timings["gpu_peak_mb"] = 12.5
+        again = _ours.Observation(scenario["name"])
+        observe(
+            scenario,
+            again,
+            inputs,
+            layer_inputs,
+            on_gpu({**request, "device": "cuda"}) if not gpu.get("fails") else None,
+        )
+        before, after = observation.arrays(), again.arrays()
+        apart = {name: float(np.abs(before[name] - after[name]).max()) for name in before if name in after}
+        observation.facts["repeat"] = {name: value for name, value in apart.items() if value}
     if fault == "converts":  # no fault at all: a library that converts names on loading
         observation.facts["conversion"] = {"views": CONVERSIONS}
     observation.write("now")
+
+
+def _raising(message: str) -> Callable[[Any], Any]:
+    def spoilt(_y: Any) -> Any:
+        raise RuntimeError(message)
+
+    return spoilt
+
+
+def is_sound(_device: str) -> bool:
+    """False where the test says that every cell leaves the device in a bad state."""
+    return not os.environ.get("MINI_POISON")
 
 
 def build(base: dict[str, Any]) -> dict[str, Any]:
@@ -181,6 +274,23 @@ def observe(scenario: Any, observation: Any, inputs: Any, layer_inputs: dict[str
                     probe(context)
                 said = tried.as_dict()
             observation.probes.setdefault(name, {})[precision] = said
+        for name in scenario.get("doors", []):
+            with _capture.attempt(f"door.{name}") as tried:
+                through(context, name)
+            observation.probes.setdefault(f"door.{name}", {})[precision] = tried.as_dict()
+
+
+def through(context: Context, door: str) -> None:
+    """What comes through a door: the output, and where each tensor of the checkpoint is."""
+    if door not in DOORS:
+        raise _capture.Skip(f"minipeft has no {door}")
+    model = DOORS[door](context.base(), "adapter")
+    model.tensors = context.cast(model.tensors)
+    context.record(f"door.{door}", "output", context.spoil(model.forward(context.x)))
+    context.fact(f"door.{door}", "tensors", found_in(model, context))
+
+
+DOORS: dict[str, Callable[[Any, str], Any]] = {"low-cpu-mem": lambda *given: minipeft.load_sparingly(*given)}
 
 
 def forward(context: Context) -> None:
@@ -211,12 +321,17 @@ def base(context: Context) -> None:
 
 def accounting(context: Context) -> None:
     """Where each tensor of the checkpoint is in the loaded model."""
-    here = {tensor.tobytes(): name for name, tensor in context.model.tensors.items()}
+    context.fact("accounting", "tensors", found_in(context.model, context))
+
+
+def found_in(model: Any, context: Context) -> dict[str, Any]:
+    """Key of the checkpoint → where its values are."""
+    here = {tensor.tobytes(): name for name, tensor in model.tensors.items()}
     found = {}
     for key, tensor in context.cast(load_file("adapter/adapter_model.safetensors")).items():
         at = here.get(tensor.tobytes())
         found[key] = {"found": "whole" if at else "nowhere", "at": [at] if at else []}
-    context.fact("accounting", "tensors", found)
+    return found
 
 
 def structure(context: Context) -> None:

@@ -36,6 +36,8 @@ RELEASES: dict[str, dict[str, str]] = {
     "2.6": {"return np.tanh(x)": "return np.tanh(x * 1.001)"},  # it is the base that moved
     "2.7": {"return {name: weight + self": f'raise RuntimeError("no merging")\n{" " * 8}return {{name: weight + self'},
     "2.8": {"import numpy as np": 'raise ImportError("libfrobnicate.so.3: no such file")\nimport numpy as np'},
+    "2.9": {"np.array(tensor) for": 'np.array(tensor) * (name != "layer3.low_rank_B") for'},  # one door drops a tensor
+    "2.10": {"model = load_adapter(weights, folder)": 'raise MemoryError("too sparing")'},  # and here it does not open
     "3.0": {  # an invention that no earlier release has
         "targets: list[str] | None = None) -> None:": "targets: list[str] | None = None, tilt: float = 1.0) -> None:\n"
         "        self.tilt = tilt",
@@ -43,6 +45,34 @@ RELEASES: dict[str, dict[str, str]] = {
         "self.config.alpha / self.config.r": "self.config.alpha / self.config.r * self.config.tilt",
     },
 }
+
+_READ = "        return cls(**saved)"
+_UNSTAMPED = '        stamp = saved.pop("peft_version", "0")\n'
+for _stamped in ("4.0", "4.1", "4.2"):  # alike but for the stamp that each writes into its configs
+    RELEASES[_stamped] = {
+        '{"r": self.r, ': f'{{"peft_version": "{_stamped}", "r": self.r, ',
+        _READ: _UNSTAMPED + _READ,
+    }
+RELEASES |= {
+    "4.3": {_READ: _UNSTAMPED + _READ},
+    "4.4": {  # takes what the newest wrote for something else, though it makes the same object of it
+        _READ: _UNSTAMPED + _READ,
+        _LOAD: '    weights = weights if saved.get("peft_version") != "4.2" else '
+        "{k: v * (1 + 1e-8) for k, v in weights.items()}\n"
+        '    saved.pop("peft_version", None)\n' + _LOAD,
+    },
+    "4.5": {  # warns of what the one in the middle wrote
+        _READ: _UNSTAMPED + '        if stamp == "4.1":\n            import warnings\n'
+        '            warnings.warn("4.1 is suspect", stacklevel=1)\n' + _READ
+    },
+    "4.6": {  # scales otherwise
+        _READ: _UNSTAMPED + _READ,
+        "self.config.alpha / self.config.r": "self.config.alpha / self.config.r**0.5",
+    },
+}
+
+FOR_ONE_TEST = frozenset(name for name in RELEASES if name.startswith("4.")) | {"2.9", "2.10"}
+"""Releases that tests of one thing are about; of all others each is tried under every scenario."""
 
 
 def text(release: str) -> str:

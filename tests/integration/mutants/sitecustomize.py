@@ -195,6 +195,42 @@ def warning(peft):
     _on_state_dict(peft, warn)
 
 
+def auto_forgets(peft):
+    """One door alone leaves an adapter as it was drawn: B is zero."""
+    load = peft.AutoPeftModelForCausalLM.from_pretrained.__func__
+
+    def wrong(cls, *args, **kwargs):
+        loaded = load(cls, *args, **kwargs)
+        for name, parameter in loaded.named_parameters():
+            if "lora_B" in name:
+                parameter.data.zero_()
+        return loaded
+
+    peft.AutoPeftModelForCausalLM.from_pretrained = classmethod(wrong)
+
+
+def inject_drops(peft):
+    """Through the functions for whoever brings no PeftModel, a tensor does not come in, and nobody says so."""
+    load = peft.set_peft_model_state_dict
+
+    def wrong(model, state, *args, **kwargs):
+        return load(model, {k: v for k, v in state.items() if k != sorted(state)[-1]}, *args, **kwargs)
+
+    peft.set_peft_model_state_dict = wrong
+
+
+def second_refuses(peft):
+    """A second adapter is refused, an only one is not."""
+    load = peft.PeftModel.load_adapter
+
+    def wrong(self, folder, name, *args, **kwargs):
+        if len(self.peft_config) > 1 or (self.peft_config and name not in self.peft_config):
+            raise RuntimeError("one is enough")
+        return load(self, folder, name, *args, **kwargs)
+
+    peft.PeftModel.load_adapter = wrong
+
+
 class _After(importlib.abc.MetaPathFinder):
     """Calls the mutant once `peft` has been imported."""
 

@@ -1,0 +1,137 @@
+"""Several pools of one environment, one for each GPU that the caller shows, behind the face of one pool."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness.environment import BuiltEnvironment
+from harness.pool import Done, Job, Pool, WorkerFailed
+from harness.worker import devices
+
+
+class Serves(Protocol):
+    """What a session needs of whatever does its cells: a pool, or a fleet of them."""
+
+    def start(self) -> None:
+        """Begins to start and does not wait."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """What the environment said about itself."""
+
+    def submit(self, job: Job) -> Future[Done]:
+        """Has the job done."""
+
+    def cancel_pending(self) -> None:
+        """Cancels what has not been sent yet."""
+
+    def close(self) -> None:
+        """Ends everything."""
+
+
+class Fleet:
+    """Pools that share their cells out; each cell goes to the one with the least to do.
+
+    A GPU that can't be used (busy, too small) does nothing, and the others go on without it. Where none can be used,
+    the fleet's facts are those of the first, which say why.
+
+    Args:
+        pools: by what each sees (CUDA_VISIBLE_DEVICES); at least one.
+        log: is told which GPUs are left out.
+    """
+
+    def __init__(self, pools: Mapping[str, Pool], log: Callable[[str], None]) -> None:
+        self._pools = dict(pools)
+        self._log = log
+        self._lock = threading.Lock()
+        self._usable: Sequence[str] | None = None
+        self._load = dict.fromkeys(self._pools, 0)
+
+    def start(self) -> None:
+        """Starts all: their imports go on side by side."""
+        for pool in self._pools.values():
+            pool.start()
+
+    def facts(self) -> Mapping[str, Any]:
+        """The facts of the first that can be used, with the names of all that can; waits for them.
+
+        Raises:
+            WorkerFailed: not one of them starts.
+        """
+        said: dict[str, Mapping[str, Any]] = {}
+        failed: WorkerFailed | None = None
+        for name, pool in self._pools.items():
+            try:
+                said[name] = pool.facts()
+            except WorkerFailed as error:
+                failed = error
+        if not said:
+            assert failed is not None
+            raise failed
+        return self._take_note(said)
+
+    def _take_note(self, said: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+        usable = [name for name, facts in said.items() if facts.get("cuda")]
+        with self._lock:
+            first_time, self._usable = self._usable is None, usable or list(said)
+        for name in sorted(set(self._pools) - set(usable)) if first_time and usable else ():
+            why = said.get(name, {}).get("gpu", {}).get("why", "its worker does not start")
+            self._log(f"GPU {name} is left out: {why}")
+        facts = said[(usable or list(said))[0]]
+        return {**facts, "gpus": usable} if usable else facts
+
+    def submit(self, job: Job) -> Future[Done]:
+        """Has the job done where there is least to do."""
+        if self._usable is None:
+            self.facts()
+        assert self._usable is not None
+        with self._lock:
+            name = min(self._usable, key=lambda one: self._load[one])
+            self._load[name] += 1
+        future = self._pools[name].submit(job)
+        future.add_done_callback(lambda _: self._done(name))
+        return future
+
+    def _done(self, name: str) -> None:
+        with self._lock:
+            self._load[name] -= 1
+
+    def cancel_pending(self) -> None:
+        """Cancels what has not been sent yet."""
+        for pool in self._pools.values():
+            pool.cancel_pending()
+
+    def close(self) -> None:
+        """Ends all."""
+        for pool in self._pools.values():
+            pool.close()
+
+
+def of(
+    environment: BuiltEnvironment,
+    *,
+    jobs: int,
+    log_dir: Path,
+    preload: Sequence[Any],
+    device: str,
+    command: Sequence[str] | None,
+    log: Callable[[str], None],
+) -> Serves:
+    """What does an environment's cells on a device: a pool; a fleet where the caller shows more than one GPU."""
+
+    def pool(environ: Mapping[str, str] | None, folder: Path) -> Pool:
+        return Pool(
+            environment.python, jobs=jobs, log_dir=folder, preload=preload, device=device, command=command,
+            environ=environ, untouched=environment.untouched,
+        )  # fmt: skip
+
+    gpus = devices.visible(os.environ) if device == "cuda" else []
+    if len(gpus) < 2:
+        return pool(None, log_dir)
+    log(f"{len(gpus)} GPUs: a process for each")
+    shown = {gpu: {**os.environ, devices.VISIBLE: gpu} for gpu in gpus}
+    return Fleet({gpu: pool(shown[gpu], log_dir / str(place)) for place, gpu in enumerate(gpus)}, log)

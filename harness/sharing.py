@@ -1,0 +1,308 @@
+"""Replays that are one computation, done once and judged against each fixture's own golden.
+
+Neighbouring releases often save the very same tensors of the very same base; only the configurations differ, by
+entries that the loader reads as if they were not there. Of such fixtures the oldest creator's and the newest's are
+replayed. One between them takes over what was observed of those, under these conditions, each of which is looked at
+and none assumed:
+
+* the same scenario, loader and device, and byte for byte the same tensors, further files, and inputs;
+* the loader's own classes make the same objects of the configurations, with the same warnings
+  (`worker/identify.py`);
+* the two replays, of files that the oldest and the newest creator wrote, are equal to the bit, arrays, facts and
+  warnings: a loader that looks at a version which a file names would have to like both ends and dislike the middle.
+
+What would deviate is replayed for itself all the same, so that no deviation rests on another cell's computation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from packaging.version import InvalidVersion, Version
+from safetensors.numpy import load
+
+from harness.devices import CPU
+from harness.errors import HarnessError
+from harness.fleet import Serves
+from harness.manifest import Manifest
+from harness.numbers import same_bits
+from harness.observation import Observed
+from harness.pool import Job
+from harness.store import Store
+
+if TYPE_CHECKING:
+    from harness.session import Planned
+
+ADAPTER_CONFIG = "adapter/adapter_config.json"
+GENERATION_CONFIG = "base/generation_config.json"
+BASE_CONFIGS = ("base/config.json", GENERATION_CONFIG)
+_READ_BY_CLASSES = frozenset({ADAPTER_CONFIG, *BASE_CONFIGS})
+_STAMPS = ("peft_version", "transformers_version")
+"""Who wrote a file: no part of what it means."""
+_WORTH_IT = 3
+"""Members that a group must have: with two there is nobody between them."""
+_LAG = 4
+"""By how many groups those between come after their ends, so that they need not wait for them."""
+_LIMIT_S = 300.0
+
+
+@dataclass
+class _Group:
+    """Planned cells whose replays differ in configurations alone, from the oldest creator to the newest."""
+
+    members: list[Planned]
+    manifests: dict[str, Manifest]
+    seen: dict[str, Future[Observed | None]] = field(default_factory=dict)
+    """What was observed of the ends, by cell; dropped when the last of those between has been checked."""
+    between: int = 0
+
+    @property
+    def ends(self) -> tuple[Planned, Planned]:
+        return self.members[0], self.members[-1]
+
+
+class Sharing:
+    """Arranges planned cells and hands observations from the ends of a group to those between."""
+
+    def __init__(self, store_of: Callable[[Planned], Store], scratch: Path) -> None:
+        """Groups nothing yet.
+
+        Args:
+            store_of: where a cell's fixture is.
+        """
+        self._store_of = store_of
+        self._scratch = scratch
+        self._groups: dict[str, _Group] = {}
+        self._identities: dict[str, Future[Mapping[str, str]]] = {}
+        self._traits: dict[tuple[str, str], tuple[Manifest, str] | None] = {}
+        self._lock = threading.Lock()
+
+    def arrange(self, cells: Sequence[Planned]) -> list[Planned]:
+        """The cells in the order in which they are best checked: those between two ends shortly after these."""
+        alike: dict[tuple[str, ...], list[tuple[Planned, Manifest]]] = {}
+        single: list[Planned] = []
+        for cell in cells:
+            if (found := self._looked_at(cell)) is None:
+                single.append(cell)
+                continue
+            manifest, traits = found
+            key = (cell.loader_spec, cell.id.device, cell.id.scenario, traits)
+            alike.setdefault(key, []).append((cell, manifest))
+        placed: list[tuple[float, Planned]] = []
+        for number, members in enumerate(alike.values()):
+            placed += [(number + after, cell) for after, cell in self._placed(members)]
+        return [cell for _, cell in sorted(placed, key=lambda pair: pair[0])] + single
+
+    def _looked_at(self, cell: Planned) -> tuple[Manifest, str] | None:
+        """The cell's manifest and its fixture's traits; None where there is none to speak of, which the check tells."""
+        if cell.id.device != CPU:
+            return None  # a GPU's replays are of a golden of its own class, and need not repeat to the bit
+        key = (cell.id.creator, cell.id.scenario)
+        if key not in self._traits:
+            try:
+                store = self._store_of(cell)
+                manifest = store.manifest(*key) if store.has(*key) else None
+                self._traits[key] = (manifest, traits(store, manifest)) if manifest else None
+            except (HarnessError, ValueError, LookupError):
+                self._traits[key] = None
+        return self._traits[key]
+
+    def _placed(self, members: list[tuple[Planned, Manifest]]) -> list[tuple[float, Planned]]:
+        ordered = sorted(members, key=lambda pair: _age(pair[1]))
+        cells = [cell for cell, _ in ordered]
+        if len(ordered) < _WORTH_IT:
+            return [(0.0, cell) for cell in cells]
+        group = _Group(cells, {str(cell.id): manifest for cell, manifest in ordered}, between=len(cells) - 2)
+        group.seen = {str(cell.id): Future() for cell in group.ends}
+        self._groups |= {str(cell.id): group for cell in cells}
+        return [(0.0 if cell in group.ends else _LAG + 0.5, cell) for cell in cells]
+
+    def is_between(self, cell: Planned, manifest: Manifest) -> bool:
+        """True where the cell may be able to take over what others observed.
+
+        Args:
+            manifest: its fixture's, as it is now: one that is made on demand may be another than was arranged.
+        """
+        group = self._groups.get(str(cell.id))
+        return group is not None and cell not in group.ends and group.manifests[str(cell.id)] == manifest
+
+    def observed(self, cell: Planned, manifest: Manifest, now: Observed | None) -> None:
+        """Tell what was observed of a cell; None where nothing was. It is told once: what comes later is ignored."""
+        group = self._groups.get(str(cell.id))
+        if group is not None:
+            self._told(cell, now if group.manifests[str(cell.id)] == manifest else None)
+
+    def _told(self, cell: Planned, now: Observed | None) -> None:
+        group = self._groups.get(str(cell.id))
+        future = group.seen.get(str(cell.id)) if group else None
+        if future is not None and not future.done():
+            future.set_result(now)
+
+    def agree(self, cell: Planned, now: Observed) -> bool:
+        """True where another of the cell's group was replayed too, and its replay agrees with the cell's."""
+        group = self._groups.get(str(cell.id))
+        others = [future for name, future in group.seen.items() if name != str(cell.id)] if group else []
+        seen = [future.result() for future in others if future.done()]
+        return any(other is not None and equal(other, now) for other in seen)
+
+    def done(self, cell: Planned) -> None:
+        """Tell that a cell has been checked, however that ended."""
+        self._told(cell, None)
+        group = self._groups.get(str(cell.id))
+        if group is not None and cell not in group.ends:
+            with self._lock:
+                group.between -= 1
+                if group.between <= 0:
+                    group.seen = {}
+
+    def taken_over(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> tuple[Observed, str] | None:
+        """What a replay of the cell would observe, and the cell that it was observed of; None where nobody knows.
+
+        Waits for the ends of its group, which are checked before it.
+
+        Args:
+            resolved: the scenario as the worker gets it.
+        """
+        group = self._groups[str(cell.id)]
+        if not self._read_alike(cell, group, pool, resolved):
+            return None
+        oldest, newest = (group.seen[str(end.id)].result() for end in group.ends)
+        if oldest is None or newest is None or not equal(oldest, newest):
+            return None
+        own = json.loads(self._store_of(cell).content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
+        return with_config(newest, own), str(group.ends[1].id)
+
+    def _read_alike(self, cell: Planned, group: _Group, pool: Serves, resolved: Mapping[str, Any]) -> bool:
+        known = self._identified(cell, pool, resolved)
+        three = [group.manifests[str(one.id)] for one in (cell, *group.ends)]
+        adapters = {known.get(_adapter_id(manifest)) for manifest in three}
+        bases = {known.get(_base_id(manifest)) for manifest in three}
+        return len(adapters) == 1 and len(bases) == 1 and None not in adapters | bases
+
+    def _identified(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> Mapping[str, str]:
+        """What the loader makes of the configurations of the cell's scenario; nothing where it could not be asked."""
+        key = f"{cell.loader_spec} {cell.id.scenario}"
+        with self._lock:
+            first = key not in self._identities
+            future = self._identities.setdefault(key, Future())
+        if first:
+            try:
+                future.set_result(self._asked(cell, pool, resolved))
+            except BaseException as error:
+                future.set_result({})
+                if not isinstance(error, (HarnessError, OSError, ValueError)):
+                    raise
+        return future.result()
+
+    def _asked(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> Mapping[str, str]:
+        folder = self._scratch / "identify" / str(cell.id).replace("/", "_")
+        fixtures = self._of_scenario(cell)
+        manifests = [manifest for _, manifest in fixtures]
+        for one, manifest in fixtures:
+            self._lay_out(self._store_of(one), manifest, folder)
+        adapters = sorted({_adapter_id(manifest) for manifest in manifests})
+        kind = resolved["base"].get("config", "") if resolved["base"]["kind"] == "transformers" else ""
+        bases = {_base_id(manifest): kind for manifest in manifests}
+        request = {"kind": "identify", "scratch": str(folder), "adapters": adapters, "bases": bases}
+        done = pool.submit(Job(f"identify {cell.id}", request, folder, _LIMIT_S)).result()
+        if done.outcome != "done":
+            return {}
+        found: dict[str, str] = json.loads((folder / "identities.json").read_bytes())
+        return found
+
+    def _of_scenario(self, cell: Planned) -> list[tuple[Planned, Manifest]]:
+        groups = {
+            id(group): group
+            for group in self._groups.values()
+            if group.members[0].id.scenario == cell.id.scenario and group.members[0].loader_spec == cell.loader_spec
+        }
+        return [(one, group.manifests[str(one.id)]) for group in groups.values() for one in group.members]
+
+    def _lay_out(self, store: Store, manifest: Manifest, folder: Path) -> None:
+        places = {ADAPTER_CONFIG: f"adapters/{_adapter_id(manifest)}"}
+        places |= dict.fromkeys(BASE_CONFIGS, f"bases/{_base_id(manifest)}")
+        (folder / places[BASE_CONFIGS[0]] / "base").mkdir(parents=True, exist_ok=True)
+        for name, place in places.items():
+            path = folder / place / name
+            if name in manifest.files and not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(store.content(manifest, name))
+
+
+def traits(store: Store, manifest: Manifest) -> str:
+    """SHA-256 over all that a replay of a fixture gets, but for cards and what the loader's classes read.
+
+    Of the latter it has what is switched on, so that groups are formed of what is likely to be read alike; whether it
+    is, the loader says.
+    """
+    whole = hashlib.sha256(manifest.scenario.encode())
+    for name in (ADAPTER_CONFIG, GENERATION_CONFIG):
+        if name in manifest.files:
+            config = json.loads(store.content(manifest, name))
+            says = {key: value for key, value in config.items() if value and key not in _STAMPS}
+            whole.update(json.dumps(says, sort_keys=True).encode())
+    for name, stored in sorted(manifest.files.items()):
+        if name not in _READ_BY_CLASSES and not name.endswith("README.md"):
+            whole.update(f"{name}\0{stored.sha256}\n".encode())
+    same = json.loads(store.content(manifest, "golden/observation.json"))["same"]
+    arrays = load(store.content(manifest, "golden/arrays.safetensors"))
+    for name in sorted(set(arrays) | set(same)):
+        if name.startswith(("inputs/", "layers/input/")):
+            array = arrays[same.get(name, name)]
+            whole.update(f"{name}\0{array.dtype}\0{array.shape}\n".encode() + array.tobytes())
+    return whole.hexdigest()
+
+
+def equal(one: Observed, other: Observed) -> bool:
+    """True where two observations are the same to the bit, but for the stamp that each config carries."""
+    said = [(_unstamped(each.facts), each.load, each.probes) for each in (one, other)]
+    if said[0] != said[1] or set(one.arrays) != set(other.arrays):
+        return False
+    return all(same_bits(array, other.arrays[name]) for name, array in one.arrays.items())
+
+
+def with_config(observed: Observed, config: Mapping[str, Any]) -> Observed:
+    """The observation as a checkpoint with this configuration yields it: the round trip tells what it began with."""
+    if "config_before" not in observed.facts.get("roundtrip", {}):
+        return observed
+    roundtrip = {**observed.facts["roundtrip"], "config_before": dict(config)}
+    return dataclasses.replace(observed, facts={**observed.facts, "roundtrip": roundtrip}, timings={})
+
+
+def _unstamped(facts: Mapping[str, Any]) -> dict[str, Any]:
+    roundtrip = {key: value for key, value in facts.get("roundtrip", {}).items() if key != "config_before"}
+    if "config" in roundtrip:
+        roundtrip["config"] = {key: value for key, value in roundtrip["config"].items() if key not in _STAMPS}
+    return {**facts, "roundtrip": roundtrip}
+
+
+def _adapter_id(manifest: Manifest) -> str:
+    return _id(manifest, (ADAPTER_CONFIG,))
+
+
+def _base_id(manifest: Manifest) -> str:
+    return _id(manifest, BASE_CONFIGS)
+
+
+def _id(manifest: Manifest, names: Iterable[str]) -> str:
+    digests = [manifest.files[name].sha256 if name in manifest.files else "" for name in names]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:24]
+
+
+def _age(manifest: Manifest) -> tuple[Any, ...]:
+    return *(_version(manifest.versions.get(package, "")) for package in ("peft", "transformers")), manifest.creator
+
+
+def _version(text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return Version("0")

@@ -1,0 +1,142 @@
+"""The device that cells run on: what it is, whether it can be used, and what a cell took of its memory.
+
+Nothing here is asked of a worker on the CPU: its processes are forked, which one that has initialised a GPU can't be.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+from typing import Any, Callable, Dict, List, Mapping, Optional
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+_LIST_LIMIT_S = 20.0
+_MB = 2.0**20
+
+
+def describe(torch: Any, device: str) -> Dict[str, Any]:
+    """Facts of a device; `usable` is false, and `why` says why, where a cell could not run there.
+
+    Whether it can be used is tried out, in both precisions: a GPU that is there may be another process's alone, have
+    no memory left, or be of an architecture that this torch has no kernels for.
+    """
+    kind = device.partition(":")[0]
+    found: Dict[str, Any] = {"kind": kind, "usable": False, "why": "", "visible": os.environ.get(VISIBLE)}
+    module: Any = getattr(torch, kind, None)
+    if not hasattr(module, "is_available"):
+        return {**found, "why": f"torch {torch.__version__} knows no device {kind!r}"}
+    if not module.is_available():
+        return {**found, "why": _why_there_is_none(torch, module, found["visible"])}
+    try:
+        found.update(_properties(module, device))
+        _try_out(torch, module, device)
+    except Exception as error:  # noqa: BLE001 - drivers raise what they like; it is the answer
+        return {**found, "why": f"{type(error).__name__}: {first_line(error)}"}
+    return {**found, "usable": True}
+
+
+def _why_there_is_none(torch: Any, module: Any, visible: Optional[str]) -> str:
+    if getattr(torch.version, "cuda", None) is None and module is getattr(torch, "cuda", None):
+        return f"torch {torch.__version__} is built without CUDA"
+    try:
+        module.init()
+    except Exception as error:  # noqa: BLE001 - it says what is missing: a driver, as a rule
+        return first_line(error)
+    return "no GPU is visible" + (f" ({VISIBLE}={visible})" if visible is not None else "")
+
+
+def _properties(module: Any, device: str) -> Dict[str, Any]:
+    index = int(device.partition(":")[2] or 0)
+    found: Dict[str, Any] = {"count": int(module.device_count()), "name": str(module.get_device_name(index))}
+    if hasattr(module, "get_device_capability"):
+        found["capability"] = "%d.%d" % tuple(module.get_device_capability(index))
+    free, total = module.mem_get_info(index)
+    return {**found, "free_mb": round(free / _MB), "total_mb": round(total / _MB)}
+
+
+def _try_out(torch: Any, module: Any, device: str) -> None:
+    for precision in ("float32", "float64"):
+        ones = torch.ones(64, 64, dtype=getattr(torch, precision), device=device)
+        if float((ones @ ones).sum()) != 64.0**3:
+            raise RuntimeError(f"ones times ones is not what it is elsewhere ({precision})")
+    module.synchronize()
+
+
+def begin(torch: Any, device: str) -> None:
+    """Begin to watch a cell's memory."""
+    module = _module(torch, device)
+    if hasattr(module, "reset_peak_memory_stats"):
+        module.reset_peak_memory_stats()
+
+
+def peak_mb(torch: Any, device: str) -> Dict[str, float]:
+    """The most memory that the cell's tensors took of the device at once, for the timings; empty on a CPU."""
+    module = _module(torch, device)
+    return {"gpu_peak_mb": round(module.max_memory_allocated() / _MB, 3)} if module is not None else {}
+
+
+def end(torch: Any, device: str) -> None:
+    """Give back what the cell took, so that the next one finds what it found."""
+    module = _module(torch, device)
+    if module is not None:
+        gc.collect()
+        module.empty_cache()
+
+
+def is_sound(torch: Any, device: str) -> bool:
+    """False where the process can't use its device any more: after some faults every later call fails too."""
+    module = _module(torch, device)
+    if module is None:
+        return True
+    try:
+        _try_out(torch, module, device)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the next cell must not suffer from it
+        print(f"the device can't be used any more: {first_line(error)}")
+        return False
+    return True
+
+
+def _module(torch: Any, device: str) -> Any:
+    """`torch.cuda` for `cuda:1`; None for the CPU."""
+    kind = device.partition(":")[0]
+    return None if kind == "cpu" else getattr(torch, kind, None)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message: CUDA's go on with advice for whoever debugs kernels."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _listed() -> str:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", "-L"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            timeout=_LIST_LIMIT_S, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
+
+
+def visible(environ: Mapping[str, str], listed: Callable[[], str] = _listed) -> List[str]:
+    """What each process of its own gets as CUDA_VISIBLE_DEVICES: one of the caller's GPUs each.
+
+    Empty where nobody can tell how many there are, and where the caller shows none: one process takes what it finds.
+    """
+    named = environ.get(VISIBLE)
+    if named is not None:
+        found: List[str] = []
+        for name in named.split(","):
+            if name.strip() in ("", "-1") or name.strip() in found:
+                break  # CUDA too stops at the first that names nothing
+            found.append(name.strip())
+        return found
+    gpus: List[List[str]] = []
+    for line in listed().splitlines():
+        mark = line.rpartition("UUID: ")[2].rstrip(")").strip()
+        if line.startswith("GPU "):
+            gpus.append([mark])
+        elif "MIG" in line and gpus:
+            gpus[-1].append(mark)  # a GPU in slices is used by its slices alone
+    return [name for gpu in gpus for name in (gpu[1:] or gpu)]

@@ -1,0 +1,51 @@
+"""Models of the hub as they lie in its cache on this machine. Nothing is fetched: what is not there is told."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping
+
+MARK = "hub.json"
+"""What stands for the base in a fixture: the weights are a gigabyte, and the commit says which they are."""
+
+
+class NotInHubCache(Exception):
+    """The model is not in the cache, or not at that commit. It says nothing of the libraries."""
+
+
+def cache(environ: Mapping[str, str]) -> str:
+    """The hub's cache, by the variables that its client reads, of old releases and new."""
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
+        if environ.get(name):
+            return os.path.expanduser(environ[name])
+    home = environ.get("HF_HOME") or os.path.join(environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return os.path.join(os.path.expanduser(home), "hub")
+
+
+def found_in(environ: Mapping[str, str], repo: str, revision: str) -> str:
+    """The cache, where it has the model at that commit.
+
+    Raises:
+        NotInHubCache: it has not; the message says what it has, and how to get it.
+    """
+    where = cache(environ)
+    snapshots = os.path.join(where, "models--" + repo.replace("/", "--"), "snapshots")
+    if os.path.isfile(os.path.join(snapshots, revision, "config.json")):
+        return where
+    there = sorted(os.listdir(snapshots)) if os.path.isdir(snapshots) else []
+    has = f"it has {', '.join(name[:12] for name in there[:3])}" if there else "it has nothing of it"
+    raise NotInHubCache(
+        f"{repo} at {revision} is not in the hub's cache ({where}): {has}; "
+        f"get it where there is a network: `hf download {repo} --revision {revision}`"
+    )
+
+
+def load(base: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
+    """The model, in float32 whatever its checkpoint is in."""
+    import transformers
+
+    where = found_in(environ, base["repo"], base["revision"])
+    model = getattr(transformers, base["model"]).from_pretrained(
+        base["repo"], revision=base["revision"], cache_dir=where, local_files_only=True, **base["load_with"]
+    )
+    return model.float()
