@@ -31,9 +31,9 @@ TABLE = [
     ("refusing", "lora-linear", "load-error", "error"),
     ("dying", "lora-linear", "crash", "crash"),
     ("warning", "lora-linear", "warned", "new-warning"),
-    ("auto_forgets", "doors-lora-one-rank", "silent-wrong", "door-differs"),
-    ("inject_drops", "doors-lora-one-rank", "silent-wrong", "lost-tensors"),
-    ("second_refuses", "doors-lora-one-rank", None, "error"),
+    ("auto_forgets", "doors-lora", "silent-wrong", "auto-differs"),
+    ("inject_drops", "doors-lora", "silent-wrong", "inject-lost-tensors"),
+    ("second_refuses", "doors-lora", None, "load-adapter-error"),
     ("dropped", "wrap-attribute-both", "silent-wrong", "lost-tensors"),
 ]
 
