@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, conversion, doors, numbers, outcomes, twins
+from harness import contracts, conversion, doors, kernels, numbers, outcomes, steps, twins
 from harness.contracts import Found
 from harness.conversion import Conversion
 from harness.evidence import Evidence
@@ -96,6 +96,8 @@ class _Judge:
         twins.compare(self.evidence, self.found, self._outputs_moved)
         doors.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
+        kernels.compare(self.golden, self.now, self.found)
+        steps.compare(self.golden, self.now, self.found)
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
 
@@ -171,7 +173,7 @@ class _Judge:
             self._forward_moved()
         elif self.base_moved:
             agrees = "" if self._accused("layers") else "; the adapter's effect agrees"
-            message = f"the base model's own output moved{agrees}"
+            message = f"the base model's own output moved{agrees}{self._reference('base')}"
             figures = next(f for f in self._own("base") if beyond(f))
             self._add("base", "base-moved", Verdict.BASE_MOVED, message, figures=figures)
 
@@ -200,7 +202,18 @@ class _Judge:
             parts.append("it is the base's own, as if there were no adapter")
         if first:
             parts.append(f"the first layer that differs is {first}")
-        self._values("forward", self.figures["forward"][0], "; ".join(parts), first)
+        self._values("forward", self.figures["forward"][0], "; ".join(parts) + self._reference("forward"), first)
+
+    def _reference(self, probe: str) -> str:
+        """Whose doing it is where the base is quantised."""
+        agrees = self.evidence.reference_agrees(probe)
+        if agrees is None:
+            return ""
+        return (
+            "; its dequantised reference agrees: it is the quantised layers' doing"
+            if agrees
+            else "; its dequantised reference differs too: what the weights stand for has changed"
+        )
 
     def _first_difference(self) -> str:
         return next((row.name for row in self.layers if row.max_abs > row.allowance), "")

@@ -142,6 +142,13 @@ def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
             f"at least {EFFECT:g}, so that losing the adapter would show",
             "check target modules, inputs and `fill`",
         )
+    if (error := kernel_error(golden)) * numbers.BELIEVED > effect:
+        raise CreationRefused(
+            f"{name}: the quantised base is {error:.2g} of its size away from what its weights stand for, and the "
+            f"adapter moves it by {effect:.2g}",
+            f"kernels whose error is at most a {numbers.BELIEVED:g}th of the adapter's effect",
+            "the creator's bitsandbytes computes wrongly on this processor, or for this PEFT: take another release",
+        )
 
 
 def _refuse_failed(golden: Observed, name: str) -> None:
@@ -169,6 +176,18 @@ def effect_of(golden: Observed) -> float:
             return float("inf")  # a prompt that lengthens the output has an effect that nobody can miss
         scale = numbers.rms(plain[name]) or 1.0
         shares.append(numbers.rms(adapted[name].astype(np.float64) - plain[name]) / scale)
+    return max(shares)
+
+
+def kernel_error(golden: Observed) -> float:
+    """How far a quantised base is from its dequantised reference, as a share of its root mean square; else 0."""
+    if numbers.measure(golden).kernels is None:
+        return 0.0
+    own, reference = golden.group("base", "float32"), golden.group("base", "float64")
+    shares = [0.0]
+    for name in set(own) & set(reference) - {"sketch"}:
+        scale = numbers.rms(reference[name]) or 1.0
+        shares.append(numbers.rms(own[name].astype(np.float64) - reference[name]) / scale)
     return max(shares)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import hashlib
 import json
 from pathlib import Path
@@ -41,6 +42,8 @@ class Declaration(Strict):
     """Further requirement → why it is there."""
     on_demand: bool = False
     """Built only when it is asked for by name."""
+    families: list[str] = pydantic.Field(default_factory=list)
+    """Globs of the families of scenarios that it makes fixtures of; all where empty. As a loader it takes every one."""
     fixtures: Literal["committed", "on-demand"] = "committed"
     """`on-demand`: made into the cache when they are needed, since the environment moves on with every lock."""
 
@@ -74,6 +77,10 @@ class Declaration(Strict):
         pinned = [name if version == NEWEST else f"{name}=={version}" for name, version in sorted(self.pins.items())]
         return pinned + sorted(self.extra)
 
+    def makes(self, family: str) -> bool:
+        """True where it makes fixtures of that family of scenarios."""
+        return not self.families or any(fnmatch.fnmatchcase(family, glob) for glob in self.families)
+
     def exact(self) -> dict[str, str]:
         """The packages that are pinned to one version."""
         return {package: version for package, version in self.pins.items() if version != NEWEST}
@@ -92,6 +99,7 @@ class Declaration(Strict):
                 "released": released,
                 "why": why,
                 "on_demand": False,
+                "families": [],
                 "fixtures": "committed",
             }
         )

@@ -135,12 +135,21 @@ class Evidence:
             return None
         return bool(last.max() - last[chosen] <= self.allowance("forward/float32/logits", logits))
 
+    def reference_agrees(self, probe: str) -> bool | None:
+        """True where the dequantised reference computes what the golden's does; None where the base is not quantised.
+
+        Then what differs is the quantised layers' doing; else the checkpoint, or the base's, means something else.
+        """
+        gaps = [f for f in self.figures(probe) if "/float64/" in f.array]
+        return not any(beyond(f) for f in gaps) if gaps and self.noise.kernels is not None else None
+
     # -- what must equal what within one library ----------------------------------------------------------------------
 
     def twin_gap(self, side: Observed, probe: str, twin: str) -> Figures | None:
         """How far a probe's outputs are from its twin's on one side, against the *golden's* measured noise."""
         found = []
-        for precision in PRECISIONS:
+        # a dequantised reference merges and unloads what no quantised layer has a part in
+        for precision in PRECISIONS if self.noise.kernels is None else PRECISIONS[:1]:
             mine, other = side.group(probe, precision), side.group(twin, precision)
             for name in sorted(set(mine) & set(other)):
                 if name != "sketch" and not name.startswith("disabled."):
@@ -188,7 +197,9 @@ class Evidence:
 
     def sketches(self) -> tuple[LayerSketch, ...]:
         """How far each layer's and block's activation is from the golden's, in the golden's order of execution."""
-        precision = "float64" if "forward/float64/sketch" in self.now.arrays else "float32"
+        # of a quantised base float64 is the dequantised reference: where its own kernels differ, float32 shows
+        wide = "forward/float64/sketch" in self.now.arrays and self.noise.kernels is None
+        precision = "float64" if wide else "float32"
         before, after = (side.arrays.get(f"forward/{precision}/sketch") for side in (self.golden, self.now))
         names_before, names_after = (side.fact("forward", "sketch") or [] for side in (self.golden, self.now))
         if before is None or after is None or len(before) != len(names_before) or len(after) != len(names_after):
@@ -216,4 +227,5 @@ class Evidence:
         own = 0.0
         if narrow is not None and wide is not None and narrow.shape == wide.shape and np.isfinite(narrow[index]).all():
             own = numbers.difference("", wide[index], narrow[index], 0.0).max_abs
-        return max(own if np.isfinite(own) else 0.0, self.allowance("forward/float64/sketch", row))
+        precision = "float64" if self.noise.kernels is None else "float32"
+        return max(own if np.isfinite(own) else 0.0, self.allowance(f"forward/{precision}/sketch", row))

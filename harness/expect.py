@@ -39,6 +39,8 @@ class Expectation(Strict):
     """The same of the loader's."""
     devices: list[str] | None = None
     """Globs of device names; every device where absent."""
+    noted: str | None = pydantic.Field(default=None, min_length=1)
+    """Glob of a note that the cell must have: for what hangs on the processor and not on a release."""
     verdict: Verdict = pydantic.Field(strict=False)
     """The verdict that it covers. Any other stays red."""
     kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
@@ -121,6 +123,7 @@ def selects(expectation: Expectation, cell: Cell, versions: Versions) -> bool:
         and (expectation.devices is None or _any(expectation.devices, cell.device))
         and _admits(expectation.creators, cell.creator, versions)
         and _admits(expectation.loaders, cell.loader, versions)
+        and (expectation.noted is None or any(fnmatchcase(note, expectation.noted) for note in cell.notes))
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import requirements, tomlfile
 from harness.errors import UsageError
-from harness.scenario import Base, Input, Scenario, ScenarioFile
+from harness.scenario import Base, Input, Quantize, Scenario, ScenarioFile
 
 NEEDS_HUB = "needs --hub"
 """Why a scenario on a model of the hub is not run."""
@@ -42,6 +42,11 @@ class Declared:
     def family(self) -> str:
         """What it is grouped under."""
         return self.scenario.family
+
+    @property
+    def quantize(self) -> Quantize | None:
+        """How its base is quantised; the scenario says it before the base does."""
+        return self.scenario.quantize or self.base.quantize
 
     @property
     def needs_hub(self) -> bool:
@@ -216,6 +221,8 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         resolved["adapter_inputs"] = _inputs(scenario.adapter_inputs)
     if scenario.beside:
         resolved["beside"] = {"config": scenario.beside.config, "args": scenario.beside.args, "name": "beside"}
+    if scenario.steps:
+        resolved["steps"] = scenario.steps.model_dump()
     if scenario.wrap:
         resolved["wrap"] = scenario.wrap.model_dump()
     if doors := scenario.every_door():
@@ -233,6 +240,8 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
     base = declared.base
     resolved: dict[str, Any] = {"name": declared.base_name, "load_with": base.load_with}
     resolved |= {"resize_to": base.resize_to} if base.resize_to else {}
+    if quantize := declared.quantize:
+        resolved["quantize"] = quantize.model_dump(by_alias=True)
     if base.modules is not None:
         return resolved | {"kind": "modules", "modules": [module.model_dump() for module in base.modules]}
     if base.hub is not None:

@@ -31,8 +31,39 @@ pairs moved. Only where there is no float64 at all; and the report says so."""
 
 _EPSILON = {"torch.bfloat16": 2.0**-7, "torch.float16": 2.0**-10}
 _FLOAT32 = float(np.finfo(np.float32).eps)
+_MERGES = frozenset({"merged", "merged_after_run", "unmerged", "safe_merged", "merge_and_unload", "merged_saved"})
+"""Probes whose weights were merged into: those of a quantised base were quantised anew."""
+
+PLAIN = "plain"
+
 _GROUPS = {"layers": "layers", "gradients": "gradients"}
 _EDGES = np.concatenate([[0.0], 10.0 ** np.arange(-18.0, 2.0)])
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What other arithmetic costs a quantised base, as measured when the golden was made (see the worker's `kernels`).
+
+    Attributes:
+        apart: kind → array (`probe/rest`) → how far it is from the golden's with that kind of arithmetic.
+            `plain` is the dequantised base, in float32 from that in float64: rounding alone. The others are what a
+            bfloat16 kernel rounds.
+        relative: the greatest of these ÷ root mean square, by (kind, group of arrays).
+    """
+
+    apart: Mapping[str, Mapping[str, float]]
+    relative: Mapping[tuple[str, str], float]
+
+    @property
+    def narrow(self) -> tuple[str, ...]:
+        """The roundings that add up to a bfloat16 kernel's error."""
+        return tuple(kind for kind in self.apart if kind != PLAIN)
+
+    def cost(self, kind: str, name: str, golden: Array) -> float:
+        """What one of them costs the array `probe/precision/rest`."""
+        probe, _, rest = name.split("/", 2)
+        own = self.apart.get(kind, {}).get(f"{probe}/{rest}", 0.0)
+        return max(own, self.relative.get((kind, _group(probe, rest)), 0.0) * rms(golden))
 
 
 @dataclass(frozen=True)
@@ -53,6 +84,8 @@ class Noise:
     relative: Mapping[str, float] = field(default_factory=dict)
     spread: Mapping[str, float] = field(default_factory=dict)
     narrow: Mapping[str, float] = field(default_factory=dict)
+    kernels: Kernels | None = None
+    """Of a quantised base alone; its float64 is dequantised, so `own` is what its kernels cost."""
 
     @property
     def measured(self) -> bool:
@@ -87,12 +120,30 @@ def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
     golden's where the replay has no float64. Arrays in float64 have the same allowance: many models compute their norms
     in float32 inside.
     """
+    if golden.kernels is not None:
+        return _of_kernels(name, array, golden, golden.kernels)
     if not np.issubdtype(array.dtype, np.floating):
         return 0.0
     greatest, scale = _greatest(array), rms(array)
     creators = golden.of_size(name, greatest, scale)
     loaders = now.of_size(name, greatest, scale) if now.measured else creators
     return creators + min(loaders, BELIEVED * creators)
+
+
+def _of_kernels(name: str, array: Array, golden: Noise, kernels: Kernels) -> float:
+    """The same for a quantised base, whose float64 is what its weights stand for.
+
+    A loader's own distance from that reference is no excuse: a defect of the quantised layers would be its own
+    allowance. So both sides are taken from the golden: its kernels' error, and for the loader's the greater of that and
+    what bfloat16 kernels cost. The reference itself is plain arithmetic, which both sides may round.
+    """
+    if not np.issubdtype(array.dtype, np.floating):
+        return 0.0
+    if name.split("/", 2)[1] == "float64":
+        return 2 * max(kernels.cost(PLAIN, name, array), _FLOAT32 * _greatest(array))
+    creators = golden.of(name, array)
+    # roundings that were measured one by one add up at worst
+    return creators + max(creators, sum(kernels.cost(kind, name, array) for kind in kernels.narrow))
 
 
 def allowance(name: str, array: Array, golden: Noise, now: Noise) -> float:
@@ -120,16 +171,37 @@ def measure(side: Observed) -> Noise:
     """The rounding noise of an observation, from its two precisions."""
     own: dict[str, float] = {}
     relative: dict[str, float] = {}
+    quantised = bool(side.facts.get("kernel_spread"))
     for name, narrow in side.arrays.items():
         probe, _, rest = name.partition("/float32/")
         wide = side.arrays.get(f"{probe}/float64/{rest}") if rest else None
         if wide is None or wide.shape != narrow.shape or not np.issubdtype(narrow.dtype, np.floating):
             continue
+        if quantised and probe in _MERGES:
+            continue  # a merge into few bits quantises anew: that is no noise, and the creator's own gap says its cost
         noise, scale, group = _greatest(_gap(wide, narrow)), rms(wide), _group(probe, rest)
         own[f"{probe}/{rest}"] = noise
         if scale > 0:
             relative[group] = max(relative.get(group, 0.0), noise / scale)
-    return Noise(own, relative, _spread(side), _narrow(side))
+    return Noise(own, relative, _spread(side), _narrow(side), _kernels(side))
+
+
+def _kernels(side: Observed) -> Kernels | None:
+    """What was measured of other arithmetic at creation; None where the base is not quantised."""
+    said: Mapping[str, Mapping[str, float]] = side.facts.get("kernel_spread", {})
+    if not said:
+        return None
+    apart: dict[str, dict[str, float]] = {}
+    relative: dict[tuple[str, str], float] = {}
+    for kind, found in said.items():
+        for name, value in found.items():
+            probe, _, rest = name.split("/", 2)
+            apart.setdefault(kind, {})[f"{probe}/{rest}"] = float(value)
+            scale = rms(side.arrays[name]) if name in side.arrays else 0.0
+            if scale > 0 and probe not in _MERGES:
+                key = kind, _group(probe, rest)
+                relative[key] = max(relative.get(key, 0.0), float(value) / scale)
+    return Kernels(apart, relative)
 
 
 def _spread(side: Observed) -> dict[str, float]:

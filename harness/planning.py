@@ -97,6 +97,8 @@ def plan(
 ) -> list[Planned]:
     """The cells: each scenario with each creator and each loader, grouped by loader so that each is imported once.
 
+    A creator that is declared for some families has no cells of the others.
+
     Args:
         described: give creators that are specifications (`peft==0.9.0`) their environment's short name.
     """
@@ -109,8 +111,16 @@ def plan(
         for loader, loader_spec in loaders.items()
         for creator, creator_spec in creators.items()
         for s in scenarios
+        if makes(environments, creator_spec, s.family)
     ]
     return [cell for cell in cells if not asked.cells or _matches(str(cell.id), asked.cells)]
+
+
+@functools.lru_cache(maxsize=1024)
+def makes(environments: Environments, creator: str, family: str) -> bool:
+    """True where a creator makes fixtures of a family: every one does, but for those declared for some alone."""
+    declared = environments.declarations().get(creator)
+    return declared is None or declared.makes(family)
 
 
 def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Environments) -> dict[str, UsageError]:

@@ -28,6 +28,8 @@ PROBES: tuple[str, ...] = (
     "second",
     "generate",
     "fresh",
+    "merged_after_run",
+    "steps",
 )
 """Every probe, in the order in which the worker runs them."""
 
@@ -129,6 +131,22 @@ class BaseWhen(Strict):
     _check = pydantic.field_validator("if_")(lambda text: _condition(text))
 
 
+class Quantize(Strict):
+    """How bitsandbytes quantises the linear layers of a base."""
+
+    bits: Literal[4, 8]
+    type: Literal["nf4", "fp4"] = "nf4"
+    """Of 4 bits."""
+    double: bool = False
+    """4 bits: the scales of the blocks are quantised too."""
+    threshold: float = 6.0
+    """8 bits: inputs beyond it are computed with apart."""
+    skip: list[str] = ["lm_head"]
+    """Names, or parts of dotted names, of linear layers that stay as they are."""
+    from_: Literal["weights", "quantised"] = pydantic.Field(default="weights", alias="from")
+    """What the fixture holds: weights that are quantised on loading, or what bitsandbytes wrote of quantised ones."""
+
+
 class Base(Strict):
     """A tiny model that adapters are put on, with its inputs (`matrices/bases/NAME.toml`)."""
 
@@ -148,6 +166,7 @@ class Base(Strict):
     """The vocabulary's size after loading: what is on disk has fewer tokens, as before a user added some."""
     load_with: dict[str, Any] = {}
     """Further arguments of the base's `from_pretrained`."""
+    quantize: Quantize | None = None
     when: list[BaseWhen] = []
 
     @pydantic.model_validator(mode="after")
@@ -215,6 +234,14 @@ class Expects(Strict):
     """Glob pattern of keys → the shape that each of them has."""
 
 
+class Steps(Strict):
+    """After which steps the structure of the model is recorded (see the worker's `steps`)."""
+
+    names: list[str] = pydantic.Field(min_length=1)
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """What the base is loaded in: in a narrow type it shows what is cast."""
+
+
 class When(Strict):
     """What another version of a library needs otherwise; merged in, in order, where the condition holds."""
 
@@ -241,6 +268,8 @@ class Scenario(Strict):
     base: str | None = None
     base_file: str | None = None
     """A Python file beside the scenario file with `build()`, for a base that the declarative form can't say."""
+    quantize: Quantize | None = None
+    """In place of what the base says of it."""
     adapter: Adapter
     beside: Adapter | None = None
     """Another adapter in the same model: when saving, of which only the first is saved, and in the probe `second`."""
@@ -267,6 +296,7 @@ class Scenario(Strict):
     """Probe → why it is not run; a door is the probe `door.NAME`."""
     fill: dict[str, list[float]] = {}
     """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
+    steps: Steps | None = None
     time_limit_s: float = 120.0
     when: list[When] = []
 
@@ -278,6 +308,8 @@ class Scenario(Strict):
     def _consistent(self) -> Scenario:
         if (self.base is None) == (self.base_file is None):
             raise ValueError("a scenario has exactly one of `base`, `base_file`")
+        if self.quantize and not any("bitsandbytes" in text for text in self.requires):
+            raise ValueError("a scenario with `quantize` says under `requires` which bitsandbytes it needs")
         probes = (*PROBES, *(DOOR + name for name in self.every_door()))
         unknown = sorted(set(self.skip) - set(probes))
         if unknown:

@@ -16,6 +16,7 @@ from harness.verdict import Verdict
 
 TWINS: Mapping[str, str] = {
     "merged": "forward",
+    "merged_after_run": "merged",
     "unmerged": "forward",
     "safe_merged": "forward",
     "merge_and_unload": "forward",
@@ -29,6 +30,7 @@ TWINS: Mapping[str, str] = {
 
 _MEANING: Mapping[str, str] = {
     "merged": "merging in place changes the output",
+    "merged_after_run": "merged after it was run, it computes something else than merged before",
     "unmerged": "merging and unmerging does not bring the output back",
     "safe_merged": "the safe merge changes the output",
     "merge_and_unload": "merge_and_unload changes the output",

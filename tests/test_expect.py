@@ -99,6 +99,11 @@ CONTRACT = finding("config", Verdict.CONTRACT)
 MISMATCH = [("e1", "mismatch")]
 STALE = [("e1", "stale")]
 
+
+def noting(note: str) -> Cell:
+    return cell().model_copy(update={"notes": (note,)})
+
+
 # what the expectation says besides the defaults, the cell, its covering expectation, the problems
 TABLE: list[tuple[str, dict[str, Any], Cell, str, list[tuple[str, str]]]] = [
     ("as stated", {}, cell(), "e1", []),
@@ -140,6 +145,9 @@ TABLE: list[tuple[str, dict[str, Any], Cell, str, list[tuple[str, str]]]] = [
     ("its device", {"devices": ["cpu"]}, cell(), "e1", []),
     ("devices by glob", {"devices": ["cuda*"]}, cell(device="cuda:0"), "e1", []),
     ("another device", {"devices": ["cuda*"]}, cell(), "", []),
+    ("its note", {"noted": "*out anew*"}, noting("14 of 14 laid out anew"), "e1", []),
+    ("another note", {"noted": "*out anew*"}, noting("left as it was"), "", []),
+    ("no note", {"noted": "*out anew*"}, cell("exact"), "", []),
     ("expired and it deviates", {"expires": date(2026, 5, 31)}, cell(), "", [("e1", "expired")]),
     ("expired and it is clean", {"expires": date(2026, 5, 31)}, cell("exact"), "", [("e1", "expired")]),
     ("expired and of another kind", {"expires": date(2026, 5, 31)}, cell("contract"), "", [("e1", "expired")]),

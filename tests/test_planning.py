@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness import planning
+from harness.declaration import Declaration
 from harness.environment import EnvFailed, Environment
 from harness.errors import UsageError
 from harness.matrix import CellId, Declared
@@ -22,6 +23,10 @@ class FakeEnvironments:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+
+    def declarations(self) -> dict[str, Declaration]:
+        few = Declaration(why="For one family.", python="3.11", pins={"peft": "0.9.0"}, families=["quant*"])
+        return {"few": few}
 
     def describe(self, spec: str) -> Environment:
         self.asked.append(spec)
@@ -65,6 +70,16 @@ SELECTIONS: list[tuple[dict[str, Any], list[str]]] = [
     ({"cells": ("a@v:x[cuda]",)}, []),
     ({"families": ("none",)}, []),
 ]
+
+
+def test_a_creator_of_some_families_has_cells_of_those_alone() -> None:
+    scenarios = [declared("plain-one"), declared("quantised-one", "quantised")]
+    cells = planning.plan(scenarios, Asked(creators=("few", "all"), loaders=("few",)), FakeEnvironments())  # type: ignore[arg-type]
+    assert [(cell.id.scenario, cell.id.creator) for cell in cells] == [
+        ("quantised-one", "few"),
+        ("plain-one", "all"),
+        ("quantised-one", "all"),
+    ]
 
 
 @pytest.mark.parametrize(("asked", "names"), SELECTIONS)

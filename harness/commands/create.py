@@ -44,7 +44,15 @@ def create(arguments: argparse.Namespace) -> int:
         common.say(f"{name}: {why}")
     if not declared:
         raise UsageError("no scenario is selected", "at least one", "loosen -k or --family; `list` shows them")
-    slips = planning.unmeetable(declared, arguments.creator, common.environments_of(arguments))
+    environments = common.environments_of(arguments)
+    declared = [one for one in declared if planning.makes(environments, arguments.creator, one.family)]
+    if not declared:
+        raise UsageError(
+            f"{arguments.creator} makes fixtures of none of these families",
+            "a scenario of a family that its declaration names under `families`",
+            f"see matrices/envs/{arguments.creator}.toml, or name another creator",
+        )
+    slips = planning.unmeetable(declared, arguments.creator, environments)
     if len(slips) == len(declared):
         raise next(iter(slips.values()))
     for slip in slips.values():

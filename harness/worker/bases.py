@@ -11,11 +11,12 @@ import contextlib
 import inspect
 import json
 import os
+import shutil
 from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from . import compat, fill, hub
+from . import compat, fill, hub, quantised
 
 BASE_FOLDER = "base"
 """Relative to the working directory, the cell's scratch folder: no path of this machine gets into a checkpoint."""
@@ -78,6 +79,33 @@ def save(model: Any, folder: str = BASE_FOLDER) -> None:
     save_model(model, os.path.join(folder, "model.safetensors"))
 
 
+def load_quantised(
+    torch: Any,
+    base: Mapping[str, Any],
+    folder: str = BASE_FOLDER,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Any:
+    """Read a base whose declaration says `quantize`: see `quantised.load`."""
+
+    def make(read: bool) -> Any:
+        if read:
+            return load(torch, {name: value for name, value in base.items() if name != "quantize"}, folder)
+        torch.manual_seed(0)
+        return _construct(torch, base)
+
+    return quantised.load(torch, base, folder, make, device, dtype)
+
+
+def store_quantised(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
+    """Quantise what is in the folder and put what bitsandbytes makes of it in its place."""
+    spec = {**base["quantize"], "from": "weights"}
+    model = load_quantised(torch, {**base, "quantize": spec}, folder)
+    shutil.rmtree(folder)
+    quantised.save(model, folder, spec)
+
+
 def save_mark(base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
     """Write which model of the hub it is, in the place of its weights."""
     os.makedirs(folder, exist_ok=True)
@@ -88,6 +116,8 @@ def save_mark(base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
 
 def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
     """Read the base from what `save` wrote, in float32, eval mode, on the CPU."""
+    if base.get("quantize"):
+        return load_quantised(torch, base, folder)
     if os.path.isfile(os.path.join(folder, hub.MARK)):
         model = hub.load(base, os.environ)
     elif base["kind"] in ("transformers", "hub"):  # a real model that was merged and saved is in a folder too

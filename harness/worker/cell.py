@@ -9,9 +9,24 @@ import platform
 import shutil
 import sys
 import time
-from typing import Any, Mapping
+from typing import Any, Collection, Mapping
 
-from . import adapters, apart, bases, compat, conversion, devices, doors, identify, numerics, probes, warmup, wrappers
+from . import (
+    adapters,
+    apart,
+    bases,
+    compat,
+    conversion,
+    devices,
+    doors,
+    identify,
+    kernels,
+    numerics,
+    probes,
+    probes_declared,
+    warmup,
+    wrappers,
+)
 from .capture import attempt
 from .context import WORK_FOLDER, Context
 from .observe import Observation, read_arrays
@@ -74,6 +89,8 @@ def handle(request: Mapping[str, Any]) -> None:
     import torch
 
     os.chdir(request["scratch"])
+    if request["scenario"]["base"].get("quantize"):
+        numerics.exact_integers(torch)
     device = request.get("device", "cpu")
     devices.begin(torch, device)
     try:
@@ -141,6 +158,8 @@ def _observe_twice(torch: Any, scenario: Mapping[str, Any], observation: Observa
     for name, value in inputs.items():
         observation.array(f"inputs/{name}", value)
     observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs, {}, device, creating=True)
+    if scenario["base"].get("quantize"):
+        observation.facts["kernel_spread"] = _kernel_spread(torch, scenario, observation, inputs, device)
 
 
 def _wrapped_otherwise(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
@@ -160,6 +179,8 @@ def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
             bases.load(torch, scenario["base"])  # so that one that is not there is told here
         else:
             bases.save(bases.build(torch, scenario["base"]))
+        if scenario["base"].get("quantize", {}).get("from") == "quantised":
+            bases.store_quantised(torch, scenario["base"])
     if made.outcome == "ok":
         with attempt("adapter") as made:
             _save_adapter(torch, scenario, inputs, observation)
@@ -269,22 +290,40 @@ def observe(
 ) -> None:
     """Run every probe in both precisions. What can't be loaded in float64 is observed in float32 alone, and says so."""
     for precision in PRECISIONS:
-        context = Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating)
-        with bases.precision(torch, precision):
-            loads = _loads(context)
-            if precision == "float32" and not creating:
-                conversion.observe(context)
-            if not loads:
-                continue
-            for name, probe in _probes_of(scenario):
-                _run_probe(context, name, probe)
+        _observe_in(Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating))
+
+
+def _observe_in(context: Context, only: Collection[str] = ()) -> None:
+    """Run the probes, or some of them, in one precision."""
+    with bases.precision(context.torch, context.precision):
+        loads = _loads(context)
+        if context.precision == "float32" and not context.creating and not only:
+            conversion.observe(context)
+        if loads:
+            for name, probe in _probes_of(context.scenario):
+                if not only or name in only:
+                    _run_probe(context, name, probe)
+
+
+def _kernel_spread(
+    torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any, device: str
+) -> dict[str, Any]:
+    """What other arithmetic costs a quantised base: the allowance of those who replay it."""
+    prefix = "layers/input/"
+    fed = {name[len(prefix) :]: array for name, array in first.arrays().items() if name.startswith(prefix)}
+
+    def context(observation: Observation, kinds: str) -> Context:
+        return Context(torch, scenario, observation, "float32", inputs, fed, device, kernels=kinds)
+
+    return kernels.spreads(lambda made: _observe_in(made, kernels.PROBES), context, first)
 
 
 def _probes_of(scenario: Mapping[str, Any]) -> list[tuple[str, probes.Probe]]:
-    """Every probe, then the doors that the scenario declares."""
+    """Every probe, then those that the scenario asks for, and the doors that it declares."""
     declared = scenario.get("doors", ())
     return [
         *probes.PROBES.items(),
+        *probes_declared.of(scenario),
         *((doors.PREFIX + name, functools.partial(doors.walk_through, name=name)) for name in declared),
     ]
 

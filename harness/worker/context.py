@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any, Mapping
 
-from . import adapters, bases, compat, wrappers
+from . import adapters, bases, compat, quantised, wrappers
 from .capture import Skip
 from .mould import Mould
 from .observe import Observation
@@ -23,6 +23,8 @@ class Context:
         inputs: the inputs as tensors in that precision.
         layer_inputs: canonical layer name → the input (float32) that the layer saw in the golden run; filled by the
             forward probe at creation, read from the golden at replay.
+        kernels: which arithmetic a quantised base computes with: `own`; `arithmetic`, `truncated` or `scales` in
+            bfloat16; `plain` (dequantised).
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Context:
         layer_inputs: dict[str, Any],
         device: str = "cpu",
         creating: bool = False,
+        kernels: str = "own",
     ) -> None:
         self.torch = torch
         self.scenario = scenario
@@ -44,6 +47,9 @@ class Context:
         self.layer_inputs = layer_inputs
         self.device = device
         self.creating = creating
+        self.quantize: Mapping[str, Any] = scenario["base"].get("quantize") or {}
+        # float64 is what quantised weights stand for: bitsandbytes itself has no kernel that computes in it
+        self.kernels = "plain" if precision == "float64" else kernels
         # a golden is what the creator made, in what it was made in; what it is to be loaded into may lose it
         self.wrapped = "saved" if creating else "loaded"
         self.adapter_name: str = scenario["adapter"]["name"]
@@ -60,12 +66,33 @@ class Context:
         """
         when = when or self.wrapped
         if self._pristine is None:
-            model = self.cast(bases.load(self.torch, self.scenario["base"]))
-            self._pristine = Mould(model, self.torch.Tensor)
+            self._pristine = Mould(self._loaded_base(), self.torch.Tensor)
         model = self._pristine.copy()
+        if self.quantize:
+            quantised.own(model)
+            self._narrow(model)
         if not wrappers.is_wrapped(self.scenario, when):
             return model
         return self.cast(wrappers.beneath(self.torch, model, self.scenario, when))
+
+    def _loaded_base(self) -> Any:
+        if not self.quantize:
+            return self.cast(bases.load(self.torch, self.scenario["base"]))
+        # quantised layers are read, and dequantised, in the default dtype that every user has
+        with bases.precision(self.torch, "float32"):
+            model = bases.load_quantised(self.torch, self.scenario["base"], device=self.device)
+            if self.kernels == "plain":
+                model = quantised.dequantise(self.torch, model, self.quantize, self.precision)
+        return model
+
+    def _narrow(self, model: Any) -> Any:
+        if self.quantize and self.kernels not in ("own", "plain"):
+            quantised.narrow(self.torch, model, self.kernels)
+        return model
+
+    def untouched(self) -> Any:
+        """A loaded adapter that was not run yet: running a quantised layer may lay its weight out anew."""
+        return self.load() if self.quantize else self.model()
 
     def model(self) -> Any:
         """The loaded adapter that probes share which change nothing."""
@@ -101,7 +128,7 @@ class Context:
         # numbers for the same seed: both precisions take those of float32.
         with bases.precision(self.torch, "float32"):
             model = adapters.load(base, name, folder, is_trainable)
-        return self.cast(model)
+        return self._narrow(self.cast(model))  # up to PEFT 0.6 IA³ puts layers of its own in the base's place
 
     def load_for_training(self) -> Any:
         """An adapter whose parameters train, shared by the probes that only run it.
@@ -117,6 +144,8 @@ class Context:
 
     def cast(self, model: Any) -> Any:
         """The model in this precision, on the device."""
+        if self.quantize and self.kernels != "plain":
+            return model  # it is where it belongs, and moving what is quantised may quantise it again
         if self.precision == "float64":
             model = model.double()
         # where it is already there it is left alone: Accelerate warns of each move of a model with its hooks
@@ -150,6 +179,23 @@ class Context:
         shutil.rmtree(path, ignore_errors=True)
         os.makedirs(path)
         return path
+
+    def save_merged(self, plain: Any, folder: str) -> None:
+        """Write a model that an adapter was merged into."""
+        if self.quantize and self.kernels != "plain":
+            quantised.save(plain, folder, self.quantize)
+        else:
+            bases.save(plain, folder)
+
+    def read_merged(self, folder: str) -> Any:
+        """Read it again; what was quantised is read as it was stored."""
+        base = self.scenario["base"]
+        if not self.quantize:
+            return bases.load(self.torch, base, folder)
+        if self.kernels == "plain":
+            raise Skip("what is dequantised has no quantised form to be saved in")
+        base = {**base, "quantize": {**self.quantize, "from": "quantised"}}
+        return self._narrow(bases.load_quantised(self.torch, base, folder, device=self.device))
 
     def record(self, probe: str, tensors: Mapping[str, Any], prefix: str = "") -> None:
         """Record tensors under `probe/precision/`."""

@@ -145,6 +145,15 @@ def after_import(torch: Any) -> dict[str, Any]:
     }
 
 
+def exact_integers(torch: Any) -> None:
+    """Have products of int8 matrices summed in whole numbers, for the rest of this process.
+
+    oneDNN, held to an instruction set that every processor has, adds them up in 16 bits that overflow; bitsandbytes up
+    to 0.47 multiplies with it. Without oneDNN torch's own loop is exact on every machine.
+    """
+    torch.backends.mkldnn.set_flags(False)
+
+
 def _capability(torch: Any) -> str | None:
     get = getattr(getattr(torch.backends, "cpu", None), "get_cpu_capability", None)
     return str(get()) if get is not None else None

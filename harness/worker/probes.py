@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from . import accounting, adapters, bases, compat, fill, moved, structure, wrappers
+from . import accounting, adapters, bases, compat, fill, moved, quantised, structure, wrappers
 from .capture import Skip
 from .context import Context
 from .names import canonical
@@ -30,6 +30,8 @@ def forward(ctx: Context) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+    if ctx.quantize and ctx.kernels == "own":
+        ctx.fact("forward", "kernels", quantised.kernel_facts(model))
     if seen:
         ctx.record("forward", {"sketch": np.stack([sketch for _, _, sketch in seen])})
     ctx.fact("forward", "sketch", [[name, kind] for name, kind, _ in seen])
@@ -146,7 +148,7 @@ def account(ctx: Context) -> None:
     """Every tensor of the checkpoint, found by value in the loaded model; and no base weight changed by loading."""
     if ctx.precision != "float32":
         raise Skip("values are looked for in float32")
-    model = ctx.model()
+    model = ctx.untouched()
     stored = compat.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     ctx.fact("accounting", "tensors", accounting.account(ctx.torch, stored, model, ctx.adapter_name))
     ctx.fact("accounting", "shapes", {key: list(value.shape) for key, value in sorted(stored.items())})
@@ -162,7 +164,7 @@ def structure_of(ctx: Context) -> None:
     """Names, shapes, dtypes, trainability, module classes and ties, loaded for inference and for training."""
     if ctx.precision != "float32":
         raise Skip("the structure is that of the float32 model")
-    model = ctx.model()
+    model = ctx.untouched()
     ctx.fact("structure", "inference", structure.describe(model, ctx.adapter_name))
     ctx.fact("structure", "classes", structure.adapter_classes(model, ctx.adapter_name))
     ctx.fact("structure", "ties_before", structure.ties(ctx.base(), ()))
@@ -239,8 +241,8 @@ def unloaded(ctx: Context) -> None:
         raise Skip("this method has nothing to unload")
     plain = ctx.load().unload()
     plain.eval()
-    ctx.record("unloaded", ctx.run(plain))
     ctx.fact("unloaded", "base_changed", structure.changed_base_weights(ctx.base(), plain, ctx.adapter_name, {}))
+    ctx.record("unloaded", ctx.run(plain))
     ctx.fact("unloaded", "ties", structure.ties(plain, ()))
 
 
@@ -263,8 +265,8 @@ def merged_saved(ctx: Context) -> None:
         raise Skip("the model is wrapped, and a wrapper is not saved as a model")
     plain = ctx.take("merged and unloaded")
     folder = ctx.folder("merged")
-    bases.save(plain, folder)
-    again = bases.load(ctx.torch, ctx.scenario["base"], folder).to(ctx.device)
+    ctx.save_merged(plain, folder)
+    again = ctx.read_merged(folder)
     ctx.record("merged_saved", ctx.run(again))
     ctx.fact("merged_saved", "ties", structure.ties(again, ()))
 

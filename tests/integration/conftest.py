@@ -61,11 +61,11 @@ def peft_regress(tmp_path: Path) -> Callable[..., Said]:
 
 
 @pytest.fixture
-def mutant(environments: Environments, tmp_path: Path) -> Callable[[str], str]:
-    """A `python:` loader: the `current` environment with PEFT broken in one way."""
+def mutant(environments: Environments, tmp_path: Path) -> Callable[..., str]:
+    """A `python:` loader: an environment with PEFT broken in one way."""
 
-    def make(name: str) -> str:
-        python = environments.build("current").python
+    def make(name: str, environment: str = "current") -> str:
+        python = environments.build(environment).python
         script = tmp_path / f"python-{name}"
         script.write_text(
             f'#!/bin/sh\nPEFT_REGRESS_MUTANT={name} PYTHONPATH="{MUTANTS}" exec "{python}" "$@"\n', encoding="utf-8"

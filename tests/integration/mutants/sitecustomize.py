@@ -44,6 +44,16 @@ def _swap(state):
     return state
 
 
+def layers_swapped(peft):
+    """The first and the second layer change places on loading, A and B alike, under whatever names they have."""
+
+    def swap(state):
+        other = {k: k.replace("layers.0.", "layers.@.").replace("layers.1.", "layers.0.") for k in state}
+        return {name.replace("layers.@.", "layers.1."): state[key] for key, name in other.items()}
+
+    _on_state_dict(peft, swap)
+
+
 def dropped(peft):
     """The last tensor of the checkpoint never arrives, and nobody says so."""
     _on_state_dict(peft, lambda state: {k: v for k, v in state.items() if k != sorted(state)[-1]})
@@ -183,6 +193,77 @@ def warning(peft):
         return state
 
     _on_state_dict(peft, warn)
+
+
+def quantised_scaling(peft):
+    """LoRA on 4-bit layers alone is scaled by a hundredth more; plain layers are sound."""
+    from peft.tuners.lora.bnb import Linear4bit
+
+    update = Linear4bit.update_layer
+
+    def wrong(self, adapter_name, *args, **kwargs):
+        update(self, adapter_name, *args, **kwargs)
+        self.scaling[adapter_name] *= 1.01
+
+    Linear4bit.update_layer = wrong
+
+
+def swapped_layers(peft):
+    """The first factors of two layers change places on loading."""
+
+    def swap(state):
+        for key in [k for k in state if "lora_A" in k and ("lin0." in k or "layers.0." in k)]:
+            other = key.replace("lin0.", "lin1.").replace("layers.0.", "layers.1.")
+            state[key], state[other] = state[other], state[key]
+        return state
+
+    _on_state_dict(peft, swap)
+
+
+def quantised_bias(peft):
+    """A 4-bit layer forgets its bias."""
+    import bitsandbytes
+
+    forward = bitsandbytes.nn.Linear4bit.forward
+
+    def wrong(self, x):
+        bias, self.bias = self.bias, None
+        try:
+            return forward(self, x)
+        finally:
+            self.bias = bias
+
+    bitsandbytes.nn.Linear4bit.forward = wrong
+
+
+def stale_state(peft):
+    """Merging quantises anew and leaves the old quantisation state in place."""
+    from peft.tuners.lora.bnb import Linear4bit
+
+    merge = Linear4bit.merge
+
+    def wrong(self, *args, **kwargs):
+        before = self.get_base_layer().weight.quant_state
+        merge(self, *args, **kwargs)
+        self.get_base_layer().weight.quant_state = before
+
+    Linear4bit.merge = wrong
+
+
+def narrow_adapter(peft):
+    """The adapter of a quantised base arrives in bfloat16."""
+    import torch
+
+    load = peft.PeftModel.from_pretrained.__func__
+
+    def wrong(cls, model, *args, **kwargs):
+        loaded = load(cls, model, *args, **kwargs)
+        for name, module in loaded.named_modules():
+            if name.split(".")[-2:-1] in (["lora_A"], ["lora_B"]):
+                module.to(torch.bfloat16)
+        return loaded
+
+    peft.PeftModel.from_pretrained = classmethod(wrong)
 
 
 def auto_forgets(peft):

@@ -1,0 +1,110 @@
+"""The structure after each declared step, held against the golden's as lines that can be read (pure).
+
+`prepared: norm layers (5 parameters): bfloat16 → float32` instead of five names. What a parameter is (dtype, whether it
+trains), which there are, and what class holds them is a contract; what a release calls its own adapter layers is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from harness.contracts import Found
+from harness.observation import Observed
+
+PROBE = "steps"
+KIND = "structure-steps"
+_SHOWN = 4
+
+
+def compare(golden: Observed, now: Observed, found: Found) -> None:
+    """Hold every step of the golden against the replay's."""
+    before: Mapping[str, Any] = golden.fact(PROBE, "steps") or {}
+    after: Mapping[str, Any] = now.fact(PROBE, "steps") or {}
+    if not before or now.outcome(PROBE) != "ok":
+        return
+    lines: list[str] = []
+    for step, was in before.items():
+        _outcome(step, was, after.get(step, {"outcome": "missing"}), lines, found)
+    if lines:
+        steps = dict.fromkeys(line.partition(":")[0] for line in lines)
+        more = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
+        message = f"the model's structure differs after {', '.join(steps)}: {lines[0].partition(': ')[2]}{more}"
+        found.contract(PROBE, KIND, message, lines)
+
+
+def _outcome(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], lines: list[str], found: Found) -> None:
+    match was["outcome"], is_now["outcome"]:
+        case "ok", "ok":
+            lines += difference(step, was, is_now)
+            _classes(step, was, is_now, found)
+        case "ok", other:
+            lines.append(f"{step}: worked, and now is {other}: {_why(is_now)}")
+        case before, "ok":
+            found.notes.append(f"{step}: works now; for the creator it was {before}: {_why(was)}")
+        case _:
+            pass
+
+
+def _why(said: Mapping[str, Any]) -> str:
+    error: Mapping[str, str] = said.get("error") or {}
+    return f"{error['type']}: {error['message']}" if error else str(said.get("reason", "nothing is known of it"))
+
+
+def difference(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[str]:
+    """One line for each way in which parameters, or the classes that hold them, are otherwise."""
+    before, after = was["parameters"], is_now["parameters"]
+    shared = [name for name in before if name in after]
+    changes: dict[str, list[str]] = {}
+    for name in shared:
+        (dtype, trains), (dtype_now, trains_now) = before[name], after[name]
+        if dtype != dtype_now:
+            changes.setdefault(f"{dtype} → {dtype_now}", []).append(name)
+        if trains != trains_now:
+            changes.setdefault(f"{_training(trains)} → {_training(trains_now)}", []).append(name)
+    holders, holders_now = was["modules"], is_now["modules"]
+    for name in holders:
+        if name in holders_now and holders[name] != holders_now[name]:
+            changes.setdefault(f"{holders[name]} → {holders_now[name]}", []).append(f"{name}.")
+    for what, names in (
+        ("no longer there", [name for name in before if name not in after]),
+        ("newly there", [name for name in after if name not in before]),
+    ):
+        if names:
+            changes[what] = names
+    return [f"{step}: {_named(names)}: {change}" for change, names in changes.items()]
+
+
+def _training(trains: bool) -> str:
+    return "trainable" if trains else "frozen"
+
+
+def _classes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], found: Found) -> None:
+    """An adapter layer's class is the library's own affair; that it is another one may explain what else differs."""
+    before, after = was["adapter_layers"], is_now["adapter_layers"]
+    changes: dict[str, list[str]] = {}
+    for name, kind in before.items():
+        if after.get(name, kind) != kind:
+            changes.setdefault(f"{kind} → {after[name]}", []).append(f"{name}.")
+    found.notes += [f"{step}: adapter layers of {_named(names)}: {change}" for change, names in changes.items()]
+
+
+def _named(names: list[str]) -> str:
+    """What a list of names is, in a few words: `norm layers (5 parameters)`, `lora_A, lora_B (8 parameters)`."""
+    owners = list(dict.fromkeys(_owner(name) for name in names))
+    norms = all("norm" in owner or owner.startswith("ln_") for owner in owners)
+    what = "norm layers" if norms else _listed(owners)
+    kind = "module" if all(name.endswith(".") for name in names) else "parameter"
+    return f"{what} ({len(names)} {kind}{'' if len(names) == 1 else 's'})"
+
+
+def _owner(name: str) -> str:
+    """The module that a parameter is in, without the indices that its path has."""
+    parts = [part for part in name.split(".")[:-1] if not part.isdigit()]
+    return parts[-1] if parts else name
+
+
+def _listed(owners: Iterable[str]) -> str:
+    every = list(owners)
+    more = f" and {len(every) - _SHOWN} more" if len(every) > _SHOWN else ""
+    return ", ".join(every[:_SHOWN]) + more
