@@ -46,6 +46,11 @@ def titled(probe: str) -> str:
     return f"the door {name} ({WORDS[name]})" if name in WORDS else f"the door {name}"
 
 
+def kind(probe: str, what: str) -> str:
+    """`auto-differs` for the probe `door.auto`: an expectation that knows one door broken must not hide the next."""
+    return f"{probe.removeprefix(DOOR)}-{what}"
+
+
 def figures(evidence: Evidence) -> dict[str, tuple[Figures, ...]]:
     """Door → how far what came out of it is from the golden's `forward`."""
     return {probe: evidence.against(probe, evidence.golden, "forward") for probe in names(evidence.now)}
@@ -85,7 +90,7 @@ def _output(evidence: Evidence, probe: str, found: Found, outputs_moved: bool) -
         meaning += f", by more than for the creator ({before.max_abs:.3g})"
     if not _broken(evidence.against(probe, evidence.now, "base")):
         meaning += ": the base's own, as if there were no adapter"
-    found.add(probe, "door-differs", Verdict.SILENT_WRONG, meaning, subject=probe, figures=shown)
+    found.add(probe, kind(probe, "differs"), Verdict.SILENT_WRONG, meaning, subject=probe, figures=shown)
 
 
 def _broken(all_figures: tuple[Figures, ...]) -> bool:
@@ -99,7 +104,7 @@ def _tensors(evidence: Evidence, probe: str, found: Found) -> None:
     before = set(_nowhere(evidence.golden.fact(probe, "tensors") or {}))
     if lost := sorted(nowhere - before):
         message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint do not come in through {titled(probe)}"
-        found.add(probe, "lost-tensors", Verdict.SILENT_WRONG, message, subject=probe, details=tuple(lost))
+        found.add(probe, kind(probe, "lost-tensors"), Verdict.SILENT_WRONG, message, subject=probe, details=tuple(lost))
     elif nowhere:
         found.standing.append(
             f"{len(nowhere)} tensors of the checkpoint do not come in through {titled(probe)}, as for the creator"

@@ -68,7 +68,8 @@ def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
     text = f"{_does(probe)} raised {error.type}: {error.message}"
     if before == "ok" or (before != "error" and probe.startswith(DOOR)):  # the fixture is the same at a newer door
         found.error = found.error or error
-        found.add(probe, "error", Verdict.RUN_ERROR, text, stage=error.stage, error_type=error.type)
+        kind = doors.kind(probe, "error") if probe.startswith(DOOR) else "error"
+        found.add(probe, kind, Verdict.RUN_ERROR, text, stage=error.stage, error_type=error.type)
     elif before == "error":
         found.standing.append(text)
     else:

@@ -53,7 +53,7 @@ def test_another_output_is_silent_wrong_and_the_door_is_named() -> None:
     opened(pair.now, off=1e-3)
     judgement = pair.judge()
     assert judgement.verdict is V.SILENT_WRONG
-    assert kinds(judgement) == {(DOOR, "door-differs")}
+    assert kinds(judgement) == {(DOOR, "auto-differs")}
     assert "the door auto (AutoPeftModel….from_pretrained)" in judgement.findings[0].message
     assert judgement.findings[0].figures is not None
     assert judgement.probes["forward"].verdict is V.CLOSE
@@ -74,7 +74,7 @@ def test_a_dropped_key_is_seen_though_the_outputs_are_equal() -> None:
     opened(pair.now, lost=KEYS[-1:])
     judgement = pair.judge()
     assert judgement.verdict is V.SILENT_WRONG
-    assert kinds(judgement) == {(DOOR, "lost-tensors")}
+    assert kinds(judgement) == {(DOOR, "auto-lost-tensors")}
     assert judgement.findings[0].details == KEYS[-1:]
 
 
@@ -93,6 +93,7 @@ def test_a_door_that_raises_is_a_run_error_with_its_stage() -> None:
     judgement = pair.judge()
     assert judgement.verdict is V.RUN_ERROR
     assert (judgement.findings[0].probe, judgement.findings[0].stage) == (DOOR, "state dict")
+    assert judgement.findings[0].kind == "auto-error"
     assert judgement.findings[0].message.startswith("the door auto (")
 
 

@@ -46,8 +46,8 @@ def test_a_broken_door_is_in_every_report(doored: World) -> None:
     assert str(cell.verdict) == "silent-wrong"
     assert str(cell.probes["forward"].verdict) == "exact"
     assert {(f.probe, f.kind) for f in cell.findings} == {
-        ("door.low-cpu-mem", "door-differs"),
-        ("door.low-cpu-mem", "lost-tensors"),
+        ("door.low-cpu-mem", "low-cpu-mem-differs"),
+        ("door.low-cpu-mem", "low-cpu-mem-lost-tensors"),
     }
     words = "through the door low-cpu-mem (PeftModel.from_pretrained with low_cpu_mem_usage)"
     assert words in told
@@ -62,6 +62,13 @@ def test_a_door_that_does_not_open_is_a_run_error(doored: World) -> None:
     assert str(doored.cell("doored").verdict) == "run-error"
     assert "MemoryError: too sparing" in told
     assert "door.low-cpu-mem" in told
+
+
+def test_an_expectation_of_one_door_does_not_hide_another(doored: World) -> None:
+    doored.expect(scenarios=["doored"], loaders="minipeft==2.9", kinds=["low-cpu-mem-differs"])
+    told = doored.run("check", "--loader", doored.spec("2.9"), "-k", "doored")
+    assert told.code == 1
+    assert not doored.cell("doored").expected
 
 
 def test_a_slip_in_the_file_is_told_with_what_may_stand_there(mini: World) -> None:

@@ -13,6 +13,7 @@ from typing import Literal
 from harness import causes, conversion
 from harness.report.text import enumerated, exactly, many, number, place, tail, times
 from harness.results import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
+from harness.verdict import Verdict
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is meant: `block` is text of several lines, the rest is weight and colour."""
@@ -65,7 +66,8 @@ def worst_figures(cell: Cell) -> Figures | None:
     finding = causes.main_finding(cell)
     if finding is not None and finding.figures is not None:
         return finding.figures
-    every = [figures for probe in cell.probes.values() for figures in probe.figures if figures.max_abs > 0]
+    judged = [probe for probe in cell.probes.values() if probe.verdict is not Verdict.NOT_COMPARABLE]
+    every = [figures for probe in judged for figures in probe.figures if figures.max_abs > 0]
     return max(every, key=lambda figures: figures.ratio, default=None)
 
 

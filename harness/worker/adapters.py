@@ -92,7 +92,7 @@ def save(model: Any, folder: str, adapter_name: str, convert: bool = False) -> N
         convert: as plain LoRA, from what was kept of the adapter before it was filled.
     """
     arguments: dict[str, Any] = {}
-    if len(getattr(model, "peft_config", ())) > 1:
+    if len(getattr(model, "peft_config", None) or ()) > 1:
         arguments["selected_adapters"] = [adapter_name]
     if convert:
         arguments["path_initial_model_for_weight_conversion"] = _INITIAL_FOLDER

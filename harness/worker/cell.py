@@ -217,6 +217,8 @@ def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observat
     context.record("created", context.run(computes))
     observation.facts["created"] = {"filled": filled}
     wrapped = wrappers.around(torch, model, scenario, "saved")
+    if wrapped is not model:
+        os.makedirs(adapters.ADAPTER_FOLDER, exist_ok=True)  # TRL writes into it before PEFT makes it
     adapters.save(
         wrappers.what_saves(wrapped, model),
         adapters.ADAPTER_FOLDER,

@@ -138,7 +138,7 @@ def load_adapter_tensors(folder: str) -> dict[str, Any]:
             from safetensors.torch import load_file
 
             found.update({key: value.clone() for key, value in load_file(path).items()})
-        elif name.endswith(".bin"):
+        elif name.endswith(".bin") and name != "pytorch_model.bin":  # TRL puts its value head there, beside the adapter
             found.update(torch.load(path, map_location="cpu", weights_only=True))
     return found
 

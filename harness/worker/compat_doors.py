@@ -170,7 +170,7 @@ def why_no_hotswap(config: Any, prepared: bool = False) -> str:
     """Why an adapter can't be swapped in place; empty where it can."""
     hotswap = module("peft.utils.hotswap")
     if hotswap is None:
-        return absent("hotswapping", "peft", "0.15")
+        return absent("hotswapping", "peft", "0.14")
     if prepared and not hasattr(hotswap, "prepare_model_for_compiled_hotswap"):
         return absent("prepare_model_for_compiled_hotswap", "peft", "0.15")
     if config.peft_type not in hotswap.CONFIG_KEYS_TO_CHECK:
@@ -201,6 +201,4 @@ def value_head_class() -> Any:
     import trl
 
     name = "AutoModelForCausalLMWithValueHead"
-    if hasattr(trl, name):
-        return getattr(trl, name)
-    return getattr(importlib.import_module("trl.experimental.ppo"), name)
+    return getattr(trl, name, None) or getattr(importlib.import_module("trl.experimental.ppo"), name)

@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group
 TABLE = [
     ("scaling", "lora-linear", "silent-wrong", "values"),
     ("swapped", "lora-linear", "silent-wrong", "values"),
+    ("layers_swapped", "lora-linear", "silent-wrong", "values"),
     ("dropped", "lora-linear", "silent-wrong", "lost-tensors"),
     ("dropped", "lora-save-norms", "load-error", "error"),
     ("dropped", "ia3-linear", "silent-wrong", "lost-tensors"),
@@ -30,9 +31,9 @@ TABLE = [
     ("refusing", "lora-linear", "load-error", "error"),
     ("dying", "lora-linear", "crash", "crash"),
     ("warning", "lora-linear", "warned", "new-warning"),
-    ("auto_forgets", "doors-lora-one-rank", "silent-wrong", "door-differs"),
-    ("inject_drops", "doors-lora-one-rank", "silent-wrong", "lost-tensors"),
-    ("second_refuses", "doors-lora-one-rank", None, "error"),
+    ("auto_forgets", "doors-lora", "silent-wrong", "auto-differs"),
+    ("inject_drops", "doors-lora", "silent-wrong", "inject-lost-tensors"),
+    ("second_refuses", "doors-lora", None, "load-adapter-error"),
     ("dropped", "wrap-attribute-both", "silent-wrong", "lost-tensors"),
 ]
 
@@ -61,3 +62,18 @@ def test_no_break_is_no_alarm(mutant: Callable[[str], str], peft_regress: Callab
     assert len(said.verdicts) - list(said.verdicts.values()).count("unsupported") >= 3
     assert len(said.verdicts) >= 6
     assert said.code == 0
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("none", "exact"), ("layers_swapped", "silent-wrong")])
+def test_other_names_do_not_blind_the_layers_probe(
+    name: str, verdict: str, mutant: Callable[[str], str], peft_regress: Callable[..., Said]
+) -> None:
+    """A LLaVA's layers moved: each is fed alone all the same, and two that changed places are found by that."""
+    scenario = "lora-llava-language-loose"
+    said = peft_regress("pair", "--creator", "v0140", "--loader", mutant(name), "-k", scenario)
+
+    (cell,) = [cell for cell in said.report["cells"] if cell["scenario"] == scenario]
+    assert cell["verdict"] == verdict, cell
+    assert cell["probes"]["layers"]["figures"], "no layer was fed"
+    found = {finding["kind"] for finding in cell["findings"] if finding["probe"] == "layers"}
+    assert found == ({"values"} if name != "none" else set())

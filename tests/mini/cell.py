@@ -182,6 +182,8 @@ def replay(scenario: dict[str, Any], request: dict[str, Any]) -> None:
         before, after = observation.arrays(), again.arrays()
         apart = {name: float(np.abs(before[name] - after[name]).max()) for name in before if name in after}
         observation.facts["repeat"] = {name: value for name, value in apart.items() if value}
+    if fault == "converts":  # no fault at all: a library that converts names on loading
+        observation.facts["conversion"] = {"views": CONVERSIONS}
     observation.write("now")
 
 
@@ -438,3 +440,10 @@ SPOILS: dict[str, Callable[[Any], Any]] = {
     "inf": lambda y: np.where(y > 0, np.inf, y),
     "flaky": lambda y: y + np.random.default_rng().uniform(0.1, 1.0),
 }
+CONVERSIONS = [
+    {"of": "base", "given": "Model", "keys": 2, "changed": 2, "examples": [["old.layer1", "layer1"]], "kept": [],
+     "conversions": [["Renaming", ["^old"], [""], ""]]},
+    {"of": "PEFT model", "given": "PeftModel", "keys": 2, "changed": 0, "examples": [], "kept": ["old.layer1"],
+     "conversions": [["Renaming", ["^old"], [""], "base_model.model"]]},
+    {"of": "wrapper", "given": "Wrapper", "keys": 2, "error": "AttributeError: base_model_prefix"},
+]  # fmt: skip

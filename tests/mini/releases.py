@@ -71,6 +71,9 @@ RELEASES |= {
     },
 }
 
+FOR_ONE_TEST = frozenset(name for name in RELEASES if name.startswith("4.")) | {"2.9", "2.10"}
+"""Releases that tests of one thing are about; of all others each is tried under every scenario."""
+
 
 def text(release: str) -> str:
     """The source of a release."""

@@ -44,6 +44,16 @@ def _swap(state):
     return state
 
 
+def layers_swapped(peft):
+    """The first and the second layer change places on loading, A and B alike, under whatever names they have."""
+
+    def swap(state):
+        other = {k: k.replace("layers.0.", "layers.@.").replace("layers.1.", "layers.0.") for k in state}
+        return {name.replace("layers.@.", "layers.1."): state[key] for key, name in other.items()}
+
+    _on_state_dict(peft, swap)
+
+
 def dropped(peft):
     """The last tensor of the checkpoint never arrives, and nobody says so."""
     _on_state_dict(peft, lambda state: {k: v for k, v in state.items() if k != sorted(state)[-1]})

@@ -1,0 +1,71 @@
+"""Real libraries on a GPU that the CPU plays: every probe runs there, and a golden of its class is made and taken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import results
+from harness.commands.common import REPOSITORY
+from harness.envs import Environments
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+HANDLER = REPOSITORY / "tests" / "fakes" / "played_gpu.py"
+SCENARIOS = ("lora-linear", "loha-linear", "prompt-tuning", "adaption-prompt")
+"""Of bases without ties: a played parameter that is moved becomes another one."""
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Cells for the device, as `export` makes them, and their results."""
+    folder = tmp_path_factory.mktemp("played") / "box"
+    command = [sys.executable, "-m", "harness", "export", str(folder), "--creator", "v0140"]
+    subprocess.run([*command, "-k", " or ".join(SCENARIOS)], cwd=REPOSITORY, check=True, capture_output=True)
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["cells"] = [cell for cell in plan["cells"] if cell["id"].partition("@")[0] in SCENARIOS]
+    for cell in plan["cells"]:
+        cell["id"] = cell["id"].replace("[cpu]", "[played]")
+    (folder / "plan.json").write_text(json.dumps(plan))
+    return folder
+
+
+def alone(environments: Environments, box: Path, out: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    python = environments.build("current").python
+    command = [str(python), str(box / "worker"), "--plan", str(box / "plan.json"), "--out", str(out)]
+    command += ["--device", "played", "--handler", str(HANDLER)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **more}, timeout=600, check=False)
+
+
+def test_every_probe_runs_where_no_tensor_may_lie_on_the_cpu(environments: Environments, box: Path) -> None:
+    done = alone(environments, box, box / "out")
+    assert done.returncode == 0, done.stderr
+    said = json.loads((box / "out" / "hello.json").read_text())["facts"]["gpu"]
+    assert (said["usable"], said["capability"]) == (True, "9.0")
+    subprocess.run(
+        [sys.executable, "-m", "harness", "judge", str(box), "--reports", str(box / "reports")],
+        cwd=REPOSITORY, capture_output=True, check=False,
+    )  # fmt: skip
+    (report,) = (box / "reports").iterdir()
+    cells = {cell.scenario: cell for cell in results.load(report).cells}
+    assert set(cells) == set(SCENARIOS)
+    for cell in cells.values():
+        failed = {name: probe.outcome for name, probe in cell.probes.items() if probe.outcome == "error"}
+        assert not failed, cell.findings
+        assert cell.gpu_peak_mb == 1.5
+    assert {str(cell.verdict) for cell in cells.values()} == {"close"}, "another Transformers, and nothing else"
+
+
+def test_a_busy_one_is_no_regression(environments: Environments, box: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "box"
+    shutil.copytree(box, copy, ignore=shutil.ignore_patterns("out", "reports"))
+    done = alone(environments, copy, copy / "out", PLAYED_BUSY="1")
+    assert done.returncode == 2
+    assert "all CUDA-capable devices are busy or unavailable" in done.stderr
+    assert not (copy / "out" / "cells").exists()
