@@ -72,7 +72,17 @@ def difference(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> 
     ):
         if names:
             changes[what] = names
-    return [f"{step}: {_named(names)}: {change}" for change, names in changes.items()]
+    return [f"{step}: {_named(part)}: {change}" for change, names in changes.items() for part in _parted(names) if part]
+
+
+def _parted(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Norms, and all else: what is upcast is said of them apart."""
+    norms = [name for name in names if _is_norm(_owner(name))]
+    return norms, [name for name in names if name not in norms]
+
+
+def _is_norm(owner: str) -> bool:
+    return "norm" in owner or owner.startswith("ln_")
 
 
 def _training(trains: bool) -> str:
@@ -92,7 +102,7 @@ def _classes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], found
 def _named(names: list[str]) -> str:
     """What a list of names is, in a few words: `norm layers (5 parameters)`, `lora_A, lora_B (8 parameters)`."""
     owners = list(dict.fromkeys(_owner(name) for name in names))
-    norms = all("norm" in owner or owner.startswith("ln_") for owner in owners)
+    norms = all(map(_is_norm, owners))
     what = "norm layers" if norms else _listed(owners)
     kind = "module" if all(name.endswith(".") for name in names) else "parameter"
     return f"{what} ({len(names)} {kind}{'' if len(names) == 1 else 's'})"
