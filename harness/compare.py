@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, conversion, doors, kernels, numbers, outcomes, steps, twins
+from harness import contracts, conversion, doors, kernels, numbers, outcomes, sft, steps, twins
 from harness.contracts import Found
 from harness.conversion import Conversion
 from harness.evidence import Evidence
@@ -98,6 +98,7 @@ class _Judge:
         self._contracts()
         kernels.compare(self.golden, self.now, self.found)
         steps.compare(self.golden, self.now, self.found)
+        sft.compare(self.golden, self.now, self.found)
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import requirements, tomlfile
 from harness.errors import UsageError
-from harness.scenario import Base, Input, Quantize, Scenario, ScenarioFile
+from harness.scenario import TRAINER, Base, Input, Quantize, Scenario, ScenarioFile
 
 NEEDS_HUB = "needs --hub"
 """Why a scenario on a model of the hub is not run."""
@@ -47,6 +47,12 @@ class Declared:
     def quantize(self) -> Quantize | None:
         """How its base is quantised; the scenario says it before the base does."""
         return self.scenario.quantize or self.base.quantize
+
+    @property
+    def imports(self) -> tuple[str, ...]:
+        """What a worker is told to import beforehand: classes of Transformers, and TRL's trainer."""
+        model = self.base.transformers
+        return (*([model.model] if model else []), *([TRAINER] if self.scenario.sft else []))
 
     @property
     def needs_hub(self) -> bool:
@@ -223,6 +229,8 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         resolved["beside"] = {"config": scenario.beside.config, "args": scenario.beside.args, "name": "beside"}
     if scenario.steps:
         resolved["steps"] = scenario.steps.model_dump()
+    if scenario.sft:
+        resolved["sft"] = scenario.sft.model_dump()
     if scenario.wrap:
         resolved["wrap"] = scenario.wrap.model_dump()
     if doors := scenario.every_door():

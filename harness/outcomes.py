@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness import doors
+from harness import doors, sft
 from harness.contracts import Found
 from harness.evidence import Evidence
 from harness.observation import Observed
@@ -85,6 +85,8 @@ def _lost(probe: str, now: Observed, reason: str, found: Found) -> None:
         found.notes.append(f"{probe} could not run: {reason}")
     elif probe.startswith(DOOR):  # whether it is only too new for the loader, or was taken away, the worker knows
         found.notes.append(f"{doors.titled(probe)} was open for the creator and is not there: {reason}")
+    elif probe == sft.PROBE:  # a loader without TRL loads what was trained, as most do
+        found.notes.append(f"training anew with SFTTrainer was left out: {reason}")
     else:
         message = f"{probe} worked for the creator and no longer applies: {reason}"
         found.add(probe, "probe-lost", Verdict.CONTRACT, message)

@@ -30,6 +30,7 @@ PROBES: tuple[str, ...] = (
     "fresh",
     "merged_after_run",
     "steps",
+    "sft",
 )
 """Every probe, in the order in which the worker runs them."""
 
@@ -53,6 +54,9 @@ DOORS: tuple[str, ...] = (
 DOOR = "door."
 """What stands before a door's name where it is a probe among others: `door.auto`."""
 
+
+TRAINER = "SFTTrainer"
+"""What a worker is told to import beforehand, as it is told the models, where a cell trains with TRL."""
 
 WRAPPERS: dict[str, bool] = {
     "attribute": True,
@@ -242,6 +246,17 @@ class Steps(Strict):
     """What the base is loaded in: in a narrow type it shows what is cast."""
 
 
+class Sft(Strict):
+    """How TRL's SFTTrainer is called, which then makes the adapter: filled, and trained for two steps."""
+
+    bf16: bool = False
+    gradient_checkpointing: bool = False
+    wrapped: bool = False
+    """It gets a PeftModel; else the base, and the adapter's configuration."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    """What the base is loaded in."""
+
+
 class When(Strict):
     """What another version of a library needs otherwise; merged in, in order, where the condition holds."""
 
@@ -297,6 +312,7 @@ class Scenario(Strict):
     fill: dict[str, list[float]] = {}
     """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
     steps: Steps | None = None
+    sft: Sft | None = None
     time_limit_s: float = 120.0
     when: list[When] = []
 
@@ -310,11 +326,22 @@ class Scenario(Strict):
             raise ValueError("a scenario has exactly one of `base`, `base_file`")
         if self.quantize and not any("bitsandbytes" in text for text in self.requires):
             raise ValueError("a scenario with `quantize` says under `requires` which bitsandbytes it needs")
+        if self.sft:
+            self._trainable()
         probes = (*PROBES, *(DOOR + name for name in self.every_door()))
         unknown = sorted(set(self.skip) - set(probes))
         if unknown:
             raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
         return self
+
+    def _trainable(self) -> None:
+        """Refuse what a trainer can't make, and what would do without it."""
+        if not any("trl" in text for text in self.requires + self.creator_requires):
+            raise ValueError("a scenario with `sft` says under `creator_requires` which TRL it needs")
+        if self.beside or self.wrap or self.adapter.convert or self.adapter.experts:
+            raise ValueError("`sft` goes with none of `beside`, `wrap`, `adapter.convert`, `adapter.experts`")
+        if self.adapter_name != "default" and not self.sft.wrapped:  # type: ignore[union-attr]
+            raise ValueError("SFTTrainer calls the adapter `default`: another name needs `sft.wrapped = true`")
 
     def every_door(self) -> tuple[str, ...]:
         """The doors that are tried, in the order in which they are listed above."""

@@ -153,9 +153,7 @@ class Session:
 
     def _remember_models(self, cells: Iterable[Planned]) -> None:
         for cell in cells:
-            model = cell.declared.base.transformers
-            if model and model.model not in self._preload:
-                self._preload.append(model.model)
+            self._preload += [name for name in cell.declared.imports if name not in self._preload]
 
     # -- one cell ---------------------------------------------------------------------------------------------------
 

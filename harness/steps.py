@@ -17,11 +17,11 @@ KIND = "structure-steps"
 _SHOWN = 4
 
 
-def compare(golden: Observed, now: Observed, found: Found) -> None:
+def compare(golden: Observed, now: Observed, found: Found, probe: str = PROBE) -> None:
     """Hold every step of the golden against the replay's."""
-    before: Mapping[str, Any] = golden.fact(PROBE, "steps") or {}
-    after: Mapping[str, Any] = now.fact(PROBE, "steps") or {}
-    if not before or now.outcome(PROBE) != "ok":
+    before: Mapping[str, Any] = golden.fact(probe, "steps") or {}
+    after: Mapping[str, Any] = now.fact(probe, "steps") or {}
+    if not before or now.outcome(probe) != "ok":
         return
     lines: list[str] = []
     for step, was in before.items():
@@ -30,7 +30,7 @@ def compare(golden: Observed, now: Observed, found: Found) -> None:
         steps = dict.fromkeys(line.partition(":")[0] for line in lines)
         more = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
         message = f"the model's structure differs after {', '.join(steps)}: {lines[0].partition(': ')[2]}{more}"
-        found.contract(PROBE, KIND, message, lines)
+        found.contract(probe, KIND, message, lines)
 
 
 def _outcome(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], lines: list[str], found: Found) -> None:
@@ -72,7 +72,17 @@ def difference(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> 
     ):
         if names:
             changes[what] = names
-    return [f"{step}: {_named(names)}: {change}" for change, names in changes.items()]
+    return [f"{step}: {_named(part)}: {change}" for change, names in changes.items() for part in _parted(names) if part]
+
+
+def _parted(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Norms, and all else: what is upcast is said of them apart."""
+    norms = [name for name in names if _is_norm(_owner(name))]
+    return norms, [name for name in names if name not in norms]
+
+
+def _is_norm(owner: str) -> bool:
+    return "norm" in owner or owner.startswith("ln_")
 
 
 def _training(trains: bool) -> str:
@@ -92,7 +102,7 @@ def _classes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], found
 def _named(names: list[str]) -> str:
     """What a list of names is, in a few words: `norm layers (5 parameters)`, `lora_A, lora_B (8 parameters)`."""
     owners = list(dict.fromkeys(_owner(name) for name in names))
-    norms = all("norm" in owner or owner.startswith("ln_") for owner in owners)
+    norms = all(map(_is_norm, owners))
     what = "norm layers" if norms else _listed(owners)
     kind = "module" if all(name.endswith(".") for name in names) else "parameter"
     return f"{what} ({len(names)} {kind}{'' if len(names) == 1 else 's'})"

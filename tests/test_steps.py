@@ -76,6 +76,16 @@ def unchanged(_found: dict[str, Any]) -> None:
     pass
 
 
+def test_norms_are_told_apart_from_what_changes_with_them() -> None:
+    before, after = structure(), structure()
+    for name in (*NORMS, *FACTORS):
+        before["parameters"][name][0], after["parameters"][name][0] = "float32", "bfloat16"
+    assert steps.difference("prepared", before, after) == [
+        "prepared: norm layers (3 parameters): float32 → bfloat16",
+        "prepared: lora_A, lora_B (4 parameters): float32 → bfloat16",
+    ]
+
+
 def test_the_same_structure_is_no_finding() -> None:
     assert pair_of(unchanged).judge().findings == ()
 

@@ -129,7 +129,7 @@ def _creating(
 ) -> Iterator[tuple[Serves, BuiltEnvironment, Path]]:
     environment = common.environments_of(arguments).build(arguments.creator)
     scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
-    preload = sorted({d.base.transformers.model for d in declared if d.base.transformers})
+    preload = sorted({name for d in declared for name in d.imports})
     pool = fleet.of(
         environment, jobs=arguments.jobs or common.cores(), log_dir=scratch / "logs", preload=preload, device=device,
         command=creation.worker_command(environment.python, common.path(arguments.worker_handler)), log=common.say,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,13 +11,13 @@ from harness import expect, written
 from harness.commands import common
 from harness.errors import ExitCode
 from harness.matrix import Declared
-from harness.pages import format_history, known_breaks, methods
+from harness.pages import format_history, known_breaks, methods, trl_structure
 from harness.results import write_atomically
 from harness.written import Written
 
 
 def docs(arguments: argparse.Namespace) -> int:
-    """Write docs/known-breaks.md, methods.md and format-history.md; with --check only compare."""
+    """Write docs/known-breaks.md, methods.md, format-history.md and trl-structure.md; with --check only compare."""
     folder = common.path(arguments.out) or common.REPOSITORY / "docs"
     stale = []
     for name, text in pages(arguments).items():
@@ -52,8 +53,22 @@ def pages(arguments: argparse.Namespace) -> dict[str, str]:
         "known-breaks.md": lambda: known_breaks.render(expect.load(matrix.folder / "expectations.toml"), declared),
         "methods.md": lambda: methods.render(_in_file_order(declared), _stored(found)),
         "format-history.md": lambda: format_history.render(found),
+        "trl-structure.md": lambda: trl_structure.render(_prepared(arguments)),
     }
     return {name: render() for name, render in made.items()}
+
+
+def _prepared(arguments: argparse.Namespace) -> list[trl_structure.Seen]:
+    """What the goldens that SFTTrainer had a part in say of it."""
+    store, found = common.store_of(arguments), []
+    for creator in store.creators():
+        for name in store.scenarios(creator):
+            manifest = store.manifest(creator, name)
+            if "sft" in manifest.resolved and "cpu" in manifest.goldens:
+                facts = json.loads(store.content(manifest, "golden/observation.json")).get("facts", {})
+                steps = facts.get("sft", {}).get("steps", {})
+                found.append(trl_structure.Seen(name, creator, manifest.versions, steps))
+    return found
 
 
 def _in_file_order(declared: Sequence[Declared]) -> list[Declared]:

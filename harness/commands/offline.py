@@ -65,7 +65,7 @@ def export(arguments: argparse.Namespace) -> int:
         )
     worker = Path(matrix.__file__).parent / "worker"
     shutil.copytree(worker, folder / "worker", ignore=shutil.ignore_patterns("__pycache__"))
-    preload = sorted({d.base.transformers.model for d in declared if d.base.transformers})
+    preload = sorted({name for d in declared for name in d.imports})
     _write(folder / "plan.json", {"format": PLAN_FORMAT, "preload": preload, "cells": cells})
     creators_versions = {
         c: dict(store.manifest(c, store.scenarios(c)[0]).versions) for c in creators if store.scenarios(c)

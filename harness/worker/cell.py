@@ -16,6 +16,7 @@ from . import (
     apart,
     bases,
     compat,
+    compat_trl,
     conversion,
     devices,
     doors,
@@ -24,6 +25,7 @@ from . import (
     numerics,
     probes,
     probes_declared,
+    sft,
     warmup,
     wrappers,
 )
@@ -53,6 +55,8 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
 
     for name in request.get("preload", ()):
         getattr(transformers, name, None)
+    if compat_trl.TRAINER in request.get("preload", ()):
+        compat_trl.preload()
     gpu = devices.describe(torch, device) if device != "cpu" else None
     return {
         "import_s": round(time.perf_counter() - started, 3),
@@ -204,9 +208,13 @@ def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observat
     adapter_name = scenario["adapter"]["name"]
     adapters.save_experts(torch, scenario)
     base = wrappers.beneath(torch, bases.load(torch, scenario["base"]), scenario, "saved")
-    model, filled = adapters.create(torch, base, scenario)
     context = Context(torch, scenario, observation, "float32", inputs, {}, creating=True)
-    context.record("created", context.run(model))
+    if scenario.get("sft"):
+        model, computes, filled = sft.create(context)
+    else:
+        model, filled = adapters.create(torch, base, scenario)
+        computes = model
+    context.record("created", context.run(computes))
     observation.facts["created"] = {"filled": filled}
     wrapped = wrappers.around(torch, model, scenario, "saved")
     if wrapped is not model:

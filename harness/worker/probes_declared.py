@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping
 
-from . import compat, steps
+from . import compat, sft, steps
 from .capture import Skip
 from .context import Context
 from .probes import Probe
@@ -30,6 +30,7 @@ def steps_of(ctx: Context) -> None:
 PROBES: Mapping[str, tuple[Callable[[Mapping[str, Any]], bool], Probe]] = {
     "merged_after_run": (lambda scenario: "quantize" in scenario["base"], merged_after_run),
     "steps": (lambda scenario: "steps" in scenario, steps_of),
+    "sft": (lambda scenario: "sft" in scenario, sft.observe),
 }
 """Probe → whether a scenario has it, and the probe; in the order in which they run, after all others."""
 

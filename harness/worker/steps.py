@@ -24,7 +24,7 @@ def observe(ctx: Context, declared: Mapping[str, Any]) -> dict[str, Any]:
         with attempt(name) as tried:
             if name not in STEPS:
                 raise Skip(f"this worker knows no step {name!r}; it knows {', '.join(STEPS)}")
-            model = STEPS[name](ctx, _base(ctx, declared["dtype"]))
+            model = STEPS[name](ctx, base(ctx, declared["dtype"]))
             structure = of(model, ctx.adapter_name)
         found[name] = {**tried.as_dict(), **(structure if tried.outcome == "ok" else {})}
         found[name].pop("warnings", None)
@@ -50,11 +50,12 @@ def of(model: Any, adapter_name: str) -> dict[str, Any]:
     }
 
 
-def _base(ctx: Context, dtype: str) -> Any:
-    base = ctx.scenario["base"]
+def base(ctx: Context, dtype: str) -> Any:
+    """A base of its own whose floating-point parameters are of that dtype, as a user loads it."""
+    declared = ctx.scenario["base"]
     if ctx.quantize:
-        return bases.load_quantised(ctx.torch, base, device=ctx.device, dtype=dtype)
-    return bases.load(ctx.torch, base).to(getattr(ctx.torch, dtype)).to(ctx.device)
+        return bases.load_quantised(ctx.torch, declared, device=ctx.device, dtype=dtype)
+    return bases.load(ctx.torch, declared).to(getattr(ctx.torch, dtype)).to(ctx.device)
 
 
 def _prepared(_ctx: Context, base: Any) -> Any:

@@ -1,0 +1,52 @@
+"""SFTTrainer in real environments: a release that prepares a model otherwise is seen; a loader may have no TRL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.commands.common import REPOSITORY
+from tests.integration.conftest import Said
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
+
+CREATOR, CHANGED, WITHOUT = "trl-0240", "trl-0262", "bnb-v0171"
+SCENARIO = "sft-8bit-bf16"
+
+
+@pytest.fixture(scope="module")
+def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sft")
+    command = ["create", CREATOR, "--fixtures", str(folder), "-k", SCENARIO]
+    subprocess.run([sys.executable, "-m", "harness", *command], cwd=REPOSITORY, check=True, timeout=900)
+    return folder
+
+
+@pytest.fixture
+def replay(peft_regress: Callable[..., Said], fixtures: Path) -> Callable[[str], Said]:
+    def run(loader: str) -> Said:
+        return peft_regress("check", "--fixtures", str(fixtures), "--creator", CREATOR, "--loader", loader)
+
+    return run
+
+
+def test_the_same_release_prepares_and_trains_alike(replay: Callable[[str], Said]) -> None:
+    assert replay(CREATOR).verdicts == {SCENARIO: "exact"}
+
+
+def test_the_release_that_leaves_norms_and_adapter_narrow_is_seen(replay: Callable[[str], Said]) -> None:
+    said = replay(CHANGED)
+    assert "structure-steps" in said.kinds(SCENARIO)
+    lines = {line for f in said.report["cells"][0]["findings"] for line in f.get("details", [])}
+    assert "constructed: norm layers (5 parameters): float32 → bfloat16" in lines
+    assert said.code == 1
+
+
+def test_a_loader_without_trl_loads_what_was_trained(replay: Callable[[str], Said]) -> None:
+    said = replay(WITHOUT)
+    assert not said.kinds(SCENARIO) & {"structure-steps", "probe-lost", "values"}
+    assert any("TRL is not installed here" in note for note in said.report["cells"][0]["notes"])

@@ -1,0 +1,106 @@
+"""What SFTTrainer makes of a model: other types, tensors that do not train or do not arrive, a loader without TRL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness import sft
+from harness.contracts import Found
+from harness.outcomes import compare as compare_outcomes
+from harness.pages import trl_structure
+from harness.pages.trl_structure import Seen
+from harness.scenario import Scenario
+from tests.observations import Pair
+from tests.test_steps import FACTORS, put, structure
+
+
+def pair_of(change: Callable[[dict[str, Any]], object] = lambda _: None) -> Pair:
+    pair = Pair()
+    for side in (pair.golden, pair.now):
+        recorded = {step: structure() for step in ("constructed", "trained", "reloaded")}
+        side.facts["sft"] = {"steps": recorded, "unchanged": [], "lost": [], "losses": [3.0, 2.9], "apart": 0.0}
+        side.probes["sft"] = {"float32": {"outcome": "ok"}}
+    change(pair.now.facts["sft"])
+    return pair
+
+
+def found_in(pair: Pair) -> Found:
+    found = Found()
+    sft.compare(pair.golden.observed(), pair.now.observed(), found)
+    return found
+
+
+def test_what_is_the_same_says_nothing() -> None:
+    found = found_in(pair_of())
+    assert (found.findings, found.notes, found.standing) == ([], [], [])
+
+
+def in_bfloat16(facts: dict[str, Any]) -> None:
+    put(FACTORS, 0, "bfloat16", "constructed")(facts["steps"])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "told"),
+    [
+        (in_bfloat16, "structure-steps", "constructed: lora_A, lora_B (4 parameters): float32 → bfloat16"),
+        (lambda facts: facts.update(unchanged=list(FACTORS[:1])), "untrained", FACTORS[0]),
+        (lambda facts: facts.update(lost=list(FACTORS[:1])), "trained-lost", FACTORS[0]),
+    ],
+    ids=["dtype", "untrained", "lost"],
+)
+def test_what_broke_is_told(change: Callable[[dict[str, Any]], object], kind: str, told: str) -> None:
+    assert [(f.kind, f.details) for f in found_in(pair_of(change)).findings] == [(kind, (told,))]
+
+
+def test_other_numbers_of_another_trainer_are_a_note() -> None:
+    found = found_in(pair_of(lambda facts: facts.update(apart=0.02)))
+    assert found.findings == []
+    assert found.notes == ["trained anew by this TRL, the adapter is up to 0.02 from the stored one"]
+
+
+def test_a_loader_without_trl_is_told_of_and_no_contract() -> None:
+    pair = pair_of()
+    pair.now.probes["sft"] = {"float32": {"outcome": "skipped", "reason": "TRL is not installed here"}}
+    found = Found()
+    compare_outcomes(pair.golden.observed(), pair.now.observed(), found)
+    assert not [f for f in found.findings if f.probe == "sft"]
+    assert "training anew with SFTTrainer was left out: TRL is not installed here" in found.notes
+
+
+ADAPTER = {"config": "LoraConfig", "args": {}}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({}, "which TRL it needs"),
+        ({"creator_requires": ["trl>=0.7"], "beside": ADAPTER}, "goes with none of"),
+        ({"creator_requires": ["trl>=0.7"], "adapter_name": "mine"}, "needs `sft.wrapped = true`"),
+    ],
+)
+def test_a_scenario_that_no_trainer_makes_is_refused(more: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Scenario.model_validate({"name": "a", "why": "b", "base": "llama", "adapter": ADAPTER, "sft": {}} | more)
+
+
+def seen(release: str, change: Callable[[dict[str, Any]], object] = lambda _: None) -> Seen:
+    facts = pair_of(change).now.facts["sft"]
+    versions = {"trl": release, "peft": "0.18.0", "torch": "2.13.0"}
+    return Seen("sft-8bit", f"trl-{release}", versions, facts["steps"])
+
+
+def test_the_page_tells_in_which_release_a_type_changed() -> None:
+    # 0.9 comes before 0.24, whatever the order in which they are stored
+    text = trl_structure.render([seen("0.26.2", in_bfloat16), seen("0.9.6"), seen("0.24.0")])
+    rows = [line for line in text.splitlines() if line.startswith("| 0.")]
+    assert [row.split(" ")[1] for row in rows] == ["0.9.6", "0.24.0", "0.26.2"]
+    assert rows[0] == "| 0.9.6 (PEFT 0.18.0) | float32; bfloat16 | the first that is stored |"
+    assert rows[1].endswith("| as before |")
+    assert "`constructed: lora_A, lora_B (4 parameters): float32 → bfloat16`" in rows[2]
+
+
+def test_the_page_without_goldens_says_so() -> None:
+    assert "No golden is stored." in trl_structure.render([])
