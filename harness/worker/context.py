@@ -191,7 +191,7 @@ class Context:
         """Read it again; what was quantised is read as it was stored."""
         base = self.scenario["base"]
         if not self.quantize:
-            return bases.load(self.torch, base, folder)
+            return bases.load(self.torch, base, folder).to(self.device)
         if self.kernels == "plain":
             raise Skip("what is dequantised has no quantised form to be saved in")
         base = {**base, "quantize": {**self.quantize, "from": "quantised"}}

@@ -29,7 +29,8 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def replay(peft_regress: Callable[..., Said], fixtures: Path) -> Callable[[str], Said]:
     def run(loader: str) -> Said:
-        return peft_regress("check", "--fixtures", str(fixtures), "--creator", CREATOR, "--loader", loader)
+        cell = ["--creator", CREATOR, "--loader", loader, "--cell", f"{SCENARIO}@*"]
+        return peft_regress("check", "--fixtures", str(fixtures), *cell)
 
     return run
 
