@@ -95,7 +95,7 @@ class Session:
             self.environments, self.store, self.scratch, self.creating,
             self._environment, self._pools, self._only_one,
         )  # fmt: skip
-        self._sharing = Sharing(self._supply.store_of, self.scratch)
+        self._sharing = Sharing(self._supply.store_of, self.scratch, self.log)
 
     def __enter__(self) -> Session:
         return self

@@ -72,13 +72,15 @@ class _Group:
 class Sharing:
     """Arranges planned cells and hands observations from the ends of a group to those between."""
 
-    def __init__(self, store_of: Callable[[Planned], Store], scratch: Path) -> None:
+    def __init__(self, store_of: Callable[[Planned], Store], scratch: Path, log: Callable[[str], None]) -> None:
         """Groups nothing yet.
 
         Args:
             store_of: where a cell's fixture is.
+            log: is told where nothing can be shared that might be: the results are the same, and take longer.
         """
         self._store_of = store_of
+        self._log = log
         self._scratch = scratch
         self._groups: dict[str, _Group] = {}
         self._identities: dict[str, Future[Mapping[str, str]]] = {}
@@ -214,6 +216,8 @@ class Sharing:
         request = {"kind": "identify", "scratch": str(folder), "adapters": adapters, "bases": bases}
         done = pool.submit(Job(f"identify {cell.id}", request, folder, _LIMIT_S)).result()
         if done.outcome != "done":
+            last = (done.log_tail or done.detail).strip().rpartition("\n")[2]
+            self._log(f"{cell.id}: what the loader makes of configs could not be asked, so each is computed: {last}")
             return {}
         found: dict[str, str] = json.loads((folder / "identities.json").read_bytes())
         return found

@@ -93,6 +93,9 @@ def handle(request: Mapping[str, Any]) -> None:
     import torch
 
     os.chdir(request["scratch"])
+    if request["kind"] == "identify":
+        identify.identify(request)
+        return
     if request["scenario"]["base"].get("quantize"):
         numerics.exact_integers(torch)
     device = request.get("device", "cpu")
@@ -100,8 +103,6 @@ def handle(request: Mapping[str, Any]) -> None:
     try:
         if request["kind"] == "create":
             create(torch, request)
-        elif request["kind"] == "identify":
-            identify.identify(request)
         else:
             replay(torch, request)
     finally:

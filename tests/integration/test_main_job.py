@@ -52,6 +52,16 @@ def test_a_loader_reads_its_own_fixtures_to_the_bit(peft_regress: Callable[..., 
     assert said.code == 0
 
 
+def test_what_the_loader_cannot_tell_apart_is_computed_once(peft_regress: Callable[..., Said]) -> None:
+    said = peft_regress("check", "--all", "--loader", "current", "-k", "ia3-gpt2")
+
+    computed = {cell["id"] for cell in said.report["cells"] if not cell.get("same_as")}
+    taken_over = {cell["id"]: cell["same_as"] for cell in said.report["cells"] if cell.get("same_as")}
+    assert len(taken_over) > 4
+    assert set(taken_over.values()) <= computed
+    assert "could not be asked" not in said.err
+
+
 def test_the_pinned_environment_makes_the_same_bytes_again() -> None:
     command = [sys.executable, "-m", "harness", "fixtures", "verify", "--recreate", "v061"]
     done = subprocess.run(
