@@ -98,9 +98,25 @@ def load(path: Path) -> tuple[Expectation, ...]:
     Raises:
         UsageError: with the key path of what is wrong.
     """
-    if not path.exists():
-        return ()
-    expectations = tomlfile.validated(ExpectationFile, tomlfile.read(path), path).expectation
+    return checked(tomlfile.read(path), path) if path.exists() else ()
+
+
+def parse(text: str, path: Path) -> tuple[Expectation, ...]:
+    """The expectations of a file's text.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    return checked(tomlfile.parsed(text, path), path)
+
+
+def checked(data: Any, path: Path) -> tuple[Expectation, ...]:
+    """The expectations in what a TOML file holds.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    expectations = tomlfile.validated(ExpectationFile, data, path).expectation
     first: dict[str, int] = {}
     for index, expectation in enumerate(expectations):
         before = first.setdefault(expectation.id, index)
