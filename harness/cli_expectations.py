@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.cli_parts import Parser, command, where
-from harness.commands import accept
+from harness.commands import accept, triage
 
 _EXPIRES = "the last day on which it counts (2027-05-31), or how long (90d, '6 months')"
 
@@ -13,6 +13,7 @@ _EXPIRES = "the last day on which it counts (2027-05-31), or how long (90d, '6 m
 def add_to(commands: Any) -> None:
     """Add `accept` and `triage`."""
     _accept(commands)
+    _triage(commands)
 
 
 def _accept(commands: Any) -> None:
@@ -58,6 +59,35 @@ def _accept(commands: Any) -> None:
     one.add_argument("--dry-run", action="store_true", help="show what would change in the file")
     one.add_argument("--json", action="store_true", help="for a program")
     where(one, fixtures=False)
+
+
+def _triage(commands: Any) -> None:
+    one = command(
+        commands, "triage", triage.triage_, "walk through a run's unexplained deviations, cause by cause, and decide",
+        "  peft-regress triage                              the newest run, on a terminal: accept, skip, see details\n"
+        "  peft-regress triage --range peft                 creators and loaders by PEFT's versions\n"
+        "  peft-regress triage --draft --output drafts.toml entries to fill in\n"
+        "  peft-regress triage reports/nightly --format markdown\n"
+        "  peft-regress triage --blame                      have `blame` say first whose doing each cause is\n"
+        "\nEach cause with its cells, where it shows, how large it is, the first layer, what `blame` found, which\n"
+        "expectations are like it, and a draft of its entry; then the expectations that do not hold, and what to do.\n"
+        "Without a terminal, or with --draft, the drafts are printed as TOML. A draft is no expectation: its issue is\n"
+        "no address and its reason is empty, so a file with it is refused until somebody fills in both.\n"
+        "\nexit codes:\n  0    looked through, whatever is left\n"
+        "  2    a file can't be written\n"
+        "  64   no such run, a damaged file, --output names a file that is there\n"
+        "  130  interrupted; what was accepted is kept",
+    )  # fmt: skip
+    _run(one, "run", nargs="?")
+    _range(one)
+    one.add_argument("--draft", action="store_true", help="print the drafts as TOML, on a terminal too")
+    one.add_argument("--format", choices=["toml", "markdown", "text"], help="print this, and ask nothing")
+    one.add_argument("--output", metavar="FILE", help="write it to a new file")
+    one.add_argument(
+        "--blame", action="store_true", help="run `blame` first, for a cell of each cause without a sentence"
+    )
+    one.add_argument("--json", action="store_true", help="for a program")
+    where(one)
 
 
 def _run(one: Parser, name: str, **more: Any) -> None:

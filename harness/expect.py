@@ -7,6 +7,7 @@ must never say more than what is so.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -25,6 +26,7 @@ Versions = Mapping[str, Mapping[str, str]]
 """Name of an environment → package → version."""
 
 _SHOWN = 8
+_ADDRESS = r"^https://[^\s/]+/\S+$"
 
 
 class Expectation(Strict):
@@ -45,7 +47,7 @@ class Expectation(Strict):
     """The verdict that it covers. Any other stays red."""
     kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
     """The kinds of findings that it covers; every kind where absent."""
-    issue: str = pydantic.Field(pattern=r"^https://[^\s/]+/\S+$")
+    issue: str = pydantic.Field(pattern=_ADDRESS)
     reason: str = pydantic.Field(min_length=1)
     expires: date
     """The last day on which it counts."""
@@ -90,6 +92,11 @@ class ExpectationFile(Strict):
     """The content of `matrices/expectations.toml`."""
 
     expectation: list[Expectation] = pydantic.Field(default_factory=list)
+
+
+def is_address(text: str) -> bool:
+    """True where a text can be an expectation's issue."""
+    return re.search(_ADDRESS, text) is not None
 
 
 def load(path: Path) -> tuple[Expectation, ...]:
