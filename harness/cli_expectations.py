@@ -64,11 +64,11 @@ def _accept(commands: Any) -> None:
 def _triage(commands: Any) -> None:
     one = command(
         commands, "triage", triage.triage_, "walk through a run's unexplained deviations, cause by cause, and decide",
-        "  peft-regress triage                              the newest run, on a terminal: accept, skip, see details\n"
-        "  peft-regress triage --range peft                 creators and loaders by PEFT's versions\n"
-        "  peft-regress triage --draft --output drafts.toml entries to fill in\n"
+        "  peft-regress triage                               the newest run, on a terminal: accept, skip, see details\n"
+        "  peft-regress triage --range peft                  creators and loaders by PEFT's versions\n"
+        "  peft-regress triage --draft --output drafts.toml  entries to fill in\n"
         "  peft-regress triage reports/nightly --format markdown\n"
-        "  peft-regress triage --blame                      have `blame` say first whose doing each cause is\n"
+        "  peft-regress triage --blame                       have `blame` say first whose doing each cause is\n"
         "\nEach cause with its cells, where it shows, how large it is, the first layer, what `blame` found, which\n"
         "expectations are like it, and a draft of its entry; then the expectations that do not hold, and what to do.\n"
         "Without a terminal, or with --draft, the drafts are printed as TOML. A draft is no expectation: its issue is\n"

@@ -76,8 +76,12 @@ def _text(key: str, value: str) -> str:
 
 
 def quoted(value: str) -> str:
-    """A TOML basic string. JSON's are the same, but for one control character that JSON lets pass."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A TOML basic string. JSON's are the same; besides, no character is in the file that a reader could not see."""
+    return "".join(c if c.isprintable() else _seen(c) for c in json.dumps(value, ensure_ascii=False))
+
+
+def _seen(character: str) -> str:
+    return f"\\u{ord(character):04x}" if ord(character) < 0x10000 else f"\\U{ord(character):08x}"
 
 
 def _escaped(value: str) -> str:

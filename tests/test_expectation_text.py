@@ -39,6 +39,11 @@ def test_a_text_reads_as_it_was_meant(text: str) -> None:
     assert read == {"id": text, "reason": text, "scenarios": [text]}
 
 
+@given(text=TEXTS)
+def test_whoever_reads_the_file_sees_all_that_is_in_it(text: str) -> None:
+    assert expectation_text.entry({"reason": text}).replace("\n", "").isprintable()
+
+
 @given(words=st.lists(st.text('abc"\\', min_size=1, max_size=40), min_size=1, max_size=80))
 def test_lines_are_no_longer_than_those_written_by_hand(words: list[str]) -> None:
     written = expectation_text.entry(NEW | {"reason": " ".join(words), "scenarios": ["s" * 30] * 9})

@@ -12,7 +12,7 @@ from harness.commands import check, common
 from harness.errors import ExitCode, UsageError
 from harness.expectation_file import Snapshot
 from harness.proposal import Proposal
-from harness.report.text import enumerated, many
+from harness.report.text import enumerated, many, visible
 from harness.results import Run
 
 _SHOWN = 8
@@ -78,7 +78,9 @@ def _tell(proposed: Proposal, run: Run, passed_over: int, dry: bool) -> None:
     common.out("")
     verb = "would be written" if dry else "written"
     common.out(f"{many(len(proposed.entries), 'entry', 'entries')} {verb} to {proposed.before.path}")
-    covered = f"covers {many(len(proposed.cells), 'cell')}: " + enumerated((c.id for c in proposed.cells), _SHOWN)
+    covered = f"covers {many(len(proposed.cells), 'cell')}: " + enumerated(
+        (visible(cell.id) for cell in proposed.cells), _SHOWN
+    )
     common.out(covered + (f"; {passed_over} more that were meant need none" if passed_over else ""))
     common.out(left(proposed.after, run.id, "would be" if dry else "is now"))
     if not dry:
