@@ -10,6 +10,7 @@ from datetime import date
 
 from harness import accepting, expect, expectation_text
 from harness.accepting import Fields, Said
+from harness.errors import UsageError
 from harness.expect import Expectation
 from harness.expectation_file import Snapshot
 from harness.results import Cell, Run
@@ -56,6 +57,7 @@ def propose(run: Run, cells: Sequence[Cell], said: Said, before: Snapshot, today
     Raises:
         UsageError: the entries would state more or less than these cells, or the file can't be spliced.
     """
+    _refuse_expired(run, cells, before)
     fields = accepting.entries(run, cells, said, [one.id for one in before.expectations])
     stated = accepting.checked(run, cells, fields)
     text = _placed(run, fields, before)
@@ -69,6 +71,20 @@ def propose(run: Run, cells: Sequence[Cell], said: Said, before: Snapshot, today
         accepting.applied(run, expectations, today),
         _notes(run, cells, said),
     )
+
+
+def _refuse_expired(run: Run, cells: Sequence[Cell], before: Snapshot) -> None:
+    """A second entry for what an expired one says would leave the run failing for the first."""
+    expired = {one.id for one in run.expectation_problems if one.problem == "expired"}
+    versions = accepting.versions_of(run)
+    for one in before.expectations:
+        covered = [cell.id for cell in cells if one.id in expired and expect.covers(one, cell, versions)]
+        if covered:
+            raise UsageError(
+                f"{covered[0]} deviates as {one.id!r} says, which expired on {one.expires}",
+                "one entry for one deviation",
+                f"if it is still so: `peft-regress accept --renew {one.id} --expires DATE`; else --remove it first",
+            )
 
 
 def _placed(run: Run, fields: Sequence[Fields], before: Snapshot) -> str:

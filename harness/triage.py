@@ -146,9 +146,14 @@ def _like(run: Run, cause: Cause, expectations: Sequence[Expectation]) -> tuple[
     covered = {cell.expectation for cell in run.cells if cell.expected and causes.signature(cell) == cause.signature}
     family = {cell.scenario for cell in run.cells if cell.family == cause.representative.family}
     kinds = set(expect.kinds_of(cause.representative))
+    expired = {one.id for one in run.expectation_problems if one.problem == "expired"}
+    versions = accepting.versions_of(run)
     found: list[tuple[int, Like]] = []
     for one in expectations:
-        if one.id in covered:
+        if one.id in expired and any(expect.covers(one, cell, versions) for cell in cause.cells):
+            why = f"it covers this and is expired; if it is still so, `accept --renew {one.id} --expires DATE`"
+            found.append((-1, Like(one, why, same=True)))
+        elif one.id in covered:
             found.append((0, Like(one, "it covers cells of this run that show the very same", same=True)))
         elif one.verdict is not cause.verdict or "*" in one.scenarios:
             continue
@@ -170,9 +175,9 @@ def remedy(run: Run, problem: ExpectationProblem) -> str:
     )  # fmt: skip
     if problem.problem == "expired":
         return f"{renew} if it is still so and still open, else {remove}"
-    if problem.problem == "stale" and not any(cell.expectation == problem.id for cell in run.cells):
-        return remove
-    return "narrow the entry by hand to what still deviates as it says; what deviates otherwise is among the causes"
+    if any(cell.expectation == problem.id for cell in run.cells):
+        return "narrow its creators, loaders or scenarios by hand to the cells that still deviate as it says"
+    return remove if problem.problem == "stale" else f"{remove}, and decide anew about what deviates now"
 
 
 # -- how it reads -----------------------------------------------------------------------------------------------------

@@ -141,6 +141,9 @@ def test_a_stale_one_is_removed(broken: World) -> None:
 def test_an_expired_one_is_renewed(broken: World) -> None:
     broken.expect(expires="2020-01-01")
     before = written(broken)
+    said = broken.run("accept", "two-layers", *SAID)
+    assert said.code == 64
+    assert "deviates as 'scaling' says, which expired on 2020-01-01" in said.err
     assert broken.run("accept", "--renew", "scaling", "--expires", "2019-01-01").code == 64
     assert broken.run("accept", "--renew", "scaling", "--expires", "2998-12-31", "--dry-run").code == 0
     assert written(broken) == before

@@ -107,20 +107,29 @@ class Desk:
     # -- on a terminal ------------------------------------------------------------------------------------------------
 
     def walk(self) -> int:
-        """One cause after the other, then one expectation that does not hold after the other."""
-        place = 0
+        """What is expired first, which may settle causes; then the causes, then what else does not hold."""
         total = len(causes.unexpected(self.run))
         common.out(f"run {self.found.id}: {many(total, 'cause')} without an expectation")
+        done = self._problems("expired") and self._causes() and self._problems("stale", "mismatch")
+        return self._end(stopped=not done)
+
+    def _causes(self) -> bool:
+        """False to stop."""
+        place, total = 0, len(causes.unexpected(self.run))
         while (item := self._next()) is not None:
             place += 1
             common.out("\n" + triage.text(item, f"{place} of {max(total, place)}"))
             if not self._decide(item):
-                return self._end()
-        while (problem := self._next_problem()) is not None:
+                return False
+        return True
+
+    def _problems(self, *kinds: str) -> bool:
+        """False to stop."""
+        while (problem := self._next_problem(kinds)) is not None:
             common.out("\n" + triage.problem_text(self.run, problem, "does not hold"))
             if not self._mend(problem):
-                return self._end()
-        return self._end()
+                return False
+        return True
 
     def _next(self) -> Item | None:
         return next((item for item in self.items() if self._key(item.cause) not in self.aside), None)
@@ -128,8 +137,8 @@ class Desk:
     def _key(self, cause: Cause) -> tuple[str, ...]:
         return ("cause", *cause.signature)
 
-    def _next_problem(self) -> ExpectationProblem | None:
-        problems = self.run.expectation_problems
+    def _next_problem(self, kinds: Sequence[str]) -> ExpectationProblem | None:
+        problems = [one for one in self.run.expectation_problems if one.problem in kinds]
         return next((one for one in problems if (one.problem, one.id) not in self.aside), None)
 
     def _decide(self, item: Item) -> bool:
@@ -203,9 +212,11 @@ class Desk:
         common.out(f"\n{error}")
         self.file = Snapshot.of(self.file.path)
 
-    def _end(self) -> int:
+    def _end(self, stopped: bool) -> int:
         done = f"{many(self.accepted, 'cell')} accepted, {many(self.mended, 'entry', 'entries')} renewed or removed"
-        common.out(f"\n{done}, {len(self.aside)} skipped; {accept.left(self.run, self.found.id)}")
+        common.out(
+            f"\n{done}, {len(self.aside)} skipped{', stopped' * stopped}; {accept.left(self.run, self.found.id)}"
+        )
         if self.accepted or self.mended:
             common.out("next: `git diff`; `peft-regress docs` writes docs/known-breaks.md anew; commit both")
         return ExitCode.CLEAN
