@@ -10,6 +10,7 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from harness import registry
 from harness.commands import common, searching
 from harness.commands.searching import Work
 from harness.environment import EnvFailed, Environment
@@ -123,7 +124,8 @@ def _verified(work: Work, package: str, names: Sequence[str], kinds: tuple[Kind,
     """The first of the contexts in which both ends are as they should be."""
     said = []
     for context in _contexts(work, package):
-        fallback = PeriodTrue() if isinstance(context, Held) and work.arguments.rest is None else None
+        falls_back = isinstance(context, Held) and work.arguments.rest is None and package == registry.PACKAGE
+        fallback = PeriodTrue() if falls_back else None
         line = _line(work, package, names, context, fallback)
         found = {}
         for point, kind in ((0, kinds[0]), (len(names) - 1, kinds[1])):
@@ -141,7 +143,7 @@ def _verified(work: Work, package: str, names: Sequence[str], kinds: tuple[Kind,
     raise Refused(
         "the ends are not what they should be:\n" + "\n".join(f"  {one}" for one in said),
         f"{package} {names[0]} {searching.WORDS[kinds[0]]}, {names[-1]} {searching.WORDS[kinds[1]]}",
-        "name others with --good and --bad, or ask `peft-regress blame` which library it is",
+        "ask `peft-regress blame` which library it is; or name others with --good and --bad, or try --rest period-true",
     )
 
 
@@ -149,15 +151,13 @@ def _contexts(work: Work, package: str) -> list[Context]:
     """What is tried as the packages around: as blame's last pair had them, as the bad end has, as the good end has."""
     found: list[Context] = []
     blamed = searching.read(work.file.parent.parent / "blame" / f"{work.question.file_stem}.json") or {}
-    for one in blamed.get("culprits", []) if work.arguments.rest != PERIOD else []:
+    for one in blamed.get("culprits", []):
         held = dict(one["bad"]["versions"])
         if list(one["packages"]) == [package] and held != plain_versions(work.bad)[0]:
             found.append(Held("all else as in the pair that blame found", held, {}, work.bad.python))
-    if work.arguments.rest != PERIOD:
-        found += [_held(work, end, end.name) for end in (work.bad, work.good)]
-    if work.arguments.rest != HELD:
-        found.append(PeriodTrue())
-    return found
+    found += [_held(work, end, end.name) for end in (work.bad, work.good)]
+    # never of one's own accord: with all else of its time as well, it may be something else that turns the verdict
+    return [PeriodTrue()] if work.arguments.rest == PERIOD else found
 
 
 HELD, PERIOD = "held", "period-true"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness import registry
 from harness.environment import Environment, Overlay
 from harness.errors import HarnessError
 from harness.search.candidates import Candidates
@@ -60,7 +61,9 @@ class PeriodTrue:
         fitting = [
             name
             for name, one in declared.items()
-            if one.exact().get(package) == version and not one.on_demand and not one.families
+            if package == registry.PACKAGE  # which a declared environment is about; of others it has just some release
+            and one.exact().get(package) == version
+            and not (one.on_demand or one.families)
         ]
         for name in sorted(fitting, key=lambda name: (len(name), name)):
             try:

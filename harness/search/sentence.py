@@ -30,9 +30,7 @@ def notes(found: Blame, ends: Ends) -> tuple[str, ...]:
         for package, why in one.tied.items():
             if package in ACTORS and why:
                 old = ends.version(package, "old") or "its absence"
-                said.append(
-                    f"{package} {old} could not be tried with {_named(one.packages)} as it is now: {_line(why)}"
-                )
+                said.append(f"whether {package} {old} would spare it can't be tried: {_line(why)}")
     if not found.complete and found.why_not:
         what = "whether something else does it too" if found.culprits else "nothing could be told"
         said.append(f"{what}: {_line(found.why_not)}")
@@ -66,7 +64,7 @@ def _innocent(found: Blame, ends: Ends) -> str:
         at_new = set()
     cleared = [p for p in ends.differing if p not in guilty | along and (p in first.still_bad_without or p in at_new)]
     likely = [package for package in cleared if package in ACTORS]
-    shown = likely[:_SHOWN] or cleared[:_SHOWN]
+    shown = cleared if len(cleared) <= _SHOWN else likely[:_SHOWN] or cleared[:_SHOWN]
     if not shown:
         return ""
     more = len(cleared) - len(shown)
