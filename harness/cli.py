@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness import __version__, cli_env, cli_search
+from harness import __version__, cli_env, cli_expectations, cli_search
 from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
 from harness.commands import check, create, docs, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
@@ -42,6 +42,7 @@ def parser() -> Parser:
     _show(commands)
     cli_search.add_to(commands)
     _report(commands)
+    cli_expectations.add_to(commands)
     _fixtures(commands)
     cli_env.add_to(commands)
     _offline(commands)
