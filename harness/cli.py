@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness import __version__, cli_env
+from harness import __version__, cli_env, cli_repro
 from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
 from harness.commands import check, create, docs, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
@@ -40,6 +40,7 @@ def parser() -> Parser:
     _pair(commands)
     _matrix(commands)
     _show(commands)
+    cli_repro.add_to(commands)
     _report(commands)
     _fixtures(commands)
     cli_env.add_to(commands)

@@ -131,6 +131,13 @@ class Session:
         self.start([cell])
         return self._futures[str(cell.id)].result()
 
+    def fixture(self, cell: Planned) -> tuple[Store, Manifest | Cell]:
+        """Where the cell's fixture is, and what it is, made if need be; the cell itself where there can be none."""
+        self._remember_models([cell])
+        self._supply.expect(cell)
+        manifest = self._supply.manifest(cell)
+        return self._supply.store_of(cell), manifest
+
     def cancel(self) -> None:
         """Forget the cells that have not begun, and those that are broken off now."""
         self._ending = True

@@ -1,0 +1,156 @@
+"""One cell of the command line: found in a run, or checked now; with its fixture, whoever made it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import planning, results
+from harness.commands import common
+from harness.commands.check import newest_run
+from harness.envs import Environments
+from harness.errors import HarnessError, UsageError
+from harness.matrix import CellId, Declared
+from harness.results import Cell, Run
+from harness.session import Planned, Session
+from harness.store import Manifest, NoFixture, Store
+
+
+@dataclass(frozen=True)
+class Found:
+    """A cell, and all that it was made of.
+
+    Attributes:
+        run: the run that it was found in; None where it was checked now.
+        session: open, to replay it.
+    """
+
+    cell: Cell
+    run: Run | None
+    run_folder: Path | None
+    planned: Planned
+    store: Store
+    manifest: Manifest
+    environments: Environments
+    session: Session
+
+
+def one_of(run: Run, text: str) -> Cell:
+    """The cell of a run that is meant: by its id, its scenario, or a part of its id that only one has.
+
+    Raises:
+        UsageError: none is, or several are.
+    """
+    found = [cell for cell in run.cells if text in (cell.id, cell.scenario)]
+    found = found or [cell for cell in run.cells if text in cell.id]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(cell.id for cell in (found or run.cells)[:8])
+    raise UsageError(
+        f"{'no cell' if not found else f'{len(found)} cells'} of run {run.id} match {text!r}",
+        f"one cell, for example: {names}",
+        "give the whole id",
+    )
+
+
+@contextlib.contextmanager
+def found(arguments: argparse.Namespace) -> Iterator[Found]:
+    """The cell that a command is about.
+
+    Its scenario's name or id is looked for in the run that is named, else in the newest; a whole id that is in none is
+    checked now.
+
+    Raises:
+        UsageError: there is no such cell, scenario or environment.
+        HarnessError: its fixture is damaged, or can't be made.
+    """
+    environments = common.environments_of(arguments)
+    cell, run, folder = _in_run(arguments)
+    declared = _declared(arguments, cell)
+    planned = _planned(arguments, cell, run, declared, environments)
+    scratch = Path(tempfile.mkdtemp(prefix="peft-regress-"))
+    try:
+        with contextlib.ExitStack() as stack:
+            session, store, manifest = _with_fixture(arguments, planned, environments, scratch, stack)
+            if cell is None:
+                common.say(f"{planned.id} is in no run: checking it now")
+                cell = session.result(planned)
+            if isinstance(manifest, Cell):
+                raise HarnessError(f"{planned.id}: {manifest.reason}", "a creator that can make it", "choose another")
+            yield Found(cell, run, folder, planned, store, manifest, environments, session)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _in_run(arguments: argparse.Namespace) -> tuple[Cell | None, Run | None, Path | None]:
+    whole = all(mark in arguments.cell for mark in "@:[]")
+    try:
+        folder = Path(arguments.run) if arguments.run else newest_run(common.reports_folder(arguments))
+        run = results.load(folder)
+        return one_of(run, arguments.cell), run, folder if folder.is_dir() else folder.parent
+    except UsageError:
+        if not whole or arguments.run:
+            raise
+        return None, None, None
+
+
+def _declared(arguments: argparse.Namespace, cell: Cell | None) -> Declared:
+    """The scenario's declaration: in the matrix, the files that are named, or that which the cell was made from."""
+    name = cell.scenario if cell else planning.parsed(arguments.cell).scenario
+    where = [Path(text).resolve() for text in arguments.scenarios]
+    if not where and cell and "--scenarios" in (words := shlex.split(cell.reproduce)):
+        where = [path for path in [Path(words[words.index("--scenarios") + 1])] if path.exists()]
+    declared = {one.name: one for one in common.matrix_of(arguments).scenarios(where or None, hub=True)}
+    if name not in declared:
+        raise UsageError(f"no scenario {name!r}", "one that is declared", "name its file with --scenarios")
+    return declared[name]
+
+
+def _planned(
+    arguments: argparse.Namespace, cell: Cell | None, run: Run | None, declared: Declared, environments: Environments
+) -> Planned:
+    if cell is not None and run is not None:
+        specs = {environment.name: environment.spec for environment in run.environments if environment.spec}
+        known = CellId(cell.scenario, cell.creator, cell.loader, cell.device)
+        return Planned(known, declared, specs.get(cell.creator, cell.creator), specs.get(cell.loader, cell.loader))
+    asked = planning.parsed(arguments.cell)
+    creator = asked.creator
+    if creator not in common.store_of(arguments).creators():
+        creator = planning.name_of(environments, asked.creator)
+    loader = planning.name_of(environments, asked.loader)
+    known = CellId(asked.scenario, creator, loader, asked.device or "cpu")
+    return Planned(known, declared, asked.creator, asked.loader)
+
+
+def _with_fixture(
+    arguments: argparse.Namespace, planned: Planned, environments: Environments, scratch: Path,
+    stack: contextlib.ExitStack,
+) -> tuple[Session, Store, Manifest | Cell]:  # fmt: skip
+    """A session that has the cell's fixture: the stored one; where there is none, one that is made as `pair` does."""
+
+    def session(store: Store, creating: bool) -> Session:
+        handler = common.path(getattr(arguments, "worker_handler", None))
+        return stack.enter_context(Session(
+            environments, store, scratch / ("made" if creating else "stored"), jobs=1, creating=creating, share=False,
+            log=common.say, handler=handler,
+        ))  # fmt: skip
+
+    stored = session(common.store_of(arguments), creating=False)
+    try:
+        return stored, *stored.fixture(planned)
+    except NoFixture:
+        if planned.id.creator in common.store_of(arguments).creators():
+            made = planned.creator_spec in environments.names()
+        else:
+            made = True
+        if not made:
+            raise
+        common.say(f"{planned.id} has no stored fixture: making one")
+        maker = session(Store(scratch / "fixtures", origin="created"), creating=True)
+        return maker, *maker.fixture(planned)
