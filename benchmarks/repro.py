@@ -47,7 +47,8 @@ def main() -> int:
     shown, begun = 0, time.monotonic()
     for cell, shows, said in tried(given.run, chosen):
         shown += shows
-        print(f"{'shows' if shows else 'DOES NOT SHOW'}  {cell.verdict}  {cell.id}  {'' if shows else said}", flush=True)
+        word = "shows" if shows else f"DOES NOT SHOW ({said})"
+        print(f"{cell.verdict}  {cell.id}  {word}", flush=True)
     print(f"{shown} of {len(chosen)} deviating cells show in the scripts; {time.monotonic() - begun:.0f} s")
     return 0 if shown == len(chosen) else 1
 

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from harness import planning, results
 from harness.commands import common
-from harness.commands.check import newest_run
 from harness.envs import Environments
 from harness.errors import HarnessError, UsageError
 from harness.matrix import CellId, Declared
@@ -91,7 +90,7 @@ def found(arguments: argparse.Namespace) -> Iterator[Found]:
 def _in_run(arguments: argparse.Namespace) -> tuple[Cell | None, Run | None, Path | None]:
     whole = all(mark in arguments.cell for mark in "@:[]")
     try:
-        folder = Path(arguments.run) if arguments.run else newest_run(common.reports_folder(arguments))
+        folder = run_folder(arguments)
         run = results.load(folder)
         return one_of(run, arguments.cell), run, folder if folder.is_dir() else folder.parent
     except UsageError:
@@ -154,3 +153,18 @@ def _with_fixture(
         common.say(f"{planned.id} has no stored fixture: making one")
         maker = session(Store(scratch / "fixtures", origin="created"), creating=True)
         return maker, *maker.fixture(planned)
+
+
+def run_folder(arguments: argparse.Namespace) -> Path:
+    """The run that a command is about: the one that is named, else the newest."""
+    return Path(arguments.run) if arguments.run else newest_run(common.reports_folder(arguments))
+
+
+def newest_run(folder: Path) -> Path:
+    """The newest finished run in the reports folder."""
+    found = [path for path in folder.glob("*/report.json") if path.parent.name != "sample"]
+    if not found:
+        raise UsageError(
+            f"no run in {folder}", "a folder that `check` wrote", "run `peft-regress check` first, or name a run"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime).parent
