@@ -29,6 +29,9 @@ def add_to(commands: Any) -> None:
     one.add_argument("--output", "--to", metavar="DIR", help="the folder to write (default: repro-CELL here)")
     one.add_argument("--force", action="store_true", help="replace a folder that this command made before")
     one.add_argument("--no-verify", action="store_true", help="do not run the scripts")
+    one.add_argument(
+        "--creator", metavar="SPEC", help="the environment that made the fixture, where its name is no SPEC"
+    )
     one.add_argument("--scenarios", action="append", default=[], metavar="PATH", help="where the scenario is declared")
     one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
     one.add_argument("--json", action="store_true", help="for a program")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 import shlex
 import shutil
 import tempfile
@@ -11,8 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import planning, results
+from harness import planning, results, specs
 from harness.commands import common
+from harness.environment import EnvFailed
 from harness.envs import Environments
 from harness.errors import HarnessError, UsageError
 from harness.matrix import CellId, Declared
@@ -115,16 +117,36 @@ def _planned(
     arguments: argparse.Namespace, cell: Cell | None, run: Run | None, declared: Declared, environments: Environments
 ) -> Planned:
     if cell is not None and run is not None:
-        specs = {environment.name: environment.spec for environment in run.environments if environment.spec}
+        said = {environment.name: environment.spec for environment in run.environments if environment.spec}
         known = CellId(cell.scenario, cell.creator, cell.loader, cell.device)
-        return Planned(known, declared, specs.get(cell.creator, cell.creator), specs.get(cell.loader, cell.loader))
+        creator = arguments.creator or said.get(cell.creator) or _spec_of(cell.creator, environments)
+        return Planned(known, declared, creator, said.get(cell.loader) or _spec_of(cell.loader, environments))
     asked = planning.parsed(arguments.cell)
     creator = asked.creator
     if creator not in common.store_of(arguments).creators():
         creator = planning.name_of(environments, asked.creator)
     loader = planning.name_of(environments, asked.loader)
     known = CellId(asked.scenario, creator, loader, asked.device or "cpu")
-    return Planned(known, declared, asked.creator, asked.loader)
+    spec = arguments.creator or _spec_of(asked.creator, environments)
+    return Planned(known, declared, spec, _spec_of(asked.loader, environments))
+
+
+def _spec_of(name: str, environments: Environments) -> str:
+    """What an environment of that name is asked for by: `peft-0.9.0` is what `peft==0.9.0` is called."""
+    if name in environments.names() or specs.is_path(name) or not _PINNED.fullmatch(name):
+        return name
+    return ",".join("==".join(part.rsplit("-", 1)) for part in name.split("+"))
+
+
+_PINNED = re.compile(r"[a-z][a-z0-9-]*-\d[^-+]*(\+[a-z][a-z0-9-]*-\d[^-+]*)*")
+
+
+def _can_be_had(environments: Environments, spec: str) -> bool:
+    try:
+        environments.describe(spec)
+    except (UsageError, EnvFailed):
+        return False
+    return True
 
 
 def _with_fixture(
@@ -144,11 +166,7 @@ def _with_fixture(
     try:
         return stored, *stored.fixture(planned)
     except NoFixture:
-        if planned.id.creator in common.store_of(arguments).creators():
-            made = planned.creator_spec in environments.names()
-        else:
-            made = True
-        if not made:
+        if not _can_be_had(environments, planned.creator_spec):
             raise
         common.say(f"{planned.id} has no stored fixture: making one")
         maker = session(Store(scratch / "fixtures", origin="created"), creating=True)

@@ -273,7 +273,7 @@ def _write_readme(case: _Case, folder: Path, aspect: Aspect, ran: Ran | None) ->
     digests = {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
-        if (path.is_file() and path.name != "README.md") or path.parent.name == "adapter"
+        if path.is_file() and path != folder / "README.md"
     }
     base = case.subject.before.base
     hub = f"{base['repo']} at {base['revision']}" if base["kind"] == "hub" else ""

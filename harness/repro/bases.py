@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.repro.subject import Side, Subject
-from harness.repro.text import Part, arguments, part
+from harness.repro.text import Part, arguments, literal, part
 
 
 def unquantised(side: Side, subject: Subject, folder: str) -> Part:
@@ -44,5 +44,5 @@ def model_file(base: Mapping[str, Any]) -> str:
 
 def _made(module: Mapping[str, Any]) -> str:
     kind = module["type"] if module["type"] == "Conv1D" else f"torch.nn.{module['type']}"
-    given = [repr(value) for value in module["args"]] + ([arguments(module["kwargs"])] if module["kwargs"] else [])
+    given = [literal(value) for value in module["args"]] + ([arguments(module["kwargs"])] if module["kwargs"] else [])
     return f"{kind}({', '.join(given)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,9 +52,20 @@ def part(*lines: str, imports: Sequence[str] = ()) -> Part:
 
 def arguments(values: Mapping[str, Any]) -> str:
     """`r=4, lora_alpha=6`; names that are no identifiers go through `**`."""
-    plain = [f"{name}={value!r}" for name, value in values.items() if name.isidentifier()]
+    plain = [f"{name}={literal(value)}" for name, value in values.items() if name.isidentifier()]
     others = {name: value for name, value in values.items() if not name.isidentifier()}
-    return ", ".join([*plain, *([f"**{others!r}"] if others else [])])
+    return ", ".join([*plain, *([f"**{literal(others)}"] if others else [])])
+
+
+def literal(value: Any) -> str:
+    """A value of a TOML file as one writes it in Python."""
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(literal, value)) + "]"
+    return repr(value)
 
 
 def imported(lines: Iterable[str]) -> list[str]:
