@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from harness.cli_parts import command, handler, where
@@ -28,7 +29,10 @@ def add_to(commands: Any) -> None:
     one.add_argument("--run", metavar="RUN", help="a run's folder (default: the newest)")
     one.add_argument("--output", "--to", metavar="DIR", help="the folder to write (default: repro-CELL here)")
     one.add_argument("--force", action="store_true", help="replace a folder that this command made before")
-    one.add_argument("--no-verify", action="store_true", help="do not run the scripts")
+    one.add_argument(
+        "--verify", action=argparse.BooleanOptionalAction, default=True,
+        help="run the scripts in both environments, and say whether they show it (default)",
+    )  # fmt: skip
     one.add_argument(
         "--creator", metavar="SPEC", help="the environment that made the fixture, where its name is no SPEC"
     )

@@ -49,6 +49,8 @@ class Parameter(Model):
     max_abs: float | None = None
     """Greatest difference from the checkpoint's tensor; None where there is none, or one of another shape."""
     stored_shape: tuple[int, ...] = ()
+    holds: str = ""
+    """Another key, whose values it has to the bit."""
 
     @property
     def agrees(self) -> bool:
@@ -63,7 +65,8 @@ class Parameter(Model):
             return f"{short}: {self.key} is {'×'.join(map(str, self.stored_shape))}"
         if self.agrees:
             return f"{short}: {self.key}, to the bit"
-        return f"{short}: {self.key}, but |Δ| {self.max_abs:.3g}"
+        holds = f"; it holds what the checkpoint has under {self.holds}" if self.holds else ""
+        return f"{short}: {self.key}, but |Δ| {self.max_abs:.3g}{holds}"
 
 
 class Layer(Model):

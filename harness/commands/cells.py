@@ -85,6 +85,12 @@ def found(arguments: argparse.Namespace) -> Iterator[Found]:
             if isinstance(manifest, Cell):
                 raise HarnessError(f"{planned.id}: {manifest.reason}", "a creator that can make it", "choose another")
             yield Found(cell, run, folder, planned, store, manifest, environments, session)
+    except OSError as error:
+        raise HarnessError(
+            f"{error.filename or scratch}: {error.strerror or error}",
+            "a place for scratch files that can be written, with room for some megabytes",
+            "free some space, or name another place with TMPDIR",
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -67,9 +67,9 @@ def repro(arguments: argparse.Namespace) -> int:
         _refuse_sound(found.cell)
         target = target or Path.cwd() / _folder_name(found.cell.id)
         _refuse_existing(target, arguments.force)
-        case = _case(found, verify=not arguments.no_verify)
+        case = _case(found, verify=arguments.verify)
         with _new_folder(target, arguments.force) as folder:
-            ran, aspect = _made(case, folder, verify=not arguments.no_verify)
+            ran, aspect = _made(case, folder, verify=arguments.verify)
     _tell(case.cell, target, ran, aspect, arguments)
     return ExitCode.CLEAN if ran is None or ran.shown else ExitCode.CANNOT_TELL
 
@@ -208,7 +208,8 @@ def _new_folder(target: Path, force: bool) -> Iterator[Path]:
             made.rename(target)
     except OSError as error:
         raise CannotWrite(
-            f"{target} can't be written: {error.strerror or error}",
+            f"{target} can't be written: {error.strerror or error}"
+            + (f" ({error.filename})" if error.filename and not str(error.filename).startswith(str(target)) else ""),
             "a place that can be written, with room for a few hundred kilobytes",
             "free some space, or name another place with --output; nothing is left of it",
         ) from error

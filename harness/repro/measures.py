@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from harness.repro import training
 from harness.repro.doorways import tensors
 from harness.repro.loading import Loading
 from harness.repro.operations import OPERATIONS
@@ -286,8 +287,8 @@ def config_kept(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
 def steps(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
     """Types and trainability of all parameters after a step of preparing a model for training."""
     step = next((text.partition(":")[0] for text in finding.details), "")
-    declared = subject.after.scenario.get("steps") or {}
-    if finding.probe != "steps" or step not in _STEPS:
+    declared = subject.after.scenario.get(finding.probe) or {}
+    if step not in (training.STEPS if finding.probe == "sft" else _STEPS):
         return None
 
     def measure(loading: Loading) -> Part:
@@ -295,13 +296,18 @@ def steps(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
         base = loading.read("base", dtype=dtype)
         if not loading.side.quantize and dtype != "float32":
             base = base.then(part(f"base = base.to(torch.{dtype})"))
-        done = [part(line, imports=imports) for line, imports in _STEPS[step](loading)]
-        config = [loading.config(loading.side.scenario["adapter"])] if "wrapped" in step else []
         lines = ("results = {plain_name(name): f\"{p.dtype}, {'trainable' if p.requires_grad else 'frozen'}\"",
                  "           for name, p in model.named_parameters()}")  # fmt: skip
-        return joined([base, *config, *done, _plain_name(loading), part(*lines)])
+        return joined([_after_step(loading, base, step), _plain_name(loading), part(*lines)])
 
     return _both(f"types and trainability of parameters ({step})", subject, measure)
+
+
+def _after_step(loading: Loading, base: Part, step: str) -> Part:
+    if step in training.STEPS:
+        return training.trained(loading, base, step)
+    config = [loading.config(loading.side.scenario["adapter"])] if "wrapped" in step else []
+    return joined([base, *config, *(part(line, imports=imports) for line, imports in _STEPS[step](loading))])
 
 
 _PREPARE = ("base = prepare_model_for_kbit_training(base)", ["from peft import prepare_model_for_kbit_training"])

@@ -114,7 +114,8 @@ def _how(before: Pinned, after: Pinned, aspect: Aspect, hub: str) -> list[str]:
         f"python{before.short_python} -m venv before && before/bin/pip install -r requirements-before.txt",
         f"python{after.short_python} -m venv after && after/bin/pip install -r requirements-after.txt",
         "before/bin/python before.py", "after/bin/python after.py", "```", "",
-        f"Run both in this folder; {ends}, and with 0 where all is well.{fetched}", "",
+        f"Run both in this folder; {ends}, and with 0 where all is well.{fetched}",
+        "A build of Torch for the CPU will do.", "",
     ]  # fmt: skip
 
 

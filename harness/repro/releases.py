@@ -51,6 +51,21 @@ class Release:
         return "trl.experimental.ppo" if self.at_least("trl", "1.0") else "trl"
 
     @property
+    def has_sft_config(self) -> bool:
+        """TRL's trainer has a configuration of its own since 0.9."""
+        return self.at_least("trl", "0.9")
+
+    @property
+    def length_argument(self) -> str:
+        """What TRL calls a text's greatest length: `max_length` since 0.16."""
+        return "max_length" if self.at_least("trl", "0.16") else "max_seq_length"
+
+    @property
+    def tokenizer_argument(self) -> str:
+        """What TRL's trainer calls the tokenizer: `processing_class` since 0.12."""
+        return "processing_class" if self.at_least("trl", "0.12") else "tokenizer"
+
+    @property
     def combines_in_many_ways(self) -> bool:
         """`add_weighted_adapter` takes a `combination_type` since PEFT 0.5."""
         return self.at_least("peft", "0.5")

@@ -106,17 +106,17 @@ def _row(
 ) -> dict[str, Any]:
     plain = canonical(name, (ctx.adapter_name,))
     row = {"name": plain, "dtype": str(value.dtype)[len("torch.") :], "shape": list(value.shape)}
-    if plain in by_value:
-        return {**row, "key": by_value[plain], "max_abs": 0.0, "found": "by value"}
     without = ".".join(part for part in plain.split(".") if part not in ("modules_to_save", "token_adapter"))
-    key = by_name.get(plain) or by_name.get(without)
-    if key is None:
+    key, same = by_name.get(plain) or by_name.get(without, ""), by_value.get(plain, "")
+    if same and key in ("", same):  # renamed, transposed or fused: the values say whose it is
+        return {**row, "key": same, "max_abs": 0.0, "found": "by value"}
+    if not key:
         return {**row, "key": "", "found": "nowhere"}
     there = stored[key]
+    row = {**row, "key": key, "found": "by name", **({"holds": same} if same else {})}
     if tuple(there.shape) != tuple(value.shape):
-        return {**row, "key": key, "found": "by name", "stored_shape": list(there.shape)}
-    gap = (value.detach().cpu().double() - there.double()).abs().max()
-    return {**row, "key": key, "found": "by name", "max_abs": float(gap)}
+        return {**row, "stored_shape": list(there.shape)}
+    return {**row, "max_abs": float((value.detach().cpu().double() - there.double()).abs().max())}
 
 
 def _scalars(module: Any, adapter_name: str) -> dict[str, Any]:

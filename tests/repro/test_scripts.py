@@ -208,8 +208,28 @@ def test_a_load_error_without_a_finding_and_a_death_are_told() -> None:
     assert first(bare.model_copy(update={"verdict": Verdict.CRASH}), subject()).dies
 
 
-def test_what_trainers_make_of_a_model_is_no_matter_of_two_scripts() -> None:
-    assert list(candidates(cell("sft", "structure-steps", details=("trained: x",)), subject())) == []
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("step", ["constructed", "trained", "reloaded"])
+def test_what_a_trainer_makes_of_a_model(step: str, wrapped: bool) -> None:
+    sft = {"bf16": True, "gradient_checkpointing": False, "wrapped": wrapped, "dtype": "bfloat16"}
+    of = subject(scenario={"sft": sft})
+    before, after = both(cell("sft", "structure-steps", details=(f"{step}: norm layers: a → b",)), of)
+    assert ast.parse(before) != ast.parse(after)
+    assert "TrainingArguments(" in before
+    assert "SFTConfig(" in after
+    assert ("trainer.train()" in after) is (step != "constructed")
+
+
+@pytest.mark.parametrize("step", ["base", "prepared", "wrapped", "wrapped-as-is", "loaded", "loaded-for-training"])
+def test_each_step_before_training(step: str) -> None:
+    of = subject(LLAMA | {"quantize": NF4}, scenario={"steps": {"names": [step], "dtype": "bfloat16"}})
+    for script in both(cell("steps", "structure-steps", details=(f"{step}: norm layers: a → b",)), of):
+        ast.parse(script)
+        assert ("prepare_model_for_kbit_training" in script) is ("loaded" != step != "base")
+
+
+def test_what_scripts_have_no_words_for_gives_none() -> None:
+    assert list(candidates(cell("sft", "untrained", details=("a.lora_A.weight",)), subject())) == []
 
 
 def test_numbers_are_written_with_all_their_digits() -> None:
