@@ -92,6 +92,18 @@ def _git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.CompletedProcess(command, 127, b"", b"git is not installed")
 
 
+def commit_of(tree: Path) -> tuple[str, str]:
+    """The commit that a work tree is at, and where others fetch it from; empty where it is changed or none.
+
+    Without the password that an address may hold.
+    """
+    if not _in_git(tree) or _git(tree, "status", "--porcelain").stdout.strip():
+        return "", ""
+    commit = _git(tree, "rev-parse", "HEAD").stdout.decode(errors="replace").strip()
+    remote = _git(tree, "remote", "get-url", "origin").stdout.decode(errors="replace").strip()
+    return commit, re.sub(r"(?<=://)[^/@]+@", "", remote) if remote.startswith("https://") else ""
+
+
 def package_of(tree: Path) -> tuple[str, str | None]:
     """Canonical name of the package that a tree builds, and its version (None where only a build could tell).
 

@@ -353,6 +353,15 @@ def _dumped(run: Run) -> dict[str, Any]:
     return data
 
 
+def portable(model: Model) -> Any:
+    """A part of a report as values that strict JSON can carry."""
+    return strictjson.portable(model.model_dump(mode="json", exclude_defaults=True) | _format_of(model))
+
+
+def _format_of(model: Model) -> dict[str, Any]:
+    return {"format": model.format} if hasattr(model, "format") else {}
+
+
 def dump(run: Run, path: Path) -> None:
     """Write `report.json` atomically."""
     fields = [f"{json.dumps(name)}: {strictjson.laid_out(value)}" for name, value in _dumped(run).items()]
