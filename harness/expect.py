@@ -26,7 +26,7 @@ Versions = Mapping[str, Mapping[str, str]]
 """Name of an environment → package → version."""
 
 _SHOWN = 8
-_ADDRESS = r"^https://[^\s/]+/\S+$"
+_ADDRESS = r"https://[^\s/]+/\S+"
 
 
 class Expectation(Strict):
@@ -47,8 +47,8 @@ class Expectation(Strict):
     """The verdict that it covers. Any other stays red."""
     kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
     """The kinds of findings that it covers; every kind where absent."""
-    issue: str = pydantic.Field(pattern=_ADDRESS)
-    reason: str = pydantic.Field(min_length=1)
+    issue: str
+    reason: str
     expires: date
     """The last day on which it counts."""
     since: str | None = pydantic.Field(default=None, min_length=1)
@@ -80,6 +80,13 @@ class Expectation(Strict):
             raise ValueError(f"a deviation: one of {', '.join(allowed)}; nothing else can be expected")
         return verdict
 
+    @pydantic.field_validator("issue")
+    @classmethod
+    def _discussed(cls, issue: str) -> str:
+        if not is_address(issue):
+            raise ValueError("an https address, where the deviation is discussed")
+        return issue
+
     @pydantic.field_validator("reason")
     @classmethod
     def _said(cls, reason: str) -> str:
@@ -96,7 +103,7 @@ class ExpectationFile(Strict):
 
 def is_address(text: str) -> bool:
     """True where a text can be an expectation's issue."""
-    return re.search(_ADDRESS, text) is not None
+    return re.fullmatch(_ADDRESS, text) is not None
 
 
 def load(path: Path) -> tuple[Expectation, ...]:
