@@ -199,6 +199,7 @@ DIES = Aspect("it dies", Part(), Part(), dies=True)
         (NUMBERS, 0, "No deviation.\n", "", False),
         (NUMBERS, 1, "", "Traceback …\nKeyError: 'x'", False),
         (RAISES, 1, "", "Traceback …\npeft.PeftError: no", True),
+        (RAISES, 1, "", "Traceback …\npeft.errors.PeftError: size mismatch for\n  one\n  another", True),
         (RAISES, 1, "", "Traceback …\nValueError: PeftError", False),
         (RAISES, 0, "No deviation.\n", "", False),
         (DIES, -11, "", "", True),

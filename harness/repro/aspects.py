@@ -133,7 +133,7 @@ def _outputs(about: str, probe: str, finding: Finding, cell: Cell, subject: Subj
     if wide is not None and (narrow is None or narrow.ratio < SURE < wide.ratio):
         order.reverse()
     for double, figures in order:
-        if figures is not None and not (double and subject.after.quantize):
+        if figures is not None:
             aspect = _aspect(about, subject, measure, double=double, grads=probe == "gradients")
             yield replace(aspect, bound=_bound(figures))
     if narrow is None and wide is None:

@@ -95,7 +95,12 @@ class Loading:
         lines = [*read.lines, *(f"base = {wrapping.expression(kind, 'base')}" for kind in around.kinds)]
         if size := self.side.base.get("resize_to"):
             lines[len(read.lines) : len(read.lines)] = _added_tokens(int(size))
-        lines += ["base = base.double()"] if self.double else []
+        if self.double and self.side.quantize:
+            stands = quantised.dequantising(self.side.quantize)
+            read = read.needing(stands)
+            lines = ["torch.set_default_dtype(torch.float32)", *lines, *stands.lines]
+        elif self.double:
+            lines.append("base = base.double()")
         if self.subject.device != "cpu" and not self.side.quantize:
             lines.append(f'base = base.to("{self.subject.device}")')
         body = [f"return {lines[0].removeprefix('base = ')}"] if len(lines) == 1 else [*lines, "return base"]

@@ -146,3 +146,30 @@ def _restoring(spec: Mapping[str, Any], side: Side) -> Part:
 def _imports(spec: Mapping[str, Any]) -> tuple[str, ...]:
     names = "Int8Params, Linear8bitLt" if spec["bits"] == 8 else "Linear4bit, Params4bit"
     return ("import torch", f"from bitsandbytes.nn import {names}")
+
+
+def dequantising(spec: Mapping[str, Any]) -> Part:
+    """Lines that put what the quantised weights stand for, in float64, in their place."""
+    kind = "Linear8bitLt" if spec["bits"] == 8 else "Linear4bit"
+    if spec["bits"] == 8:
+        weight = "layer.weight.data.double() * (layer.weight.SCB.double().view(-1, 1) / 127)"
+    else:
+        weight = "dequantize_4bit(layer.weight.data, layer.weight.quant_state).double()"
+    lines = (
+        "def dequantise(base):",
+        "    for parent in list(base.modules()):",
+        "        for name, layer in list(parent.named_children()):",
+        f"            if isinstance(layer, {kind}):",
+        f"                weight = {weight}",
+        "                new = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None)",
+        "                new.weight.data = weight",
+        "                if layer.bias is not None:",
+        "                    new.bias.data = layer.bias.data.double()",
+        "                setattr(parent, name, new)",
+        "    base.is_loaded_in_4bit = base.is_loaded_in_8bit = base.is_quantized = False",
+        "    torch.set_default_dtype(torch.float64)",
+        "    return torch.nn.Module.to(base, torch.float64)",
+    )
+    imports: tuple[str, ...] = ("import torch", f"from bitsandbytes.nn import {kind}")
+    imports += ("from bitsandbytes.functional import dequantize_4bit",) if spec["bits"] == 4 else ()
+    return Part(("base = dequantise(base)",), imports, {"dequantise": lines})

@@ -194,6 +194,16 @@ def test_a_difference_that_float32_hides_is_shown_in_float64() -> None:
     assert not first(cell("forward", "values", sizes=clear), subject()).double
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_what_quantised_weights_stand_for_is_shown_in_float64(bits: int) -> None:
+    """Where the kernels' own rounding hides that the weights mean something else."""
+    of = subject(LLAMA | {"quantize": NF4 | {"bits": bits}})
+    sizes = (figures("base", "float64", allowance=1e-12),)
+    for script in both(cell("base", "base-moved", sizes=sizes), of):
+        ast.parse(script)
+        assert "base = dequantise(base)" in script
+
+
 def test_the_bound_lies_between_rounding_and_what_was_seen() -> None:
     aspect = first(cell("forward", "values", sizes=(figures("forward", seen=0.9, allowance=1e-6),)), subject())
     assert 1e-6 < aspect.bound < 0.9
