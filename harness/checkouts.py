@@ -56,7 +56,7 @@ def _files(tree: Path) -> list[str]:
     """Names of the files, sorted: those that git knows or would add; without git all but caches and build outputs."""
     if is_wheel(tree):  # whatever its folders are called: all of it is installed
         return sorted(unpacked.files(tree))
-    listed = run_git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if _in_git(tree) else None
+    listed = run_git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if in_git(tree) else None
     if listed is None or listed.returncode != 0:
         return sorted(_walked(tree, ""))
     names: set[str] = set()
@@ -69,7 +69,7 @@ def _files(tree: Path) -> list[str]:
     return sorted(names)
 
 
-def _in_git(tree: Path) -> bool:
+def in_git(tree: Path) -> bool:
     """True where the tree is a work tree's, and not just a folder that the work tree around it ignores."""
     inside = run_git(tree, "rev-parse", "--is-inside-work-tree")
     return inside.stdout.strip() == b"true" and run_git(tree, "check-ignore", "-q", ".").returncode != 0
