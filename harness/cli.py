@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness import __version__, cli_against, cli_env
+from harness import __version__, cli_against, cli_env, cli_search
 from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
 from harness.commands import against, check, create, docs, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
@@ -40,6 +40,7 @@ def parser() -> Parser:
     _pair(commands)
     _matrix(commands)
     _show(commands)
+    cli_search.add_to(commands)
     _report(commands)
     _fixtures(commands)
     cli_env.add_to(commands)

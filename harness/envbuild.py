@@ -195,7 +195,7 @@ class Builder:
                 self._log(f"{environment.name}: {line}")
 
     def _probe(self, environment: Environment, directory: Path) -> Facts:
-        imports = [package for package in _PROBED if package in environment.versions]
+        imports = [package for package in _PROBED if package in environment.versions and environment.tried_first]
         if imports:
             self._log(f"importing {', '.join(imports)} in {environment.name}")
         return facts(environment.name, _python(directory), imports)

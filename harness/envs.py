@@ -137,6 +137,10 @@ class Environments:
             )  # fmt: skip
         return self._builder.build(environment)
 
+    def is_built(self, environment: Environment) -> bool:
+        """True where nothing has to be built to have it."""
+        return environment.interpreter is not None or self._builder.built(environment) is not None
+
     def build_packed(self, environment: Environment, wheels: Sequence[Path]) -> BuiltEnvironment:
         """The environment, built of these wheels and nothing else where it is not built yet; asks no index."""
         return self._builder.build(environment, wheels)
