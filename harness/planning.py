@@ -122,7 +122,7 @@ def plan(
         for s in scenarios
         if makes(environments, creator_spec, s.family)
     ]
-    return [cell for cell in cells if not asked.cells or _matches(str(cell.id), asked.cells)]
+    return [cell for cell in cells if not asked.cells or matches(str(cell.id), asked.cells)]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -184,5 +184,6 @@ def name_of(environments: Environments, spec: str) -> str:
         return error.name
 
 
-def _matches(cell: str, wanted: Iterable[str]) -> bool:
+def matches(cell: str, wanted: Iterable[str]) -> bool:
+    """True where a cell's id is one of these, or one of these globs takes it."""
     return any(cell == one or fnmatch.fnmatchcase(cell, one.replace("[", "[[]")) for one in wanted)
