@@ -42,7 +42,7 @@ class Expectation(Strict):
     devices: list[str] | None = None
     """Globs of device names; every device where absent."""
     noted: str | None = pydantic.Field(default=None, min_length=1)
-    """Glob of a note that the cell must have: for what hangs on the processor and not on a release."""
+    """Glob of a note that the cell must have, or after `!` must not have: for what hangs on the processor."""
     verdict: Verdict = pydantic.Field(strict=False)
     """The verdict that it covers. Any other stays red."""
     kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
@@ -153,7 +153,7 @@ def selects(expectation: Expectation, cell: Cell, versions: Versions) -> bool:
         and (expectation.devices is None or _any(expectation.devices, cell.device))
         and _admits(expectation.creators, cell.creator, versions)
         and _admits(expectation.loaders, cell.loader, versions)
-        and (expectation.noted is None or any(fnmatchcase(note, expectation.noted) for note in cell.notes))
+        and _noted(expectation.noted, cell.notes)
     )
 
 
@@ -295,6 +295,13 @@ def _more(cells: Sequence[Cell]) -> str:
 
 def _any(globs: Sequence[str], name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in globs)
+
+
+def _noted(rule: str | None, notes: Sequence[str]) -> bool:
+    """True where a cell's notes are as an expectation wants them."""
+    if rule is None:
+        return True
+    return any(fnmatchcase(note, rule.removeprefix("!")) for note in notes) is not rule.startswith("!")
 
 
 def _admits(rule: str | list[str], environment: str, versions: Versions) -> bool:

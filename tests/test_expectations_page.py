@@ -25,6 +25,15 @@ def test_its_first_entry_is_an_expectation() -> None:
 
 
 def test_every_problem_and_every_option_is_told() -> None:
-    problems, options = ("`stale`", "`expired`", "`mismatch`"), "--strict --until --range --renew --remove --draft"
-    for word in (*problems, *options.split()):
+    for word in (
+        "`stale`",
+        "`expired`",
+        "`mismatch`",
+        "--strict",
+        "--until",
+        "--range",
+        "--renew",
+        "--remove",
+        "--draft",
+    ):
         assert word in PAGE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import acceptable, accepting, expiry, proposal, results
 from harness.accepting import Said
-from harness.commands import check, common
+from harness.commands import cells, common
 from harness.errors import ExitCode, UsageError
 from harness.expectation_file import Snapshot
 from harness.proposal import Proposal
@@ -24,7 +24,7 @@ def accept(arguments: argparse.Namespace) -> int:
     if arguments.remove or arguments.renew:
         return _maintain(arguments, today)
     said = _said(arguments, today)
-    folder = run_folder(arguments)
+    folder = cells.run_folder(arguments)
     before = Snapshot.of(expectations_file(arguments))
     run = accepting.applied(results.load(folder), before.expectations, today)
     named = acceptable.named(run, arguments.cell)
@@ -43,11 +43,6 @@ def accept(arguments: argparse.Namespace) -> int:
 def expectations_file(arguments: argparse.Namespace) -> Path:
     """The file that is edited."""
     return common.matrix_of(arguments).folder / "expectations.toml"
-
-
-def run_folder(arguments: argparse.Namespace) -> Path:
-    """The run whose cells are meant."""
-    return Path(arguments.run) if arguments.run else check.newest_run(common.reports_folder(arguments))
 
 
 def _said(arguments: argparse.Namespace, today: datetime.date) -> Said:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from harness import accepting, causes, expect, expiry, proposal, results, sentences, triage
 from harness.accepting import Said
 from harness.causes import Cause
-from harness.commands import accept, common
+from harness.commands import accept, blame, cells, common
 from harness.errors import ExitCode, HarnessError, UsageError
 from harness.expectation_file import Snapshot
 from harness.report.text import many
@@ -28,7 +27,7 @@ def triage_(arguments: argparse.Namespace) -> int:
     """Walk through a run's unexplained deviations on a terminal, or write drafts."""
     desk = Desk(arguments)
     if arguments.blame:
-        desk.ask_blame(blamer())
+        desk.ask_blame(blame.sentence_of)
     format_ = "toml" if arguments.draft else arguments.format
     if arguments.json or format_ or arguments.output or not on_terminal():
         return _written(desk, arguments, format_ or "toml")
@@ -44,29 +43,13 @@ def on_terminal() -> bool:
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
-def blamer() -> Blame:
-    """What asks whose doing a deviation is.
-
-    Raises:
-        UsageError: this version has no `blame`.
-    """
-    try:
-        found: Blame = importlib.import_module("harness.commands.blame").sentence_of
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            "triage --blame: this version of peft-regress has no `blame`", "harness/commands/blame.py",
-            "leave --blame out; what was found before is read from the reports folder",
-        ) from error  # fmt: skip
-    return found
-
-
 class Desk:
     """A run, the file of expectations as it is now, and what was put aside."""
 
     def __init__(self, arguments: argparse.Namespace, today: datetime.date | None = None) -> None:
         self.arguments = arguments
         self.today = today or datetime.date.today()
-        self.found = results.load(accept.run_folder(arguments))
+        self.found = results.load(cells.run_folder(arguments))
         self.file = Snapshot.of(accept.expectations_file(arguments))
         self.sentences = sentences.known(common.reports_folder(arguments))
         self.aside: set[Any] = set()

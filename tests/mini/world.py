@@ -122,9 +122,9 @@ class World:
         options = [f"--matrices={self.matrices}"]
         if command not in ("env", "accept", "triage"):
             options.append(f"--fixtures={self.fixtures}")
-        if command in ("check", "pair", "matrix", "judge", "accept", "triage"):
+        if command in ("check", "pair", "matrix", "judge", "accept", "triage", "blame", "bisect"):
             options.append(f"--reports={self.reports}")
-        if command in ("check", "pair", "matrix", "create", "fixtures"):
+        if command in ("check", "pair", "matrix", "create", "fixtures", "blame", "bisect"):
             options.append(f"--worker-handler={HANDLER}")
         return options
 
