@@ -138,13 +138,13 @@ def _planned(
         creator = arguments.creator or said.get(cell.creator) or _spec_of(cell.creator, environments)
         return Planned(known, declared, creator, said.get(cell.loader) or _spec_of(cell.loader, environments))
     asked = planning.parsed(arguments.cell)
+    spec = arguments.creator or _spec_of(asked.creator, environments)
+    loader_spec = _spec_of(asked.loader, environments)
     creator = asked.creator
     if creator not in common.store_of(arguments).creators():
-        creator = planning.name_of(environments, asked.creator)
-    loader = planning.name_of(environments, asked.loader)
-    known = CellId(asked.scenario, creator, loader, asked.device or "cpu")
-    spec = arguments.creator or _spec_of(asked.creator, environments)
-    return Planned(known, declared, spec, _spec_of(asked.loader, environments))
+        creator = planning.name_of(environments, spec)
+    known = CellId(asked.scenario, creator, planning.name_of(environments, loader_spec), asked.device or "cpu")
+    return Planned(known, declared, spec, loader_spec)
 
 
 def _spec_of(name: str, environments: Environments) -> str:
