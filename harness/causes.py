@@ -105,8 +105,12 @@ def group(run: Run) -> tuple[Cause, ...]:
 
 
 def unexpected(run: Run) -> tuple[Cause, ...]:
-    """The deviations that need somebody, by signature, worst and widest first."""
-    return _gather(run, run.deviations, signature)
+    """The deviations that need somebody, by signature, worst and widest first.
+
+    Of a change that was held against a baseline, what deviated before stands apart from what was sound.
+    """
+    before = {c.cell for c in run.comparisons if c.before and c.before.is_deviation} if run.against else set()
+    return _gather(run, run.deviations, lambda cell: (*signature(cell), *(["before"] if cell.id in before else [])))
 
 
 def expected(run: Run) -> tuple[Cause, ...]:
@@ -128,7 +132,7 @@ def unsupported(run: Run) -> tuple[Cause, ...]:
 
 def main_finding(cell: Cell) -> Finding | None:
     """The finding that decides what is the matter with a cell; None where it has none."""
-    return min(cell.findings, key=_importance, default=None)
+    return min(cell.findings, key=importance, default=None)
 
 
 def signature(cell: Cell) -> tuple[str, ...]:
@@ -180,7 +184,8 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _importance(finding: Finding) -> tuple[int, int, int]:
+def importance(finding: Finding) -> tuple[int, int, int]:
+    """What findings are sorted by, the most telling first: how bad, of what kind, by which probe."""
     return (
         finding.verdict.severity,
         _position(_KIND_ORDER, "error" if finding.error_type else finding.kind),

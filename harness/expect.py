@@ -7,6 +7,7 @@ must never say more than what is so.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -25,6 +26,7 @@ Versions = Mapping[str, Mapping[str, str]]
 """Name of an environment → package → version."""
 
 _SHOWN = 8
+_ADDRESS = r"https://[^\s/]+/\S+"
 
 
 class Expectation(Strict):
@@ -45,8 +47,8 @@ class Expectation(Strict):
     """The verdict that it covers. Any other stays red."""
     kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
     """The kinds of findings that it covers; every kind where absent."""
-    issue: str = pydantic.Field(pattern=r"^https://[^\s/]+/\S+$")
-    reason: str = pydantic.Field(min_length=1)
+    issue: str
+    reason: str
     expires: date
     """The last day on which it counts."""
     since: str | None = pydantic.Field(default=None, min_length=1)
@@ -78,6 +80,13 @@ class Expectation(Strict):
             raise ValueError(f"a deviation: one of {', '.join(allowed)}; nothing else can be expected")
         return verdict
 
+    @pydantic.field_validator("issue")
+    @classmethod
+    def _discussed(cls, issue: str) -> str:
+        if not is_address(issue):
+            raise ValueError("an https address, where the deviation is discussed")
+        return issue
+
     @pydantic.field_validator("reason")
     @classmethod
     def _said(cls, reason: str) -> str:
@@ -92,15 +101,36 @@ class ExpectationFile(Strict):
     expectation: list[Expectation] = pydantic.Field(default_factory=list)
 
 
+def is_address(text: str) -> bool:
+    """True where a text can be an expectation's issue."""
+    return re.fullmatch(_ADDRESS, text) is not None
+
+
 def load(path: Path) -> tuple[Expectation, ...]:
     """The expectations of a file; none where there is no file.
 
     Raises:
         UsageError: with the key path of what is wrong.
     """
-    if not path.exists():
-        return ()
-    expectations = tomlfile.validated(ExpectationFile, tomlfile.read(path), path).expectation
+    return checked(tomlfile.read(path), path) if path.exists() else ()
+
+
+def parse(text: str, path: Path) -> tuple[Expectation, ...]:
+    """The expectations of a file's text.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    return checked(tomlfile.parsed(text, path), path)
+
+
+def checked(data: Any, path: Path) -> tuple[Expectation, ...]:
+    """The expectations in what a TOML file holds.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    expectations = tomlfile.validated(ExpectationFile, data, path).expectation
     first: dict[str, int] = {}
     for index, expectation in enumerate(expectations):
         before = first.setdefault(expectation.id, index)

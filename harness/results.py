@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import strictjson
+from harness.changes import Against, Comparison
 from harness.conversion import Conversion
 from harness.errors import ExitCode, UsageError
 from harness.verdict import Reading, Verdict
@@ -60,9 +61,7 @@ class Figures(Model):
     @property
     def ratio(self) -> float:
         """Error divided by allowance; 0 where both are 0."""
-        if self.max_abs == 0:
-            return 0.0
-        return self.max_abs / self.allowance if self.allowance > 0 else float("inf")
+        return 0.0 if self.max_abs == 0 else self.max_abs / self.allowance if self.allowance > 0 else float("inf")
 
 
 class Finding(Model):
@@ -215,15 +214,6 @@ class ExpectationProblem(Model):
     message: str
 
 
-class Comparison(Model):
-    """Against a baseline run: how one cell changed."""
-
-    cell: str
-    change: Literal["regressed", "fixed", "still", "new", "gone"]
-    before: Verdict | None = None
-    now: Verdict | None = None
-
-
 class Run(Model):
     """The cells that were checked together."""
 
@@ -243,6 +233,8 @@ class Run(Model):
     expectation_problems: tuple[ExpectationProblem, ...] = ()
     baseline: str = ""
     comparisons: tuple[Comparison, ...] = ()
+    against: Against | None = None
+    """Set where one change was held against a baseline: then only what it did is red (`harness.change`)."""
     interrupted: bool = False
     strict: bool = False
     duration_s: float = 0.0
@@ -259,7 +251,8 @@ class Run(Model):
     @property
     def deviations(self) -> tuple[Cell, ...]:
         """The cells that need somebody; under `strict` a new warning is enough."""
-        return tuple(cell for cell in self.cells if cell.deviates or (self.strict and _is_unexpected_warning(cell)))
+        warned = [Verdict.WARNED] if self.strict else []
+        return tuple(cell for cell in self.cells if cell.deviates or (cell.verdict in warned and not cell.expected))
 
     @property
     def not_run(self) -> tuple[str, ...]:
@@ -278,10 +271,6 @@ class Run(Model):
         from harness.report.frame import probes
 
         return probes(self)
-
-
-def _is_unexpected_warning(cell: Cell) -> bool:
-    return cell.verdict is Verdict.WARNED and not cell.expected
 
 
 def counts_of(cells: Iterable[Cell], planned: int) -> dict[str, int]:
@@ -303,12 +292,26 @@ def exit_code_of(run: Run) -> ExitCode:
     """
     if run.interrupted:
         return ExitCode.INTERRUPTED
+    if run.against is not None:
+        return _exit_code_of_change(run)
     if run.deviations or run.expectation_problems:
         return ExitCode.REGRESSED
     compared = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
     if not compared or any(cell.verdict.cannot_tell for cell in run.cells) or run.not_run:
         return ExitCode.CANNOT_TELL
     return ExitCode.CLEAN
+
+
+def _exit_code_of_change(run: Run) -> ExitCode:
+    """Of a change held against a baseline: what deviates on both sides neither fails it nor lets it pass."""
+    if any(comparison.change == "regressed" for comparison in run.comparisons):
+        return ExitCode.REGRESSED
+    apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
+    cells = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
+    unknown = any(comparison.unknown for comparison in apart.values())
+    untold = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
+    held = any(cell.id not in apart for cell in cells)
+    return ExitCode.CLEAN if held and not unknown and not untold else ExitCode.CANNOT_TELL
 
 
 def finished(run: Run) -> Run:
@@ -351,6 +354,15 @@ def _dumped(run: Run) -> dict[str, Any]:
     for cell, values in zip(run.cells, data["cells"], strict=True):
         values |= {name: getattr(cell, name) for name in _ALWAYS_IN_CELL if name not in values}
     return data
+
+
+def portable(model: Model) -> Any:
+    """A part of a report as values that strict JSON can carry."""
+    return strictjson.portable(model.model_dump(mode="json", exclude_defaults=True) | _format_of(model))
+
+
+def _format_of(model: Model) -> dict[str, Any]:
+    return {"format": model.format} if hasattr(model, "format") else {}
 
 
 def dump(run: Run, path: Path) -> None:

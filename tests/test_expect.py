@@ -372,7 +372,7 @@ def test_a_required_key_is_missed(tmp_path: Path, key: str) -> None:
         ("verdict", '"exact"', "a deviation: one of silent-wrong, load-error"),
         ("verdict", '"no-fixture"', "nothing else can be expected"),
         ("kinds", "[]", "at least 1 item"),
-        ("issue", '"http://example.org/1"', "should match pattern"),
+        ("issue", '"http://example.org/1"', "an https address"),
         ("issue", '"https://"', "should match pattern"),
         ("issue", '"later"', "should match pattern"),
         ("reason", '""', "at least 1 character"),

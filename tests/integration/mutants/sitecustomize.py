@@ -107,6 +107,14 @@ def base_touched(peft):
     peft.PeftModel.from_pretrained = classmethod(wrong)
 
 
+def base_moved(peft):
+    """Not PEFT's doing: a Llama's feed-forward layers put out a hundredth more."""
+    from transformers.models.llama.modeling_llama import LlamaMLP
+
+    forward = LlamaMLP.forward
+    LlamaMLP.forward = lambda self, x: forward(self, x) * 1.01
+
+
 def frozen(peft):
     """An adapter that is loaded for training does not train."""
     load = peft.PeftModel.from_pretrained.__func__
