@@ -132,7 +132,7 @@ def unsupported(run: Run) -> tuple[Cause, ...]:
 
 def main_finding(cell: Cell) -> Finding | None:
     """The finding that decides what is the matter with a cell; None where it has none."""
-    return min(cell.findings, key=_importance, default=None)
+    return min(cell.findings, key=importance, default=None)
 
 
 def signature(cell: Cell) -> tuple[str, ...]:
@@ -184,7 +184,8 @@ def last_line(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-def _importance(finding: Finding) -> tuple[int, int, int]:
+def importance(finding: Finding) -> tuple[int, int, int]:
+    """What findings are sorted by, the most telling first: how bad, of what kind, by which probe."""
     return (
         finding.verdict.severity,
         _position(_KIND_ORDER, "error" if finding.error_type else finding.kind),

@@ -95,6 +95,18 @@ def run_git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
         return subprocess.CompletedProcess(command, 127, b"", b"git is not installed")
 
 
+def commit_of(tree: Path) -> tuple[str, str]:
+    """The commit that a work tree is at, and where others fetch it from; empty where it is changed or none.
+
+    Without the password that an address may hold.
+    """
+    if not in_git(tree) or run_git(tree, "status", "--porcelain").stdout.strip():
+        return "", ""
+    commit = run_git(tree, "rev-parse", "HEAD").stdout.decode(errors="replace").strip()
+    remote = run_git(tree, "remote", "get-url", "origin").stdout.decode(errors="replace").strip()
+    return commit, re.sub(r"(?<=://)[^/@]+@", "", remote) if remote.startswith("https://") else ""
+
+
 def is_wheel(tree: Path) -> bool:
     """True for an unpacked wheel: a folder with one package's metadata, and nothing that says how to build it."""
     project = any((tree / name).is_file() for name in ("pyproject.toml", "setup.py"))

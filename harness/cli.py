@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness import __version__, cli_against, cli_env, cli_search
+from harness import __version__, cli_against, cli_env, cli_expectations, cli_repro, cli_search, cli_show
 from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
 from harness.commands import against, check, create, docs, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
@@ -39,9 +39,11 @@ def parser() -> Parser:
     _check(commands)
     _pair(commands)
     _matrix(commands)
-    _show(commands)
+    cli_show.add_to(commands)
+    cli_repro.add_to(commands)
     cli_search.add_to(commands)
     _report(commands)
+    cli_expectations.add_to(commands)
     _fixtures(commands)
     cli_env.add_to(commands)
     _offline(commands)
@@ -176,16 +178,6 @@ def _pair(commands: Any) -> None:
     one.add_argument("--creator", action="append", required=True, metavar="SPEC", help=SPEC)
     one.add_argument("--loader", action="append", required=True, metavar="SPEC", help=SPEC)
     _running(one)
-
-
-def _show(commands: Any) -> None:
-    one = command(commands, "show", check.show_cell, "print one cell of a run in full",
-                   "  peft-regress show lokr-alpha-differs\n"
-                   "  peft-regress show 'lokr-alpha-differs@v061:current[cpu]' reports/20261122-x")  # fmt: skip
-    one.add_argument("cell", metavar="CELL", help="a cell's id, or a part of it that only one cell has")
-    one.add_argument("run", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
-    one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
-    one.add_argument("--json", action="store_true", help="for a program")
 
 
 def _report(commands: Any) -> None:

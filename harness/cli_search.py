@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.cli_parts import SPEC, Parser, command, handler, hub, where
+from harness.cli_parts import SPEC, Parser, command, handler, where
 from harness.commands import bisect, blame
 
 _CODES = """
@@ -67,7 +67,7 @@ def _shared(one: Parser) -> None:
     one.add_argument(
         "--scenarios", action="append", default=[], metavar="PATH", help="where CELL's scenario is declared"
     )
-    hub(one)
+    one.add_argument("--creator", metavar="SPEC", help="what made its fixture, where the run does not say")
     one.add_argument("--reports", metavar="DIR", help="where results and journals go (default: reports/)")
     one.add_argument("--log", metavar="FILE", help="the journal (default: beside the result)")
     one.add_argument("--replay", metavar="FILE", help="take what this journal says in place of trying it again")

@@ -61,9 +61,7 @@ class Figures(Model):
     @property
     def ratio(self) -> float:
         """Error divided by allowance; 0 where both are 0."""
-        if self.max_abs == 0:
-            return 0.0
-        return self.max_abs / self.allowance if self.allowance > 0 else float("inf")
+        return 0.0 if self.max_abs == 0 else self.max_abs / self.allowance if self.allowance > 0 else float("inf")
 
 
 class Finding(Model):
@@ -253,7 +251,8 @@ class Run(Model):
     @property
     def deviations(self) -> tuple[Cell, ...]:
         """The cells that need somebody; under `strict` a new warning is enough."""
-        return tuple(cell for cell in self.cells if cell.deviates or (self.strict and _is_unexpected_warning(cell)))
+        warned = [Verdict.WARNED] if self.strict else []
+        return tuple(cell for cell in self.cells if cell.deviates or (cell.verdict in warned and not cell.expected))
 
     @property
     def not_run(self) -> tuple[str, ...]:
@@ -272,10 +271,6 @@ class Run(Model):
         from harness.report.frame import probes
 
         return probes(self)
-
-
-def _is_unexpected_warning(cell: Cell) -> bool:
-    return cell.verdict is Verdict.WARNED and not cell.expected
 
 
 def counts_of(cells: Iterable[Cell], planned: int) -> dict[str, int]:
@@ -359,6 +354,15 @@ def _dumped(run: Run) -> dict[str, Any]:
     for cell, values in zip(run.cells, data["cells"], strict=True):
         values |= {name: getattr(cell, name) for name in _ALWAYS_IN_CELL if name not in values}
     return data
+
+
+def portable(model: Model) -> Any:
+    """A part of a report as values that strict JSON can carry."""
+    return strictjson.portable(model.model_dump(mode="json", exclude_defaults=True) | _format_of(model))
+
+
+def _format_of(model: Model) -> dict[str, Any]:
+    return {"format": model.format} if hasattr(model, "format") else {}
 
 
 def dump(run: Run, path: Path) -> None:

@@ -131,6 +131,28 @@ class Session:
         self.start([cell])
         return self._futures[str(cell.id)].result()
 
+    def fixture(self, cell: Planned) -> tuple[Store, Manifest | Cell]:
+        """Where the cell's fixture is, and what it is, made if need be; the cell itself where there can be none."""
+        self._remember_models([cell])
+        self._supply.expect(cell)
+        manifest = self._supply.manifest(cell)
+        return self._supply.store_of(cell), manifest
+
+    def traced(self, cell: Planned) -> tuple[observation.Observed, observation.Observed]:
+        """The golden, and what is seen of the cell where each layer is looked at by itself (the worker's `trace`).
+
+        Raises:
+            HarnessError: the process died, or there is no fixture.
+        """
+        _, manifest = self.fixture(cell)
+        if isinstance(manifest, Cell):
+            raise HarnessError(f"{cell.id}: {manifest.reason}", "a fixture", "choose another cell")
+        with self._pools.use(_loading(cell)) as pool:
+            folder, _, done = self._ran(cell, manifest, pool, "-trace", "trace")
+        if done.outcome != "done":
+            raise HarnessError(f"{cell.id}: tracing it: {done.outcome}: {done.detail}", "", done.log_tail)
+        return observation.read(folder / "golden"), observation.read(folder / "now")
+
     def cancel(self) -> None:
         """Forget the cells that have not begun, and those that are broken off now."""
         self._ending = True
@@ -249,21 +271,26 @@ class Session:
     def _replayed(
         self, cell: Planned, manifest: Manifest, pool: Serves, attempt: str
     ) -> tuple[Cell, observation.Observed | None]:
+        folder, note, done = self._ran(cell, manifest, pool, attempt)
+        result, now = self._judged(cell, observation.read(folder / "golden"), folder, done)
+        return result.model_copy(update={"notes": (*result.notes, note)} if note else {}), now
+
+    def _ran(
+        self, cell: Planned, manifest: Manifest, pool: Serves, attempt: str, kind: str = "replay"
+    ) -> tuple[Path, str, Done]:
+        """Have the worker do a request; the folder with what it left, and what to say of the golden that is in it."""
         folder = self._folder(cell) / f"run{attempt}"
         held_against, note = self._golden_for(cell, manifest, pool)
         self._supply.store_of(cell).materialise(manifest, folder, held_against)
-        golden = observation.read(folder / "golden")
-        self._refuse_unexpected(cell, manifest, golden)
+        self._refuse_unexpected(cell, manifest, observation.read(folder / "golden"))
         self._learnt(cell, pool)  # an environment that does not import is told before any cell is blamed
         request = {
-            "kind": "replay",
+            "kind": kind,
             "scratch": str(folder),
             "scenario": self._resolved(cell),
             "device": cell.id.device,
         }
-        done = pool.submit(Job(f"{cell.id}{attempt}", request, folder, cell.time_limit_s)).result()
-        result, now = self._judged(cell, golden, folder, done)
-        return result.model_copy(update={"notes": (*result.notes, note)} if note else {}), now
+        return folder, note, pool.submit(Job(f"{cell.id}{attempt}", request, folder, cell.time_limit_s)).result()
 
     def _golden_for(self, cell: Planned, manifest: Manifest, pool: Serves) -> tuple[str, str]:
         """Which of the fixture's goldens the replay is held against, and what to say of that."""

@@ -37,7 +37,7 @@ def sentence_of(cell: str, arguments: argparse.Namespace) -> str:
 
 DEFAULTS: dict[str, Any] = {
     "cell": "", "run": None, "sound_in": None, "deviates_in": None, "matrices": None, "fixtures": None, "reports": None,
-    "scenarios": [], "hub": False, "log": None, "replay": None, "anew": False, "json": False, "quiet": False,
+    "scenarios": [], "creator": None, "log": None, "replay": None, "anew": False, "json": False, "quiet": False,
     "worker_handler": None,
 }  # fmt: skip
 

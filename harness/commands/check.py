@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -330,42 +329,3 @@ class Listener:
         elif not self.quiet and (self.done == self.total or time.monotonic() - self._last > self.EVERY_S):
             self._last = time.monotonic()
             self.console.print(f"checked {self.done} of {self.total} cells, {self.deviating} deviate")
-
-
-def show_cell(arguments: argparse.Namespace) -> int:
-    """Print one cell of a run in full."""
-    run = results.load(_run_folder(arguments))
-    found = [cell for cell in run.cells if arguments.cell in (cell.id, cell.scenario)]
-    found = found or [cell for cell in run.cells if arguments.cell in cell.id]
-    if len(found) != 1:
-        names = ", ".join(cell.id for cell in (found or run.cells)[:8])
-        raise UsageError(
-            f"{'no cell' if not found else f'{len(found)} cells'} of run {run.id} match {arguments.cell!r}",
-            f"one cell, for example: {names}",
-            "give the whole id",
-        )
-    if arguments.json:
-        common.out(json.dumps(found[0].model_dump(mode="json"), indent=1))
-    else:
-        terminal.show(found[0], run, common.console())
-    return ExitCode.CLEAN
-
-
-def _run_folder(arguments: argparse.Namespace) -> Path:
-    if arguments.run:
-        return Path(arguments.run)
-    return newest_run(common.reports_folder(arguments))
-
-
-def newest_run(folder: Path) -> Path:
-    """The newest finished run in the reports folder."""
-    found = sorted(_finished(folder), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UsageError(
-            f"no run in {folder}", "a folder that `check` wrote", "run `peft-regress check` first, or name a run"
-        )
-    return found[-1].parent
-
-
-def _finished(folder: Path) -> Iterator[Path]:
-    yield from (path for path in folder.glob("*/report.json") if path.parent.name != "sample")

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import planning, results
-from harness.commands import check, common
+from harness import planning
+from harness.commands import cells, common
 from harness.environment import Environment, Overlay
 from harness.errors import UsageError
 from harness.report import terminal
-from harness.results import Run, write_atomically
+from harness.results import write_atomically
 from harness.search import question as questions
 from harness.search.candidates import Candidates, ends_of, plain_versions
 from harness.search.coupling import Ends
@@ -85,12 +85,11 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
     """
     log = _quiet if arguments.quiet else common.say
     environments = planning.environments_as(Candidates, common.path(arguments.matrices), common.REPOSITORY, log)
-    run = run_of(arguments)
-    where = [Path(text).resolve() for text in arguments.scenarios] or None
-    question = questions.ask(
-        arguments.cell, run, common.matrix_of(arguments), environments, good=_spec(arguments.sound_in),
-        bad=_spec(arguments.deviates_in), scenarios=where, hub=arguments.hub,
-    )  # fmt: skip
+    cell, _, _, planned = cells.located(arguments, environments)
+    stored = common.store_of(arguments)
+    made = cell is not None and cell.fixture_origin == "created" and not stored.has(cell.creator, cell.scenario)
+    made = made and planned.creator_spec not in environments.names()
+    question = questions.about(planned, arguments.sound_in or "", arguments.deviates_in or "", made=made)
     good, bad = environments.describe(question.good), environments.describe(question.bad)
     if good.lock_digest and good.lock_digest == bad.lock_digest:
         raise UsageError(
@@ -103,23 +102,13 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
     journal = Journal(common.path(arguments.log) or file.with_suffix(".jsonl"), replayed, anew=arguments.anew)
     with tempfile.TemporaryDirectory(prefix=f"peft-regress-{command}-") as folder:
         scratch = Path(folder)
-        store = Store(scratch / "fixtures", origin="created") if question.made else common.store_of(arguments)
+        store = Store(scratch / "fixtures", origin="created") if question.made else stored
         session = Session(
             environments, store, scratch, jobs=common.cores(), creating=question.made, share=False, log=_quiet,
             handler=common.path(arguments.worker_handler),
         )  # fmt: skip
         with Trials(question, session, environments, journal, common.say) as trials:
             yield Work(arguments, question, environments, trials, good, bad, {}, file)
-
-
-def run_of(arguments: argparse.Namespace) -> Run | None:
-    """The run that a cell is looked up in: the one named, else the newest; None where there is none."""
-    if arguments.run:
-        return results.load(Path(arguments.run))
-    try:
-        return results.load(check.newest_run(common.reports_folder(arguments)))
-    except UsageError:
-        return None
 
 
 def write(file: Path, data: dict[str, Any]) -> None:
@@ -148,10 +137,6 @@ def points(rows: list[dict[str, Any]]) -> None:
     painter = terminal.Painter(common.console())
     cells = [(row["name"], row["day"], WORDS[row["result"]], row["why"]) for row in rows]
     painter.table("Tried", ("point", "day", "result", "verdict"), cells)
-
-
-def _spec(text: str | None) -> str:
-    return text or ""
 
 
 def _quiet(line: str) -> None:

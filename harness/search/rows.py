@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import Version
 
+from harness import checkouts
 from harness.errors import UsageError
 from harness.releases import Known, Release
 
@@ -123,10 +122,5 @@ def _resolved(repository: Path, ref: str) -> str:
 
 def _git(repository: Path, *arguments: str) -> str | None:
     """What git says; None where it fails."""
-    environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    command = ["git", "-C", str(repository), *arguments]
-    try:
-        done = subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    except FileNotFoundError:
-        raise UsageError("git is not installed", "git on the PATH", "install it") from None
+    done = checkouts.run_git(repository, *arguments)
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

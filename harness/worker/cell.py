@@ -26,6 +26,7 @@ from . import (
     probes,
     probes_declared,
     sft,
+    trace,
     warmup,
     wrappers,
 )
@@ -104,7 +105,7 @@ def handle(request: Mapping[str, Any]) -> None:
         if request["kind"] == "create":
             create(torch, request)
         else:
-            replay(torch, request)
+            replay(torch, request, trace.PROBES if request["kind"] == "trace" else ())
     finally:
         shutil.rmtree(WORK_FOLDER, ignore_errors=True)
     devices.end(torch, device)
@@ -268,10 +269,13 @@ def _spread(a: Any, b: Any) -> float:
     return float(abs(a.astype("float64") - b.astype("float64")).max())
 
 
-def replay(torch: Any, request: Mapping[str, Any]) -> None:
+def replay(torch: Any, request: Mapping[str, Any], only: Collection[str] = ()) -> None:
     """Load `base/` and `adapter/` and observe them: `now/`. Inputs are the golden's own.
 
     On a GPU twice: how far two runs are apart there is a part of what a replay may differ by.
+
+    Args:
+        only: these probes, and where each layer's input and parameters come from (`trace`).
     """
     scenario = request["scenario"]
     golden = read_arrays("golden")
@@ -280,8 +284,10 @@ def replay(torch: Any, request: Mapping[str, Any]) -> None:
     layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
     observation = Observation(scenario["name"])
     device = request.get("device", "cpu")
-    observe(torch, scenario, observation, inputs, layer_inputs, device)
-    if device != "cpu":
+    observe(torch, scenario, observation, inputs, layer_inputs, device, only=only)
+    if only:
+        trace.observe(Context(torch, scenario, observation, "float32", inputs, layer_inputs, device))
+    elif device != "cpu":
         observation.timings.update(devices.peak_mb(torch, device))
         spread = _repeated(torch, scenario, observation, inputs, layer_inputs, device, creating=False)
         observation.facts["repeat"] = spread
@@ -296,10 +302,11 @@ def observe(
     layer_inputs: dict[str, Any],
     device: str = "cpu",
     creating: bool = False,
+    only: Collection[str] = (),
 ) -> None:
-    """Run every probe in both precisions. What can't be loaded in float64 is observed in float32 alone, and says so."""
+    """Run every probe, or some, in both precisions; what can't be loaded in float64 in float32 alone, and says so."""
     for precision in PRECISIONS:
-        _observe_in(Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating))
+        _observe_in(Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating), only)
 
 
 def _observe_in(context: Context, only: Collection[str] = ()) -> None:

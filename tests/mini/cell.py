@@ -182,9 +182,38 @@ def replay(scenario: dict[str, Any], request: dict[str, Any]) -> None:
         before, after = observation.arrays(), again.arrays()
         apart = {name: float(np.abs(before[name] - after[name]).max()) for name in before if name in after}
         observation.facts["repeat"] = {name: value for name, value in apart.items() if value}
+    if request["kind"] == "trace":
+        traced(observation, inputs["x"])
     if fault == "converts":  # no fault at all: a library that converts names on loading
         observation.facts["conversion"] = {"views": CONVERSIONS}
     observation.write("now")
+
+
+def traced(observation: Any, x: Any) -> None:
+    """What each layer is given, and where its parameters come from."""
+    if observation.load["float32"]["outcome"] != "ok":
+        return
+    context = Context(observation, "float32", x, {}, None)
+    context.model.forward(context.x)
+    stored = load_file("adapter/adapter_model.safetensors")
+    layers: dict[str, Any] = {}
+    for name, given, _ in context.model.seen:
+        if name in context.model.config.targets:
+            observation.array(f"trace/input/{name}", given)
+            layers[name] = {
+                "class": "Model",
+                "scalars": {"scaling": float(context.model.scaling)},
+                "parameters": [_row(key, value, stored) for key, value in context.model.tensors.items() if name in key],
+            }
+    observation.facts["trace"] = {"layers": layers, "order": list(layers)}
+
+
+def _row(name: str, value: Any, stored: dict[str, Any]) -> dict[str, Any]:
+    same = np.array_equal(value, stored[name])
+    gap = float(np.abs(value.astype(np.float64) - stored[name]).max())
+    found = "by value" if same else "by name"
+    shape = list(value.shape)
+    return {"name": name, "dtype": str(value.dtype), "shape": shape, "key": name, "max_abs": gap, "found": found}
 
 
 def _raising(message: str) -> Callable[[Any], Any]:

@@ -1,0 +1,77 @@
+"""The two files of requirements: every package of an environment at its version, without an index's address (pure)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.version import InvalidVersion, Version
+
+_TOOLS = frozenset({"pip", "setuptools", "wheel", "uv"})
+FIRST = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl", "safetensors", "numpy")
+"""The packages that are named first where two environments are held against each other."""
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """One environment as a reader can make it.
+
+    Attributes:
+        versions: package → version.
+        python: the Python that it has, `3.11.7` or `3.11`.
+        source: package → a requirement in the place of a pin: `peft @ git+https://…@commit`, `-e /path/to/peft`.
+        notes: comments for the file.
+    """
+
+    versions: Mapping[str, str]
+    python: str
+    source: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def short_python(self) -> str:
+        """`3.11`."""
+        return ".".join(self.python.split(".")[:2]) or "3.11"
+
+    def text(self) -> str:
+        """The file."""
+        notes = [f"# {note}" for note in self.notes]
+        pins = [
+            self.source.get(package) or _pin(package, version)
+            for package, version in sorted(self.versions.items())
+            if package not in _TOOLS or package in self.source
+        ]
+        others = [line for package, line in sorted(self.source.items()) if package not in self.versions]
+        return "\n".join([*notes, *pins, *others]) + "\n"
+
+
+def _pin(package: str, version: str) -> str:
+    if _is_development(version):
+        return f"# {package} {version} is no release: install the source that it was built from"
+    return f"{package}=={_public(version)}"
+
+
+def _is_development(version: str) -> bool:
+    try:
+        return Version(version).is_devrelease
+    except InvalidVersion:
+        return False
+
+
+def _public(version: str) -> str:
+    """Without the part of a build (`+cpu`): `2.13.0` stands for all of its builds, and is on every index."""
+    try:
+        return Version(version).public
+    except InvalidVersion:
+        return version
+
+
+def differing(before: Pinned, after: Pinned) -> list[tuple[str, str, str]]:
+    """Package, its version before and after, for all that differ; what matters most first."""
+    names = sorted({*before.versions, *after.versions} - _TOOLS, key=_order)
+    rows = [(name, before.versions.get(name, "–"), after.versions.get(name, "–")) for name in names]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def _order(name: str) -> tuple[int, str]:
+    return (FIRST.index(name) if name in FIRST else len(FIRST), name)

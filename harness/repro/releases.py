@@ -1,0 +1,81 @@
+"""What the text of a script needs otherwise by the libraries' versions, with the release that made it necessary.
+
+The worker's own branches are in `harness/worker/compat*.py`; a script has none, it is written for one environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from packaging.version import InvalidVersion, Version
+
+
+@dataclass(frozen=True)
+class Release:
+    """The versions of one environment, and what follows from them for a script."""
+
+    versions: Mapping[str, str]
+
+    def at_least(self, package: str, version: str) -> bool:
+        """True where the package is that new; a development version counts as the release it leads to."""
+        try:
+            found = Version(self.versions.get(package, "0"))
+        except InvalidVersion:
+            return True
+        return Version(found.base_version) >= Version(version)
+
+    @property
+    def loader_quantises(self) -> bool:
+        """`BitsAndBytesConfig` works on the CPU: since Transformers 4.53."""
+        return self.at_least("transformers", "4.53")
+
+    @property
+    def dtype_argument(self) -> str:
+        """What `from_pretrained` calls the type: `dtype` since Transformers 4.56."""
+        return "dtype" if self.at_least("transformers", "4.56") else "torch_dtype"
+
+    @property
+    def names_first_adapter(self) -> bool:
+        """`get_peft_model` takes a name since PEFT 0.4."""
+        return self.at_least("peft", "0.4")
+
+    @property
+    def asks_hub_on_saving(self) -> bool:
+        """PEFT 0.8 alone asks the hub whether the base is there when it saves, and raises where it may not."""
+        return self.at_least("peft", "0.8") and not self.at_least("peft", "0.9")
+
+    @property
+    def value_head_module(self) -> str:
+        """Where TRL has its model with a value head: moved in 1.0."""
+        return "trl.experimental.ppo" if self.at_least("trl", "1.0") else "trl"
+
+    @property
+    def has_sft_config(self) -> bool:
+        """TRL's trainer has a configuration of its own since 0.9."""
+        return self.at_least("trl", "0.9")
+
+    @property
+    def length_argument(self) -> str:
+        """What TRL calls a text's greatest length: `max_length` since 0.16."""
+        return "max_length" if self.at_least("trl", "0.16") else "max_seq_length"
+
+    @property
+    def tokenizer_argument(self) -> str:
+        """What TRL's trainer calls the tokenizer: `processing_class` since 0.12."""
+        return "processing_class" if self.at_least("trl", "0.12") else "tokenizer"
+
+    @property
+    def combines_in_many_ways(self) -> bool:
+        """`add_weighted_adapter` takes a `combination_type` since PEFT 0.5."""
+        return self.at_least("peft", "0.5")
+
+    @property
+    def can_skip_cast(self) -> bool:
+        """`autocast_adapter_dtype` since PEFT 0.12."""
+        return self.at_least("peft", "0.12")
+
+    @property
+    def owns_weights(self) -> bool:
+        """bitsandbytes' 4-bit weights name their layer since 0.43."""
+        return self.at_least("bitsandbytes", "0.43")

@@ -1,0 +1,94 @@
+"""`show --layers`: a computation that changed, a tensor that was dropped, a base that moved, and what can go wrong."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.mini.world import Said, World, main
+
+
+def asked(world: World, cell: str, *words: str) -> Said:
+    return main("show", cell, "--layers", *world.where("create"), f"--reports={world.reports}", *words)
+
+
+def checked(world: World, release: str) -> World:
+    world.run("check", "--loader", world.spec(release))
+    return world
+
+
+#: release, whose doing, the first layer, what is said, the smallest probe
+TABLE = [
+    ("2.1", "computation", "layer1", "the computation changed (scaling: 0.75 → 1.5), not the loading", "layers"),
+    ("2.2", "loading", "layer3", "the checkpoint's: the loading", "accounting"),
+    ("2.6", "base", "layer2", "the base moved", "base"),
+    ("2.7", "afterwards", "", "done with the loaded adapter afterwards", "merged"),
+    ("2.4", "not loaded", "", "it does not load", "load"),
+]
+
+
+@pytest.mark.parametrize(("release", "doing", "first", "words", "probe"), TABLE, ids=[t[0] for t in TABLE])
+def test_whose_doing_it_is(mini: World, release: str, doing: str, first: str, words: str, probe: str) -> None:
+    checked(mini, release)
+    said = asked(mini, "two-layers", f"--creator={mini.spec('1.0')}")
+    assert said.code == 0, said
+    assert words in said.line, said
+    told = json.loads(asked(mini, "two-layers", "--json").out)
+    assert (told["doing"], told.get("first", ""), told["probe"]) == (doing, first, probe)
+
+
+def test_what_was_found_is_kept_beside_the_run(mini: World) -> None:
+    checked(mini, "2.1")
+    first = asked(mini, "two-layers")
+    replays = mini.traced("trace")
+    again = asked(mini, "two-layers")
+    assert again.out == first.out
+    assert mini.traced("trace") == replays
+    assert [path.parent.name for path in mini.folder().rglob("two-layers*.json")] == ["where"]
+    asked(mini, "two-layers", "--again")
+    assert len(mini.traced("trace")) > len(replays)
+
+
+def test_what_is_kept_and_damaged_is_traced_anew(mini: World) -> None:
+    checked(mini, "2.1")
+    first = asked(mini, "two-layers")
+    (path,) = mini.folder().rglob("two-layers*.json")
+    path.write_text("{")
+    assert asked(mini, "two-layers").out == first.out
+
+
+def test_parameters_are_held_against_the_checkpoint(mini: World) -> None:
+    checked(mini, "2.2")
+    told = json.loads(asked(mini, "two-layers", "--json").out)
+    rows = {p["name"]: p for layer in told["layers"] for p in layer.get("parameters", [])}
+    assert rows["layer1.low_rank_A"]["max_abs"] == 0.0
+    assert rows["layer3.low_rank_A"]["max_abs"] > 0.1
+
+
+def test_inputs_that_differed_already_are_told(mini: World) -> None:
+    checked(mini, "2.1")
+    told = json.loads(asked(mini, "two-layers", "--json").out)
+    layers = {layer["name"]: layer for layer in told["layers"]}
+    assert layers["layer1"]["input"].get("max_abs", 0.0) == 0.0
+    assert layers["layer3"]["input"]["max_abs"] > layers["layer3"]["input"]["allowance"]
+
+
+def test_a_cell_that_cannot_be_traced(mini: World) -> None:
+    checked(mini, "2.8")
+    said = asked(mini, "two-layers")
+    assert said.code == 2
+    assert "env-failed" in said.err
+    assert asked(mini, "nothing").code == 64
+
+
+def test_a_whole_id_needs_no_run(mini: World) -> None:
+    said = asked(mini, f"two-layers@{mini.name('1.0')}:{mini.spec('2.1')}[cpu]")
+    assert said.code == 0, said
+    assert "the computation changed" in said.line
+
+
+def test_without_layers_it_is_as_it_was(mini: World) -> None:
+    checked(mini, "2.1")
+    assert "reproduce" in main("show", "two-layers", f"--reports={mini.reports}").out
+    assert mini.traced("trace") == []
