@@ -42,6 +42,8 @@ class Affected:
     """Changed files that no scenario is about."""
     groups: tuple[str, ...] = ()
     """The methods or models that changed."""
+    users: frozenset[str] = frozenset()
+    """The scenarios that use the package at all; empty where all do."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
     changed = sorted(set(changed))
     if package not in ROOTS:
         users = {one.name: why for one in scenarios if (why := _uses(package, one))}
-        return Affected(users if changed else {}, uncovered=tuple(changed) if not users else ())
+        uncovered = tuple(changed) if not users else ()
+        return Affected(users if changed else {}, uncovered=uncovered, users=frozenset(users))
     layout = _Layout(ROOTS[package], files)
     own = {name: group for name in changed if (group := layout.group_of(name))}
     if shared := [name for name in changed if name not in own]:

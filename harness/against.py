@@ -134,9 +134,9 @@ def _home(run: Run | None, named: str, package: str, environments: Environments)
     loaders = sorted({cell.loader for cell in run.cells}) if run else []
     if len(loaders) == 1 and loaders[0] in environments.names():
         return loaders[0]
-    having = {name: found for name in environments.names() if package in (found := _versions(environments, name))}
-    if not package or CURRENT in having:
+    if not package or package in _versions(environments, CURRENT):
         return CURRENT
+    having = {name: found for name in environments.names() if package in (found := _versions(environments, name))}
     if not having:
         raise UsageError(
             f"no declared environment has {package!r}", "a checkout of a package that some environment has",

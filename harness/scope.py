@@ -48,7 +48,7 @@ def choose(
         rest = {one.name: f"not affected: only {what} changed" for one in usable if one.name not in hit}
         return hit, out | rest, f"{many(len(hit), 'scenario')} that {what} can affect"
     nothing = f"no scenario is about {enumerated(touched.uncovered, 3)}" if touched.uncovered else NOTHING
-    sample = _sample(usable)
+    sample = _sample([one for one in usable if not touched.users or one.name in touched.users])
     rest = {one.name: f"{nothing}; a sample was checked" for one in usable if one.name not in sample}
     return (
         dict.fromkeys(sample, f"a sample: {nothing}"),

@@ -140,6 +140,10 @@ def test_other_packages_touch_those_who_use_them() -> None:
     assert set(hit("trl", {}, "trl/trainer/sft_trainer.py", scenarios=scenarios).scenarios) == {"trained"}
     assert set(hit("bitsandbytes", {}, "bitsandbytes/nn.py", scenarios=scenarios).scenarios) == {"quantised"}
     assert len(hit("accelerate", {}, "accelerate/x.py", scenarios=scenarios).scenarios) == 3
+    untouched = hit("bitsandbytes", {}, scenarios=scenarios)
+    assert untouched.scenarios == {}
+    sample, _, _ = scope.choose(scenarios, untouched, "", {"bitsandbytes": "0.50.2", "peft": "1"})
+    assert set(sample) == {"quantised"}, "a sample of those that use it"
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_a_long_report_is_cut_between_characters(runner: Runner) -> None:
     assert "cut here" in body
 
 
-PULL = {NOT_CANCELLED: True, "${{ inputs.loader }}": False}
+PULL = {NOT_CANCELLED: True, "${{ inputs.against }}": False}
 
 
 @pytest.mark.slow
@@ -296,8 +296,9 @@ def test_a_pull_request_here_and_one_elsewhere(runner: Runner) -> None:
     assert runner.job("pr", "check", PULL, GITHUB) == 0
     assert "CLEAN" in runner.summary
     shutil.rmtree(runner.checkout / "reports")
-    by_hand = {**PULL, "${{ inputs.loader }}": True}
-    assert runner.job("pr", "check", by_hand, {**GITHUB, "inputs.loader": "broken"}) == 1
+    by_hand = {**PULL, "${{ inputs.against }}": True}
+    given = {**GITHUB, "inputs.against": "broken", "inputs.baseline": "current"}
+    assert runner.job("pr", "check", by_hand, given) == 1
     assert "two-layers" in runner.summary
     assert {step for _, step in commands("pr")} == set(runner.ran)
 
@@ -305,7 +306,7 @@ def test_a_pull_request_here_and_one_elsewhere(runner: Runner) -> None:
 @pytest.mark.parametrize("loader", ["$(touch hacked)", "x; touch hacked", "--help"])
 def test_a_loader_from_outside_is_a_word_and_nothing_else(runner: Runner, loader: str) -> None:
     (runner.checkout / "reports" / "released" / "run").mkdir(parents=True)
-    step = commands("pr")["check", "What is to be checked, against these"]
-    runner.step(step, {"inputs.loader": loader})
+    step = commands("pr")["check", "The change, held against the baseline"]
+    runner.step(step, {"inputs.against": loader, "inputs.baseline": loader})
     assert runner.outputs["steps.checked.outputs.code"] != "0"
     assert not list(runner.world.root.rglob("hacked"))

@@ -9,6 +9,7 @@ from harness.changes import Against, Comparison
 from harness.errors import ExitCode
 from harness.report.text import enumerated, listed, many
 from harness.results import Run, exit_code_of
+from harness.verdict import Verdict
 
 _FILES = 8
 """Changed files that are named; the rest is counted."""
@@ -77,7 +78,8 @@ def untold(run: Run) -> tuple[Comparison, ...]:
 def _adapters(run: Run) -> str:
     creators = list(dict.fromkeys(cell.creator for cell in run.cells))
     who = listed(creators) if len(creators) <= 2 else many(len(creators), "creator")
-    return f"{many(len(run.cells), 'adapter')} of {who}"
+    asked = sum(cell.verdict is not Verdict.UNSUPPORTED for cell in run.cells)
+    return f"{many(asked, 'adapter')} of {who}"
 
 
 def about(against: Against) -> list[tuple[str, str]]:

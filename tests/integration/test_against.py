@@ -1,0 +1,51 @@
+"""`check --against` with the real PEFT: the worked example of docs/checking-a-pr.md, step by step."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from harness import results
+from tests.mini.world import REPOSITORY
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def example() -> ModuleType:
+    """The script that makes the page."""
+    spec = importlib.util.spec_from_file_location("checking_a_pr", REPOSITORY / "docs" / "checking_a_pr.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_worked_example(example: ModuleType, tmp_path: Path) -> None:
+    """Untouched it is clean; with one line broken LoKr alone is checked, and is red."""
+    tree = example.unpack(tmp_path)
+    code, said = example.check(tmp_path, "-k", "lokr or loha")
+    assert code == 0, said
+    example.break_(tree)
+    code, said = example.check(tmp_path, "--format", "markdown")
+    assert code == 1, said
+    assert said.startswith("**REGRESSED**: peft 0.21.2 from my-peft makes")
+    newest = max((tmp_path / "reports").iterdir(), key=lambda path: path.stat().st_mtime)
+    run = results.load(newest)
+    assert run.against is not None
+    assert run.against.changed == (example.FILE,)
+    assert {cell.method for cell in run.cells} == {"LoKr"}
+    assert {cell.scenario for cell in run.deviations} >= {"lokr-alpha-differs", "lokr-conv2d"}
+    assert "lora-linear" in run.left_out
+
+
+def test_the_page_shows_what_the_example_prints(example: ModuleType) -> None:
+    page = (REPOSITORY / "docs" / "checking-a-pr.md").read_text(encoding="utf-8")
+    assert "@@" not in page
+    assert example.BROKEN.strip() in page
+    assert "**REGRESSED**: peft 0.21.2 from my-peft" in page
+    assert "peft/tuners/lokr/layer.py" in page
