@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+from harness.changes import Comparison
 from harness.errors import UsageError
-from harness.results import Cell, Comparison, EnvironmentReport, ExpectationProblem, Run, finished
+from harness.results import Cell, EnvironmentReport, ExpectationProblem, Run, finished
 from harness.verdict import Verdict
 
 Standing = Literal["sound", "deviates", "unjudged"]
@@ -46,7 +47,7 @@ def _key(before: Run, now: Run) -> Callable[[Cell], Key]:
 
 
 def _compared(before: Cell | None, now: Cell | None, strict: bool) -> Comparison | None:
-    change = _change(_standing(before, strict), _standing(now, strict), before, now)
+    change = _change(standing(before, strict), standing(now, strict), before, now)
     cell = now or before
     if change is None or cell is None:
         return None
@@ -57,7 +58,8 @@ def _verdict(cell: Cell | None) -> Verdict | None:
     return cell.verdict if cell else None
 
 
-def _standing(cell: Cell | None, strict: bool) -> Standing:
+def standing(cell: Cell | None, strict: bool) -> Standing:
+    """What a cell's verdict comes to when it is held against another's."""
     if cell is None or not (cell.verdict.is_clean or cell.verdict.is_deviation):
         return "unjudged"
     return "deviates" if cell.verdict.is_deviation or (strict and cell.verdict is Verdict.WARNED) else "sound"

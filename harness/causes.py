@@ -105,8 +105,12 @@ def group(run: Run) -> tuple[Cause, ...]:
 
 
 def unexpected(run: Run) -> tuple[Cause, ...]:
-    """The deviations that need somebody, by signature, worst and widest first."""
-    return _gather(run, run.deviations, signature)
+    """The deviations that need somebody, by signature, worst and widest first.
+
+    Of a change that was held against a baseline, what deviated before stands apart from what was sound.
+    """
+    before = {c.cell for c in run.comparisons if c.before and c.before.is_deviation} if run.against else set()
+    return _gather(run, run.deviations, lambda cell: (*signature(cell), *(["before"] if cell.id in before else [])))
 
 
 def expected(run: Run) -> tuple[Cause, ...]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from harness import unpacked
 from harness.environment import EnvFailed
 from harness.specs import Git
 
@@ -53,7 +54,9 @@ def copy(tree: Path, to: Path) -> str:
 
 def _files(tree: Path) -> list[str]:
     """Names of the files, sorted: those that git knows or would add; without git all but caches and build outputs."""
-    listed = _git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if _in_git(tree) else None
+    if is_wheel(tree):  # whatever its folders are called: all of it is installed
+        return sorted(unpacked.files(tree))
+    listed = run_git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if in_git(tree) else None
     if listed is None or listed.returncode != 0:
         return sorted(_walked(tree, ""))
     names: set[str] = set()
@@ -66,10 +69,10 @@ def _files(tree: Path) -> list[str]:
     return sorted(names)
 
 
-def _in_git(tree: Path) -> bool:
+def in_git(tree: Path) -> bool:
     """True where the tree is a work tree's, and not just a folder that the work tree around it ignores."""
-    inside = _git(tree, "rev-parse", "--is-inside-work-tree")
-    return inside.stdout.strip() == b"true" and _git(tree, "check-ignore", "-q", ".").returncode != 0
+    inside = run_git(tree, "rev-parse", "--is-inside-work-tree")
+    return inside.stdout.strip() == b"true" and run_git(tree, "check-ignore", "-q", ".").returncode != 0
 
 
 def _walked(tree: Path, under: str) -> Iterator[str]:
@@ -81,7 +84,7 @@ def _walked(tree: Path, under: str) -> Iterator[str]:
         )
 
 
-def _git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
+def run_git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
     """Run git without the variables of a hook that we may run in, and without questions."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
@@ -104,11 +107,20 @@ def commit_of(tree: Path) -> tuple[str, str]:
     return commit, re.sub(r"(?<=://)[^/@]+@", "", remote) if remote.startswith("https://") else ""
 
 
+def is_wheel(tree: Path) -> bool:
+    """True for an unpacked wheel: a folder with one package's metadata, and nothing that says how to build it."""
+    project = any((tree / name).is_file() for name in ("pyproject.toml", "setup.py"))
+    return not project and unpacked.package_of(tree) is not None
+
+
 def package_of(tree: Path) -> tuple[str, str | None]:
     """Canonical name of the package that a tree builds, and its version (None where only a build could tell).
 
-    Read from pyproject.toml, setup.cfg and setup.py without running any of them; without a name there, the folder's.
+    Read from an unpacked wheel's metadata, or from pyproject.toml, setup.cfg and setup.py without running any of them;
+    without a name there, the folder's.
     """
+    if is_wheel(tree) and (found := unpacked.package_of(tree)) is not None:
+        return found
     name: str | None = None
     version: str | None = None
     for reader in (_from_pyproject, _from_setup_cfg, _from_setup_py):
@@ -169,6 +181,8 @@ def fetch(spec: str, git: Git, cache: Path) -> tuple[Path, str]:
         EnvFailed: no such repository or ref, or it can't be reached.
     """
     cache.mkdir(parents=True, exist_ok=True)
+    if Path(git.url).is_absolute():
+        git = _of_clone(spec, git)
     commit = git.ref if _COMMIT.fullmatch(git.ref) else None
     if commit is None:
         commit = _remote_commit(git, cache)
@@ -179,10 +193,27 @@ def fetch(spec: str, git: Git, cache: Path) -> tuple[Path, str]:
     return tree / git.subdirectory, commit
 
 
+def _of_clone(spec: str, wanted: Git) -> Git:
+    """A clone's ref on this machine as the commit that it names there; only read, its work tree is not touched."""
+    folder = Path(wanted.url)
+    said = run_git(folder, "rev-parse", "--verify", "--quiet", f"{wanted.ref or 'HEAD'}^{{commit}}")
+    if said.returncode != 0:
+        heads = run_git(folder, "for-each-ref", "--format=%(refname:short)", "refs/heads", "refs/remotes", "refs/tags")
+        known = ", ".join(heads.stdout.decode(errors="replace").split()[:12])
+        raise EnvFailed(
+            spec, "resolve", f"{folder} has no commit {wanted.ref!r}", "a branch, tag or commit of this clone",
+            f"it has {known}" if known else "check that it is a git clone", tail=said.stderr.decode(errors="replace"),
+        )  # fmt: skip
+    bare = run_git(folder, "rev-parse", "--is-bare-repository").stdout.strip() == b"true"
+    top = "" if bare else run_git(folder, "rev-parse", "--show-toplevel").stdout.decode(errors="replace").strip()
+    below = "" if bare else run_git(folder, "rev-parse", "--show-prefix").stdout.decode(errors="replace").strip()
+    return Git(top or str(folder), said.stdout.decode().strip(), below.rstrip("/"))
+
+
 def _remote_commit(git: Git, cache: Path) -> str | None:
     """The commit of a branch, a tag or the default branch; None where the ref is none of these."""
     wanted = [f"refs/heads/{git.ref}", f"refs/tags/{git.ref}^{{}}", f"refs/tags/{git.ref}", git.ref or "HEAD"]
-    lines = _git(cache, "ls-remote", "--", git.url, *wanted).stdout.decode(errors="replace").splitlines()
+    lines = run_git(cache, "ls-remote", "--", git.url, *wanted).stdout.decode(errors="replace").splitlines()
     commits = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
     return next((commits[name] for name in wanted if name in commits), None)
 
@@ -191,21 +222,21 @@ def _fetched(spec: str, git: Git, commit: str | None, cache: Path, stem: str) ->
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as name:
         folder = Path(name) / "tree"
         folder.mkdir()
-        _git(folder, "init", "-q")
-        done = _git(folder, "fetch", "-q", "--depth", "1", "--", git.url, commit or git.ref)
+        run_git(folder, "init", "-q")
+        done = run_git(folder, "fetch", "-q", "--depth", "1", "--", git.url, commit or git.ref)
         at, said = "FETCH_HEAD", done.stderr
         if done.returncode != 0 and git.ref:  # a short commit, or a server that gives no single commits
-            done = _git(folder, "fetch", "-q", "--", git.url, "+refs/*:refs/fetched/*")
+            done = run_git(folder, "fetch", "-q", "--", git.url, "+refs/*:refs/fetched/*")
             at = commit or git.ref
         if done.returncode == 0:
-            done = _git(folder, "checkout", "-q", "--detach", f"{at}^{{commit}}", "--")
+            done = run_git(folder, "checkout", "-q", "--detach", f"{at}^{{commit}}", "--")
         if done.returncode != 0:
             raise EnvFailed(
                 spec, "resolve", f"git can't fetch {git.ref or 'the default branch'} of it", "a commit, branch or tag",
                 "check address, ref and rights; read git's last lines below",
                 tail=(said + done.stderr).decode(errors="replace"),
             )  # fmt: skip
-        commit = _git(folder, "rev-parse", "HEAD").stdout.decode().strip()
+        commit = run_git(folder, "rev-parse", "HEAD").stdout.decode().strip()
         shutil.rmtree(folder / ".git")
         tree = cache / f"{stem}-{commit}"
         try:

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness import __version__, cli_env, cli_repro, cli_show
+from harness import __version__, cli_against, cli_env, cli_expectations, cli_repro, cli_search, cli_show
 from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
-from harness.commands import check, create, docs, fixtures, grid, offline, reports
+from harness.commands import against, check, create, docs, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
 
 _EXIT = """
@@ -41,7 +41,9 @@ def parser() -> Parser:
     _matrix(commands)
     cli_show.add_to(commands)
     cli_repro.add_to(commands)
+    cli_search.add_to(commands)
     _report(commands)
+    cli_expectations.add_to(commands)
     _fixtures(commands)
     cli_env.add_to(commands)
     _offline(commands)
@@ -97,7 +99,10 @@ def _running(one: Parser) -> None:
     one.add_argument("--resume", action="store_true", help="go on with the newest unfinished run of the same cells")
     one.add_argument("--strict", action="store_true", help="a new warning fails the run too")
     one.add_argument(
-        "--baseline", metavar="RUN", help="compare with an earlier run: regressed, fixed, still, new, gone"
+        "--baseline",
+        metavar="RUN",
+        help="compare with an earlier run: regressed, fixed, still, new, gone; "
+        "with --against also an environment or PATH@REF",
     )
     one.add_argument("--format", choices=["terminal", "markdown"], default="terminal", help="what is printed")
     one.add_argument("--dry-run", action="store_true", help="say which cells would be checked")
@@ -121,19 +126,20 @@ _FORWARD = "try a loader too that lacks a scenario's feature by declaration: doe
 
 def _check(commands: Any) -> None:
     one = command(
-        commands, "check", check.check, "replay stored fixtures under loaders and say what deviates",
+        commands, "check", against.check, "replay stored fixtures under loaders and say what deviates",
         "  peft-regress check\n"
         "  peft-regress check --creator v061 --loader peft==0.20.0 -k 'lokr or loha'\n"
-        "  peft-regress check --loader ../peft --baseline reports/20261122-v061-current\n"
+        "  peft-regress check --against ../peft                     what does this change break? Only that is red\n"
         "  peft-regress check --loader python:/opt/venv/bin/python --format markdown\n" + _EXIT,
     )  # fmt: skip
-    whose = one.add_mutually_exclusive_group()
-    whose.add_argument(
+    one.add_argument(
         "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all that are stored)"
     )
-    whose.add_argument(
-        "--all", action="store_true", help="every creator's: those that are stored, and those made on demand"
-    )
+    one.add_argument(
+        "--all", action="store_true",
+        help="every creator's: those that are stored, and those made on demand; with --against every scenario too",
+    )  # fmt: skip
+    cli_against.add_to(one)
     one.add_argument("--loader", action="append", default=[], metavar="SPEC", help=f"{SPEC} (default: current)")
     one.add_argument("--forward", action="store_true", help=_FORWARD)
     one.add_argument("--each", action="store_true", help=_EACH)

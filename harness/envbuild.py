@@ -20,7 +20,7 @@ from typing import Any
 
 import filelock
 
-from harness import checkouts
+from harness import checkouts, unpacked
 from harness.environment import BuiltEnvironment, EnvFailed, Environment, Log, Overlay
 from harness.uvtool import Outcome, RunUv
 
@@ -195,7 +195,7 @@ class Builder:
                 self._log(f"{environment.name}: {line}")
 
     def _probe(self, environment: Environment, directory: Path) -> Facts:
-        imports = [package for package in _PROBED if package in environment.versions]
+        imports = [package for package in _PROBED if package in environment.versions and environment.tried_first]
         if imports:
             self._log(f"importing {', '.join(imports)} in {environment.name}")
         return facts(environment.name, _python(directory), imports)
@@ -233,11 +233,14 @@ def _python(directory: Path) -> Path:
 
 
 def _copied(overlay: Overlay, folder: Path, name: str) -> str:
-    """A copy of the tree to build from, since builds leave files behind; the checkout stays as it is."""
+    """A copy of the tree to build from, since builds leave files behind; the checkout stays as it is.
+
+    Of an unpacked wheel a wheel: there is nothing to build.
+    """
     copy = folder / "tree"
     if checkouts.copy(overlay.tree, copy) != overlay.digest:
         raise EnvFailed(name, "build", f"{overlay.source} changed meanwhile", "a tree at rest", "run it again")
-    return str(copy)
+    return str(unpacked.pack(copy, folder) if checkouts.is_wheel(copy) else copy)
 
 
 @contextlib.contextmanager

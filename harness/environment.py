@@ -85,6 +85,8 @@ class Environment:
     """Built only when it is asked for by name."""
     overlay: Overlay | None = None
     interpreter: Path | None = None
+    tried_first: bool = True
+    """False where the build need not import its libraries to see that they import: the worker will."""
 
     def requirement_lines(self) -> list[str]:
         """What is installed from the lock, one requirement a line."""

@@ -16,9 +16,10 @@ import filelock
 from harness import checkouts, declaration, envbuild, locks, releases, specs
 from harness.declaration import Declaration
 from harness.draft import Draft
-from harness.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, Log, Overlay
+from harness.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, Log
 from harness.errors import HarnessError, UsageError
 from harness.locks import Lock
+from harness.overlays import Overlays
 from harness.releases import Fetch, Releases
 from harness.uvtool import RunUv, Uv
 
@@ -70,7 +71,7 @@ class Environments:
         self.releases = Releases(real.settings.indexes(), self.cache / "releases", fetch)
         """What the registry has."""
         self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
-        self._trees: dict[str, tuple[Path, str]] = {}
+        self._overlays = Overlays(self.cache / "git", log, CURRENT)
 
     # --- what there is
 
@@ -102,10 +103,12 @@ class Environments:
                 return self._named(name, spec)
             case specs.Pins() as pins:
                 return self._pinned(pins, spec)
-            case specs.Checkout(path):
-                return self._over_current(spec, "checkout", path, str(path), _digest(spec, path))
-            case specs.Git() as git:
-                return self._from_git(spec, git)
+            case specs.Checkout() | specs.Git() as above:
+                self._template()
+                return self._overlays.of(spec, above, self._named(CURRENT, spec))
+            case specs.Over(above, base):
+                above = self._spelled(above) if isinstance(above, specs.Pins) else above
+                return self._overlays.of(spec, above, self.describe(base))
             case specs.Interpreter(python):
                 return self._interpreter(spec, python)
 
@@ -133,6 +136,10 @@ class Environments:
                 environment.python, untouched=True,
             )  # fmt: skip
         return self._builder.build(environment)
+
+    def is_built(self, environment: Environment) -> bool:
+        """True where nothing has to be built to have it."""
+        return environment.interpreter is not None or self._builder.built(environment) is not None
 
     def build_packed(self, environment: Environment, wheels: Sequence[Path]) -> BuiltEnvironment:
         """The environment, built of these wheels and nothing else where it is not built yet; asks no index."""
@@ -189,6 +196,9 @@ class Environments:
                 gone = [path for path, _ in self._cached() if path.name[:-13] == pins.name]
                 for lock in (self.cache / "locks").glob(f"{pins.name}-*.txt"):
                     lock.unlink()
+            case specs.Over():
+                name = self.describe(spec).name
+                gone = [path for path, _ in self._cached() if path.name[:-13] == name]
             case specs.Checkout(checkout):
                 gone = [path for path, stamp in self._cached() if _tree(stamp).get("path") == str(checkout)]
             case specs.Git(url=url):
@@ -266,28 +276,13 @@ class Environments:
             locks.write(path, locks.render(pins.name, declared, packages, "made on the fly"))
         return _environment(pins.name, spec, "pins", declared, locks.read(path, pins.name, declared))
 
-    def _from_git(self, spec: str, git: specs.Git) -> Environment:
-        if spec not in self._trees:  # one run means one commit, however long it takes
-            self._log(f"fetching {spec}")
-            self._trees[spec] = checkouts.fetch(spec, git, self.cache / "git")
-        tree, commit = self._trees[spec]
-        if not any((tree / name).is_file() for name in ("pyproject.toml", "setup.py")):
-            raise UsageError(f"{spec!r}: no Python project at {commit[:12]}", "pyproject.toml or setup.py", specs.FORMS)
-        return self._over_current(spec, "git", tree, f"{git.url}@{commit}", checkouts.digest(tree))
-
-    def _over_current(self, spec: str, kind: str, tree: Path, source: str, digest: str) -> Environment:
-        self._template()
-        base = self._named(CURRENT, spec)
-        package, version = checkouts.package_of(tree)
-        return replace(
-            base,
-            name=f"{kind}-{package}-{digest[:8]}",
-            kind=kind,
-            why=f"{package} from {source} over {CURRENT}",
-            lock_digest=locks.digest_of(base.versions, f"{package} @ tree sha256:{digest}"),
-            versions={**base.versions, **({package: version} if version else {})},
-            overlay=Overlay(tree, package, version, digest, source),
-        )
+    def _spelled(self, pins: specs.Pins) -> specs.Pins:
+        """Pins as the index spells them; one that it does not have is told now, and not by an installer."""
+        spelled = dict(pins.pins)
+        for package, text in pins.pins:
+            with contextlib.suppress(EnvFailed):  # no day is needed here, and so no index that tells one
+                spelled[package] = self.releases.of(package, text).version
+        return specs.Pins(tuple(spelled.items()))
 
     def _interpreter(self, spec: str, python: Path) -> Environment:
         name = f"python-{hashlib.sha256(str(python).encode()).hexdigest()[:8]}"
@@ -364,13 +359,6 @@ def _environment(name: str, spec: str, kind: str, declared: Declaration, lock: L
     return Environment(
         name, spec, kind, lock.digest(), declared.why, declared.python, lock.packages, declared.on_demand
     )
-
-
-def _digest(spec: str, tree: Path) -> str:
-    try:
-        return checkouts.digest(tree)
-    except OSError as error:
-        raise UsageError(f"{spec!r}: {error}", "a checkout whose files can be read", "see to their rights") from error
 
 
 def _lock_path(declaration_path: Path) -> Path:

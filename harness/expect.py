@@ -7,6 +7,7 @@ must never say more than what is so.
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -25,6 +26,7 @@ Versions = Mapping[str, Mapping[str, str]]
 """Name of an environment → package → version."""
 
 _SHOWN = 8
+_ADDRESS = r"https://[^\s/]+/\S+"
 
 
 class Expectation(Strict):
@@ -40,13 +42,13 @@ class Expectation(Strict):
     devices: list[str] | None = None
     """Globs of device names; every device where absent."""
     noted: str | None = pydantic.Field(default=None, min_length=1)
-    """Glob of a note that the cell must have: for what hangs on the processor and not on a release."""
+    """Glob of a note that the cell must have, or after `!` must not have: for what hangs on the processor."""
     verdict: Verdict = pydantic.Field(strict=False)
     """The verdict that it covers. Any other stays red."""
     kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
     """The kinds of findings that it covers; every kind where absent."""
-    issue: str = pydantic.Field(pattern=r"^https://[^\s/]+/\S+$")
-    reason: str = pydantic.Field(min_length=1)
+    issue: str
+    reason: str
     expires: date
     """The last day on which it counts."""
     since: str | None = pydantic.Field(default=None, min_length=1)
@@ -78,6 +80,13 @@ class Expectation(Strict):
             raise ValueError(f"a deviation: one of {', '.join(allowed)}; nothing else can be expected")
         return verdict
 
+    @pydantic.field_validator("issue")
+    @classmethod
+    def _discussed(cls, issue: str) -> str:
+        if not is_address(issue):
+            raise ValueError("an https address, where the deviation is discussed")
+        return issue
+
     @pydantic.field_validator("reason")
     @classmethod
     def _said(cls, reason: str) -> str:
@@ -92,15 +101,36 @@ class ExpectationFile(Strict):
     expectation: list[Expectation] = pydantic.Field(default_factory=list)
 
 
+def is_address(text: str) -> bool:
+    """True where a text can be an expectation's issue."""
+    return re.fullmatch(_ADDRESS, text) is not None
+
+
 def load(path: Path) -> tuple[Expectation, ...]:
     """The expectations of a file; none where there is no file.
 
     Raises:
         UsageError: with the key path of what is wrong.
     """
-    if not path.exists():
-        return ()
-    expectations = tomlfile.validated(ExpectationFile, tomlfile.read(path), path).expectation
+    return checked(tomlfile.read(path), path) if path.exists() else ()
+
+
+def parse(text: str, path: Path) -> tuple[Expectation, ...]:
+    """The expectations of a file's text.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    return checked(tomlfile.parsed(text, path), path)
+
+
+def checked(data: Any, path: Path) -> tuple[Expectation, ...]:
+    """The expectations in what a TOML file holds.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    expectations = tomlfile.validated(ExpectationFile, data, path).expectation
     first: dict[str, int] = {}
     for index, expectation in enumerate(expectations):
         before = first.setdefault(expectation.id, index)
@@ -123,7 +153,7 @@ def selects(expectation: Expectation, cell: Cell, versions: Versions) -> bool:
         and (expectation.devices is None or _any(expectation.devices, cell.device))
         and _admits(expectation.creators, cell.creator, versions)
         and _admits(expectation.loaders, cell.loader, versions)
-        and (expectation.noted is None or any(fnmatchcase(note, expectation.noted) for note in cell.notes))
+        and _noted(expectation.noted, cell.notes)
     )
 
 
@@ -265,6 +295,13 @@ def _more(cells: Sequence[Cell]) -> str:
 
 def _any(globs: Sequence[str], name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in globs)
+
+
+def _noted(rule: str | None, notes: Sequence[str]) -> bool:
+    """True where a cell's notes are as an expectation wants them."""
+    if rule is None:
+        return True
+    return any(fnmatchcase(note, rule.removeprefix("!")) for note in notes) is not rule.startswith("!")
 
 
 def _admits(rule: str | list[str], environment: str, versions: Versions) -> bool:

@@ -7,6 +7,7 @@ import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 
@@ -35,6 +36,9 @@ class Asked:
     limit_s: float | None = None
 
 
+Known = TypeVar("Known", bound=Environments)
+
+
 def _quiet(line: str) -> None:
     """Say nothing."""
 
@@ -47,9 +51,14 @@ def matrix_of(matrices: Path | None, repository: Path) -> Matrix:
 
 def environments_of(matrices: Path | None, repository: Path, log: object = None) -> Environments:
     """The environments of a folder outside the repository over the repository's own, or those alone."""
+    return environments_as(Environments, matrices, repository, log)
+
+
+def environments_as(kind: type[Known], matrices: Path | None, repository: Path, log: object = None) -> Known:
+    """The same, of a kind that can do more."""
     own = repository / "matrices"
     say = log if callable(log) else _quiet
-    return Environments(matrices or own, log=say, fallback=own if matrices else None)
+    return kind(matrices or own, log=say, fallback=own if matrices else None)
 
 
 def creators_with_fixtures(
@@ -113,7 +122,7 @@ def plan(
         for s in scenarios
         if makes(environments, creator_spec, s.family)
     ]
-    return [cell for cell in cells if not asked.cells or _matches(str(cell.id), asked.cells)]
+    return [cell for cell in cells if not asked.cells or matches(str(cell.id), asked.cells)]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -175,5 +184,6 @@ def name_of(environments: Environments, spec: str) -> str:
         return error.name
 
 
-def _matches(cell: str, wanted: Iterable[str]) -> bool:
+def matches(cell: str, wanted: Iterable[str]) -> bool:
+    """True where a cell's id is one of these, or one of these globs takes it."""
     return any(cell == one or fnmatch.fnmatchcase(cell, one.replace("[", "[[]")) for one in wanted)

@@ -111,6 +111,10 @@ class Check:
         self.notices: Callable[[], tuple[str, ...]] = tuple
         """What the report is to tell besides the cells, asked when it is written."""
         self.left_out: Mapping[str, str] = {}
+        self.wanted: Callable[[Planned], bool] = lambda _: True
+        """Which of the planned cells there are at all."""
+        self.finishing: Callable[[Run, runs.Recorder], Run] = lambda run, _: run
+        """Has the last word on the run before it is written."""
         self._begun: set[str] = set()
         self._found: dict[str, EnvironmentReport] = {}
         self._earlier: dict[str, Cell] | None = None
@@ -127,7 +131,8 @@ class Check:
         if not self.pair:
             creators = planning.creators_with_fixtures(Store(self.fixtures), creators)
         asked = planning.Asked(**{**self.asked.__dict__, "creators": creators})
-        return planning.plan(self.matrix.read(file), asked, self.environments, described=self.pair)
+        planned = planning.plan(self.matrix.read(file), asked, self.environments, described=self.pair)
+        return [cell for cell in planned if self.wanted(cell)]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -346,7 +351,7 @@ class Check:
         assert self.recorder is not None
         # -x and --maxfail stop early on purpose; the rest was asked for and is not there, so it is no whole run either
         interrupted = len(self.recorder.cells) < len(self.recorder.plan) and not session.shouldfail
-        self.run = self.recorder.run(
+        found = self.recorder.run(
             self._known_of(self.reports, self.recorder.cells.values()),
             self.expectations,
             interrupted=bool(interrupted),
@@ -354,6 +359,7 @@ class Check:
             timings=self.timings,
             left_out=self.left_out,
         ).model_copy(update={"notices": self.notices()})
+        self.run = self.finishing(found, self.recorder)
         report.write(self.run, self.recorder.folder)
         self.recorder.close()
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pydantic
 
 from harness import strictjson
+from harness.changes import Against, Comparison
 from harness.conversion import Conversion
 from harness.errors import ExitCode, UsageError
 from harness.verdict import Reading, Verdict
@@ -215,15 +216,6 @@ class ExpectationProblem(Model):
     message: str
 
 
-class Comparison(Model):
-    """Against a baseline run: how one cell changed."""
-
-    cell: str
-    change: Literal["regressed", "fixed", "still", "new", "gone"]
-    before: Verdict | None = None
-    now: Verdict | None = None
-
-
 class Run(Model):
     """The cells that were checked together."""
 
@@ -243,6 +235,8 @@ class Run(Model):
     expectation_problems: tuple[ExpectationProblem, ...] = ()
     baseline: str = ""
     comparisons: tuple[Comparison, ...] = ()
+    against: Against | None = None
+    """Set where one change was held against a baseline: then only what it did is red (`harness.change`)."""
     interrupted: bool = False
     strict: bool = False
     duration_s: float = 0.0
@@ -303,12 +297,26 @@ def exit_code_of(run: Run) -> ExitCode:
     """
     if run.interrupted:
         return ExitCode.INTERRUPTED
+    if run.against is not None:
+        return _exit_code_of_change(run)
     if run.deviations or run.expectation_problems:
         return ExitCode.REGRESSED
     compared = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
     if not compared or any(cell.verdict.cannot_tell for cell in run.cells) or run.not_run:
         return ExitCode.CANNOT_TELL
     return ExitCode.CLEAN
+
+
+def _exit_code_of_change(run: Run) -> ExitCode:
+    """Of a change held against a baseline: what deviates on both sides neither fails it nor lets it pass."""
+    if any(comparison.change == "regressed" for comparison in run.comparisons):
+        return ExitCode.REGRESSED
+    apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
+    cells = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
+    unknown = any(comparison.unknown for comparison in apart.values())
+    untold = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
+    held = any(cell.id not in apart for cell in cells)
+    return ExitCode.CLEAN if held and not unknown and not untold else ExitCode.CANNOT_TELL
 
 
 def finished(run: Run) -> Run:

@@ -1,4 +1,5 @@
-"""What a creator or loader may be written as: a name, pins, a checkout, a git URL, an interpreter. Runs nothing."""
+"""What a creator or loader may be written as: a name, pins, a checkout, a git URL, an interpreter, or one of these laid
+over another environment. Runs nothing."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from harness import unpacked
 from harness.errors import UsageError
 
 FORMS = (
-    "a name (v061), pins (peft==0.9.0,transformers==4.38.2), a checkout (../peft), "
-    "git+https://host/repository@ref, or python:/path/to/python"
+    "a name (v061), pins (peft==0.9.0,transformers==4.38.2), a checkout or an unpacked wheel (../peft), a clone's ref "
+    "(../peft@main), git+https://host/repository@ref, or python:/path/to/python"
 )
+_OVER = " over "
 _PIN = re.compile(r"^\s*(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*(?P<version>[^\s=,;]+)\s*$")
 _SCHEMES = ("https", "http", "ssh", "file")
 _FIRST = ("peft", "transformers", "accelerate", "torch")  # in names, what matters most comes first
@@ -44,7 +47,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A folder with a Python project."""
+    """A folder with a Python project, or with a wheel unpacked."""
 
     path: Path
 
@@ -54,6 +57,7 @@ class Git:
     """A repository's tree at a ref; empty ref: its default branch."""
 
     url: str
+    """Its address; of a clone on this machine the folder."""
     ref: str
     subdirectory: str
 
@@ -65,7 +69,16 @@ class Interpreter:
     python: Path
 
 
-Spec = Named | Pins | Checkout | Git | Interpreter
+@dataclass(frozen=True)
+class Over:
+    """What takes the place of the same package in another environment, all else of which stays as it is."""
+
+    above: Pins | Checkout | Git
+    base: str
+    """The environment beneath: a name or pins."""
+
+
+Spec = Named | Pins | Checkout | Git | Interpreter | Over
 
 
 def parse(text: str, names: Iterable[str]) -> Spec:
@@ -78,18 +91,50 @@ def parse(text: str, names: Iterable[str]) -> Spec:
         UsageError: of none of the forms, an unknown name, or a path that is not what it should be.
     """
     text = text.strip()
+    above, over, base = text.rpartition(_OVER)
+    if over:
+        return _over(text, above, base.strip(), names)
     if text.startswith("python:"):
         return Interpreter(_interpreter(text))
     if text.startswith("git+"):
         return _git(text)
     if is_path(text):
-        return Checkout(_checkout(text))
+        return _at_ref(text) or Checkout(_checkout(text))
     if "=" in text:
         return parse_pins(text)
     known = sorted(names)
     if text in known:
         return Named(text)
     raise _unknown(text, known)
+
+
+def _over(text: str, above: str, base: str, names: Iterable[str]) -> Over:
+    known = list(names)
+    laid, beneath = parse(above, known), parse(base, known)
+    if not isinstance(laid, Pins | Checkout | Git) or not isinstance(beneath, Named | Pins):
+        raise UsageError(
+            f"{text!r} lays what can't be laid over what can't be beneath",
+            "a checkout, a git URL or pins over a declared environment or pins", "'../peft over current'",
+        )  # fmt: skip
+    return Over(laid, base)
+
+
+def over(above: str, base: str) -> str:
+    """The text of one spec laid over an environment."""
+    return f"{above.strip()}{_OVER}{base}"
+
+
+def _at_ref(text: str) -> Git | None:
+    """`PATH@ref`: a ref of a clone on this machine; None where the path as it stands is there, or no folder is."""
+    path, at, ref = text.partition("@")
+    while at and not Path(path).expanduser().is_dir():
+        more, at, ref = ref.partition("@")
+        path = f"{path}@{more}"
+    if not at or Path(text).expanduser().exists():
+        return None
+    if not ref or ref.startswith("-"):
+        raise UsageError(f"{text!r} names no ref", "PATH@branch, a tag or a commit", f"{path}@main")
+    return Git(str(Path(path).expanduser().resolve()), ref, "")
 
 
 def is_path(text: str) -> bool:
@@ -148,11 +193,22 @@ def _checkout(text: str) -> Path:
     path = Path(text).expanduser().resolve()
     if not path.is_dir():
         raise UsageError(f"{text!r}: {path} is no folder", "a folder with pyproject.toml or setup.py", "check the path")
-    if not any((path / name).is_file() for name in ("pyproject.toml", "setup.py")):
+    if not is_project(path):
+        infos = sum(each.name.endswith(".dist-info") for each in path.iterdir())
+        wheel = f"; it holds {infos} packages' .dist-info, and a wheel unpacked has one" if infos else ""
+        inner = [each.name for each in sorted(path.iterdir()) if each.is_dir() and is_project(each)]
         raise UsageError(
-            f"{text!r}: {path} holds no Python project", "pyproject.toml or setup.py in it", "name the project's folder"
+            f"{text!r}: {path} holds no Python project{wheel}",
+            "pyproject.toml or setup.py in it, or a wheel unpacked with its one .dist-info",
+            f"did you mean {Path(text) / inner[0]}?" if inner else "name the project's folder",
         )
     return path
+
+
+def is_project(folder: Path) -> bool:
+    """True for a folder that a package can be installed from."""
+    named = any((folder / name).is_file() for name in ("pyproject.toml", "setup.py"))
+    return named or unpacked.package_of(folder) is not None
 
 
 def _git(text: str) -> Git:

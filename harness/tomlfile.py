@@ -28,15 +28,25 @@ def read(path: Path) -> dict[str, Any]:
         UsageError: it is not there, not UTF-8 or no TOML (with line and column).
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parsed(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "a TOML file", "check the path, or create the file") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not UTF-8: {error}", "a TOML file, which is UTF-8", "save it as UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "mend the file at the place named") from error
     except OSError as error:
         raise UsageError(f"{path}: cannot be read: {error}", "a readable TOML file", "check path and rights") from error
+
+
+def parsed(text: str, path: Path) -> dict[str, Any]:
+    """What the text of a file says.
+
+    Raises:
+        UsageError: it is no TOML (with line and column).
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "mend the file at the place named") from error
 
 
 def validated(model: type[M], data: Any, path: Path, at: str = "") -> M:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.changes import Comparison
 from harness.results import (
     Cell,
     CheckpointKeys,
-    Comparison,
     EnvironmentReport,
     ErrorReport,
     ExpectationProblem,

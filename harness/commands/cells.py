@@ -73,9 +73,7 @@ def found(arguments: argparse.Namespace) -> Iterator[Found]:
         HarnessError: its fixture is damaged, or can't be made.
     """
     environments = common.environments_of(arguments)
-    cell, run, folder = _in_run(arguments)
-    declared = _declared(arguments, cell)
-    planned = _planned(arguments, cell, run, declared, environments)
+    cell, run, folder, planned = located(arguments, environments)
     scratch = Path(tempfile.mkdtemp(prefix="peft-regress-"))
     try:
         with contextlib.ExitStack() as stack:
@@ -94,6 +92,18 @@ def found(arguments: argparse.Namespace) -> Iterator[Found]:
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def located(
+    arguments: argparse.Namespace, environments: Environments
+) -> tuple[Cell | None, Run | None, Path | None, Planned]:
+    """The cell that a command is about, as a run has it and as it would be checked; nothing is looked at yet.
+
+    Raises:
+        UsageError: there is no such cell, scenario or environment.
+    """
+    cell, run, folder = _in_run(arguments)
+    return cell, run, folder, _planned(arguments, cell, run, _declared(arguments, cell), environments)
 
 
 def _in_run(arguments: argparse.Namespace) -> tuple[Cell | None, Run | None, Path | None]:

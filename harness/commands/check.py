@@ -21,6 +21,7 @@ from harness.errors import ExitCode, UsageError
 from harness.pytest_plugin import Check
 from harness.report import markdown, terminal
 from harness.results import Cell, Run
+from harness.runs import Recorder
 from harness.session import Planned
 
 
@@ -35,30 +36,38 @@ def pair(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace, pair: bool) -> int:
-    baseline_run = _baseline(arguments)
+    baseline_run = _baseline_run(arguments)
     environments = common.environments_of(arguments)
     cells = _planned(arguments, pair, environments)
     if arguments.dry_run:
         return _dry_run(arguments, cells, environments)
     listener = Listener(common.console(stderr=True), quiet=arguments.quiet > 0)
     lookout = registry.Lookout(environments) if not (arguments.quiet or arguments.collect_only) else None
-    hook = _Hook(listener, environments, lookout.notices if lookout else tuple, _left_out(arguments))
+    hook = Hook(listener, environments, lookout.notices if lookout else tuple, hub_left_out(arguments))
     with listener:
-        code = _pytest(_pytest_arguments(arguments, pair), hook, show=arguments.collect_only)
+        code = run_pytest(pytest_arguments(arguments, pair), hook, show=arguments.collect_only)
     if arguments.collect_only:
         return ExitCode.CLEAN if code == pytest.ExitCode.OK else ExitCode.CANNOT_TELL
-    run, folder = _outcome(hook.check, code)
+    run, folder = outcome(hook.check, code)
     if baseline_run is not None:
         run = results.finished(baseline.against(run, baseline_run))
         report.write(run, folder)
-    _print(run, folder, arguments)
+    print_run(run, folder, arguments)
     for notice in run.notices:
         common.say(notice)
     return run.exit_code
 
 
-def _baseline(arguments: argparse.Namespace) -> Run | None:
-    return results.load(Path(arguments.baseline)) if arguments.baseline else None
+def _baseline_run(arguments: argparse.Namespace) -> Run | None:
+    """The earlier run that this one is held against, where one is named."""
+    if not arguments.baseline:
+        return None
+    if not Path(arguments.baseline).exists():
+        raise UsageError(
+            f"no run at {arguments.baseline!r}", "the folder of an earlier run, or its report.json",
+            "an environment as the baseline goes with --against",
+        )  # fmt: skip
+    return results.load(Path(arguments.baseline))
 
 
 def _planned(arguments: argparse.Namespace, pair: bool, environments: Environments) -> list[Planned]:
@@ -92,7 +101,8 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
     return cells
 
 
-def _left_out(arguments: argparse.Namespace) -> dict[str, str]:
+def hub_left_out(arguments: argparse.Namespace) -> dict[str, str]:
+    """The scenarios on models of the hub that nobody asked for."""
     where = [Path(text).resolve() for text in arguments.scenarios] or None
     return common.left_out(common.matrix_of(arguments).scenarios(where, hub=True), arguments)
 
@@ -107,7 +117,7 @@ def _dry_run(arguments: argparse.Namespace, cells: list[Planned], environments: 
         return ExitCode.CLEAN
     for cell in cells:
         common.out(str(cell.id))
-    for scenario, why in _left_out(arguments).items():
+    for scenario, why in hub_left_out(arguments).items():
         common.out(f"{scenario}: {why}")
     for name in loaders:
         common.out(f"loader {name}: {'built' if built.get(name) else 'would be built'}")
@@ -115,7 +125,8 @@ def _dry_run(arguments: argparse.Namespace, cells: list[Planned], environments: 
     return ExitCode.CLEAN
 
 
-def _pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
+def pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
+    """What pytest is told of a check."""
     matrices = common.path(arguments.matrices) or common.REPOSITORY / "matrices"
     where = [str(Path(text).resolve()) for text in arguments.scenarios] or [str(matrices / "scenarios")]
     files = [str(file) for text in where for file in _files(Path(text))]
@@ -168,7 +179,12 @@ def _configuration() -> Path:
     return Path(__file__).parent / "check.ini"
 
 
-def _pytest(arguments: list[str], hook: _Hook, show: bool) -> int:
+def run_pytest(arguments: list[str], hook: Hook, show: bool) -> int:
+    """Run the cells; returns pytest's exit code.
+
+    Raises:
+        HarnessError: of the check itself, or of the arguments.
+    """
     said = io.StringIO()
     with contextlib.nullcontext() if show else contextlib.redirect_stdout(said):
         code = int(pytest.main(arguments, plugins=[hook]))
@@ -183,7 +199,12 @@ def _pytest(arguments: list[str], hook: _Hook, show: bool) -> int:
     return code
 
 
-def _outcome(check: Check | None, code: int) -> tuple[Run, Path]:
+def outcome(check: Check | None, code: int) -> tuple[Run, Path]:
+    """The run that was made, and its folder.
+
+    Raises:
+        NothingRan: there is none.
+    """
     if check is None or check.run is None or check.recorder is None:
         why = (
             "-k, --lf or --cell select nothing"
@@ -202,7 +223,8 @@ class NothingRan(UsageError):
     exit_code = ExitCode.CANNOT_TELL
 
 
-def _print(run: Run, folder: Path, arguments: argparse.Namespace) -> None:
+def print_run(run: Run, folder: Path, arguments: argparse.Namespace) -> None:
+    """Print a run as it was asked for, and where its report is."""
     if arguments.json:
         common.out((folder / "report.json").read_text())
     elif arguments.format == "markdown":
@@ -215,7 +237,7 @@ def _print(run: Run, folder: Path, arguments: argparse.Namespace) -> None:
         common.say(f"report: {folder}")
 
 
-class _Hook:
+class Hook:
     """Gets hold of the plugin's state in this process, and of what becomes of each cell."""
 
     def __init__(
@@ -224,8 +246,12 @@ class _Hook:
         environments: Environments,
         notices: Callable[[], tuple[str, ...]] = tuple,
         left_out: Mapping[str, str] = {},
+        keep: Callable[[Planned], bool] | None = None,
+        finishing: Callable[[Run, Recorder], Run] | None = None,
     ) -> None:
         self.listener = listener
+        self.keep = keep
+        self.finishing = finishing
         self.notices = notices
         self.left_out = left_out
         self.environments = environments
@@ -244,6 +270,8 @@ class _Hook:
         found.listener = self.listener
         found.notices = self.notices
         found.left_out = self.left_out
+        found.wanted = self.keep or found.wanted
+        found.finishing = self.finishing or found.finishing
         found.environments = self.environments  # one run means one commit of a git ref, one look at a checkout
 
 

@@ -6,7 +6,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from harness import packing, supply, wheelhouse
+from harness import packing, remembered, supply, wheelhouse
 from harness.commands import common
 from harness.errors import ExitCode, UsageError
 
@@ -105,13 +105,14 @@ def remove(arguments: argparse.Namespace) -> int:
 
 
 def collect_garbage(arguments: argparse.Namespace) -> int:
-    """Delete cached environments that nothing names any more, half-built ones, and fixtures that are out of date."""
+    """Delete cached environments that nothing names any more, half-built ones, and fixtures and results out of date."""
     environments = common.environments_of(arguments)
     paths = environments.gc(dry_run=arguments.dry_run)
     for folder in supply.out_of_date(environments):
         paths.append(folder)
         if not arguments.dry_run:
             shutil.rmtree(folder, ignore_errors=True)
+    paths += remembered.forget_others(environments.cache, dry_run=arguments.dry_run)
     for path in paths:
         common.out(str(path))
     common.say(f"{len(paths)} {'would be ' if arguments.dry_run else ''}removed")

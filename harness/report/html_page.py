@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from harness import causes
 from harness.causes import Cause
 from harness.errors import ExitCode
-from harness.report import facts, grid, html_map, story
+from harness.report import facts, grid, held, html_map, story
 from harness.report.facts import Fact
 from harness.report.grid import Grid
 from harness.report.html_map import HeatMap
@@ -147,6 +147,8 @@ class Page:
     tone: str
     sentence: str
     title: str
+    about: tuple[tuple[str, str], ...]
+    """What was held against what, where a change was."""
     run: Run
     took: str
     chips: tuple[Chip, ...]
@@ -175,6 +177,7 @@ def build(run: Run) -> Page:
         tone=_TONES[exit_code_of(run)],
         sentence=said.text,
         title=run.title or run.id,
+        about=tuple(held.about(run.against)) if run.against else (),
         run=run,
         took=seconds(run.duration_s) if run.duration_s else "",
         chips=chips(run),

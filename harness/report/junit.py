@@ -8,9 +8,10 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from harness import causes
+from harness.changes import Comparison
 from harness.report import facts, story
 from harness.report.text import xml
-from harness.results import Cell, Comparison, Run
+from harness.results import Cell, Run
 from harness.verdict import Verdict
 
 Outcome = Literal["passed", "failure", "error", "skipped"]

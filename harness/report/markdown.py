@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from harness import causes
 from harness.causes import Cause
+from harness.changes import Against
 from harness.errors import ExitCode
-from harness.report import facts, grid, story
+from harness.report import facts, grid, held, story
 from harness.report.text import clip, code, fenced, link, many, prose, visible
 from harness.results import Cell, Run, exit_code_of
 
@@ -44,11 +45,19 @@ def render(run: Run, budget: int | None = None, verbose: bool = False) -> str:
     """
     opening = f"**{story.sentence(run).word}**: {prose(clip(story.sentence(run).text, 1500))}."
     changed = any(comparison.change != "still" for comparison in run.comparisons)
-    if exit_code_of(run) is ExitCode.CLEAN and not (verbose or changed or run.notes):
+    if exit_code_of(run) is ExitCode.CLEAN and not (verbose or changed or run.notes or run.against):
         return "\n\n".join([opening, *(block.text for block in _notices(run))]) + "\n"
     room = None if budget is None else budget - len(opening) - _NOTE_ROOM
     firm = [Block(opening), *_firm(run, room)]
+    if run.against is not None:
+        firm.insert(1, _about(run.against))
     return _fitted([*firm, *_details(run, verbose)], budget)
+
+
+def _about(against: Against) -> Block:
+    """What was held against what; always there, and short."""
+    rows = [f"- {label}: {code(clip(said, 600))}" for label, said in held.about(against)]
+    return Block("\n".join(rows))
 
 
 def _fitted(blocks: Sequence[Block], budget: int | None) -> str:
@@ -248,7 +257,8 @@ def _expected(run: Run) -> list[Block]:
     rows = [_expected_row(cause) for cause in found]
     count = sum(len(cause.cells) for cause in found)
     body = _table(("expectation", "why", "issue", "until", "cells"), rows, right=(4,))
-    return [Block(_folded(many(count, "expected deviation"), body), "expected deviations", count)]
+    title = many(count, "expected deviation") if run.against is None else f"{many(count, 'deviation')} on both sides"
+    return [Block(_folded(title, body), "expected deviations", count)]
 
 
 def _expected_row(cause: Cause) -> tuple[str, ...]:

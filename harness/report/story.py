@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from harness import causes
 from harness.causes import Cause, Releases
+from harness.changes import Comparison
 from harness.errors import ExitCode
-from harness.report.text import listed, many, seconds, times
-from harness.results import Cell, Comparison, Run, exit_code_of
+from harness.report import held
+from harness.report.text import listed, many, one_line, seconds, times
+from harness.results import Cell, Run, exit_code_of
 from harness.verdict import Verdict
 
 WORDS = {
@@ -82,6 +84,8 @@ def tally(run: Run) -> Tally:
 def sentence(run: Run) -> Sentence:
     """The verdict of a run with its counts, so that nobody has to add them up."""
     code, counts = exit_code_of(run), tally(run)
+    if run.against is not None:
+        return Sentence(WORDS[code], "; ".join(part for part in held.sentence(run, run.against) if part))
     opening = {
         ExitCode.CLEAN: _clean,
         ExitCode.REGRESSED: _regressed,
@@ -200,12 +204,20 @@ def _weight(comparison: Comparison) -> tuple[int, str]:
 
 
 def change_rows(run: Run) -> dict[str, list[tuple[str, str]]]:
-    """By change: the two verdicts and the cell; a deviation that an expectation covers says so."""
-    covered = {cell.id for cell in run.cells if cell.expected}
+    """By change: the two verdicts and the cell; a deviation that an expectation covers says so.
+
+    Of a change that was held against a baseline: why it is worse, or what is known of it.
+    """
+    covered = {cell.id for cell in run.cells if cell.expected} if run.against is None else set()
     return {
-        change: [(arrow(each) + " (expected)" * (each.cell in covered), each.cell) for each in every]
+        change: [(arrow(each) + _remarked(each, each.cell in covered), each.cell) for each in every]
         for change, every in changes(run).items()
     }
+
+
+def _remarked(comparison: Comparison, covered: bool) -> str:
+    said = "expected" if covered else comparison.why
+    return f" ({one_line(said, 200)})" if said else ""
 
 
 def arrow(comparison: Comparison) -> str:

@@ -15,7 +15,7 @@ from rich.text import Text
 from harness import causes
 from harness.causes import Cause
 from harness.errors import ExitCode
-from harness.report import facts, grid, story
+from harness.report import facts, grid, held, story
 from harness.report.facts import Fact
 from harness.report.text import enumerated, many, visible, visible_lines
 from harness.results import Cell, Run, exit_code_of
@@ -147,6 +147,8 @@ class Painter:
 
 def _top(run: Run, painter: Painter) -> None:
     painter.line(painter.text(story.headline(run), "dim"))
+    for label, said in held.about(run.against) if run.against else ():
+        painter.line(painter.text(f"{label:<{_LABEL_WIDTH}}", "dim"), painter.text(said))
     for note in run.notes:
         painter.line(painter.text(f"note: {note}", "yellow"))
     for environment in run.environments:
@@ -288,7 +290,10 @@ def _expected(run: Run, painter: Painter) -> None:
     found = causes.expected(run)
     if not found:
         return
-    painter.heading(many(sum(len(cause.cells) for cause in found), "expected deviation"))
+    heading = "deviation on both sides" if run.against else "expected deviation"
+    painter.heading(
+        many(sum(len(cause.cells) for cause in found), heading, "deviations on both sides" * bool(run.against))
+    )
     for cause in found:
         head = Text.assemble(painter.text(cause.details["id"], "bold"), f"  {many(len(cause.cells), 'cell')}  ")
         painter.print(Text.assemble(head, painter.text(story.expiry(cause), "dim"), overflow="fold"), indent=2)
@@ -309,7 +314,10 @@ def _folded(run: Run, painter: Painter, verbosity: int) -> None:
         reasons.setdefault(reason, []).append(name)
     for reason, names in reasons.items():
         painter.line(
-            f"{len(names):,} left out: ", painter.text(reason), painter.text(f" ({', '.join(names)})", "dim"), indent=2
+            f"{len(names):,} left out: ",
+            painter.text(reason),
+            painter.text(f" ({', '.join(names) if verbosity >= VERBOSE else enumerated(names, 6)})", "dim"),
+            indent=2,
         )
     if standing:
         where = many(len({cell.id for cell, _ in standing}), "cell")

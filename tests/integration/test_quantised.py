@@ -16,6 +16,7 @@ from tests.integration.conftest import Said
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 
 CREATOR = "bnb-046"
+EIGHT = "bnb-v0212"  # 8-bit layers may be moved on the CPU since 0.47; its fixtures are stored
 LOADERS = (CREATOR, "bnb-050")  # the latter has a bfloat16 kernel for some processors
 
 #: mutant, scenario, a kind of finding that must be there
@@ -28,6 +29,16 @@ TABLE = [
     ("stale_state", "bnb4-lora-mlp", "differs-from-forward"),
     ("narrow_adapter", "bnb4-lora", "values"),
     ("narrow_adapter", "bnb4-lora-mlp", "values"),
+]
+
+#: the same of 8 bits
+TABLE_8BIT = [
+    ("quantised_scaling_8bit", "bnb8-lora", "values"),
+    ("quantised_scaling_8bit", "bnb8-lora-mlp", "values"),
+    ("swapped_layers", "bnb8-lora", "values"),
+    ("quantised_bias_8bit", "bnb8-lora-mlp", "base-moved"),
+    ("stale_state_8bit", "bnb8-lora-mlp", "differs-from-forward"),
+    ("narrow_adapter", "bnb8-lora-mlp", "values"),
 ]
 
 
@@ -55,6 +66,23 @@ def test_a_break_is_seen(name: str, scenario: str, kind: str, replay: Callable[.
     assert said.code == 1
 
 
+@pytest.mark.parametrize(("name", "scenario", "kind"), TABLE_8BIT, ids=[f"{t[0]}-{t[1]}" for t in TABLE_8BIT])
+def test_a_break_in_8_bits_is_seen(
+    name: str, scenario: str, kind: str, mutant: Callable[..., str], peft_regress: Callable[..., Said]
+) -> None:
+    said = peft_regress("check", "--creator", EIGHT, "--cell", f"{scenario}@*", "--loader", mutant(name, EIGHT))
+    assert kind in said.kinds(scenario), said.report["cells"]
+    assert said.code == 1
+
+
+@pytest.mark.parametrize("scenario", ["bnb8-lora", "bnb8-lora-mlp"])
+def test_8_bits_again_are_equal_to_the_bit(
+    scenario: str, mutant: Callable[..., str], peft_regress: Callable[..., Said]
+) -> None:
+    said = peft_regress("check", "--creator", EIGHT, "--cell", f"{scenario}@*", "--loader", mutant("none", EIGHT))
+    assert said.verdicts == {scenario: "exact"}
+
+
 @pytest.mark.parametrize(("name", "scenario", "kind"), [TABLE[0], TABLE[3]], ids=["scaling", "swapped_layers"])
 def test_a_break_is_seen_under_another_kernel(name: str, scenario: str, kind: str, replay: Callable[..., Said]) -> None:
     said = replay(name, LOADERS[1], scenario)
@@ -73,6 +101,13 @@ def test_another_kernel_is_no_alarm_but_for_what_merges_after_it_ran(
     said = replay("none", "bnb-050", scenario)
     # where the processor has the kernel, what merges or unmerges a weight that was run is broken (a known one)
     assert said.kinds(scenario) <= {"differs-from-merged", "differs-from-forward"}
+
+
+@pytest.mark.parametrize("scenario", ["bnb4-lora", "bnb4-lora-mlp"])
+def test_on_a_processor_without_that_kernel_nothing_is_found(scenario: str, replay: Callable[..., Said]) -> None:
+    said = replay("no_avx512_bf16", "bnb-050", scenario)
+    assert not said.kinds(scenario)
+    assert said.verdicts[scenario] in ("exact", "close")
 
 
 CUT = """

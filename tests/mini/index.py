@@ -6,7 +6,7 @@ import hashlib
 import json
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,18 +49,31 @@ class Index:
 
     def peft(self, version: str, needs: str = "minipeft==1.0", day: str = "2024-01-01", **more: object) -> Path:
         """Offer a release of a PEFT that is nothing but its need of the fake library; importing it imports that."""
-        info = f"peft-{version}.dist-info"
+        return self.package("peft", version, "import minipeft\n", (needs,), day, **more)
+
+    def package(
+        self,
+        name: str,
+        version: str,
+        code: str = "",
+        needs: Sequence[str] = (),
+        day: str = "2024-01-01",
+        **more: object,
+    ) -> Path:
+        """Offer a release of a package of one module."""
+        info = f"{name}-{version}.dist-info"
         tag = str(more.pop("tag", "py3-none-any"))
-        metadata = f"Metadata-Version: 2.1\nName: peft\nVersion: {version}\nRequires-Dist: {needs}\n"
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        metadata += "".join(f"Requires-Dist: {one}\n" for one in needs)
         contents = {
-            "peft.py": "import minipeft\n", f"{info}/METADATA": metadata,
+            f"{name}.py": code, f"{info}/METADATA": metadata,
             f"{info}/WHEEL": f"Wheel-Version: 1.0\nGenerator: hand\nRoot-Is-Purelib: true\nTag: {tag}\n",
             f"{info}/RECORD": "",
         }  # fmt: skip
-        path = self.folder / f"peft-{version}-{tag}.whl"
+        path = self.folder / f"{name}-{version}-{tag}.whl"
         with zipfile.ZipFile(path, "w") as archive:
-            for name, content in contents.items():
-                archive.writestr(name, content)
+            for file, content in contents.items():
+                archive.writestr(file, content)
         path.with_name(f"{path.name}.metadata").write_text(metadata)
         return self.add(path, day, **{"core-metadata": True, **more})
 

@@ -120,11 +120,11 @@ class World:
     def where(self, command: str) -> list[str]:
         """The options that lead a command into this world."""
         options = [f"--matrices={self.matrices}"]
-        if command not in ("env",):
+        if command not in ("env", "accept", "triage"):
             options.append(f"--fixtures={self.fixtures}")
-        if command in ("check", "pair", "matrix", "judge"):
+        if command in ("check", "pair", "matrix", "judge", "accept", "triage", "blame", "bisect"):
             options.append(f"--reports={self.reports}")
-        if command in ("check", "pair", "matrix", "create", "fixtures"):
+        if command in ("check", "pair", "matrix", "create", "fixtures", "blame", "bisect"):
             options.append(f"--worker-handler={HANDLER}")
         return options
 

@@ -274,6 +274,58 @@ def narrow_adapter(peft):
     peft.PeftModel.from_pretrained = classmethod(wrong)
 
 
+def quantised_scaling_8bit(peft):
+    """LoRA on 8-bit layers alone is scaled by a hundredth more."""
+    from peft.tuners.lora.bnb import Linear8bitLt
+
+    update = Linear8bitLt.update_layer
+
+    def wrong(self, adapter_name, *args, **kwargs):
+        update(self, adapter_name, *args, **kwargs)
+        self.scaling[adapter_name] *= 1.01
+
+    Linear8bitLt.update_layer = wrong
+
+
+def quantised_bias_8bit(peft):
+    """An 8-bit layer forgets its bias."""
+    import bitsandbytes
+
+    forward = bitsandbytes.nn.Linear8bitLt.forward
+
+    def wrong(self, x):
+        bias, self.bias = self.bias, None
+        try:
+            return forward(self, x)
+        finally:
+            self.bias = bias
+
+    bitsandbytes.nn.Linear8bitLt.forward = wrong
+
+
+def stale_state_8bit(peft):
+    """Merging into 8 bits quantises anew and leaves the old scales in place."""
+    from peft.tuners.lora.bnb import Linear8bitLt
+
+    merge = Linear8bitLt.merge
+
+    def wrong(self, *args, **kwargs):
+        layer = self.get_base_layer()
+        before = (layer.state.SCB if layer.state.SCB is not None else layer.weight.SCB).clone()
+        merge(self, *args, **kwargs)
+        layer = self.get_base_layer()
+        layer.weight.SCB = before
+
+    Linear8bitLt.merge = wrong
+
+
+def no_avx512_bf16(peft):
+    """No break: bitsandbytes takes the processor for one without bfloat16 instructions, and packs no weight."""
+    import bitsandbytes
+
+    bitsandbytes.nn.modules.has_avx512bf16 = bitsandbytes.functional.has_avx512bf16 = lambda: False
+
+
 def auto_forgets(peft):
     """One door alone leaves an adapter as it was drawn: B is zero."""
     load = peft.AutoPeftModelForCausalLM.from_pretrained.__func__

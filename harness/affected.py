@@ -1,0 +1,283 @@
+"""Which scenarios a change can touch: changed files → scenarios, with the reason. Pure.
+
+What is a method's own (`peft/tuners/lora/…`) touches the scenarios of that method and of those whose files import it;
+a model's own (`transformers/models/llama/…`) the scenarios on that model. All else that is installed is shared, and
+touches every scenario. So does whatever is of no known layout: to check too much costs seconds, too little a break.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+
+from harness import requirements
+from harness.matrix import Declared
+
+ROOTS = {"peft": "peft/tuners", "transformers": "transformers/models"}
+"""Package → the folder whose folders are each a method's or a model's own."""
+_NOT_INSTALLED = {
+    "tests", "test", "docs", "doc", "examples", "example", "benchmarks", "method_comparison", "scripts", "docker",
+    "notebooks", "templates", "i18n", "assets", "ci", "utils", "Makefile", "LICENSE", "CITATION.cff", "conftest.py",
+}  # fmt: skip
+"""First parts of names in a checkout that no wheel holds."""
+_WORDS = {".md", ".rst", ".ipynb"}
+_REGISTRY = "auto"  # of Transformers' models: it knows them all, and belongs to none
+_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Affected:
+    """What a change touches, and what not."""
+
+    scenarios: dict[str, str] = field(default_factory=dict)
+    """Name → why it is checked."""
+    everything: str = ""
+    """Why every scenario is; empty where not every one is."""
+    uncovered: tuple[str, ...] = ()
+    """Changed files that no scenario is about."""
+    groups: tuple[str, ...] = ()
+    """The methods or models that changed."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The files of a package as they are installed: names from above the package, `peft/tuners/lora/layer.py`."""
+
+    names: frozenset[str]
+    read: Callable[[str], str]
+
+
+def installed_name(name: str, tops: Collection[str]) -> str | None:
+    """A checkout's file as it is called where it is installed; None for what is not.
+
+    Args:
+        name: from the checkout's root, `src/peft/tuners/lora/layer.py`.
+        tops: what the package installs at the top: `peft`.
+    """
+    parts = PurePosixPath(name.strip().removeprefix("./")).parts
+    if not parts or name.endswith(".pyc") or parts[0].endswith((".dist-info", ".egg-info")):
+        return None
+    inner = parts[1:] if parts[:1] == ("src",) else parts
+    if inner and inner[0] in tops:
+        return "/".join(inner)
+    loose = len(parts) == 1 and (PurePosixPath(name).suffix in _WORDS or name.startswith("."))
+    if parts[0] in _NOT_INSTALLED or parts[0].startswith(".") or loose:
+        return None
+    return "/".join(parts)
+
+
+def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[Declared]) -> Affected:
+    """What the changed files of a package touch.
+
+    Args:
+        package: its canonical name.
+        changed: names as they are installed; what is not in the package (`pyproject.toml`) is shared.
+        files: of the package, changed as they are.
+    """
+    changed = sorted(set(changed))
+    if package not in ROOTS:
+        users = {one.name: why for one in scenarios if (why := _uses(package, one))}
+        return Affected(users if changed else {}, uncovered=tuple(changed) if not users else ())
+    layout = _Layout(ROOTS[package], files)
+    own = {name: group for name in changed if (group := layout.group_of(name))}
+    if shared := [name for name in changed if name not in own]:
+        why = f"{shared[0]} is shared by all{f', and so are {len(shared) - 1} more' if len(shared) > 1 else ''}"
+        return Affected({one.name: why for one in scenarios}, everything=why)
+    found: dict[str, str] = {}
+    touched: set[str] = set()
+    for one in scenarios:
+        needs = layout.needs(_groups(package, one, layout))
+        needs = needs if needs is None else needs | {*one.scenario.every_door()}  # `mixed` is a folder of its own
+        hits = [name for name, group in own.items() if needs is None or group in needs]
+        touched.update(hits)
+        if hits:
+            found[one.name] = f"{hits[0]}{f' and {len(hits) - 1} more' if len(hits) > 1 else ''} changed"
+    uncovered = tuple(name for name in changed if name not in touched)
+    return Affected(found, uncovered=uncovered, groups=tuple(dict.fromkeys(own.values())))
+
+
+# -- what a scenario is about ------------------------------------------------------------------------------------------
+
+
+def _groups(package: str, one: Declared, layout: _Layout) -> set[str] | None:
+    """The methods, or the models, that a scenario is about; None where nobody can tell."""
+    names = _configs(one) if package == "peft" else _models(one)
+    if names is None:
+        return None
+    found = {layout.home_of(name) for name in names}
+    if None in found:
+        return None
+    groups = {group for group in found if group}
+    more = _said_by_arguments(one) if package == "peft" else {word.replace("-", "_") for word in _model_types(one)}
+    return groups | {group for group in layout.groups if _mentions(more, group)}
+
+
+def _configs(one: Declared) -> set[str]:
+    scenario = one.scenario
+    every = [scenario.adapter, *scenario.adapter.experts.values(), *([scenario.beside] if scenario.beside else [])]
+    every += list(scenario.wrap.adapters.values()) if scenario.wrap else []
+    return {each.config for each in every} | {when.config for when in scenario.when if when.config}
+
+
+def _said_by_arguments(one: Declared) -> set[str]:
+    """What else a scenario names by its arguments: `trainable_token_indices`."""
+    return set(one.scenario.adapter.args) | {key for when in one.scenario.when for key in when.args}
+
+
+def _mentions(words: Iterable[str], group: str) -> bool:
+    stem = group.removesuffix("s")
+    return any(word in (group, stem) or word.startswith(f"{stem}_") for word in words)
+
+
+def _models(one: Declared) -> set[str] | None:
+    base = one.base
+    if base.modules is not None:
+        return set()
+    if base.python is not None:
+        return None if any("transformers" in text for text in one.sources.values()) else set()
+    named = {when.model for when in base.when if when.model}
+    named |= {base.transformers.model} if base.transformers else set()
+    return named | ({base.hub.model} if base.hub else set())
+
+
+def _model_types(one: Declared) -> set[str]:
+    """Models that are named as parts of a base: `text_config = { model_type = "llama" }`."""
+    args = [one.base.transformers.args] if one.base.transformers else []
+    return {text for each in [*args, *(when.args for when in one.base.when)] for text in _named_types(each)}
+
+
+def _named_types(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if key == "model_type" and isinstance(inner, str):
+                yield inner
+            yield from _named_types(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _named_types(inner)
+
+
+def _uses(package: str, one: Declared) -> str:
+    """Why a scenario needs a package that is neither PEFT nor Transformers; empty where it does not."""
+    scenario = one.scenario
+    required = {name for text in scenario.requires + scenario.creator_requires
+                for name, _ in requirements.parse(text).parts}  # fmt: skip
+    wrapped = scenario.wrap is not None and "value-head" in (*scenario.wrap.saved, *scenario.wrap.loaded)
+    needs = {"trl": scenario.sft is not None or wrapped, "bitsandbytes": one.quantize is not None}
+    if package not in needs:
+        return f"{package} is beneath all"
+    return f"it uses {package}" if needs[package] or package in required else ""
+
+
+# -- how a package is laid out -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Layout:
+    """The folders of a package that are each a method's or a model's own, and which of them imports which."""
+
+    root: str
+    files: Files
+    _imports: dict[str, frozenset[str] | None] = field(default_factory=dict)
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """Folders that define a class which a scenario may name; what defines none belongs to all."""
+        return frozenset(group for group in self._members if group in self._homes.values() and group != _REGISTRY)
+
+    @cached_property
+    def _members(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name in sorted(self.files.names):
+            inner = name.removeprefix(f"{self.root}/")
+            if inner != name and "/" in inner:
+                found.setdefault(inner.partition("/")[0], []).append(name)
+        return found
+
+    @cached_property
+    def _homes(self) -> dict[str, str]:
+        """Class → the folder that defines it, for configurations and models."""
+        found: dict[str, str] = {}
+        for group, names in self._members.items():
+            for name in names:
+                if self._may_define(name):
+                    found |= dict.fromkeys(_CLASS.findall(self._text(name)), group)
+        return found
+
+    def _may_define(self, name: str) -> bool:
+        stem = PurePosixPath(name).name
+        return stem.startswith("modeling_") if self.root.startswith("transformers") else stem.endswith(".py")
+
+    def group_of(self, name: str) -> str:
+        """The group that a file belongs to; empty for a shared one."""
+        inner = name.removeprefix(f"{self.root}/")
+        group = inner.partition("/")[0] if inner != name and "/" in inner else ""
+        known = group in self.groups or (group and group not in self._members)  # the folder may be gone
+        return group if known else ""
+
+    def home_of(self, name: str) -> str | None:
+        """The group that defines a class; None where none does."""
+        return self._homes.get(name)
+
+    def needs(self, groups: set[str] | None) -> set[str] | None:
+        """These groups and all that their files import, directly or through others; None where nobody can tell."""
+        if groups is None:
+            return None
+        found, waiting = set[str](), list(groups)
+        while waiting:
+            group = waiting.pop()
+            if group in found:
+                continue
+            found.add(group)
+            imported = self._imported(group)
+            if imported is None:
+                return None
+            waiting += imported - found
+        return found
+
+    def _imported(self, group: str) -> frozenset[str] | None:
+        if group not in self._imports:
+            try:
+                names = [name for name in self._members.get(group, ()) if name.endswith(".py")]
+                found = {other for name in names for other in self._imported_by(name)}
+            except SyntaxError:  # it does not even compile: whoever needs it needs to be checked
+                self._imports[group] = None
+            else:
+                self._imports[group] = frozenset(found & set(self._members)) - {group}
+        return self._imports[group]
+
+    def _imported_by(self, name: str) -> Iterator[str]:
+        tree = ast.parse(self._text(name))
+        of_any = False
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                module = _absolute(name, node)
+                names = [alias.name for alias in node.names]
+                of_any = of_any or _REGISTRY in (module.rpartition("/")[2], *names)
+                yield from (self._group_in(f"{module}/{each}") or self._homes.get(each, "") for each in names)
+            elif isinstance(node, ast.Import):
+                yield from (self._group_in(alias.name.replace(".", "/")) for alias in node.names)
+        if of_any:  # the parts of such a model are chosen by their names
+            constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+            yield from (value for value in constants if isinstance(value, str) and value in self._members)
+
+    def _group_in(self, module: str) -> str:
+        inner = module.removeprefix(f"{self.root}/")
+        return inner.partition("/")[0] if inner != module else ""
+
+    def _text(self, name: str) -> str:
+        return self.files.read(name)
+
+
+def _absolute(name: str, node: ast.ImportFrom) -> str:
+    """The module that an import names, as a path from above the package."""
+    module = (node.module or "").replace(".", "/")
+    if not node.level:
+        return module
+    above = PurePosixPath(name).parts[: -node.level]
+    return "/".join([*above, module] if module else above)

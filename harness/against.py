@@ -1,0 +1,273 @@
+"""The two sides of `check --against`: what is changed, what it is held against, and what differs between them.
+
+Where it can be had, the two sides are one environment but for the package that is changed: a checkout is laid over the
+baseline's own lock, and so is a release.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
+
+from harness import affected, checkouts, difference, results, specs
+from harness.changes import Against
+from harness.difference import Changed, Installed
+from harness.environment import BuiltEnvironment, EnvFailed, Environment
+from harness.envs import CURRENT, Environments
+from harness.errors import HarnessError, UsageError
+from harness.matrix import Declared
+from harness.results import Run
+
+_FORMS = "a declared environment (current, v0200), a clone's ref (../peft@main), or the folder of an earlier run"
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is held against what, described and not built."""
+
+    spec: str
+    """As the user wrote it."""
+    change: Environment
+    baseline: Environment
+    """Of an earlier run: the environment that the change lies over."""
+    package: str
+    """The one that is changed; empty where more than one may differ."""
+    tree: Path | None
+    """The checkout that the user named, where it is one."""
+    ref: str
+    """The ref of that checkout's own clone that is the baseline; empty where it is none."""
+    run: Run | None
+    """An earlier run, where that is the baseline."""
+
+    @property
+    def source(self) -> str:
+        """Where the change is."""
+        overlay = self.change.overlay
+        return overlay.source if overlay else self.spec.partition(" over ")[0]
+
+
+@dataclass(frozen=True)
+class Built:
+    """Both sides as they are built."""
+
+    change: BuiltEnvironment
+    baseline: BuiltEnvironment
+
+
+def sides(text: str, baseline: str, environments: Environments) -> Sides:
+    """What the user asks for.
+
+    Args:
+        text: what is changed: a checkout, a git URL, pins, or anything else that a loader may be.
+        baseline: what it is held against; empty: the newest release.
+
+    Raises:
+        UsageError: one of them is nothing that there is, or both are the same.
+        EnvFailed: one can't be described: it does not resolve, or can't be fetched.
+    """
+    names = environments.names()
+    above = specs.parse(text, names)
+    if isinstance(above, specs.Over) and not baseline:
+        baseline = above.base
+    run = _run(baseline, names)
+    beneath = None if run is not None or not baseline else specs.parse(baseline, names)
+    package = _package(above, text, environments)
+    home = _home(run, baseline if isinstance(beneath, specs.Named | specs.Pins) else "", package, environments)
+    change = environments.describe(_laid(text, above, home))
+    of_tree = isinstance(beneath, specs.Checkout | specs.Git)
+    against = environments.describe(specs.over(baseline, home) if of_tree else baseline if beneath else home)
+    if of_tree and against.overlay and package and against.overlay.package != package:
+        raise UsageError(
+            f"{text!r} is of {package}, and the baseline {baseline!r} of {against.overlay.package}",
+            "one package on both sides", _FORMS,
+        )  # fmt: skip
+    if run is None and against.name == change.name:
+        kind = HarnessError if of_tree else UsageError  # two refs of one content are no slip: there is nothing to tell
+        raise kind(
+            f"{text!r} and the baseline are the same to the byte: {change.name}; nothing was compared",
+            "a change, and what it is to be held against", "name another --baseline",
+        )  # fmt: skip
+    tree = above.path if isinstance(above, specs.Checkout) else None
+    ref = _own_ref(beneath, tree, against)
+    return Sides(text, change, against, package, tree, ref, run)
+
+
+def _run(text: str, names: Sequence[str]) -> Run | None:
+    """An earlier run; None where the text names an environment."""
+    path = Path(text).expanduser()
+    if not text or text in names:
+        return None
+    if path.is_file() or (path / "report.json").is_file():
+        return results.load(path)
+    try:
+        specs.parse(text, names)
+    except UsageError as error:
+        raise UsageError(f"the baseline {text!r} is no run and no environment: {error.found}", _FORMS,
+                         error.next_step) from error  # fmt: skip
+    return None
+
+
+def _package(above: specs.Spec, text: str, environments: Environments) -> str:
+    """The package that a change is of; empty where it may be several."""
+    match above:
+        case specs.Checkout(path):
+            return checkouts.package_of(path)[0]
+        case specs.Git():
+            overlay = environments.describe(text).overlay
+            return overlay.package if overlay else ""
+        case specs.Pins(pins):
+            return pins[0][0] if len(pins) == 1 else ""
+        case specs.Over(inner, _):
+            return _package(inner, text.rpartition(" over ")[0], environments)
+        case _:
+            return ""
+
+
+def _home(run: Run | None, named: str, package: str, environments: Environments) -> str:
+    """The environment that the change is laid over: the baseline's own, or the newest that has the package."""
+    if named:
+        return named
+    loaders = sorted({cell.loader for cell in run.cells}) if run else []
+    if len(loaders) == 1 and loaders[0] in environments.names():
+        return loaders[0]
+    having = {name: found for name in environments.names() if package in (found := _versions(environments, name))}
+    if not package or CURRENT in having:
+        return CURRENT
+    if not having:
+        raise UsageError(
+            f"no declared environment has {package!r}", "a checkout of a package that some environment has",
+            "name the checkout of PEFT, Transformers, bitsandbytes or TRL",
+        )  # fmt: skip
+    return max(
+        having, key=lambda name: (_release(having[name][package]), _release(having[name].get("peft", "0")), name)
+    )
+
+
+def _versions(environments: Environments, name: str) -> Mapping[str, str]:
+    try:
+        return environments.describe(name).versions
+    except HarnessError:
+        return {}
+
+
+def _release(text: str) -> Version:
+    try:
+        return Version(text)
+    except InvalidVersion:
+        return Version("0")
+
+
+def _laid(text: str, above: specs.Spec, home: str) -> str:
+    """The change as a loader: over the baseline's environment, unless it is a whole environment itself."""
+    if isinstance(above, specs.Pins) or (isinstance(above, specs.Checkout | specs.Git) and home != CURRENT):
+        return specs.over(text, home)
+    return text
+
+
+def _own_ref(beneath: specs.Spec | None, tree: Path | None, against: Environment) -> str:
+    """The commit that the baseline is of, where it is one of the checkout's own clone."""
+    if tree is None or not isinstance(beneath, specs.Git) or against.overlay is None:
+        return ""
+    return against.overlay.source.rpartition("@")[2]
+
+
+def differs(found: Sides, built: Built) -> tuple[str, ...]:
+    """What is not the same on both sides besides the package that is changed."""
+    sides = (built.change.versions, _versions_of_run(found.run) if found.run else built.baseline.versions)
+    now, before = ({canonicalize_name(name): version for name, version in each.items()} for each in sides)
+    names = sorted((now.keys() | before.keys()) - {found.package})
+    apart = [name for name in names if now.get(name) != before.get(name)]
+    return tuple(f"{name} {now.get(name, 'none')} / {before.get(name, 'none')}" for name in apart)
+
+
+def _versions_of_run(run: Run) -> Mapping[str, str]:
+    loaders = {cell.loader for cell in run.cells}
+    return next((one.versions for one in run.environments if one.name in loaders and one.versions), {})
+
+
+def model(found: Sides, built: Built | None = None) -> Against:
+    """What the report says of both sides."""
+    version = built.change.versions.get(found.package, "") if built else found.change.versions.get(found.package, "")
+    return Against(
+        package=found.package,
+        spec=found.spec,
+        source=found.source,
+        version=version,
+        loader=found.change.name,
+        baseline=_in_words(found, built),
+        baseline_loader="" if found.run else found.baseline.name,
+        differs=differs(found, built) if built else (),
+    )
+
+
+def _in_words(found: Sides, built: Built | None) -> str:
+    if found.run is not None:
+        return f"run {found.run.id}"
+    versions = built.baseline.versions if built else found.baseline.versions
+    package = found.package or "peft"
+    version = f"{package} {versions[package]} " if package in versions else ""
+    where = found.baseline.overlay.source if found.baseline.overlay else found.baseline.name
+    return f"{version}({where})"
+
+
+def changed(found: Sides, built: Built, given: Sequence[str]) -> tuple[Changed | None, Installed | None, str]:
+    """The files that changed, the package as the change has it, and why nobody can tell where nobody can.
+
+    Args:
+        given: what `--changed-files` says; empty where it is not given.
+    """
+    now = difference.installed(built.change, found.package) if found.package else None
+    if now is None:
+        return None, None, "what differs is more than one package's"
+    if given:
+        return difference.given(given, now.tops), now, ""
+    before = _before(found, built)
+    if before is None:
+        return None, now, "the files of the baseline are not here to be compared"
+    names = difference.differing(before, now)
+    if found.tree is not None:
+        git = difference.of_git(found.tree, found.ref, now.tops, names)
+        if git is not None:
+            return git, now, ""
+    return Changed(names, f"the installed files compared with those of {model(found, built).baseline}"), now, ""
+
+
+def _before(found: Sides, built: Built) -> Installed | None:
+    """The package as the baseline has it; of an earlier run where its release is the one beneath the change."""
+    if found.run is not None:
+        ran = _versions_of_run(found.run).get(found.package)
+        if ran is None or ran != built.baseline.versions.get(found.package):
+            return None
+    return difference.installed(built.baseline, found.package)
+
+
+def build(found: Sides, environments: Environments) -> Built:
+    """Both sides, built.
+
+    Raises:
+        SideFailed: one can't be had.
+    """
+    made = []
+    for what, environment in (("the change", found.change), ("the baseline", found.baseline)):
+        try:
+            made.append(environments.build(environment.spec))
+        except EnvFailed as error:
+            raise SideFailed(what, environment.name, environment.spec, error) from error
+    return Built(*made)
+
+
+class SideFailed(Exception):
+    """One of the two sides does not build or import."""
+
+    def __init__(self, what: str, name: str, spec: str, error: EnvFailed) -> None:
+        super().__init__(what)
+        self.what, self.name, self.spec, self.error = what, name, spec, error
+
+
+def touched(found: Sides, files: Changed, now: Installed, scenarios: Sequence[Declared]) -> affected.Affected:
+    """The scenarios that the changed files can touch."""
+    return affected.of(found.package, files.names, now.files, scenarios)

@@ -1,0 +1,160 @@
+"""What a change changed: the installed files that differ between two environments, and what git says of a checkout."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import csv
+import hashlib
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from harness import affected, checkouts
+from harness.affected import Files
+from harness.environment import BuiltEnvironment
+
+_UPSTREAM = ("refs/remotes/origin/HEAD", "origin/main", "origin/master", "upstream/main", "upstream/master", "main",
+             "master")  # fmt: skip
+_VERSION = ("__version__", "__version_info__", "version", "VERSION")
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A package as an environment has it."""
+
+    site: Path
+    digests: dict[str, str]
+    """Of each file: from above the package, `peft/tuners/lora/layer.py`."""
+
+    @property
+    def tops(self) -> set[str]:
+        """What it installs at the top."""
+        return {name.partition("/")[0] for name in self.digests}
+
+    @property
+    def files(self) -> Files:
+        """Its files, to be read."""
+        return Files(frozenset(self.digests), self.text)
+
+    def text(self, name: str) -> str:
+        """One file's text; a file that can't be read is empty."""
+        try:
+            return (self.site / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The files that changed, as they are called where they are installed, and how that is known."""
+
+    names: tuple[str, ...]
+    known_by: str
+    further: int = 0
+    """Files that differ from the baseline and are not of this change."""
+    elsewhere: int = 0
+    """Changed files that are not installed: tests, documentation."""
+
+
+def installed(environment: BuiltEnvironment, package: str) -> Installed | None:
+    """A package's files in an environment that was built here; None where nobody can tell."""
+    for site in environment.python.parent.parent.glob("lib/python*/site-packages"):
+        for info in site.glob("*.dist-info"):
+            if canonicalize_name(info.name.removesuffix(".dist-info").rpartition("-")[0]) == package:
+                return Installed(site, dict(_recorded(site, info)))
+    return None
+
+
+def _recorded(site: Path, info: Path) -> Iterable[tuple[str, str]]:
+    try:
+        rows = list(csv.reader((info / "RECORD").read_text(encoding="utf-8").splitlines()))
+    except OSError:
+        return
+    for row in rows:
+        name = row[0] if row else ""
+        if name and not name.startswith((f"{info.name}/", "../", "/")) and not name.endswith(".pyc"):
+            yield name, (row[1] if len(row) > 1 and row[1] else _digest(site / name))
+
+
+def _digest(file: Path) -> str:
+    try:
+        found = base64.urlsafe_b64encode(hashlib.sha256(file.read_bytes()).digest())
+    except OSError:
+        return "unreadable"
+    return f"sha256={found.rstrip(b'=').decode()}"
+
+
+def differing(before: Installed, now: Installed) -> tuple[str, ...]:
+    """The files that differ in what they do: not in comments, and not in the version that they state alone."""
+    names = sorted(before.digests.keys() | now.digests.keys())
+    apart = [name for name in names if before.digests.get(name) != now.digests.get(name)]
+    return tuple(name for name in apart if not _same_program(name, before, now))
+
+
+def _same_program(name: str, before: Installed, now: Installed) -> bool:
+    if not name.endswith(".py") or name not in before.digests or name not in now.digests:
+        return False
+    try:
+        one, other = (_program(each.text(name)) for each in (before, now))
+    except (SyntaxError, ValueError):
+        return False
+    return one == other
+
+
+def _program(text: str) -> str:
+    module = ast.parse(text)
+    module.body = [node for node in module.body if not _states_version(node)]
+    return ast.dump(module)
+
+
+def _states_version(node: ast.stmt) -> bool:
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return bool(targets) and all(isinstance(each, ast.Name) and each.id in _VERSION for each in targets)
+
+
+def given(names: Iterable[str], tops: Collection[str]) -> Changed:
+    """What the user says has changed."""
+    names = [name for name in names if name.strip()]
+    inside = [found for name in names if (found := affected.installed_name(name, tops)) is not None]
+    return Changed(tuple(dict.fromkeys(inside)), "as --changed-files says", elsewhere=len(names) - len(inside))
+
+
+def of_git(tree: Path, ref: str, tops: Collection[str], differs: Collection[str]) -> Changed | None:
+    """What a checkout's branch changed, committed or not, since it left what it is to go back into.
+
+    Args:
+        ref: a commit or branch that it left; empty: the default branch of where it came from.
+        differs: the installed files that differ from the baseline; what the branch changed and is not among them is the
+            baseline's own already.
+
+    Returns:
+        None where git does not know: no work tree, or the branch is the default branch itself.
+    """
+    if not checkouts.in_git(tree):
+        return None
+    head = checkouts.run_git(tree, "symbolic-ref", "--short", "-q", "HEAD").stdout.decode(errors="replace").strip()
+    for candidate in [ref] if ref else _UPSTREAM:
+        if candidate == head:
+            continue
+        base = checkouts.run_git(tree, "merge-base", candidate, "HEAD")
+        if base.returncode != 0:
+            continue
+        since = base.stdout.decode().strip()
+        names = _names(tree, "diff", "--name-only", "-z", "--relative", "--no-renames", since)
+        names += _names(tree, "ls-files", "--others", "--exclude-standard", "-z")
+        if not names:
+            return None
+        found = given(names, tops)
+        short = candidate.removeprefix("refs/remotes/")
+        known = f"git: since {since[:10]}, where it left {short}, with what is not committed"
+        kept = tuple(name for name in found.names if name in differs or name.partition("/")[0] not in tops)
+        return replace(found, names=kept, known_by=known, further=len(set(differs) - set(kept)))
+    return None
+
+
+def _names(tree: Path, *args: str) -> list[str]:
+    said = checkouts.run_git(tree, *args)
+    return [name for name in said.stdout.decode(errors="replace").split("\0") if name] if said.returncode == 0 else []

@@ -1,0 +1,91 @@
+"""One package of another origin over an environment, all else of which stays as it is locked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from harness import checkouts, locks, specs
+from harness.environment import Environment, Log, Overlay
+from harness.errors import UsageError
+
+
+class Overlays:
+    """Describes environments that differ from another in what was put over it.
+
+    Args:
+        cache: where trees out of git are kept.
+        log: is told what takes time.
+        plain: the name of the environment that is beneath where none is named; its name is not said.
+    """
+
+    def __init__(self, cache: Path, log: Log, plain: str) -> None:
+        self._cache = cache
+        self._log = log
+        self._plain = plain
+        self._trees: dict[str, tuple[Path, str]] = {}
+
+    def of(self, spec: str, above: specs.Checkout | specs.Git | specs.Pins, base: Environment) -> Environment:
+        """What a spec describes: a checkout's, a git tree's or a release's package over an environment's.
+
+        Args:
+            above: pins must be of releases that the index has.
+
+        Raises:
+            UsageError: there is no project in it, or its files can't be read.
+            EnvFailed: it can't be fetched.
+        """
+        match above:
+            case specs.Checkout(path):
+                return self._tree(spec, "checkout", path, str(path), _digest(spec, path), base)
+            case specs.Git() as git:
+                return self._from_git(spec, git, base)
+            case specs.Pins(pins):
+                return self._releases(spec, dict(pins), above.name, base)
+
+    def _from_git(self, spec: str, git: specs.Git, base: Environment) -> Environment:
+        text = spec.partition(" over ")[0]
+        if text not in self._trees:  # one run means one commit, however long it takes
+            self._log(f"fetching {text}")
+            self._trees[text] = checkouts.fetch(text, git, self._cache)
+        tree, commit = self._trees[text]
+        if not specs.is_project(tree):
+            raise UsageError(f"{spec!r}: no Python project at {commit[:12]}", "pyproject.toml or setup.py", specs.FORMS)
+        return self._tree(spec, "git", tree, f"{git.url}@{commit}", checkouts.digest(tree), base)
+
+    def _tree(self, spec: str, kind: str, tree: Path, source: str, digest: str, base: Environment) -> Environment:
+        package, version = checkouts.package_of(tree)
+        return replace(
+            base,
+            name=f"{kind}-{package}-{digest[:8]}{self._over(base)}",
+            spec=spec,
+            kind=kind,
+            why=f"{package} from {source} over {base.name}",
+            lock_digest=locks.digest_of(base.versions, f"{package} @ tree sha256:{digest}"),
+            versions={**base.versions, **({package: version} if version else {})},
+            overlay=Overlay(tree, package, version, digest, source),
+        )
+
+    def _releases(self, spec: str, pins: Mapping[str, str], name: str, base: Environment) -> Environment:
+        versions = {**base.versions, **pins}
+        return replace(
+            base,
+            name=f"{name}-over-{base.name}",
+            spec=spec,
+            kind="pins",
+            why=f"{', '.join(f'{package} {version}' for package, version in pins.items())} over {base.name}",
+            lock_digest=locks.digest_of(versions),
+            versions=versions,
+            on_demand=False,
+        )
+
+    def _over(self, base: Environment) -> str:
+        return "" if base.name == self._plain else f"-over-{base.name}"
+
+
+def _digest(spec: str, tree: Path) -> str:
+    try:
+        return checkouts.digest(tree)
+    except OSError as error:
+        raise UsageError(f"{spec!r}: {error}", "a checkout whose files can be read", "see to their rights") from error

@@ -1,0 +1,151 @@
+"""What released libraries computed before, by content: a second look at the same baseline computes only what is new.
+
+A replay repeats to the bit, so the cell of a released environment hangs on nothing but its lock, the fixture, the
+scenario, and our own code, which are what it is remembered under. Nothing of an interpreter that somebody else may
+change is remembered, nothing of a GPU, and nothing that could not be told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import functools
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+import pydantic
+
+from harness import matrix
+from harness.devices import CPU
+from harness.environment import Environment
+from harness.errors import HarnessError
+from harness.results import Cell
+from harness.session import Planned
+from harness.store import Store
+from harness.verdict import Verdict
+
+FOLDER = "remembered"
+_CODE = Path(__file__).parent
+_NO_JUDGES = {"commands", "report", "pages", "__pycache__"}  # they show and arrange what has been judged
+_PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
+"""What a busy machine may have done: computed anew each time."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A cell that was computed before, and when."""
+
+    cell: Cell
+    computed: str
+
+
+class Memory:
+    """The remembered cells of one environment.
+
+    Args:
+        cache: the folder of all caches.
+        environment: whose cells; one that is an interpreter's is never remembered.
+        store: where the fixtures are.
+        forward: as the cells are checked.
+    """
+
+    def __init__(self, cache: Path, environment: Environment, store: Store, *, forward: bool = False) -> None:
+        self._environment = environment
+        self._store = store
+        self._forward = forward
+        self._folder: Path | None = None
+        if environment.interpreter is None:
+            name = f"{environment.name}-{environment.lock_digest[:12]}"
+            self._folder = cache / FOLDER / code_digest()[:16] / name
+        self._known: dict[str, dict[str, Remembered]] = {}
+
+    def recall(self, cells: Iterable[Planned]) -> dict[str, Remembered]:
+        """What is known of these cells, by their ids."""
+        found = {}
+        for cell in cells:
+            key = self._key(cell)
+            if key and (known := self._of(cell.id.creator).get(key)):
+                found[str(cell.id)] = known
+        return found
+
+    def keep(self, cells: Iterable[Planned], results: Mapping[str, Cell]) -> None:
+        """Remember what was computed; a cache that can't be written is no reason to fail."""
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        lines: dict[str, list[str]] = {}
+        for cell in cells:
+            result = results.get(str(cell.id))
+            if result is not None and _worth_it(result) and (key := self._key(cell)):
+                said = {"key": key, "computed": now, "cell": result.model_dump(mode="json")}
+                lines.setdefault(cell.id.creator, []).append(json.dumps(said))
+        for creator, every in lines.items():
+            with contextlib.suppress(OSError):
+                self._append(self._file(creator), every)
+
+    def _append(self, file: Path, lines: Iterable[str]) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(file.with_suffix(".lock")), file.open("a", encoding="utf-8") as out:
+            out.write("".join(f"{line}\n" for line in lines))
+
+    def _of(self, creator: str) -> dict[str, Remembered]:
+        if creator not in self._known:
+            self._known[creator] = dict(self._read(creator))
+        return self._known[creator]
+
+    def _read(self, creator: str) -> Iterable[tuple[str, Remembered]]:
+        try:
+            lines = self._file(creator).read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return
+        for line in lines:
+            with contextlib.suppress(ValueError, KeyError, TypeError, pydantic.ValidationError):  # torn, or not ours
+                said = json.loads(line)
+                yield said["key"], Remembered(Cell.model_validate(said["cell"]), said["computed"])
+
+    def _file(self, creator: str) -> Path:
+        assert self._folder is not None
+        return self._folder / f"{creator.replace('/', '_')}.jsonl"
+
+    def _key(self, cell: Planned) -> str:
+        """Under what a cell is remembered; empty for one that never is."""
+        if self._folder is None or cell.id.device != CPU or cell.declared.needs_hub:
+            return ""
+        try:
+            if not self._store.has(cell.id.creator, cell.id.scenario):
+                return ""
+            manifest = self._store.manifest(cell.id.creator, cell.id.scenario)
+        except HarnessError:
+            return ""
+        resolved = matrix.digest(matrix.resolve(cell.declared, self._environment.versions))
+        requires = repr((cell.declared.scenario.requires, cell.declared.scenario.creator_requires))
+        said = (manifest.model_dump_json(), resolved, requires, str(self._forward), platform.platform())
+        return hashlib.sha256("\0".join((str(cell.id), *said)).encode()).hexdigest()
+
+
+def _worth_it(cell: Cell) -> bool:
+    judged = cell.verdict.is_clean or cell.verdict.is_deviation or cell.verdict is Verdict.UNSUPPORTED
+    return judged and cell.verdict not in _PASSING
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of all our code that may decide what a cell says."""
+    whole = hashlib.sha256()
+    for path in sorted(_CODE.rglob("*.py")):
+        inner = path.relative_to(_CODE)
+        if inner.parts[0] not in _NO_JUDGES:
+            whole.update(f"{inner}\0".encode() + path.read_bytes())
+    return whole.hexdigest()
+
+
+def forget_others(cache: Path, *, dry_run: bool) -> list[Path]:
+    """Delete what other states of our code have remembered; returns the folders."""
+    gone = [path for path in sorted((cache / FOLDER).glob("*")) if path.is_dir() and path.name != code_digest()[:16]]
+    for path in gone if not dry_run else ():
+        shutil.rmtree(path, ignore_errors=True)
+    return gone

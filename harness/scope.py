@@ -1,0 +1,118 @@
+"""Which cells `check --against` checks: scenarios that the change can touch, with a creator's fixture each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from harness import matrix
+from harness.affected import Affected
+from harness.difference import Changed
+from harness.matrix import Declared
+from harness.report.text import enumerated, many
+
+REFERENCE = "v061"
+"""The creator whose fixtures are replayed where nobody says which: the release that the requirement is about."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The pairs of scenario and creator that are checked, and why no others."""
+
+    pairs: frozenset[tuple[str, str]] = frozenset()
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Scenario → why it is not checked."""
+    words: str = ""
+    """All of it in a sentence."""
+
+
+def choose(
+    scenarios: Sequence[Declared], touched: Affected | None, why_all: str, versions: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str], str]:
+    """The scenarios to check with the reason for each, those left out with theirs, and a sentence on both.
+
+    Args:
+        touched: what the change touches; None: every scenario is wanted.
+        why_all: why every one is wanted.
+        versions: of the baseline; what it has no feature for can't be compared.
+    """
+    able = {one.name: matrix.unsupported(one, versions) for one in scenarios}
+    out = {name: f"the baseline lacks it: {why}" for name, why in able.items() if why}
+    usable = [one for one in scenarios if not able[one.name]]
+    if touched is None or touched.everything:
+        why = touched.everything if touched else why_all
+        return {one.name: why for one in usable}, out, f"every scenario: {why}"
+    hit = {one.name: touched.scenarios[one.name] for one in usable if one.name in touched.scenarios}
+    if hit:
+        what = enumerated(touched.groups, 4) or "the package"
+        rest = {one.name: f"not affected: only {what} changed" for one in usable if one.name not in hit}
+        return hit, out | rest, f"{many(len(hit), 'scenario')} that {what} can affect"
+    nothing = f"no scenario is about {enumerated(touched.uncovered, 3)}" if touched.uncovered else NOTHING
+    sample = _sample(usable)
+    rest = {one.name: f"{nothing}; a sample was checked" for one in usable if one.name not in sample}
+    return (
+        dict.fromkeys(sample, f"a sample: {nothing}"),
+        out | rest,
+        f"a sample, one scenario of each family: {nothing}",
+    )
+
+
+NOTHING = "nothing that is installed differs from the baseline"
+
+
+def _sample(scenarios: Iterable[Declared]) -> list[str]:
+    """The first scenario of each family."""
+    found: dict[str, str] = {}
+    for one in scenarios:
+        found.setdefault(one.family, one.name)
+    return list(found.values())
+
+
+def pair(
+    chosen: Collection[str],
+    methods: Mapping[str, str],
+    having: Mapping[str, Collection[str]],
+    asked: Sequence[str],
+    *,
+    broad: bool,
+) -> tuple[set[tuple[str, str]], dict[str, str]]:
+    """Scenario and creator for each of the chosen scenarios, and why some have none.
+
+    Args:
+        methods: scenario → the method that it is about.
+        having: creator → the scenarios that it has fixtures of, from the oldest release to the newest.
+        asked: the creators that the user wants; empty: `REFERENCE`, and where it has no fixture the oldest that has.
+        broad: all methods are wanted, so that one scenario stands for each that the reference does not have.
+    """
+    if asked:
+        pairs = {(name, creator) for name in chosen for creator in asked}
+        return pairs, {}
+    reference = having.get(REFERENCE, ())
+    pairs = {(name, REFERENCE) for name in chosen if name in reference}
+    seen = {methods[name] for name, _ in pairs}
+    out: dict[str, str] = {}
+    for name in chosen:
+        if name in reference:
+            continue
+        oldest = next((creator for creator, names in having.items() if name in names), None)
+        if oldest is None:
+            out[name] = "no fixture of it is stored"
+        elif broad and reference and methods[name] in seen:
+            out[name] = (
+                f"{REFERENCE} has no fixture of it, and another scenario of its method is checked; --every-scenario"
+            )
+        else:
+            pairs.add((name, oldest))
+            seen.add(methods[name])
+    return pairs, out
+
+
+def beside(files: Changed | None) -> list[str]:
+    """What a reader should know of files that are not looked at."""
+    notes = []
+    if files is not None and files.further:
+        notes.append(
+            f"{many(files.further, 'more file')} differ from the baseline and are not of this change, so what they "
+            "touch alone was not checked: --all, or --baseline PATH@REF with what the change is based on"
+        )
+    return notes

@@ -1,0 +1,67 @@
+"""A world of environments that differ in fake libraries, and a registry on this machine that has them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.mini.index import Index, serving
+from tests.mini.world import World
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+@dataclass
+class Libraries:
+    """The world, its registry, and the environments that a test declares."""
+
+    world: World
+    index: Index
+
+    def declare(self, name: str, pins: Mapping[str, str], **more: Any) -> None:
+        """An environment, locked."""
+        lines = ["why = 'x'", f"python = '{PYTHON}'", *(f"{key} = {value!r}" for key, value in more.items()), "[pins]"]
+        lines += [f"{package} = '{version}'" for package, version in pins.items()]
+        (self.world.matrices / "envs" / f"{name}.toml").write_text("\n".join(lines) + "\n")
+        said = self.world.run("env", "lock", name)
+        assert said.code == 0, said
+
+    def ends(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
+        """Two environments: `old`, which made the fixtures, and `current`."""
+        self.declare("old", old)
+        self.declare("current", new)
+        said = self.world.run("create", "old", "-k", "two-layers")
+        assert said.code == 0, said
+
+    @property
+    def cell(self) -> str:
+        """The cell that is asked about."""
+        return "two-layers@old:current[cpu]"
+
+
+@pytest.fixture
+def libraries(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Libraries]:
+    """PEFT 70.0 is sound, 71.0 scales otherwise; 72.0 does so where TRL is of its second release; idna does nothing."""
+    for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
+        monkeypatch.delenv(key)
+    with serving(tmp_path / "wheels") as index:
+        for release in ("1.0", "2.0", "2.1", "2.8", "5.0"):
+            index.library(release)
+        index.peft("70.0", "minipeft==1.0")
+        index.peft("71.0", "minipeft==2.1")
+        index.peft("72.0", "minipeft==5.0")
+        index.peft("72.1", "minipeft==5.0")
+        for version in ("1.0", "2.0"):
+            index.package("trl", version, f"SECOND = {version == '2.0'}\n")
+            index.package("idna", version)
+            index.package("tqdm", version)
+        (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {index.address}\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        yield Libraries(empty, index)

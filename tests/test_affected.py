@@ -1,0 +1,188 @@
+"""Changed files → scenarios, on layouts as PEFT's, Transformers' and others' are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from harness import affected, scope
+from harness.affected import Affected, Files
+from harness.matrix import Declared
+from harness.scenario import Base, Scenario
+
+PEFT = {
+    "peft/__init__.py": "from .tuners import *",
+    "peft/peft_model.py": "from .tuners.lora.layer import LoraLayer",
+    "peft/utils/other.py": "",
+    "peft/tuners/__init__.py": "from .lora import LoraConfig\nfrom .adalora import AdaLoraConfig",
+    "peft/tuners/tuners_utils.py": "",
+    "peft/tuners/lora/config.py": "class LoraConfig: pass",
+    "peft/tuners/lora/layer.py": "from ..tuners_utils import x\nclass LoraLayer: pass",
+    "peft/tuners/adalora/config.py": "from peft.tuners.lora import LoraConfig\nclass AdaLoraConfig(LoraConfig): pass",
+    "peft/tuners/xlora/config.py": "def f():\n    from peft import LoraConfig\nclass XLoraConfig: pass",
+    "peft/tuners/lokr/config.py": "class LoKrConfig: pass",
+    "peft/tuners/lokr/layer.py": "from peft.tuners.tuners_utils import y",
+    "peft/tuners/trainable_tokens/config.py": "class TrainableTokensConfig: pass",
+    "peft/tuners/mixed/model.py": "from peft.tuners import lora, lokr\nclass MixedModel: pass",
+}
+TRANSFORMERS = {
+    "transformers/modeling_utils.py": "",
+    "transformers/models/auto/modeling_auto.py": "class AutoModel: pass",
+    "transformers/models/llama/modeling_llama.py": "class LlamaForCausalLM: pass",
+    "transformers/models/mistral/modeling_mistral.py": "class MistralForCausalLM: pass",
+    "transformers/models/mixtral/modeling_mixtral.py": "from ..mistral import z\nclass MixtralForCausalLM: pass",
+    "transformers/models/llava/modeling_llava.py": "class LlavaModel: pass",
+    "transformers/models/llava/configuration_llava.py": "from ..auto import CONFIG_MAPPING as M\nx = M['clip']()",
+    "transformers/models/clip/modeling_clip.py": "class CLIPModel: pass",
+}
+
+
+def declared(name: str, config: str = "LoraConfig", model: str = "", base: Mapping[str, Any] | None = None,
+             **more: Any) -> Declared:  # fmt: skip
+    args = more.pop("args", {})
+    made = {"name": name, "why": "x", "base": "b", "adapter": {"config": config, "args": args}, **more}
+    of = {"transformers": {"model": model, "config": "C", "args": {}}} if model else {"modules": [_MODULE]}
+    return Declared(
+        Scenario.model_validate({"family": "f", **made}), Base.model_validate({"why": "x", **(base or of)}), "b",
+        __import__("pathlib").Path("x.toml"), {},
+    )  # fmt: skip
+
+
+_MODULE = {"name": "a", "type": "Linear"}
+METHODS = [
+    declared("lora"),
+    declared("adalora", "AdaLoraConfig"),
+    declared("xlora", "XLoraConfig"),
+    declared("lokr", "LoKrConfig"),
+    declared("tokens", "TrainableTokensConfig"),
+    declared("lora-tokens", args={"trainable_token_indices": [1]}),
+    declared("mixed-door", "LoKrConfig", doors=["mixed"]),
+    declared("unknown", "NobodyKnowsConfig"),
+]
+
+
+def files(texts: Mapping[str, str]) -> Files:
+    return Files(frozenset(texts), texts.__getitem__)
+
+
+def hit(package: str, texts: Mapping[str, str], *changed: str, scenarios: list[Declared] = METHODS) -> Affected:
+    return affected.of(package, changed, files(texts), scenarios)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lokr/layer.py", {"lokr", "mixed-door", "unknown"}),
+        ("lokr/gone.py", {"lokr", "mixed-door", "unknown"}),
+        ("lora/layer.py", {"lora", "adalora", "xlora", "lora-tokens", "unknown"}),
+        ("adalora/config.py", {"adalora", "unknown"}),
+        ("trainable_tokens/layer.py", {"tokens", "lora-tokens", "unknown"}),
+        ("mixed/model.py", {"mixed-door", "unknown"}),
+    ],
+)
+def test_a_methods_own_files_touch_it_and_what_builds_on_it(name: str, expected: set[str]) -> None:
+    found = hit("peft", PEFT, f"peft/tuners/{name}")
+    assert set(found.scenarios) == expected
+    assert not found.everything
+    assert found.groups == (name.partition("/")[0],)
+
+
+@pytest.mark.parametrize(
+    "name", ["peft/utils/other.py", "peft/peft_model.py", "peft/tuners/tuners_utils.py", "pyproject.toml", "csrc/a.cu"]
+)
+def test_what_is_shared_touches_all(name: str) -> None:
+    found = hit("peft", PEFT, "peft/tuners/lokr/layer.py", name)
+    assert len(found.scenarios) == len(METHODS)
+    assert name in found.everything
+
+
+def test_a_method_that_no_scenario_is_about_is_said() -> None:
+    texts = {**PEFT, "peft/tuners/brandnew/config.py": "class BrandNewConfig: pass"}
+    found = hit("peft", texts, "peft/tuners/brandnew/config.py", scenarios=METHODS[:4])
+    assert (found.scenarios, found.uncovered) == ({}, ("peft/tuners/brandnew/config.py",))
+
+
+def test_a_file_that_does_not_compile_leaves_nobody_out_who_needs_it() -> None:
+    texts = {**PEFT, "peft/tuners/adalora/layer.py": "def ("}
+    assert "adalora" in hit("peft", texts, "peft/tuners/lokr/layer.py").scenarios
+
+
+def test_models_of_transformers() -> None:
+    def base(model: str, **args: Any) -> dict[str, Any]:
+        return {"transformers": {"model": model, "config": "C", "args": args}}
+
+    scenarios = [
+        declared("on-llama", model="LlamaForCausalLM"),
+        declared("on-mixtral", model="MixtralForCausalLM"),
+        declared("on-modules"),
+        declared("on-llava", base=base("LlavaModel", text_config={"model_type": "llama"})),
+        declared("on-what", model="NobodyKnows"),
+    ]
+    expected = {
+        "llama/modeling_llama.py": {"on-llama", "on-llava", "on-what"},
+        "mistral/modeling_mistral.py": {"on-mixtral", "on-what"},
+        "clip/modeling_clip.py": {"on-llava", "on-what"},
+    }
+    for name, scenario_names in expected.items():
+        found = hit("transformers", TRANSFORMERS, f"transformers/models/{name}", scenarios=scenarios)
+        assert set(found.scenarios) == scenario_names, name
+    for name in ("transformers/models/auto/modeling_auto.py", "transformers/modeling_utils.py"):
+        assert len(hit("transformers", TRANSFORMERS, name, scenarios=scenarios).scenarios) == 5
+
+
+def test_other_packages_touch_those_who_use_them() -> None:
+    scenarios = [
+        declared("plain"), declared("trained", sft={}, creator_requires=["trl>=0.20"]),
+        declared("quantised", quantize={"bits": 4}, requires=["bitsandbytes>=0.46"]),
+    ]  # fmt: skip
+    assert set(hit("trl", {}, "trl/trainer/sft_trainer.py", scenarios=scenarios).scenarios) == {"trained"}
+    assert set(hit("bitsandbytes", {}, "bitsandbytes/nn.py", scenarios=scenarios).scenarios) == {"quantised"}
+    assert len(hit("accelerate", {}, "accelerate/x.py", scenarios=scenarios).scenarios) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("src/peft/tuners/lora/layer.py", "peft/tuners/lora/layer.py"),
+        ("peft/mapping.py", "peft/mapping.py"),
+        ("./src/peft/__init__.py", "peft/__init__.py"),
+        ("pyproject.toml", "pyproject.toml"),
+        ("csrc/kernels.cu", "csrc/kernels.cu"),
+        ("tests/test_peft.py", None),
+        ("docs/source/index.md", None),
+        ("README.md", None),
+        (".github/workflows/x.yml", None),
+        ("peft-0.21.2.dist-info/RECORD", None),
+        ("src/peft/__pycache__/x.pyc", None),
+    ],
+)
+def test_where_a_checkouts_files_are_installed(name: str, expected: str | None) -> None:
+    assert affected.installed_name(name, {"peft"}) == expected
+
+
+def test_where_nothing_is_affected_one_of_each_family_is_checked() -> None:
+    scenarios = [
+        declared("a"),
+        declared("b"),
+        declared("c", family="g"),
+        declared("d", requires=["trl>=1"], family="h"),
+    ]
+    chosen, out, words = scope.choose(scenarios, Affected(), "", {"peft": "1"})
+    assert set(chosen) == {"a", "c"}
+    assert words == f"a sample, one scenario of each family: {scope.NOTHING}"
+    assert out["d"].startswith("the baseline lacks it: needs trl")
+    assert "a sample was checked" in out["b"]
+
+
+def test_whose_fixtures() -> None:
+    having = {"v040": {"a"}, "v061": {"a", "b"}, "v0140": {"c", "d", "a"}, "v0200": {"d"}}
+    methods = {"a": "L", "b": "L", "c": "M", "d": "M", "e": "N"}
+    pairs, out = scope.pair("abcde", methods, having, [], broad=False)
+    assert pairs == {("a", "v061"), ("b", "v061"), ("c", "v0140"), ("d", "v0140")}
+    assert set(out) == {"e"}
+    pairs, out = scope.pair("abcde", methods, having, [], broad=True)
+    assert pairs == {("a", "v061"), ("b", "v061"), ("c", "v0140")}
+    assert set(out) == {"d", "e"}
+    assert scope.pair("ab", methods, having, ["v040"], broad=True)[0] == {("a", "v040"), ("b", "v040")}

@@ -1,0 +1,149 @@
+"""What one change did: what is red, what is not, and what nobody can tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from harness import change
+from harness.changes import Against
+from harness.errors import ExitCode
+from harness.report import markdown, story
+from harness.results import Cell, ExpectationProblem, Figures, Finding, Run
+from harness.verdict import Verdict
+from tests import samples
+from tests.samples import cell, crashed, exact, known, refused, wrong
+
+SAID = Against(package="peft", spec="../peft", source="/src/peft", version="0.22.dev0",
+               baseline="peft 0.21.2 (current)",
+               loader="checkout", baseline_loader="current", scope="1 scenario that lokr can affect")  # fmt: skip
+
+
+def held(now: list[Cell], before: list[Cell], **more: Any) -> Run:
+    return change.held(samples.run(*now, **more), before, SAID)
+
+
+def one(before: Cell | None, now: Cell, **more: Any) -> Run:
+    return held([now], [before] if before else [], **more)
+
+
+def off(by: float, kind: str = "values", **more: Any) -> Cell:
+    """Wrong by so much in one array."""
+    figures = Figures(array="forward/float32/logits", max_abs=by, allowance=1e-6)
+    finding = Finding(probe="forward", kind=kind, verdict=Verdict.SILENT_WRONG, message=f"{kind} by {by}",
+                      figures=figures)  # fmt: skip
+    return cell("a", "silent-wrong", findings=(finding,), **more)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected", "code"),
+    [
+        ("exact", "close", None, ExitCode.CLEAN),
+        ("exact", "silent-wrong", "regressed", ExitCode.REGRESSED),
+        ("contract", "silent-wrong", "regressed", ExitCode.REGRESSED),
+        ("silent-wrong", "contract", "still", ExitCode.CLEAN),
+        ("silent-wrong", "exact", "fixed", ExitCode.CLEAN),
+        ("exact", "env-failed", "gone", ExitCode.CANNOT_TELL),
+        ("exact", "unsupported", "gone", ExitCode.CANNOT_TELL),
+        ("bad-fixture", "exact", "new", ExitCode.CANNOT_TELL),
+        ("bad-fixture", "silent-wrong", "new", ExitCode.CANNOT_TELL),
+        ("bad-fixture", "bad-fixture", None, ExitCode.CANNOT_TELL),
+        (None, "exact", "new", ExitCode.CANNOT_TELL),
+    ],
+)
+def test_what_a_change_did(before: str | None, now: str, expected: str | None, code: ExitCode) -> None:
+    found = one(cell("a", before) if before else None, cell("a", now))
+    assert [c.change for c in found.comparisons] == ([expected] if expected else [])
+    assert found.exit_code == code
+    assert bool(found.deviations) is (expected == "regressed")
+
+
+def test_what_is_sound_beside_what_nobody_can_tell_is_not_green() -> None:
+    both = [exact("a"), cell("b", "no-fixture")]
+    assert held(both, both).exit_code == ExitCode.CANNOT_TELL
+    assert held([*both, cell("c", "crash")], [*both, exact("c")]).exit_code == ExitCode.REGRESSED
+    assert held([exact("a")], [exact("a")], plan=("a@v061:current[cpu]", "never-ran")).exit_code == ExitCode.CANNOT_TELL
+    assert held([], []).exit_code == ExitCode.CANNOT_TELL
+
+
+def test_a_known_deviation_on_both_sides_is_neither_red_nor_gating_and_nor_is_an_unknown_one() -> None:
+    for before, now in ((known(off(0.5)), known(off(0.5))), (off(0.5), off(0.5)), (known(off(0.5)), off(0.5))):
+        found = one(before, now)
+        assert (found.exit_code, found.deviations) == (ExitCode.CLEAN, ())
+        assert found.cells[0].expected
+    assert one(off(0.5), off(0.5)).cells[0].expectation == change.STILL
+
+
+def test_what_an_expectation_covers_is_red_where_the_change_made_it() -> None:
+    found = one(exact("a"), known(off(0.5)))
+    assert found.exit_code == ExitCode.REGRESSED
+    assert not found.cells[0].expected
+    assert "an expectation covers it" in found.cells[0].notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "why"),
+    [
+        (off(0.5), off(0.7), "further off: forward/float32/logits by 0.7, and was by 0.5"),
+        (off(0.5), off(float("nan")), "further off"),
+        (off(0.5), off(0.5, kind="lost-tensors"), "for another reason: forward: lost-tensors"),
+        (refused("a"), refused("a", message="another thing altogether"), "for another reason"),
+        (off(0.5), crashed("a"), "for another reason"),
+    ],
+)
+def test_the_same_verdict_can_be_worse(before: Cell, now: Cell, why: str) -> None:
+    found = one(before, now)
+    assert found.exit_code == ExitCode.REGRESSED
+    assert why in found.comparisons[0].why
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "why"),
+    [
+        (off(0.5), off(0.5 + 5e-7), ""),
+        (off(0.5), off(0.3), "nearer: forward/float32/logits off by 0.3, and was by 0.5"),
+        (refused("a"), cell("a", "contract", findings=(samples.regressed().cells[0].findings)), ""),
+        (wrong("a"), wrong("a"), ""),
+    ],
+)
+def test_and_can_be_as_bad_or_less(before: Cell, now: Cell, why: str) -> None:
+    found = one(before, now)
+    assert found.exit_code == ExitCode.CLEAN
+    assert found.comparisons[0].change == "still"
+    assert found.comparisons[0].why == why
+
+
+def test_an_expectation_that_the_change_makes_stale_is_good_news() -> None:
+    stale = ExpectationProblem(id="scaling", problem="stale", message="nothing deviates any more")
+    found = one(known(off(0.5)), exact("a"), expectation_problems=(stale,))
+    assert found.exit_code == ExitCode.CLEAN
+    assert "expected until now" in found.comparisons[0].why
+    assert "1 deviation fixed" in story.sentence(found).text
+
+
+def test_a_new_warning_is_told_and_is_red_only_where_it_is_asked_to_be() -> None:
+    warned = cell("a", "warned", new_warnings=("FutureWarning: gone tomorrow",))
+    assert one(exact("a"), warned).exit_code == ExitCode.CLEAN
+    assert any("gone tomorrow" in note for note in one(exact("a"), warned).notes)
+    assert one(exact("a"), warned, strict=True).exit_code == ExitCode.REGRESSED
+    assert one(warned, warned, strict=True).exit_code == ExitCode.CLEAN
+
+
+def test_the_comment_says_what_was_compared_and_what_is_worse() -> None:
+    found = held([off(0.7), exact("b")], [off(0.5), exact("b")], left_out={"c": "not affected: only lokr changed"})
+    said = markdown.render(found, budget=20_000)
+    assert said.startswith("**REGRESSED**: peft 0.22.dev0 from /src/peft makes 1 of 2 adapters of v061 worse than peft")
+    for part in ("- baseline: `peft 0.21.2 (current)`", "further off", "only lokr changed", "1 scenario that lokr"):
+        assert part in said
+    clean = markdown.render(held([exact("b")], [exact("b")]), budget=20_000)
+    assert "makes none of 1 adapter of v061 worse" in clean
+    assert "- change: `peft 0.22.dev0 from /src/peft`" in clean
+
+
+def test_causes_of_what_was_sound_stand_apart_from_what_got_worse() -> None:
+    from harness import causes
+
+    before = [off(0.5), exact("b")]
+    now = [off(0.7), off(0.7).model_copy(update={"id": "b@v061:current[cpu]", "scenario": "b"})]
+    assert [len(cause.cells) for cause in causes.unexpected(held(now, before))] == [1, 1]

@@ -1,0 +1,100 @@
+"""Checkouts of every form over an environment: wheels unpacked, refs of clones, releases, and over which one."""
+
+from __future__ import annotations
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from harness import checkouts, specs, unpacked
+from harness.environment import EnvFailed
+from harness.envs import Environments
+from harness.errors import UsageError
+from tests.test_envs_build import checkout, environments, git, make_wheel, room, run
+
+__all__ = ["room"]
+
+
+def unpack(room: Path, version: str = "0.6.1") -> Path:
+    """A wheel of the room, unpacked as `unzip` does."""
+    (room / "elsewhere").mkdir()
+    make_wheel(room / "elsewhere", "peft", version, "marker = 'unpacked'\n")
+    with zipfile.ZipFile(next((room / "elsewhere").glob("*.whl"))) as archive:
+        archive.extractall(room / "unpacked")
+    return room / "unpacked"
+
+
+def test_a_wheel_unpacked_is_a_checkout_edited_as_it_is(room: Path) -> None:
+    tree = unpack(room)
+    assert checkouts.package_of(tree) == ("peft", "0.6.1")
+    assert specs.parse(str(tree), []) == specs.Checkout(tree.resolve())
+    (tree / "peft.py").write_text("marker = 'edited'\n")
+    (tree / "build").mkdir()
+    (tree / "build" / "more.py").write_text("x = 1\n")
+    before = sorted(tree.rglob("*"))
+    built = environments(room).build(str(tree))
+    assert run(built.python, "import peft, build.more; print(peft.marker)") == "edited"
+    assert built.versions["peft"] == "0.6.1"
+    assert sorted(tree.rglob("*")) == before
+
+
+def test_several_packages_unpacked_are_none(room: Path) -> None:
+    tree = unpack(room)
+    (tree / "other-1.0.dist-info").mkdir()
+    (tree / "other-1.0.dist-info" / "METADATA").write_text("Name: other\nVersion: 1.0\n")
+    with pytest.raises(UsageError, match="2 packages"):
+        specs.parse(str(tree), [])
+    (tree / "other-1.0.dist-info" / "METADATA").unlink()
+    with pytest.raises(UsageError, match=r"did you mean .*unpacked"):
+        specs.parse(str(room), [])
+
+
+def test_a_wheel_of_a_machine_keeps_its_tag(tmp_path: Path) -> None:
+    info = tmp_path / "tree" / "b-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: b\nVersion: 1.0\n")
+    (info / "WHEEL").write_text("Tag: cp311-cp311-manylinux_2_17_x86_64\nTag: cp311-cp311-manylinux2014_x86_64\n")
+    packed = unpacked.pack(tmp_path / "tree", tmp_path)
+    assert packed.name == "b-1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+
+
+def test_a_clones_ref_is_read_without_touching_its_work_tree(room: Path) -> None:
+    tree = checkout(room)
+    git(tree, "init", "-q", "-b", "main")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "first")
+    git(tree, "switch", "-qc", "me/fix")
+    (tree / "peft.py").write_text("marker = 'not committed'\n")
+    status = subprocess.run(["git", "-C", str(tree), "status", "-s"], capture_output=True, check=True).stdout
+    for ref in ("main", "HEAD", "me/fix", "main~0"):
+        built = environments(room).build(f"{tree}@{ref}")
+        assert run(built.python, "import peft; print(peft.marker)") == "checked out"
+    assert subprocess.run(["git", "-C", str(tree), "status", "-s"], capture_output=True, check=True).stdout == status
+    with pytest.raises(EnvFailed, match=r"no commit 'nowhere'(.|\n)*it has main, me/fix"):
+        environments(room).describe(f"{tree}@nowhere")
+    with pytest.raises(UsageError, match="names no ref"):
+        environments(room).describe(f"{tree}@")
+
+
+def test_over_another_environment_only_that_package_differs(room: Path) -> None:
+    tree = checkout(room)
+    envs = room / "matrices" / "envs"
+    (envs / "older.toml").write_text((envs / "current.toml").read_text())
+    every: Environments = environments(room)
+    every.lock("older")
+    over = every.describe(f"{tree} over older")
+    assert over.name.endswith("-over-older")
+    assert over.versions == {**every.describe("older").versions, "peft": "0.99.dev0"}
+    pinned = every.describe("peft==0.6.1 over current")
+    assert pinned.name == "peft-0.6.1-over-current"
+    assert pinned.versions == {**every.describe("current").versions, "peft": "0.6.1"}
+    assert every.build("peft==0.6.1 over current").versions["peft"] == "0.6.1"
+    assert every.describe(f"{tree} over current").name == every.describe(str(tree)).name
+
+
+@pytest.mark.parametrize("text", ["current over current", "peft==1 over ./x", "python:/bin/sh over current"])
+def test_what_cannot_be_laid_over_what(text: str) -> None:
+    with pytest.raises(UsageError):
+        specs.parse(text, ["current"])
