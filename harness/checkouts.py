@@ -100,10 +100,10 @@ def commit_of(tree: Path) -> tuple[str, str]:
 
     Without the password that an address may hold.
     """
-    if not _in_git(tree) or _git(tree, "status", "--porcelain").stdout.strip():
+    if not in_git(tree) or run_git(tree, "status", "--porcelain").stdout.strip():
         return "", ""
-    commit = _git(tree, "rev-parse", "HEAD").stdout.decode(errors="replace").strip()
-    remote = _git(tree, "remote", "get-url", "origin").stdout.decode(errors="replace").strip()
+    commit = run_git(tree, "rev-parse", "HEAD").stdout.decode(errors="replace").strip()
+    remote = run_git(tree, "remote", "get-url", "origin").stdout.decode(errors="replace").strip()
     return commit, re.sub(r"(?<=://)[^/@]+@", "", remote) if remote.startswith("https://") else ""
 
 
