@@ -334,7 +334,7 @@ _STEPS: dict[str, Callable[[Loading], list[tuple[str, list[str]]]]] = {
 def warned(finding: Finding, cell: Cell, subject: Subject) -> Shown | None:
     """Whether something is warned."""
     said = re.sub(r"^[\w.]+: ", "", finding.message)
-    snippet = max(re.split(r"…|\s{2,}", said), key=len)[:60].strip()
+    snippet = max(re.split(r"…|\s{2,}", said), key=len)[:300].strip()
     probe = next((text.partition(": ")[0] for text in cell.new_warnings if finding.message in text), "load")
 
     def measure(loading: Loading) -> Part:
