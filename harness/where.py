@@ -21,6 +21,9 @@ from harness.worker.names import canonical
 FORMAT = 1
 """Of the file that is kept beside a run: raise it when an older reader would misread it."""
 
+PROMPT = "prompt_encoder"
+"""What stands for a layer where something is put before the input (see the worker's `trace`)."""
+
 Doing = Literal["", "loading", "computation", "base", "base layer", "prompt", "afterwards", "not loaded"]
 """Whose doing it is; `afterwards`: nothing differs before what is done with the loaded adapter."""
 
@@ -184,8 +187,8 @@ class _Layers:
 
     def _order(self) -> list[tuple[str, str]]:
         order = [(str(name), str(kind)) for name, kind in self.golden.fact("forward", "sketch") or []]
-        if "prompt encoder" in self.facts:
-            order.insert(0, ("prompt encoder", "prompt"))
+        if PROMPT in self.facts:
+            order.insert(0, (PROMPT, "prompt"))
         known = {name for name, _ in order} | set(self.renamed.values())
         return order + [(name, "adapter") for name in self.facts if name not in known]
 
@@ -267,6 +270,9 @@ def _nothing_differs(evidence: Evidence, now: Observed) -> tuple[Doing, tuple[st
     nowhere = [k for k, found in (now.fact("accounting", "tensors") or {}).items() if found["found"] == "nowhere"]
     if nowhere and any(beyond(f) for f in evidence.figures("forward")):
         return "loading", ("no layer differs", f"but of the checkpoint nowhere in the model: {', '.join(nowhere[:4])}")
+    if evidence.reference_agrees("base") is False:
+        said = "what its quantised weights stand for has changed, by less than its kernels' own rounding shows"
+        return "base", ("no layer differs by more than rounding explains", f"the base moved: {said}")
     if any(beyond(f) for f in evidence.figures("forward")):
         return "base", ("no layer that was looked at differs", "the output does: what comes after the last of them")
     return "afterwards", (

@@ -49,6 +49,7 @@ def one_of(run: Run, text: str) -> Cell:
         UsageError: none is, or several are.
     """
     found = [cell for cell in run.cells if text in (cell.id, cell.scenario)]
+    found = found or [cell for cell in run.cells if cell.id.startswith(text)]
     found = found or [cell for cell in run.cells if text in cell.id]
     if len(found) == 1:
         return found[0]

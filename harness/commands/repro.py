@@ -85,6 +85,8 @@ def _tell(cell: Cell, target: Path, ran: Ran | None, aspect: Aspect, arguments: 
         common.say(f"not run (--no-verify); the scripts compare {aspect.title}")
     elif ran.shown:
         common.say(f"run in both environments: the deviation shows; the scripts compare {aspect.title}")
+        if (main := causes.main_finding(cell)) is not None and aspect.finding not in (None, main):
+            common.say(f"they show another finding of the cell than its main one, which is: {main.message}")
     else:
         common.say(
             f"peft-regress: the deviation of {cell.id} does not show in the scripts: {ran.why_not}\n"
@@ -279,7 +281,7 @@ def _write_readme(case: _Case, folder: Path, aspect: Aspect, ran: Ran | None) ->
     base = case.subject.before.base
     hub = f"{base['repo']} at {base['revision']}" if base["kind"] == "hub" else ""
     said = readme.text(
-        case.cell, causes.main_finding(case.cell), aspect, case.before, case.after, ran, digests, hub
+        case.cell, aspect.finding or causes.main_finding(case.cell), aspect, case.before, case.after, ran, digests, hub
     )  # fmt: skip
     (folder / "README.md").write_text(said, encoding="utf-8", errors="backslashreplace")
 

@@ -62,6 +62,7 @@ class Aspect:
         raises: the type of the exception with which `after.py` is to end; empty where it compares.
         double: everything in float64.
         grads: gradients are needed.
+        finding: what it shows of the cell.
         dies: the process of `after.py` is to die, or not to end.
         compares: what is in `results`: tensors, plain values, or some of each.
     """
@@ -74,6 +75,7 @@ class Aspect:
     double: bool = False
     grads: bool = False
     dies: bool = False
+    finding: Finding | None = None
     compares: Literal["numbers", "facts", "both"] = "numbers"
 
 
@@ -88,7 +90,7 @@ def candidates(cell: Cell, subject: Subject) -> Iterator[Aspect]:
             key = (aspect.title, str(aspect.double))
             if key not in told:
                 told.add(key)
-                yield aspect
+                yield replace(aspect, finding=finding)
     if not cell.findings and cell.error is not None:
         yield _raising("load", cell.error.type, subject)
 
@@ -119,6 +121,7 @@ def _of(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
         yield replace(_aspect("the generated tokens", subject, measures.generated), compares="facts")
     elif probe in OPERATIONS and not causes.is_error(finding):
         about = f"the outputs {WORDS[probe]}, less those of {'the base' if probe == 'unloaded' else 'before'}"
+        about = f"the outputs of {WORDS[probe]}" if probe == "fresh" else about
         yield from _outputs(about, probe, finding, cell, subject, measures.after(probe))
 
 

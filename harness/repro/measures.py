@@ -74,7 +74,10 @@ def after(probe: str) -> Measure:
             less = part(f"reference = {of_base.format('load_base()')}",
                         f"results = {{name: value - reference[name] for name, value in {found}}}")  # fmt: skip
             return joined([loading.load(), operation, less])
-        return joined([loading.load(), part("reference = outputs(model)"), operation, part(_LESS)])
+        if probe == "merged_after_run":  # it has a reference of its own
+            return joined([loading.load(), operation, part(_LESS)])
+        again = loading.load() if loading.side.quantize else Part()  # running a quantised layer may alter its weight
+        return joined([loading.load(), part("reference = outputs(model)"), again, operation, part(_LESS)])
 
     return measure
 
@@ -138,8 +141,7 @@ def _plain_name(loading: Loading) -> Part:
 def _operated(loading: Loading, probe: str) -> Part:
     loaded = loading.load()
     if probe in OPERATIONS:
-        start = [part("reference = outputs(model)")] if probe == "merged_after_run" else []
-        return joined([loaded, *start, OPERATIONS[probe](loading)])
+        return joined([loaded, OPERATIONS[probe](loading)])
     return loaded
 
 
@@ -332,7 +334,7 @@ _STEPS: dict[str, Callable[[Loading], list[tuple[str, list[str]]]]] = {
 def warned(finding: Finding, cell: Cell, subject: Subject) -> Shown | None:
     """Whether something is warned."""
     said = re.sub(r"^[\w.]+: ", "", finding.message)
-    snippet = max(re.split(r"…|\s{2,}", said), key=len)[:60].strip()
+    snippet = max(re.split(r"…|\s{2,}", said), key=len)[:300].strip()
     probe = next((text.partition(": ")[0] for text in cell.new_warnings if finding.message in text), "load")
 
     def measure(loading: Loading) -> Part:
@@ -343,13 +345,13 @@ def warned(finding: Finding, cell: Cell, subject: Subject) -> Shown | None:
             '        said.append(" ".join(record.getMessage().split()))',
             "logging.captureWarnings(True)",
             'warnings.simplefilter("always")',
-            'for name in ("", "transformers", "peft"):',
+            'for name in ("", "transformers", "peft", "accelerate", "bitsandbytes", "trl"):',
             "    logging.getLogger(name).addHandler(Heard())",
             imports=["import logging", "import warnings"],
         )
-        base = [part(f"{loading.base_outputs.format('load_base()')}")] if probe == "base" else []
+        done = disabled(loading) if probe == "base" else _operated(loading, probe).then(part("outputs(model)"))
         ask = part(f"results = {{{snippet!r}: any({snippet!r} in text for text in said)}}")
-        return joined([heard, *base, _operated(loading, probe), part("outputs(model)"), ask])
+        return joined([heard, done, ask])
 
     return _both("what is warned", subject, measure)
 

@@ -37,7 +37,7 @@ def _by_loader(side: Side, subject: Subject, folder: str, stored: bool, dtype: s
     given += [arguments(side.base["load_with"])] if side.base["load_with"] else []
     lines, imports = [], [f"from transformers import {model}", "import torch"]
     if not stored:
-        lines.append(f"how = BitsAndBytesConfig({_config(spec)})")
+        lines += ["how = BitsAndBytesConfig(", f"    {_config(spec)}", ")"]
         imports.append("from transformers import BitsAndBytesConfig")
         given.append("quantization_config=how")
     lines.append(f"base = {model}.from_pretrained({', '.join(given)})")

@@ -16,7 +16,7 @@ from .names import canonical
 PROBES = ("forward", "layers", "base", "accounting")
 """What is observed besides, in both precisions."""
 
-PROMPT = "prompt encoder"
+PROMPT = "prompt_encoder"
 """What stands for a layer where something is put before the input."""
 
 _KEPT_APART = ("base_layer", "original_module")
@@ -68,7 +68,7 @@ def _parameters(ctx: Context) -> dict[str, Any]:
     found = {}
     layers = dict(adapters.adapter_layers(model, ctx.adapter_name))
     if compat.is_prompt_learning(model):
-        layers = {PROMPT: model.prompt_encoder[ctx.adapter_name]}
+        layers = {PROMPT: model.prompt_encoder[ctx.adapter_name], **layers}
     for layer, module in layers.items():
         rows = [
             _row(ctx, f"{layer}.{name}", value, stored, by_value, by_name)
