@@ -87,3 +87,11 @@ def test_pair_and_processes_take_them_too(mini: World) -> None:
 
 def test_a_word_that_is_no_setting_is_wrong_usage(mini: World) -> None:
     assert mini.run("check", "--loader", mini.spec("2.0"), "--dtype", "float64").code == 64
+
+
+def test_repro_says_that_its_scripts_do_not_know_them(mini: World) -> None:
+    mini.run("check", "--loader", mini.spec("2.0"), *NARROW)
+    said = mini.run("repro", "two-layers", "--run", str(mini.folder()))
+
+    assert said.code == 64
+    assert "computed with bfloat16" in said.err

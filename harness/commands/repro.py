@@ -131,6 +131,12 @@ def _folder_name(cell: str) -> str:
 
 def _case(found: cells.Found, verify: bool) -> _Case:
     planned, manifest = found.planned, found.manifest
+    if planned.id.settings.request:
+        raise UsageError(
+            f"{planned.id} is computed with {planned.id.settings}, which a script of `repro` does not know",
+            "a cell without settings", f"take {str(planned.id).replace(planned.id.place, planned.id.device)}, or "
+            "`show` and the line that reproduces it",
+        )  # fmt: skip
     golden = observation.parse(
         found.store.folder / manifest.creator / manifest.scenario,
         found.store.content(manifest, "golden/observation.json"),
