@@ -130,10 +130,18 @@ def test_what_changed_is_said_once_of_all_steps_and_scenarios_with_what_moved_be
     ]
 
 
-def test_a_range_names_the_releases_that_lack_the_scenario() -> None:
-    others = [seen(release, scenario="sft-plain") for release in ("0.9.6", "0.22.2", "0.24.0", "1.16.0")]
+@pytest.mark.parametrize(
+    ("between", "told"),
+    [
+        (["0.22.2"], "without 0.22.2"),
+        (["0.10.1", "0.22.2"], "without 0.10.1 and 0.22.2"),
+        (["0.10.1", "0.11.4", "0.12.2", "0.22.2"], "without 4 of the releases between"),
+    ],
+)
+def test_a_range_tells_of_the_releases_that_lack_the_scenario(between: list[str], told: str) -> None:
+    others = [seen(release, scenario="sft-plain") for release in ("0.9.6", *between, "0.24.0", "1.16.0")]
     text = trl_structure.render([seen("0.9.6"), seen("0.24.0"), *others])
-    assert rows(text, "What a model is made into")[0].startswith("| sft-8bit | 0.9.6 – 0.24.0, without 0.22.2 | 2 |")
+    assert rows(text, "What a model is made into")[0].startswith(f"| sft-8bit | 0.9.6 – 0.24.0, {told} | 2 |")
     assert "\n\nNothing did.\n" in text
 
 

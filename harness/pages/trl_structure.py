@@ -26,6 +26,8 @@ _MADE = """\
 The types of what trains, and of the norms, once the trainer is constructed. A row holds all releases in a row that \
 make the same of the model at every step."""
 _NONE = "No golden is stored."
+_NAMED = 3
+"""So many releases that lack a golden are named; more are counted."""
 _STEPS = ("constructed", "trained", "reloaded")
 _BESIDE = {"transformers": "Transformers", "peft": "PEFT", "bitsandbytes": "bitsandbytes"}
 
@@ -130,11 +132,12 @@ def _runs(releases: Sequence[Seen]) -> list[list[Seen]]:
 
 
 def _range(run: Sequence[Seen], creators: Sequence[Seen]) -> str:
-    """`0.19.1 – 0.24.0`, and which of the releases between have no golden of the scenario."""
+    """`0.19.1 – 0.24.0`, and which, or how many, of the releases between have no golden of the scenario."""
     first, last = run[0], run[-1]
     have = {one.creator for one in run}
     lacking = [one.release for one in creators if first.order < one.order < last.order and one.creator not in have]
-    without = f", without {listed(lacking)}" if lacking else ""
+    named = listed(lacking) if len(lacking) <= _NAMED else f"{len(lacking)} of the releases between"
+    without = f", without {named}" if lacking else ""
     return f"{first.release} – {last.release}{without}" if first is not last else first.release
 
 
