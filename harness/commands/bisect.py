@@ -58,7 +58,7 @@ def bisect(arguments: argparse.Namespace) -> int:
                 "seconds": round(spent.seconds, 1), "environments_built": spent.built, "cells": spent.cells,
                 "remembered": spent.remembered,
             },
-            "journal": str(work.file.with_suffix(".jsonl")),
+            "journal": str(work.trials.journal),
         }  # fmt: skip
         searching.write(work.file, data)
         if arguments.json:

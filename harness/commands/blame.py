@@ -126,7 +126,7 @@ def _result(work: Work, ends: Ends, found: Blame) -> dict[str, Any]:
             "seconds": round(spent.seconds, 1), "environments_built": spent.built, "cells": spent.cells,
             "remembered": spent.remembered,
         },
-        "journal": str(work.file.with_suffix(".jsonl")),
+        "journal": str(work.trials.journal),
     }  # fmt: skip
 
 

@@ -99,7 +99,8 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
         )
     file = common.reports_folder(arguments) / command / f"{question.file_stem}{suffix}.json"
     replayed = Path(arguments.replay) if arguments.replay else None
-    journal = Journal(common.path(arguments.log) or file.with_suffix(".jsonl"), replayed, anew=arguments.anew)
+    own = file.with_name(f"{question.file_stem}.jsonl")
+    journal = Journal(common.path(arguments.log) or own, replayed, anew=arguments.anew)
     with tempfile.TemporaryDirectory(prefix=f"peft-regress-{command}-") as folder:
         scratch = Path(folder)
         store = Store(scratch / "fixtures", origin="created") if question.made else stored

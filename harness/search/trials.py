@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 from harness.environment import BuiltEnvironment, EnvFailed, Environment
@@ -83,6 +84,11 @@ class Trials:
         with self._session:
             self._session.cancel()
         self._builder.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def journal(self) -> Path:
+        """Where what was tried is kept."""
+        return self._journal.path
 
     @property
     def deviation(self) -> Deviation:
