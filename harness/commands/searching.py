@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +124,15 @@ def read(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def tell_spent(data: Mapping[str, Any]) -> None:
+    """Say what a search has cost, and where its journal is."""
+    spent = data["spent"]
+    common.say(
+        f"{spent['seconds']} s; {spent['environments_built']} environments built, {spent['cells']} cells run, "
+        f"{spent['remembered']} remembered; journal: {data['journal']}"
+    )
 
 
 def table(rows: list[Entry]) -> None:

@@ -47,6 +47,15 @@ class Spent:
         """Since it began."""
         return time.monotonic() - self.started
 
+    def data(self) -> dict[str, float]:
+        """For a program."""
+        return {
+            "seconds": round(self.seconds, 1),
+            "environments_built": self.built,
+            "cells": self.cells,
+            "remembered": self.remembered,
+        }
+
 
 class Trials:
     """Tries environments on one cell, and keeps what came of it. A context manager; leaving it ends all workers.

@@ -15,12 +15,9 @@ OLD = {"peft": "70.0", "trl": "1.0", "idna": "1.0", "tqdm": "1.0"}
 BROKEN = {"peft": "71.0", "trl": "2.0", "idna": "2.0", "tqdm": "2.0"}
 
 
-def blamed(libraries: Libraries, *more: str, code: int = 0) -> dict[str, Any]:
+def blamed(libraries: Libraries, *more: str) -> dict[str, Any]:
     """What is found, as data."""
-    said = libraries.world.run("blame", libraries.cell, "--json", *more)
-    assert said.code == code, said
-    found: dict[str, Any] = json.loads(said.out)
-    return found
+    return libraries.data("blame", *more)
 
 
 def test_one_library_alone(libraries: Libraries) -> None:
