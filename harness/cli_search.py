@@ -61,6 +61,7 @@ def add_to(commands: Any) -> None:
 
 
 def _shared(one: Parser) -> None:
+    one.set_defaults(goes_on="the same command goes on")
     one.add_argument("cell", metavar="CELL", help="scenario@creator:loader[device], or a scenario of the run")
     one.add_argument("--run", metavar="RUN", help="the run that CELL is of (default: the newest)")
     one_cell(one, "where results and journals go (default: reports/)")

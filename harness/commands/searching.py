@@ -14,7 +14,7 @@ from typing import Any
 from harness import planning
 from harness.commands import cells, common
 from harness.environment import Environment, Overlay
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.report import terminal
 from harness.results import write_atomically
 from harness.search import question as questions
@@ -101,8 +101,7 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
     replayed = Path(arguments.replay) if arguments.replay else None
     own = file.with_name(f"{question.file_stem}.jsonl")
     journal = Journal(common.path(arguments.log) or own, replayed, anew=arguments.anew)
-    with tempfile.TemporaryDirectory(prefix=f"peft-regress-{command}-") as folder:
-        scratch = Path(folder)
+    with _scratch(command) as scratch:
         store = Store(scratch / "fixtures", origin="created") if question.made else stored
         session = Session(
             environments, store, scratch, jobs=common.cores(), creating=question.made, share=False, log=_quiet,
@@ -110,6 +109,20 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
         )  # fmt: skip
         with Trials(question, session, environments, journal, common.say) as trials:
             yield Work(arguments, question, environments, trials, good, bad, {}, file)
+
+
+@contextlib.contextmanager
+def _scratch(command: str) -> Iterator[Path]:
+    """A folder for what is replayed; says what to do where the disk does not take it, or the result."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"peft-regress-{command}-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise HarnessError(
+            f"{error.filename or tempfile.gettempdir()}: {error.strerror or error}",
+            "places for scratch files and for the journal that can be written, with room for some megabytes",
+            "free some space, or name others with TMPDIR and --reports; the same command goes on",
+        ) from error
 
 
 def write(file: Path, data: dict[str, Any]) -> None:
