@@ -23,7 +23,8 @@ def add_to(commands: Any) -> None:
         "  64   no such cell or run",
     )  # fmt: skip
     one.add_argument("cell", metavar="CELL", help="a cell's id, or a part of it that only one cell has")
-    one.add_argument("run", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
+    one.add_argument("place", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
+    one.add_argument("--run", metavar="RUN", help="the same, wherever it stands among the options")
     one.add_argument("--layers", action="store_true", help="the first layer that differs, its inputs and parameters")
     one.add_argument("--again", action="store_true", help="with --layers: trace it anew, whatever was kept")
     one_cell(one)
