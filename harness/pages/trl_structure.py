@@ -20,8 +20,8 @@ what was saved. A release has the libraries of its day beside it: what changed m
 named. The scenarios are in `matrices/scenarios/sft-prepare.toml`, with the reason where a release can't make one; \
 `peft-regress check` compares two such environments."""
 _CHANGED = """\
-Each release is held against the one before it of which the scenario has a golden; a release that is not named made \
-what its predecessor did."""
+Each golden is held against that of the release before it of which the scenario has one; all that are not named are \
+alike. Where releases between two goldens have none, the change may be theirs."""
 _MADE = """\
 The types of what trains, and of the norms, once the trainer is constructed. A row holds all releases in a row that \
 make the same of the model at every step."""
