@@ -113,7 +113,7 @@ def _fields(run: Run, block: Block, said: Said) -> Fields:
 
 def _devices(run: Run, block: Block) -> list[str] | None:
     """None where the run was on the CPU alone, as for most that is written by hand."""
-    return None if {cell.device for cell in run.cells} == {"cpu"} else sorted(block.devices)
+    return None if {cell.place for cell in run.cells} == {"cpu"} else sorted(block.devices)
 
 
 def _stem(block: Block, verdict: str) -> str:

@@ -42,7 +42,7 @@ def _key(before: Run, now: Run) -> Callable[[Cell], Key]:
     shared = {cell.id for cell in before.cells} & {cell.id for cell in now.cells}
     single = all(len({cell.loader for cell in run.cells}) == 1 for run in (before, now))
     if single and not shared:
-        return lambda cell: (cell.scenario, cell.creator, cell.device)
+        return lambda cell: (cell.scenario, cell.creator, cell.place)
     return lambda cell: (cell.id,)
 
 

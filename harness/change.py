@@ -24,7 +24,7 @@ _UNKNOWN = "(no baseline)"
 
 def key_of(cell: Cell) -> Key:
     """What a cell has in common with the baseline's."""
-    return cell.scenario, cell.creator, cell.device
+    return cell.scenario, cell.creator, cell.place
 
 
 def held(run: Run, before: Iterable[Cell], against: Against) -> Run:

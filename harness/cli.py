@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from harness import __version__, cli_against, cli_env, cli_expectations, cli_repro, cli_search, cli_show
+from harness import __version__, cli_against, cli_env, cli_expectations, cli_repro, cli_search, cli_settings, cli_show
 from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
 from harness.commands import against, check, create, docs, fixtures, grid, offline, reports
 from harness.errors import ExitCode, HarnessError
@@ -93,6 +93,7 @@ def _running(one: Parser) -> None:
     one.add_argument(
         "--device", default="cpu", choices=["cpu", "cuda"], help="where the loader computes (default: cpu)"
     )
+    cli_settings.add_to(one)
     one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
     one.add_argument("--jobs", type=int, default=0, help="cells at once in one process (default: cores)")
     one.add_argument("--time-limit", type=float, metavar="S", help="seconds for a cell, in place of its own limit")

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, conversion, doors, kernels, numbers, outcomes, sft, steps, twins
+from harness import contracts, conversion, doors, kernels, narrow, numbers, outcomes, sft, steps, twins
 from harness.contracts import Found
 from harness.conversion import Conversion
 from harness.evidence import Evidence
@@ -82,6 +82,7 @@ class _Judge:
         self.doors = doors.figures(self.evidence)
         self.base_moved, self.adapter_moved = self._moved("base"), self._moved("layers")
         self.layers = self.evidence.sketches()
+        self.narrow: tuple[Figures, ...] = ()
 
     def run(self) -> Judgement:
         outcomes.compare(self.golden, self.now, self.found)
@@ -99,6 +100,7 @@ class _Judge:
         kernels.compare(self.golden, self.now, self.found)
         steps.compare(self.golden, self.now, self.found)
         sft.compare(self.golden, self.now, self.found)
+        self.narrow = narrow.compare(self.now, self.found)
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
 
@@ -172,6 +174,9 @@ class _Judge:
     def _outputs(self) -> None:
         if self._moved("forward") and not (self.base_moved and self._effect_agrees()):
             self._forward_moved()
+        elif self.base_moved and (size := narrow.attention_moved_base(self.evidence)) is not None:
+            # with its release's own attention the base agrees
+            self.found.notes.append(f"the attention itself moves the base's own output (by {size:.3g}); not judged")
         elif self.base_moved:
             agrees = "" if self._accused("layers") else "; the adapter's effect agrees"
             message = f"the base model's own output moved{agrees}{self._reference('base')}"
@@ -325,6 +330,7 @@ class _Judge:
             self.found.notes.append(f"{', '.join(following)}: other values too, as the output has")
         verdict = worst([*(f.verdict for f in self.found.findings), self._agreement()])
         compared = [f for probe in ("forward", "base", "layers", "gradients") for f in self.figures[probe]]
+        compared += self.narrow
         probes = sorted(set(self.golden.probes) | set(self.now.probes))
         return Judgement(
             verdict=verdict,
@@ -352,10 +358,11 @@ class _Judge:
         # what is created anew is no replay of the old checkpoint: its bits are its own
         exact = all(self.evidence.same_bits(probe) for probe in COMPARED if probe != "fresh")
         through_doors = all(f.max_abs == 0 for figures in self.doors.values() for f in figures)
-        return Verdict.EXACT if exact and through_doors else Verdict.CLOSE
+        return Verdict.EXACT if exact and through_doors and not narrow.was_asked(self.now) else Verdict.CLOSE
 
     def _probe_result(self, probe: str) -> ProbeResult:
         figures = self.figures.get(probe) or self.doors.get(probe, ())
+        figures = (*figures[:5], *(f for f in self.narrow if f.array.startswith(f"{probe}/")))
         said = self.now.probes.get(probe, {}).get("float32", {})
         return ProbeResult(
             verdict=self._probe_verdict(probe, figures),

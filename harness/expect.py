@@ -159,7 +159,7 @@ def selects(expectation: Expectation, cell: Cell, versions: Versions) -> bool:
     """
     return (
         _any(expectation.scenarios, cell.scenario)
-        and (expectation.devices is None or _any(expectation.devices, cell.device))
+        and (expectation.devices is None or any(_any(expectation.devices, name) for name in (cell.device, cell.place)))
         and _admits(expectation.creators, cell.creator, versions)
         and _admits(expectation.loaders, cell.loader, versions)
         and _noted(expectation.noted, cell.notes)

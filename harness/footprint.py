@@ -41,7 +41,7 @@ class Block:
 
 def place_of(cell: Cell) -> Place:
     """Where a cell stands."""
-    return (cell.scenario, cell.creator, cell.loader, cell.device)
+    return (cell.scenario, cell.creator, cell.loader, cell.place)
 
 
 def blocks(wanted: Collection[Place], harmless: Collection[Place] = ()) -> tuple[Block, ...]:

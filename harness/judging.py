@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness import compare, devices, reading
+from harness import compare, devices, narrow, reading
 from harness.contracts import finding
 from harness.errors import HarnessError
 from harness.matrix import CellId
@@ -24,7 +24,11 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         return could_not_tell(identity, Verdict.NO_DEVICE, said).model_copy(
             update={"gpu_peak_mb": now.timings.get("gpu_peak_mb"), "compute_s": round(done.duration_s, 4)}
         )
+    if hindered := narrow.hindered(now):
+        return could_not_tell(identity, *hindered)
     judgement = compare.judge(golden, now)
+    if judgement.verdict.is_clean and (untold := narrow.untold(now)):
+        return could_not_tell(identity, *untold)
     found = _cell(
         identity,
         gpu_peak_mb=now.timings.get("gpu_peak_mb"),
@@ -142,4 +146,4 @@ def _same(name: str, now: Observed, again: Observed) -> bool:
 
 def _cell(identity: CellId, **fields: Any) -> Cell:
     names: dict[str, Any] = {"scenario": identity.scenario, "creator": identity.creator, "loader": identity.loader}
-    return Cell(id=str(identity), device=identity.device, **names, **fields)
+    return Cell(id=str(identity), device=identity.device, settings=str(identity.settings), **names, **fields)

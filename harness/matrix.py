@@ -17,6 +17,7 @@ from typing import Any
 from harness import requirements, tomlfile
 from harness.errors import UsageError
 from harness.scenario import TRAINER, Base, Input, Quantize, Scenario, ScenarioFile
+from harness.settings import OWN, Settings, place
 
 NEEDS_HUB = "needs --hub"
 """Why a scenario on a model of the hub is not run."""
@@ -62,15 +63,21 @@ class Declared:
 
 @dataclass(frozen=True)
 class CellId:
-    """One (scenario, creator, loader, device)."""
+    """One (scenario, creator, loader, device), and what it is computed with there."""
 
     scenario: str
     creator: str
     loader: str
     device: str = "cpu"
+    settings: Settings = OWN
+
+    @property
+    def place(self) -> str:
+        """The device with its settings: `cpu`, `cpu+bfloat16`."""
+        return place(self.device, str(self.settings))
 
     def __str__(self) -> str:
-        return f"{self.scenario}@{self.creator}:{self.loader}[{self.device}]"
+        return f"{self.scenario}@{self.creator}:{self.loader}[{self.place}]"
 
 
 class Matrix:

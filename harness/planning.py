@@ -17,6 +17,7 @@ from harness.envs import Environments
 from harness.errors import HarnessError, UsageError
 from harness.matrix import CellId, Declared, Matrix
 from harness.session import Planned
+from harness.settings import OWN, Settings, placed
 from harness.store import Store
 from harness.supply import recorded_versions
 
@@ -34,6 +35,8 @@ class Asked:
     hub: bool = False
     """Scenarios on models of the hub too."""
     limit_s: float | None = None
+    settings: Settings = OWN
+    """What the loaders compute with besides their own."""
 
 
 Known = TypeVar("Known", bound=Environments)
@@ -116,7 +119,9 @@ def plan(
     loaders = {name_of(environments, spec): spec for spec in asked.loaders}
     creators = {name_of(environments, spec) if described else spec: spec for spec in asked.creators}
     cells = [
-        Planned(CellId(s.name, creator, loader, asked.device), s, creator_spec, loader_spec, asked.limit_s)
+        Planned(
+            CellId(s.name, creator, loader, asked.device, asked.settings), s, creator_spec, loader_spec, asked.limit_s
+        )
         for loader, loader_spec in loaders.items()
         for creator, creator_spec in creators.items()
         for s in scenarios
@@ -168,11 +173,11 @@ def _versions(environments: Environments, spec: str) -> Mapping[str, str]:
 
 
 def parsed(text: str) -> CellId:
-    """A cell's id from `scenario@creator:loader[device]`."""
+    """A cell's id from `scenario@creator:loader[device]`, with `+bfloat16+sdpa` behind the device where it has them."""
     scenario, _, rest = text.partition("@")
     creator, _, rest = rest.partition(":")
-    loader, _, device = rest.rpartition("[")
-    return CellId(scenario, creator, loader, device.rstrip("]"))
+    loader, _, place = rest.rpartition("[")
+    return CellId(scenario, creator, loader, *placed(place.rstrip("]")))
 
 
 @functools.lru_cache(maxsize=256)  # interpreters are asked and checkouts read: once, not once a file of scenarios

@@ -21,7 +21,7 @@ from typing import Any
 
 import pytest
 
-from harness import expect, planning, report, runs
+from harness import cli_settings, expect, planning, report, runs
 from harness.errors import HarnessError
 from harness.matrix import CellId, Matrix
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
@@ -31,7 +31,7 @@ from harness.session import Planned, Session
 from harness.store import Store
 from harness.supply import recorded_versions
 
-_CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[\w+\])$")
+_CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[[\w+]+\])$")
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="what reloads them: a name, peft==X, a checkout, a git URL, python:PATH (default: current)",
     )  # fmt: skip
     group.addoption("--device", default="cpu", help="cpu or cuda")
+    cli_settings.add_options(group)
     group.addoption(
         "--matrices", default=None, metavar="DIR", help="scenarios, bases and environments outside the repository"
     )
@@ -94,6 +95,7 @@ class Check:
             families=tuple(config.getoption("--family")),
             hub=bool(config.getoption("--hub")),
             limit_s=config.getoption("--time-limit"),
+            settings=cli_settings.of(config),
         )
         self.environments = planning.environments_of(self.matrices, REPOSITORY, _say)
         self.scratch = Path(tempfile.gettempdir())
@@ -139,8 +141,7 @@ class Check:
         """A `*.toml` in a folder called `scenarios`, or named on the command line, is a file of scenarios."""
         if file_path.suffix != ".toml":
             return None
-        named = parent.session.isinitpath(file_path)
-        if not named and file_path.parent.name != "scenarios":
+        if not parent.session.isinitpath(file_path) and file_path.parent.name != "scenarios":
             return None
         return ScenarioCollector.from_parent(parent, path=file_path, check=self)
 
@@ -320,10 +321,9 @@ class Check:
         """A worker hands its environments over; the controller writes the report."""
         reports, timings = self._close_session()
         if self.worker:
-            self.config.workeroutput["peft_regress"] = {  # type: ignore[attr-defined]
-                "environments": [r.model_dump(mode="json") for r in reports],
-                "timings": timings,
-            }
+            environments = [r.model_dump(mode="json") for r in reports]
+            handed = {"environments": environments, "timings": timings}
+            self.config.workeroutput["peft_regress"] = handed  # type: ignore[attr-defined]
             return
         self.reports += reports
         self.timings |= timings

@@ -16,6 +16,7 @@ from harness import strictjson
 from harness.changes import Against, Comparison
 from harness.conversion import Conversion
 from harness.errors import ExitCode, UsageError
+from harness.settings import place
 from harness.verdict import Reading, Verdict
 
 if TYPE_CHECKING:
@@ -131,23 +132,22 @@ class Cell(Model):
     """One (scenario, creator, loader, device) and what was found there."""
 
     id: str
-    """`scenario@creator:loader[device]`."""
+    """`scenario@creator:loader[device]`, with the settings behind the device."""
     scenario: str
     creator: str
     loader: str
     device: str = "cpu"
+    settings: str = ""  # what the loader computed with besides its own: `bfloat16+sdpa` (`harness.settings`)
     family: str = ""
     method: str = ""
     verdict: Verdict
     expected: bool = False
     """True where an expectation covers the deviation."""
-    expectation: str = ""
-    """The covering expectation's id."""
+    expectation: str = ""  # the covering expectation's id
     expectation_issue: str = ""
     expectation_expires: str = ""
     expectation_reason: str = ""
-    reason: str = ""
-    """For a cell that was not compared: why."""
+    reason: str = ""  # for a cell that was not compared: why
     probes: dict[str, ProbeResult] = pydantic.Field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
@@ -155,8 +155,7 @@ class Cell(Model):
     standing_defects: tuple[str, ...] = ()
     """What the creator's own library already failed when the fixture was made, and still fails."""
     duration_s: float = 0.0
-    compute_s: float = 0.0
-    """Seconds that the worker spent on it."""
+    compute_s: float = 0.0  # seconds that the worker spent on it
     same_as: str = ""
     """The cell that was computed for both, where the loader can't tell the two fixtures apart (`harness.sharing`)."""
     gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
@@ -174,14 +173,16 @@ class Cell(Model):
     config_differences: tuple[str, ...] = ()
     new_warnings: tuple[str, ...] = ()
     error: ErrorReport | None = None
-    log_tail: str = ""
-    """Last lines of the worker's log, for a cell that died."""
+    log_tail: str = ""  # last lines of the worker's log, for a cell that died
     reproduce: str = ""
-    reading: Reading = ""
-    """What the loader did with the checkpoint; empty where nobody can tell."""
-    fixture: str = ""
-    """Digest of the adapter's files, to tell checkpoints apart by content."""
+    reading: Reading = ""  # what the loader did with the checkpoint; empty where nobody can tell
+    fixture: str = ""  # digest of the adapter's files, to tell checkpoints apart by content
     fixture_origin: Literal["", "committed", "created"] = ""
+
+    @property
+    def place(self) -> str:
+        """The device with its settings: `cpu`, `cpu+bfloat16`."""
+        return place(self.device, self.settings)
 
     @property
     def deviates(self) -> bool:

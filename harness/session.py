@@ -289,6 +289,7 @@ class Session:
             "scratch": str(folder),
             "scenario": self._resolved(cell),
             "device": cell.id.device,
+            **({"settings": dict(cell.id.settings.request)} if cell.id.settings.request else {}),
         }
         return folder, note, pool.submit(Job(f"{cell.id}{attempt}", request, folder, cell.time_limit_s)).result()
 
@@ -375,8 +376,8 @@ class Session:
         if self.creating or cell.loader_spec != CURRENT:
             words += ["--loader", cell.loader_spec]
         words += ["--forward"] if self.forward else []
-        if cell.id.device != "cpu":
-            words += ["--device", cell.id.device]
+        words += ["--device", cell.id.device] if cell.id.device != "cpu" else []
+        words += cell.id.settings.options
         return shlex.join(words) + self.options
 
 

@@ -96,7 +96,7 @@ class Sharing:
                 single.append(cell)
                 continue
             manifest, traits = found
-            key = (cell.loader_spec, cell.id.device, cell.id.scenario, traits)
+            key = (cell.loader_spec, cell.id.place, cell.id.scenario, traits)
             alike.setdefault(key, []).append((cell, manifest))
         placed: list[tuple[float, Planned]] = []
         for number, members in enumerate(alike.values()):

@@ -25,6 +25,7 @@ from harness.remembered import Memory, Remembered
 from harness.results import Cell, EnvironmentReport, Run, finished
 from harness.runs import Recorder
 from harness.session import Planned
+from harness.settings import Settings
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -130,7 +131,7 @@ class _Asked:
         arguments.loader = specs
         asked = planning.Asked(
             tuple(creators), tuple(specs), arguments.device, tuple(arguments.cell), tuple(arguments.family),
-            arguments.hub,
+            arguments.hub, settings=Settings(arguments.dtype, arguments.attention),
         )  # fmt: skip
         every = planning.plan(declared, replace(asked, cells=()), self.environments, described=False)
         every = [cell for cell in every if (cell.id.scenario, cell.id.creator) in pairs]
@@ -193,7 +194,7 @@ class _Asked:
         return [creator for creator in every if creator in used], pairs, none
 
     def _only_those_of(self, before: Mapping[change.Key, Cell]) -> None:
-        kept = [c for c in self.cells if (c.id.scenario, c.id.creator, c.id.device) in before]
+        kept = [c for c in self.cells if (c.id.scenario, c.id.creator, c.id.place) in before]
         gone = {c.id.scenario for c in self.cells} - {c.id.scenario for c in kept}
         self.left_out |= dict.fromkeys(sorted(gone), "the baseline's run has no cell of it")
         self.cells = kept

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import planning, results, specs
+from harness import planning, results, settings, specs
 from harness.commands import common
 from harness.environment import EnvFailed
 from harness.envs import Environments
@@ -135,7 +135,7 @@ def _planned(
 ) -> Planned:
     if cell is not None and run is not None:
         said = {environment.name: environment.spec for environment in run.environments if environment.spec}
-        known = CellId(cell.scenario, cell.creator, cell.loader, cell.device)
+        known = CellId(cell.scenario, cell.creator, cell.loader, cell.device, settings.parse(cell.settings))
         creator = arguments.creator or said.get(cell.creator) or _spec_of(cell.creator, environments)
         return Planned(known, declared, creator, said.get(cell.loader) or _spec_of(cell.loader, environments))
     asked = planning.parsed(arguments.cell)
@@ -144,7 +144,9 @@ def _planned(
     creator = asked.creator
     if creator not in common.store_of(arguments).creators():
         creator = planning.name_of(environments, spec)
-    known = CellId(asked.scenario, creator, planning.name_of(environments, loader_spec), asked.device or "cpu")
+    known = CellId(
+        asked.scenario, creator, planning.name_of(environments, loader_spec), asked.device or "cpu", asked.settings
+    )
     return Planned(known, declared, spec, loader_spec)
 
 

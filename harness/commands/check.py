@@ -23,6 +23,7 @@ from harness.report import markdown, terminal
 from harness.results import Cell, Run
 from harness.runs import Recorder
 from harness.session import Planned
+from harness.settings import Settings
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -91,6 +92,7 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         tuple(arguments.cell),
         tuple(arguments.family),
         arguments.hub,
+        settings=Settings(arguments.dtype, arguments.attention),
     )
     where = [Path(text).resolve() for text in arguments.scenarios] or None
     cells = planning.plan(matrix.scenarios(where, hub=arguments.hub), asked, environments, described=pair)
@@ -141,7 +143,17 @@ def pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
         command += [f"{option}={value}" for value in values]
     command += [f"--family={value}" for value in arguments.family]
     named = {"fixtures": "--fixtures-dir"}  # `--fixtures` is pytest's own
-    for option in ("matrices", "fixtures", "reports", "time_limit", "jobs", "device", "worker_handler"):
+    for option in (
+        "matrices",
+        "fixtures",
+        "reports",
+        "time_limit",
+        "jobs",
+        "device",
+        "dtype",
+        "attention",
+        "worker_handler",
+    ):
         if value := getattr(arguments, option, None):
             command.append(f"{named.get(option, '--' + option.replace('_', '-'))}={value}")
     flags = {

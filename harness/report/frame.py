@@ -107,7 +107,7 @@ def _encodable(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-_IDENTITY = ("id", "scenario", "family", "method", "creator", "loader", "device")
+_IDENTITY = ("id", "scenario", "family", "method", "creator", "loader", "device", "settings")
 _SIDES = tuple(f"{side}_{name}" for side in ("creator", "loader") for name in ("python", *_PACKAGES))
 _CELL_COLUMNS = (
     *("run", "created", *_IDENTITY, "verdict", "severity", "expected", "deviates", "change", "expectation", "reason"),

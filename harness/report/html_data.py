@@ -162,7 +162,7 @@ def _words_of(cell: Cell) -> dict[str, str]:
         "scenario": visible(cell.scenario),
         "creator": visible(cell.creator),
         "loader": visible(cell.loader),
-        "device": visible(cell.device),
+        "device": visible(cell.place),
         "family": visible(cell.family),
         "method": visible(cell.method),
         "verdict": str(cell.verdict),
@@ -172,7 +172,7 @@ def _words_of(cell: Cell) -> dict[str, str]:
 
 
 def _own_id(cell: Cell) -> str:
-    return visible(f"{cell.scenario}@{cell.creator}:{cell.loader}[{cell.device}]")
+    return visible(f"{cell.scenario}@{cell.creator}:{cell.loader}[{cell.place}]")
 
 
 def _short(value: float | None) -> float | str | None:

@@ -103,10 +103,10 @@ def build(run: Run) -> HeatMap:
     digests = {(cell.scenario, cell.creator): cell.fixture for cell in run.cells if cell.fixture}
     changed = format_changes(digests, list(creators))
     columns = tuple(Column(name, label, sum(key[1] == name for key in changed)) for name, label in creators.items())
-    devices = list(dict.fromkeys(cell.device for cell in run.cells))
+    devices = list(dict.fromkeys(cell.place for cell in run.cells))
     found: dict[tuple[str, str], list[tuple[int, Cell]]] = {}
     for index, cell in enumerate(run.cells):
-        found.setdefault((cell.loader, cell.device), []).append((index, cell))
+        found.setdefault((cell.loader, cell.place), []).append((index, cell))
     order = [(loader, device) for loader in loaders for device in devices if (loader, device) in found]
     maker = _Maker(columns, changed)
     return HeatMap(columns, tuple(maker.panel(key, loaders[key[0]], len(devices) > 1, found[key]) for key in order))

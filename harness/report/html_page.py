@@ -234,7 +234,7 @@ def provenance(run: Run) -> Provenance:
         facts=_facts(every),
         failed=tuple((e.name, e.failed) for e in every if e.failed),
         fixtures=fixtures(run),
-        devices=", ".join(dict.fromkeys(cell.device for cell in run.cells)) or "none",
+        devices=", ".join(dict.fromkeys(cell.place for cell in run.cells)) or "none",
     )
 
 

@@ -315,7 +315,7 @@ def _by_scenario(run: Run) -> list[Block]:
     rows = []
     for cell in run.cells:
         verdict = f"{cell.verdict} (expected)" if cell.expected else str(cell.verdict)
-        where = tuple(map(code, (cell.scenario, cell.creator, cell.loader, cell.device)))
+        where = tuple(map(code, (cell.scenario, cell.creator, cell.loader, cell.place)))
         remark = story.remark(cell)
         rows.append((*where, prose(verdict), story.size(cell), code(clip(remark, 200)) if remark else ""))
     if not rows:

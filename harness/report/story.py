@@ -129,13 +129,13 @@ def _interrupted(run: Run, counts: Tally) -> list[str]:
 
 def _of(run: Run, count: int, total: int) -> str:
     """`60 of 64 adapters of v061`; cells, where an adapter was loaded more than once."""
-    once = len({(cell.loader, cell.device) for cell in run.cells}) <= 1
+    once = len({(cell.loader, cell.place) for cell in run.cells}) <= 1
     creators = _named(_distinct(cell.creator for cell in run.cells), "creator")
     return f"{count:,} of {many(total, 'adapter' if once else 'cell')} of {creators}"
 
 
 def _loaders(run: Run) -> str:
-    devices = [device for device in _distinct(cell.device for cell in run.cells) if device != "cpu"]
+    devices = [device for device in _distinct(cell.place for cell in run.cells) if device != "cpu"]
     return _named(_distinct(c.loader for c in run.cells), "loader") + (f" on {listed(devices)}" if devices else "")
 
 
@@ -282,6 +282,6 @@ def expiry(cause: Cause) -> str:
 def headline(run: Run) -> str:
     """What the run was, in a line: how many cells of how many environments, where, how long."""
     creators, loaders = len({c.creator for c in run.cells}), len({c.loader for c in run.cells})
-    devices = listed(_distinct(cell.device for cell in run.cells)) or "no device"
+    devices = listed(_distinct(cell.place for cell in run.cells)) or "no device"
     what = f"{many(len(run.cells), 'cell')}, {many(creators, 'creator')}, {many(loaders, 'loader')}"
     return f"{run.title or run.id}: {what}, {devices}{f', {seconds(run.duration_s)}' if run.duration_s else ''}"

@@ -239,7 +239,7 @@ class Trials:
 
     def _planned(self, environment: Environment, suffix: str = "") -> Planned:
         cell = self.question.id
-        identity = CellId(cell.scenario, cell.creator, f"{environment.name}{suffix}", cell.device)
+        identity = CellId(cell.scenario, cell.creator, f"{environment.name}{suffix}", cell.device, cell.settings)
         return Planned(identity, self.question.declared, self.question.creator, environment.spec)
 
     def _build(self, environment: Environment) -> BuiltEnvironment:

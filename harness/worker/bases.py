@@ -16,7 +16,7 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from . import compat, fill, hub, quantised
+from . import compat, compat_settings, fill, hub, quantised
 
 BASE_FOLDER = "base"
 """Relative to the working directory, the cell's scratch folder: no path of this machine gets into a checkpoint."""
@@ -115,15 +115,19 @@ def save_mark(base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
 
 
 def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
-    """Read the base from what `save` wrote, in float32, eval mode, on the CPU."""
+    """Read the base from what `save` wrote, in eval mode, on the CPU.
+
+    In float32 and with its release's own attention, unless the base says `dtype` or `attention`: settings of a replay.
+    """
     if base.get("quantize"):
         return load_quantised(torch, base, folder)
     if os.path.isfile(os.path.join(folder, hub.MARK)):
-        model = hub.load(base, os.environ)
+        model = hub.load(base, os.environ, compat_settings.loading(torch, base))
     elif base["kind"] in ("transformers", "hub"):  # a real model that was merged and saved is in a folder too
         import transformers
 
-        model = getattr(transformers, base["model"]).from_pretrained(folder, **base["load_with"])
+        how = {**base["load_with"], **compat_settings.loading(torch, base)}
+        model = getattr(transformers, base["model"]).from_pretrained(folder, **how)
     else:
         from safetensors.torch import load_file
 
@@ -136,6 +140,7 @@ def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
             tied = {name for name in missing if _is_tied(model, name, state)}
             if unexpected or set(missing) - tied:
                 raise ValueError(f"base checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+        model = model.to(getattr(torch, base["dtype"])) if base.get("dtype") else model
     if base.get("resize_to"):
         _add_tokens(torch, model, base["name"], base["resize_to"])
     model.eval()

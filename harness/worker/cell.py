@@ -25,13 +25,14 @@ from . import (
     numerics,
     probes,
     probes_declared,
+    settings,
     sft,
     trace,
     warmup,
     wrappers,
 )
 from .capture import attempt
-from .context import WORK_FOLDER, Context
+from .context import NARROW, WORK_FOLDER, Context
 from .observe import Observation, read_arrays
 
 PRECISIONS = ("float32", "float64")
@@ -284,7 +285,14 @@ def replay(torch: Any, request: Mapping[str, Any], only: Collection[str] = ()) -
     layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
     observation = Observation(scenario["name"])
     device = request.get("device", "cpu")
+    asked = settings.Asked(torch, scenario, request.get("settings") or {}, device)
+    if not asked.possible(observation):
+        observation.write("now")
+        return
+    scenario = asked.scenario
     observe(torch, scenario, observation, inputs, layer_inputs, device, only=only)
+    if not only:
+        asked.observe(observation, inputs, layer_inputs, _observe_in)
     if only:
         trace.observe(Context(torch, scenario, observation, "float32", inputs, layer_inputs, device))
     elif device != "cpu":
@@ -311,7 +319,7 @@ def observe(
 
 def _observe_in(context: Context, only: Collection[str] = ()) -> None:
     """Run the probes, or some of them, in one precision."""
-    with bases.precision(context.torch, context.precision):
+    with bases.precision(context.torch, "float32" if context.precision in NARROW else context.precision):
         loads = _loads(context)
         if context.precision == "float32" and not context.creating and not only:
             conversion.observe(context)

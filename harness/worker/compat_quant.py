@@ -12,7 +12,8 @@ from . import compat
 _FOUR, _EIGHT = "Linear4bit", "Linear8bitLt"
 
 
-def _release(package: str) -> tuple[int, ...]:
+def release(package: str) -> tuple[int, ...]:
+    """The numbers of an installed package's version; (0,) where it is not there."""
     numbers = re.match(r"\d+(\.\d+)*", compat.versions().get(package, "0"))
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else (0,)
 
@@ -27,7 +28,7 @@ def loader_quantises() -> bool:
 
     Up to Transformers 4.52 it refuses a processor without Intel's extension; since 4.53 it asks bitsandbytes alone.
     """
-    return _release("transformers") >= (4, 53)
+    return release("transformers") >= (4, 53)
 
 
 def loading_arguments(torch: Any, spec: Mapping[str, Any], dtype: str, stored: bool) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def loading_arguments(torch: Any, spec: Mapping[str, Any], dtype: str, stored: b
         stored: the checkpoint says itself how it is quantised.
     """
     # called `dtype` since Transformers 4.56; the default of a quantised model is float16 up to 4.57
-    name = "dtype" if _release("transformers") >= (4, 56) else "torch_dtype"
+    name = "dtype" if release("transformers") >= (4, 56) else "torch_dtype"
     how = {} if stored else {"quantization_config": _configuration(torch, spec)}
     return {name: getattr(torch, dtype), **how}
 

@@ -11,6 +11,8 @@ from .capture import Skip
 from .mould import Mould
 from .observe import Observation
 
+NARROW = ("bfloat16", "float16")
+"""Precisions that no golden is in: a replay's own (`settings`)."""
 WORK_FOLDER = "work"
 """For what probes write and read again; taken away when the cell is done."""
 
@@ -19,7 +21,7 @@ class Context:
     """One scenario in one precision.
 
     Attributes:
-        precision: `float32` or `float64`.
+        precision: `float32` or `float64`; one of `NARROW` where a replay is asked for it.
         inputs: the inputs as tensors in that precision.
         layer_inputs: canonical layer name → the input (float32) that the layer saw in the golden run; filled by the
             forward probe at creation, read from the golden at replay.
@@ -77,7 +79,9 @@ class Context:
 
     def _loaded_base(self) -> Any:
         if not self.quantize:
-            return self.cast(bases.load(self.torch, self.scenario["base"]))
+            # loaded in the narrow type, as people do: what a library keeps in float32 then stays there
+            dtype = {"dtype": self.precision} if self.precision in NARROW else {}
+            return self.cast(bases.load(self.torch, {**self.scenario["base"], **dtype}))
         # quantised layers are read, and dequantised, in the default dtype that every user has
         with bases.precision(self.torch, "float32"):
             model = bases.load_quantised(self.torch, self.scenario["base"], device=self.device)

@@ -40,12 +40,16 @@ def found_in(environ: Mapping[str, str], repo: str, revision: str) -> str:
     )
 
 
-def load(base: Mapping[str, Any], environ: Mapping[str, str]) -> Any:
-    """The model, in float32 whatever its checkpoint is in."""
+def load(base: Mapping[str, Any], environ: Mapping[str, str], how: Mapping[str, Any]) -> Any:
+    """The model, in float32 whatever its checkpoint is in, or in the dtype that is asked for.
+
+    Args:
+        how: further arguments of `from_pretrained`.
+    """
     import transformers
 
     where = found_in(environ, base["repo"], base["revision"])
     model = getattr(transformers, base["model"]).from_pretrained(
-        base["repo"], revision=base["revision"], cache_dir=where, local_files_only=True, **base["load_with"]
+        base["repo"], revision=base["revision"], cache_dir=where, local_files_only=True, **{**base["load_with"], **how}
     )
-    return model.float()
+    return model if base.get("dtype") else model.float()

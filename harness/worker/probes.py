@@ -9,7 +9,7 @@ import numpy as np
 
 from . import accounting, adapters, bases, compat, fill, moved, quantised, structure, wrappers
 from .capture import Skip
-from .context import Context
+from .context import NARROW, Context
 from .names import canonical
 
 SKETCH_PROJECTIONS = 4
@@ -88,7 +88,7 @@ def layers(ctx: Context) -> None:
     called = {name: name for name in ctx.layer_inputs if name in found}
     called.update(_called_otherwise(ctx, found))
     ctx.fact("layers", "missing", [name for name in ctx.layer_inputs if name not in called])
-    fed = {name: _fed(ctx, value) for name, value in ctx.layer_inputs.items() if name in called}
+    fed = {name: _fed(ctx, value, found[called[name]]) for name, value in ctx.layer_inputs.items() if name in called}
     with ctx.torch.no_grad():
         for name, effect in _effects(model, {name: (found[called[name]], value) for name, value in fed.items()}):
             ctx.record("layers", {name: effect})
@@ -106,9 +106,12 @@ def _called_otherwise(ctx: Context, found: dict[str, Any]) -> dict[str, str]:
     return told
 
 
-def _fed(ctx: Context, value: Any) -> Any:
+def _fed(ctx: Context, value: Any, layer: Any) -> Any:
     value = ctx.torch.as_tensor(value).to(ctx.device)
-    return value.to(getattr(ctx.torch, ctx.precision)) if value.is_floating_point() else value
+    weight: Any = getattr(compat.beneath(layer), "weight", None) if ctx.precision in NARROW else None
+    # some layers of a narrow model stay in float32 (T5's), and are called with that
+    dtype = weight.dtype if weight is not None and weight.is_floating_point() else getattr(ctx.torch, ctx.precision)
+    return value.to(dtype) if value.is_floating_point() else value
 
 
 def _effects(model: Any, fed: dict[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:

@@ -185,9 +185,32 @@ def replay(scenario: dict[str, Any], request: dict[str, Any]) -> None:
         observation.facts["repeat"] = {name: value for name, value in apart.items() if value}
     if request["kind"] == "trace":
         traced(observation, inputs["x"])
+    if request.get("settings"):
+        narrowed(observation, request["settings"])
     if fault == "converts":  # no fault at all: a library that converts names on loading
         observation.facts["conversion"] = {"views": CONVERSIONS}
     observation.write("now")
+
+
+NARROWED = ("forward", "base", "layers", "merged", "merge_and_unload")
+
+
+def narrowed(observation: Any, asked: dict[str, str]) -> None:
+    """What it computes in a narrower type: its own numbers, rounded. MINI_NARROW is the share that they are off by."""
+    if asked.get("attention"):
+        observation.load["settings"] = {"outcome": "unsupported", "reason": "minipeft's bases have no attention"}
+        return
+    dtype, off, cost = asked["dtype"], float(os.environ.get("MINI_NARROW", 0.0)), {}
+    for name, array in observation.arrays().items():
+        probe, precision, rest = name.split("/", 2) if name.count("/") > 1 else (name, "", "")
+        if probe in NARROWED and precision == "float64":
+            observation.array(f"{probe}/{dtype}/{rest}", (array * (1 + off)).astype(np.float16).astype(np.float32))
+            observation.probes[probe][dtype] = {"outcome": "ok"}
+            cost[f"{probe}/{rest}"] = float(np.abs(array).max()) * 2.0**-11
+    measured = {"reference": "float64", "cost": {"nearest": cost, "truncated": cost}, "unmeasured": []}
+    observation.facts["settings"] = {
+        "asked": asked, "dtype": dtype, "base": {"outcome": "ok"}, "overflows": [], **measured
+    }  # fmt: skip
 
 
 def traced(observation: Any, x: Any) -> None:

@@ -30,6 +30,36 @@ def scaling(peft):
     LoraLayer.update_layer = wrong
 
 
+def narrow_scaling(peft):
+    """Every LoRA layer on a base in bfloat16 or float16 is scaled by two fifths more; in float32 nothing is wrong."""
+    import torch
+    from peft.tuners.lora.layer import LoraLayer
+
+    update = LoraLayer.update_layer
+
+    def wrong(self, adapter_name, *args, **kwargs):
+        update(self, adapter_name, *args, **kwargs)
+        if self.get_base_layer().weight.dtype in (torch.bfloat16, torch.float16):
+            self.scaling[adapter_name] *= 1.4
+
+    LoraLayer.update_layer = wrong
+
+
+def narrow_dropped(peft):
+    """The last tensor of the checkpoint never arrives where the base is in bfloat16 or float16."""
+    import peft.peft_model as module
+    import torch
+
+    load = module.set_peft_model_state_dict
+
+    def wrong(model, state, *args, **kwargs):
+        if any(p.dtype in (torch.bfloat16, torch.float16) for p in model.parameters()):
+            state = {k: v for k, v in state.items() if k != sorted(state)[-1]}
+        return load(model, state, *args, **kwargs)
+
+    module.set_peft_model_state_dict = wrong
+
+
 def swapped(peft):
     """The tensors of two layers of one shape change places on loading."""
     _on_state_dict(peft, _swap)
