@@ -289,7 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"peft-regress: {error}", file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        print("peft-regress: interrupted; what had finished is kept, --resume goes on", file=sys.stderr)
+        goes_on = getattr(parsed, "goes_on", "--resume goes on")
+        print(f"peft-regress: interrupted; what had finished is kept, {goes_on}", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away: `| head`
         sys.stderr.close()

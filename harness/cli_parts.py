@@ -63,6 +63,18 @@ def hub(one: Parser) -> None:
     )
 
 
+def one_cell(one: Parser, reports: str = "where runs are (default: reports/)") -> None:
+    """What a command about one cell needs besides the cell."""
+    one.add_argument(
+        "--creator", metavar="SPEC", help="the environment that made the fixture, where its name is no SPEC"
+    )
+    one.add_argument("--scenarios", action="append", default=[], metavar="PATH", help="where the scenario is declared")
+    one.add_argument("--reports", metavar="DIR", help=reports)
+    one.add_argument("--json", action="store_true", help="for a program")
+    where(one)
+    handler(one)
+
+
 def handler(one: Parser) -> None:
     """The option that puts another handler into the worker."""
     one.add_argument("--worker-handler", help=argparse.SUPPRESS)  # for tests of everything around the worker

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from harness.cli_parts import command, handler, where
+from harness.cli_parts import command, one_cell
 from harness.commands import repro
 
 
@@ -33,11 +33,4 @@ def add_to(commands: Any) -> None:
         "--verify", action=argparse.BooleanOptionalAction, default=True,
         help="run the scripts in both environments, and say whether they show it (default)",
     )  # fmt: skip
-    one.add_argument(
-        "--creator", metavar="SPEC", help="the environment that made the fixture, where its name is no SPEC"
-    )
-    one.add_argument("--scenarios", action="append", default=[], metavar="PATH", help="where the scenario is declared")
-    one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
-    one.add_argument("--json", action="store_true", help="for a program")
-    where(one)
-    handler(one)
+    one_cell(one)

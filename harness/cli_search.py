@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.cli_parts import SPEC, Parser, command, handler, where
+from harness.cli_parts import SPEC, Parser, command, one_cell
 from harness.commands import bisect, blame
 
 _CODES = """
@@ -61,17 +61,11 @@ def add_to(commands: Any) -> None:
 
 
 def _shared(one: Parser) -> None:
+    one.set_defaults(goes_on="the same command goes on")
     one.add_argument("cell", metavar="CELL", help="scenario@creator:loader[device], or a scenario of the run")
     one.add_argument("--run", metavar="RUN", help="the run that CELL is of (default: the newest)")
-    where(one)
-    one.add_argument(
-        "--scenarios", action="append", default=[], metavar="PATH", help="where CELL's scenario is declared"
-    )
-    one.add_argument("--creator", metavar="SPEC", help="what made its fixture, where the run does not say")
-    one.add_argument("--reports", metavar="DIR", help="where results and journals go (default: reports/)")
+    one_cell(one, "where results and journals go (default: reports/)")
     one.add_argument("--log", metavar="FILE", help="the journal (default: beside the result)")
     one.add_argument("--replay", metavar="FILE", help="take what this journal says in place of trying it again")
     one.add_argument("--anew", action="store_true", help="try everything again, whatever the journal remembers")
     one.add_argument("-q", "--quiet", action="store_true", help="the answer only")
-    one.add_argument("--json", action="store_true", help="for a program")
-    handler(one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.cli_parts import command, handler, where
+from harness.cli_parts import command, one_cell
 from harness.commands import show
 
 
@@ -23,14 +23,8 @@ def add_to(commands: Any) -> None:
         "  64   no such cell or run",
     )  # fmt: skip
     one.add_argument("cell", metavar="CELL", help="a cell's id, or a part of it that only one cell has")
-    one.add_argument("run", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
+    one.add_argument("place", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
+    one.add_argument("--run", metavar="RUN", help="the same, wherever it stands among the options")
     one.add_argument("--layers", action="store_true", help="the first layer that differs, its inputs and parameters")
     one.add_argument("--again", action="store_true", help="with --layers: trace it anew, whatever was kept")
-    one.add_argument(
-        "--creator", metavar="SPEC", help="the environment that made the fixture, where its name is no SPEC"
-    )
-    one.add_argument("--scenarios", action="append", default=[], metavar="PATH", help="where the scenario is declared")
-    one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
-    one.add_argument("--json", action="store_true", help="for a program")
-    where(one)
-    handler(one)
+    one_cell(one)

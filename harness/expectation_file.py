@@ -1,6 +1,6 @@
 """Changes `matrices/expectations.toml` on disk: whole or not at all, and never over what somebody else wrote meanwhile.
 
-A change is a splice of the text (`harness.expectation_text`). Before it is written it is read as the program will read
+A change is made in the text (`harness.expectation_text`). Before it is written it is read as the program will read
 it, and compared: the entries that were there must be there, unchanged and in their order.
 """
 
@@ -54,11 +54,10 @@ class Snapshot:
         """The text with entries behind that of an id, or at the end.
 
         Raises:
-            UsageError: the file is written in a way that can't be spliced.
+            UsageError: the file is written in a way that can't be changed by a command.
         """
-        every = expectation_text.spans(self.text, len(self.expectations))
         at = next((index for index, one in enumerate(self.expectations) if one.id == beside), None)
-        text = expectation_text.inserted(self.text, entries, every[at] if at is not None else None)
+        text = expectation_text.inserted(self.text, entries, at)
         place = len(self.expectations) if at is None else at + 1
         found = self._read(text)
         end = place + len(found) - len(self.expectations)
@@ -69,11 +68,10 @@ class Snapshot:
         """The text without an entry.
 
         Raises:
-            UsageError: there is no such entry, or the file can't be spliced.
+            UsageError: there is no such entry, or the file can't be changed by a command.
         """
         place = self._place(id)
-        every = expectation_text.spans(self.text, len(self.expectations))
-        text = expectation_text.removed(self.text, every[place])
+        text = expectation_text.removed(self.text, place)
         self._must_keep(self._read(text), self.expectations[:place] + self.expectations[place + 1 :])
         return text
 
@@ -81,11 +79,10 @@ class Snapshot:
         """The text with another date in an entry.
 
         Raises:
-            UsageError: there is no such entry, or the file can't be spliced.
+            UsageError: there is no such entry, or the file can't be changed by a command.
         """
         place = self._place(id)
-        every = expectation_text.spans(self.text, len(self.expectations))
-        text = expectation_text.renewed(self.text, every[place], expires)
+        text = expectation_text.renewed(self.text, place, expires)
         new = self.expectations[place].model_copy(update={"expires": expires})
         self._must_keep(self._read(text), (*self.expectations[:place], new, *self.expectations[place + 1 :]))
         return text
@@ -132,13 +129,13 @@ class Snapshot:
         try:
             return expect.parse(text, self.path)
         except UsageError as error:
-            raise self._unspliceable() from error
+            raise self._unchangeable() from error
 
     def _must_keep(self, found: Sequence[Expectation], wanted: Sequence[Expectation]) -> None:
         if tuple(found) != tuple(wanted):
-            raise self._unspliceable()
+            raise self._unchangeable()
 
-    def _unspliceable(self) -> UsageError:
+    def _unchangeable(self) -> UsageError:
         return UsageError(
             f"{self.path} is written in a way that can't be changed by a command; nothing was written",
             "expectations that each stand under a line `[[expectation]]`",

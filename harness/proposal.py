@@ -55,7 +55,7 @@ def propose(run: Run, cells: Sequence[Cell], said: Said, before: Snapshot, today
         run: with the expectations of `before` applied.
 
     Raises:
-        UsageError: the entries would state more or less than these cells, or the file can't be spliced.
+        UsageError: the entries would state more or less than these cells, or the file can't be changed by a command.
     """
     _refuse_expired(run, cells, before)
     fields = accepting.entries(run, cells, said, [one.id for one in before.expectations])

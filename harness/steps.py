@@ -37,7 +37,7 @@ def _outcome(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], lines
     match was["outcome"], is_now["outcome"]:
         case "ok", "ok":
             lines += difference(step, was, is_now)
-            _classes(step, was, is_now, found)
+            found.notes += layers(step, was, is_now)
         case "ok", other:
             lines.append(f"{step}: worked, and now is {other}: {_why(is_now)}")
         case before, "ok":
@@ -89,14 +89,17 @@ def _training(trains: bool) -> str:
     return "trainable" if trains else "frozen"
 
 
-def _classes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], found: Found) -> None:
-    """An adapter layer's class is the library's own affair; that it is another one may explain what else differs."""
+def layers(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[str]:
+    """One line for each way in which adapter layers are of another class.
+
+    That is the library's own affair, and no finding; it may explain what else differs.
+    """
     before, after = was["adapter_layers"], is_now["adapter_layers"]
     changes: dict[str, list[str]] = {}
     for name, kind in before.items():
         if after.get(name, kind) != kind:
             changes.setdefault(f"{kind} → {after[name]}", []).append(f"{name}.")
-    found.notes += [f"{step}: adapter layers of {_named(names)}: {change}" for change, names in changes.items()]
+    return [f"{step}: adapter layers of {_named(names)}: {change}" for change, names in changes.items()]
 
 
 def _named(names: list[str]) -> str:

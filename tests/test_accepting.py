@@ -198,6 +198,8 @@ TOO_MUCH = [
     ({"issue": "https://…"}, "--issue 'https://…'"),
     ({"reason": "  "}, "--reason '  ': a reason in words"),
     ({"reason": "\udcff"}, "--reason"),
+    ({"since": "PEFT \udcff"}, "--since"),
+    ({"loaders": "current,\udcff"}, "--loaders"),
     ({"id": "With Spaces"}, "--id 'With Spaces'"),
     ({"id": "known"}, "there is an expectation 'known' already"),
 ]  # fmt: skip

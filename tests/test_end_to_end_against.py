@@ -13,34 +13,16 @@ from pathlib import Path
 import pytest
 
 from tests.mini import releases
+from tests.mini.projects import project
 from tests.mini.world import Said, World, main, scenario
 from tests.test_end_to_end_environments import declare, named
 
 __all__ = ["named"]
 
 FIX = ("self.config.alpha / self.config.r", "self.config.alpha / self.config.r * 1.01")
-BACKEND = """
-import zipfile
-def build_wheel(folder, settings=None, metadata=None):
-    name = "minipeft-9.0.dev0-py3-none-any.whl"
-    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.write("src/minipeft.py", "minipeft.py")
-        wheel.writestr("mini_libraries.pth", open("mini_libraries.pth").read())
-        info = "minipeft-9.0.dev0.dist-info"
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: minipeft\\nVersion: 9.0.dev0\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return name
-"""
-PROJECT = """
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-[project]
-name = "minipeft"
-version = "9.0.dev0"
-"""
+PROJECT = project(
+    "minipeft", "9.0.dev0", {"src/minipeft.py": "minipeft.py", "mini_libraries.pth": "mini_libraries.pth"}
+)
 
 
 @pytest.fixture
@@ -69,8 +51,8 @@ def checkout(world: World, release: str = "2.0") -> Path:
     (tree / "src").mkdir(parents=True)
     shutil.copy(wheel / "minipeft.py", tree / "src")
     shutil.copy(wheel / "mini_libraries.pth", tree)
-    (tree / "pyproject.toml").write_text(PROJECT)
-    (tree / "backend.py").write_text(BACKEND)
+    for name, content in PROJECT.items():
+        (tree / name).write_text(content)
     return tree
 
 

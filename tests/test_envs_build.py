@@ -17,6 +17,7 @@ import pytest
 
 from harness.envs import EnvFailed, Environments
 from harness.errors import UsageError
+from tests.mini.projects import project
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 CURRENT = f"""
@@ -26,29 +27,7 @@ python = "{PYTHON}"
 peft = "newest"
 torch = "2.13.0"
 """
-# A build backend without requirements, so that a checkout builds where there is no index.
-BACKEND = """
-import zipfile
-def build_wheel(folder, settings=None, metadata=None):
-    open("left-behind-by-the-build", "w").close()
-    name = "peft-0.99.dev0-py3-none-any.whl"
-    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.write("peft.py")
-        info = "peft-0.99.dev0.dist-info"
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: peft\\nVersion: 0.99.dev0\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return name
-"""
-PROJECT = """
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-[project]
-name = "PEFT"
-version = "0.99.dev0"
-"""
+PROJECT = project("PEFT", "0.99.dev0", {"peft.py": "peft.py"})
 
 
 def make_wheel(folder: Path, name: str, version: str, code: str = "", requires: str = "") -> None:
@@ -102,8 +81,8 @@ def run(python: Path, code: str) -> str:
 def checkout(room: Path, code: str = "marker = 'checked out'") -> Path:
     tree = room / "peft of mine"
     tree.mkdir(exist_ok=True)
-    (tree / "pyproject.toml").write_text(PROJECT)
-    (tree / "backend.py").write_text(BACKEND)
+    for name, content in PROJECT.items():
+        (tree / name).write_text(content)
     (tree / "peft.py").write_text(code)
     return tree
 

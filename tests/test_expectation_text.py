@@ -1,4 +1,4 @@
-"""Splicing `expectations.toml`: an entry reads as it was meant, and no other byte of the file changes."""
+"""Changing `expectations.toml`: an entry reads as it was meant, and no other byte of the file changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tomlkit.exceptions import ParseError
 
 from harness import expect, expectation_text
 from harness.errors import HarnessError, UsageError
@@ -90,15 +91,17 @@ _REASONS = st.sampled_from(
         "'''\n# no comment\n\n[[expectation]]'''", '"""\nends with\n# a hash"""', '"""\n\n# a hash\n\n"""',
     ]
 )  # fmt: skip
-_HEADERS = st.sampled_from(["[[expectation]]", "[[ expectation ]]", '[["expectation"]]  # it', "  [[expectation]]"])
+_KEYS = st.sampled_from(["expectation", " expectation ", '"expectation"', "'expectation'\t"])
+_INDENTS = st.sampled_from(["", "", "  ", "\t"])
 
 
 @st.composite
 def files(draw: st.DrawFn) -> str:
     """A file as somebody might write it, with traps for whoever reads it by lines."""
     lines: list[str] = draw(_ASIDE)
+    header = f"[[{draw(_KEYS)}]]"  # one spelling in a file, see `REFUSED`
     for number in range(draw(st.integers(0, 4))):
-        lines += [*draw(_ASIDE), draw(_HEADERS) + draw(_TAIL)]
+        lines += [*draw(_ASIDE), draw(_INDENTS) + header + draw(_TAIL)]
         values = [
             f'id = "e{number}"', 'scenarios = ["a",\n  # within\n  "b"]', 'creators = "peft<1"', 'loaders=["*"]',
             'verdict = "contract"', 'issue = "https://example.org/1"', f"reason = {draw(_REASONS)}",
@@ -170,6 +173,14 @@ def test_what_was_put_in_can_be_taken_out(text: str) -> None:
     assert after.without("new").rstrip() == text.rstrip()
 
 
+@pytest.mark.parametrize("there", ["", "# whose file it is", "# whose file it is\n", "# whose file it is\n\n"])
+def test_one_blank_line_stands_between_entries(there: str) -> None:
+    entries = [expectation_text.entry(NEW | {"id": f"new{number}"}) for number in range(3)]
+    wanted = "\n".join([*filter(None, [there.strip() + "\n" if there else ""]), *entries])
+    assert snapshot(there).with_entries(entries) == wanted
+    assert snapshot(snapshot(there).with_entries(entries[:1])).with_entries(entries[1:], "new0") == wanted
+
+
 def test_the_real_file_keeps_its_comments() -> None:
     before = Snapshot.of(REAL)
     entry = expectation_text.entry(NEW)
@@ -193,16 +204,43 @@ def test_the_comment_that_opens_a_file_stays() -> None:
 
 INLINE = 'expectation = [{id = "e", scenarios = ["a"], creators = ["*"], loaders = ["*"], verdict = "crash", '
 INLINE += 'issue = "https://example.org/1", reason = "r", expires = 2999-01-01}]\n'
+ENTRY = expectation_text.entry(NEW | {"id": "e"})
+
+REFUSED = [
+    # a file that TOML allows, what is found
+    (INLINE, "not each written as a table of their own"),
+    (INLINE + "# behind it\n", "not each written as a table of their own"),
+    # tomlkit has one spelling of a table's name for all of its kind
+    (ENTRY + expectation_text.entry(NEW | {"id": "f"}).replace("[[expectation]]", '[["expectation"]]'),
+     "line 11 is '[[\"expectation\"]]', and tomlkit would write '[[expectation]]'"),
+]  # fmt: skip
+CHANGES: dict[str, tuple[Any, ...]] = {
+    "with_entries": ([expectation_text.entry(NEW)],), "without": ("e",), "renewed": ("e", date(2031, 1, 1)),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize("change", ["with_entries", "without", "renewed"])
-def test_a_file_that_cannot_be_spliced_is_refused(change: str) -> None:
-    before = snapshot(INLINE)
-    given: dict[str, tuple[Any, ...]] = {
-        "with_entries": ([expectation_text.entry(NEW)],), "without": ("e",), "renewed": ("e", date(2031, 1, 1)),
-    }  # fmt: skip
-    with pytest.raises(UsageError, match="written as a table of their own"):
-        getattr(before, change)(*given[change])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("text", "found"), REFUSED, ids=["inline", "inline-and-comment", "two-spellings"])
+def test_a_file_that_cannot_be_changed_is_refused(text: str, found: str, change: str) -> None:
+    before = snapshot(text)
+    with pytest.raises(UsageError) as error:
+        getattr(before, change)(*CHANGES[change])
+    assert found in error.value.found
+    assert "nothing was written" in error.value.found
+    assert error.value.next_step
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_file_that_tomlkit_cannot_read_is_refused(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads what the program reads, as far as anybody knows."""
+
+    def refuses(_text: str) -> None:
+        raise ParseError(3, 4, "what is this?")
+
+    before = snapshot(ENTRY)
+    monkeypatch.setattr("tomlkit.parse", refuses)
+    with pytest.raises(UsageError, match="tomlkit can't read it: what is this"):
+        getattr(before, change)(*CHANGES[change])
 
 
 def test_an_entry_cannot_stand_behind_an_array() -> None:
@@ -210,8 +248,8 @@ def test_an_entry_cannot_stand_behind_an_array() -> None:
         snapshot("expectation = []\n").with_entries([expectation_text.entry(NEW)])
 
 
-def test_a_splice_that_loses_something_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last guard, made to bite by a splice that is wrong on purpose."""
+def test_a_change_that_loses_something_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last guard, made to bite by a change that is wrong on purpose."""
     before = snapshot(expectation_text.entry(NEW | {"id": "e0"}))
     monkeypatch.setattr(expectation_text, "inserted", lambda *_: expectation_text.entry(NEW))
     with pytest.raises(HarnessError, match="can't be changed by a command"):

@@ -86,20 +86,85 @@ def test_a_scenario_that_no_trainer_makes_is_refused(more: dict[str, Any], told:
         Scenario.model_validate({"name": "a", "why": "b", "base": "llama", "adapter": ADAPTER, "sft": {}} | more)
 
 
-def seen(release: str, change: Callable[[dict[str, Any]], object] = lambda _: None) -> Seen:
+def seen(
+    release: str,
+    change: Callable[[dict[str, Any]], object] = lambda _: None,
+    *,
+    scenario: str = "sft-8bit",
+    peft: str = "0.18.0",
+) -> Seen:
     facts = pair_of(change).now.facts["sft"]
-    versions = {"trl": release, "peft": "0.18.0", "torch": "2.13.0"}
-    return Seen("sft-8bit", f"trl-{release}", versions, facts["steps"])
+    versions = {"trl": release, "peft": peft, "torch": "2.13.0"}
+    return Seen(scenario, f"trl-{release}", versions, facts["steps"])
+
+
+def rows(text: str, section: str) -> list[str]:
+    """The rows of a section's table, without its header."""
+    body = text.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return [line for line in body.splitlines() if line.startswith("| ")][2:]
 
 
 def test_the_page_tells_in_which_release_a_type_changed() -> None:
     # 0.9 comes before 0.24, whatever the order in which they are stored
     text = trl_structure.render([seen("0.26.2", in_bfloat16), seen("0.9.6"), seen("0.24.0")])
-    rows = [line for line in text.splitlines() if line.startswith("| 0.")]
-    assert [row.split(" ")[1] for row in rows] == ["0.9.6", "0.24.0", "0.26.2"]
-    assert rows[0] == "| 0.9.6 (PEFT 0.18.0) | float32; bfloat16 | the first that is stored |"
-    assert rows[1].endswith("| as before |")
-    assert "`constructed: lora_A, lora_B (4 parameters): float32 → bfloat16`" in rows[2]
+    change = "`constructed: lora_A, lora_B (4 parameters): float32 → bfloat16`"
+    assert rows(text, "What changed, and when") == [f"| 0.24.0 → 0.26.2 | nothing | {change} | sft-8bit |"]
+    assert rows(text, "What a model is made into") == [
+        "| sft-8bit | 0.9.6 – 0.24.0 | 2 | float32 | bfloat16 |",
+        "| sft-8bit | 0.26.2 | 1 | bfloat16 | bfloat16 |",
+    ]
+    assert [row.split(" ")[1] for row in rows(text, "The releases")] == ["0.9.6", "0.24.0", "0.26.2"]
+
+
+def test_what_changed_is_said_once_of_all_steps_and_scenarios_with_what_moved_beside_it() -> None:
+    def everywhere(facts: dict[str, Any]) -> None:
+        for step in ("trained", "constructed"):
+            put(FACTORS, 0, "bfloat16", step)(facts["steps"])
+
+    names = ("sft-8bit", "sft-4bit")
+    later = [seen("0.26.2", everywhere, scenario=name, peft="0.18.1") for name in names]
+    text = trl_structure.render([*later, *(seen("0.24.0", scenario=name) for name in names)])
+    change = "`constructed and trained: lora_A, lora_B (4 parameters): float32 → bfloat16`"
+    assert rows(text, "What changed, and when") == [
+        f"| 0.24.0 → 0.26.2 | PEFT 0.18.0 → 0.18.1 | {change} | sft-4bit, sft-8bit |"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("between", "told"),
+    [
+        (["0.22.2"], "without 0.22.2"),
+        (["0.10.1", "0.22.2"], "without 0.10.1 and 0.22.2"),
+        (["0.10.1", "0.11.4", "0.12.2", "0.22.2"], "without 4 of the releases between"),
+    ],
+)
+def test_a_range_tells_of_the_releases_that_lack_the_scenario(between: list[str], told: str) -> None:
+    others = [seen(release, scenario="sft-plain") for release in ("0.9.6", *between, "0.24.0", "1.16.0")]
+    text = trl_structure.render([seen("0.9.6"), seen("0.24.0"), *others])
+    assert rows(text, "What a model is made into")[0].startswith(f"| sft-8bit | 0.9.6 – 0.24.0, {told} | 2 |")
+    assert "\n\nNothing did.\n" in text
+
+
+def in_another_class(facts: dict[str, Any]) -> None:
+    layers = facts["steps"]["constructed"]["adapter_layers"]
+    layers.update(dict.fromkeys(layers, "Linear"))
+
+
+def not_trained(facts: dict[str, Any]) -> None:
+    facts["steps"]["trained"] = {"outcome": "failed", "error": {"type": "ValueError", "message": "no"}}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [(in_another_class, "Linear4bit → Linear`"), (not_trained, "`trained: ok → failed`")],
+    ids=["wrapper", "outcome"],
+)
+def test_another_wrapper_or_a_step_that_fails_is_a_change(
+    change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    row, *more = rows(trl_structure.render([seen("0.24.0"), seen("0.25.1", change)]), "What changed, and when")
+    assert told in row
+    assert not more
 
 
 def test_the_page_without_goldens_says_so() -> None:

@@ -52,14 +52,7 @@ def bisect(arguments: argparse.Namespace) -> int:
             data |= _commits(work, package, arguments.good, arguments.bad, _held(work, work.bad, work.bad.name))
         else:
             data |= _releases(work, package)
-        spent = work.trials.spent
-        data |= {
-            "spent": {
-                "seconds": round(spent.seconds, 1), "environments_built": spent.built, "cells": spent.cells,
-                "remembered": spent.remembered,
-            },
-            "journal": str(work.file.with_suffix(".jsonl")),
-        }  # fmt: skip
+        data |= {"spent": work.trials.spent.data(), "journal": str(work.trials.journal)}
         searching.write(work.file, data)
         if arguments.json:
             common.out_json(data)
@@ -344,8 +337,4 @@ def _print(data: dict[str, Any]) -> None:
         common.out(f"  {data['compare']}")
     for part in (data, data.get("commits") or {}):
         searching.points(part.get("tried", []))
-    spent = data["spent"]
-    common.say(
-        f"{spent['seconds']} s; {spent['environments_built']} environments built, {spent['cells']} cells run, "
-        f"{spent['remembered']} remembered; journal: {data['journal']}"
-    )
+    searching.tell_spent(data)

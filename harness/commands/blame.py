@@ -98,7 +98,6 @@ def _key(candidate: Candidate) -> str:
 
 
 def _result(work: Work, ends: Ends, found: Blame) -> dict[str, Any]:
-    spent = work.trials.spent
     return {
         "cell": str(work.question.id),
         "sentence": sentence.sentence(found, ends),
@@ -122,11 +121,8 @@ def _result(work: Work, ends: Ends, found: Blame) -> dict[str, Any]:
             {"words": e.words, "result": e.kind, "why": e.why, "verdict": e.verdict, "seconds": e.seconds}
             for e in work.trials.tried
         ],
-        "spent": {
-            "seconds": round(spent.seconds, 1), "environments_built": spent.built, "cells": spent.cells,
-            "remembered": spent.remembered,
-        },
-        "journal": str(work.file.with_suffix(".jsonl")),
+        "spent": work.trials.spent.data(),
+        "journal": str(work.trials.journal),
     }  # fmt: skip
 
 
@@ -135,11 +131,7 @@ def _print(work: Work, data: dict[str, Any]) -> None:
     for note in data["notes"]:
         common.out(f"  note: {note}")
     searching.table(work.trials.tried)
-    spent = data["spent"]
-    common.say(
-        f"{spent['seconds']} s; {spent['environments_built']} environments built, {spent['cells']} cells run, "
-        f"{spent['remembered']} remembered; journal: {data['journal']}"
-    )
+    searching.tell_spent(data)
     one = data["culprits"][0]["packages"] if len(data["culprits"]) == 1 else {}
     if len(one) == 1:
         package = next(iter(one))

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from harness import planning
 from harness.commands import cells, common
 from harness.environment import Environment, Overlay
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.report import terminal
 from harness.results import write_atomically
 from harness.search import question as questions
@@ -99,9 +99,9 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
         )
     file = common.reports_folder(arguments) / command / f"{question.file_stem}{suffix}.json"
     replayed = Path(arguments.replay) if arguments.replay else None
-    journal = Journal(common.path(arguments.log) or file.with_suffix(".jsonl"), replayed, anew=arguments.anew)
-    with tempfile.TemporaryDirectory(prefix=f"peft-regress-{command}-") as folder:
-        scratch = Path(folder)
+    own = file.with_name(f"{question.file_stem}.jsonl")
+    journal = Journal(common.path(arguments.log) or own, replayed, anew=arguments.anew)
+    with _scratch(command) as scratch:
         store = Store(scratch / "fixtures", origin="created") if question.made else stored
         session = Session(
             environments, store, scratch, jobs=common.cores(), creating=question.made, share=False, log=_quiet,
@@ -109,6 +109,20 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
         )  # fmt: skip
         with Trials(question, session, environments, journal, common.say) as trials:
             yield Work(arguments, question, environments, trials, good, bad, {}, file)
+
+
+@contextlib.contextmanager
+def _scratch(command: str) -> Iterator[Path]:
+    """A folder for what is replayed; says what to do where the disk does not take it, or the result."""
+    try:
+        with tempfile.TemporaryDirectory(prefix=f"peft-regress-{command}-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise HarnessError(
+            f"{error.filename or tempfile.gettempdir()}: {error.strerror or error}",
+            "places for scratch files and for the journal that can be written, with room for some megabytes",
+            "free some space, or name others with TMPDIR and --reports; the same command goes on",
+        ) from error
 
 
 def write(file: Path, data: dict[str, Any]) -> None:
@@ -123,6 +137,15 @@ def read(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def tell_spent(data: Mapping[str, Any]) -> None:
+    """Say what a search has cost, and where its journal is."""
+    spent = data["spent"]
+    common.say(
+        f"{spent['seconds']} s; {spent['environments_built']} environments built, {spent['cells']} cells run, "
+        f"{spent['remembered']} remembered; journal: {data['journal']}"
+    )
 
 
 def table(rows: list[Entry]) -> None:

@@ -28,6 +28,7 @@ FOLDER = "where"
 
 def show(arguments: argparse.Namespace) -> int:
     """Print one cell of a run in full; with `--layers`, where its deviation starts."""
+    arguments.run = arguments.run or arguments.place
     if arguments.layers:
         return layers(arguments)
     run = results.load(cells.run_folder(arguments))

@@ -1,26 +1,35 @@
-"""The page of TRL's history: what each release's SFTTrainer makes of a model otherwise than the release before it."""
+"""The page of TRL's history: in which release SFTTrainer began to make something else of a model, and what. Pure."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from packaging.version import Version
 
 from harness import steps
 from harness.pages import page, table
-from harness.report.text import code, many
+from harness.report.text import code, listed, many
 
 _INTRO = """\
 What TRL's `SFTTrainer` makes of a model, from release to release, as the stored goldens show it: types, classes and \
 what trains, after the trainer was `constructed`, after it has `trained` two steps, and when plain PEFT has `reloaded` \
-what was saved. A release has the libraries of its day beside it, which are named: what changed may be theirs. The \
-scenarios are in `matrices/scenarios/sft-prepare.toml`; `peft-regress check` compares two such environments."""
+what was saved. A release has the libraries of its day beside it: what changed may be theirs, so what else moved is \
+named. The scenarios are in `matrices/scenarios/sft-prepare.toml`, with the reason where a release can't make one; \
+`peft-regress check` compares two such environments."""
+_CHANGED = """\
+Each golden is held against that of the release before it of which the scenario has one; all that are not named are \
+alike. Where releases between two goldens have none, the change may be theirs."""
+_MADE = """\
+The types of what trains, and of the norms, once the trainer is constructed. A row holds all releases in a row that \
+make the same of the model at every step."""
+_NONE = "No golden is stored."
+_NAMED = 3
+"""So many releases that lack a golden are named; more are counted."""
+_STEPS = ("constructed", "trained", "reloaded")
 _BESIDE = {"transformers": "Transformers", "peft": "PEFT", "bitsandbytes": "bitsandbytes"}
-_FIRST = "the first that is stored"
-_SAME = "as before"
 
 
 @dataclass(frozen=True)
@@ -38,47 +47,114 @@ class Seen:
     steps: Mapping[str, Any]
 
     @property
+    def release(self) -> str:
+        """The release of TRL; the creator's name where its golden does not say which."""
+        return self.versions.get("trl", self.creator)
+
+    @property
     def order(self) -> tuple[Version, str]:
         """By release; of one release by the creator's name."""
         return Version(self.versions.get("trl", "0")), self.creator
 
-    @property
-    def label(self) -> str:
-        """`0.24.0`, with what stands beside it."""
-        beside = ", ".join(f"{said} {self.versions[name]}" for name, said in _BESIDE.items() if name in self.versions)
-        return f"{self.versions.get('trl', self.creator)} ({beside})"
+
+History: TypeAlias = Mapping[str, Sequence[Seen]]
+"""Scenario → its goldens, by release."""
 
 
 def render(seen: Iterable[Seen]) -> str:
-    """The page."""
-    by_scenario: dict[str, list[Seen]] = {}
-    for one in sorted(seen, key=lambda each: each.order):
-        by_scenario.setdefault(one.scenario, []).append(one)
-    total = many(sum(map(len, by_scenario.values())), "golden")
-    said = f"{total} of {many(len(by_scenario), 'scenario')}." if by_scenario else "No golden is stored."
-    sections = [_section(name, by_scenario[name]) for name in sorted(by_scenario)]
-    return page("What SFTTrainer makes of a model", "fixtures/", _INTRO, said, *sections)
+    """The page: what changed when, what each scenario's releases make, what stood beside each release."""
+    every = sorted(seen, key=lambda one: (one.scenario, one.order))
+    history = {name: list(group) for name, group in itertools.groupby(every, key=lambda one: one.scenario)}
+    creators = {one.creator: one for one in sorted(every, key=lambda one: one.order)}
+    releases = {one.release for one in every}
+    said = f"{many(len(every), 'golden')} of {many(len(history), 'scenario')}, in {many(len(releases), 'release')}."
+    blocks = [said, _changed(history), _made(history, list(creators.values())), _releases(every, creators)]
+    return page("What SFTTrainer makes of a model", "fixtures/", _INTRO, *(blocks if every else [_NONE]))
 
 
-def _section(name: str, releases: Sequence[Seen]) -> str:
-    rows = [(releases[0].label, _types(releases[0]), _FIRST)]
-    rows += [(after.label, _types(after), _changes(before, after)) for before, after in itertools.pairwise(releases)]
-    return f"## {name}\n\n{table(('TRL', 'trains, and norms', 'otherwise than the release before'), rows)}"
+def _changed(history: History) -> str:
+    """By release, whatever it makes otherwise than the one before it, and in which scenarios."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    pairs = [pair for releases in history.values() for pair in itertools.pairwise(releases)]
+    for before, after in sorted(pairs, key=lambda pair: (pair[1].order, pair[0].order)):
+        for line in _changes(before, after):
+            found.setdefault((_label(before, after), _moved(before, after), line), []).append(after.scenario)
+    rows = [(label, moved, code(line), ", ".join(names)) for (label, moved, line), names in found.items()]
+    shown = table(("TRL", "moved with it", "what changed", "scenarios"), rows) if rows else "Nothing did."
+    return f"## What changed, and when\n\n{_CHANGED}\n\n{shown}"
 
 
-def _types(one: Seen) -> str:
+def _label(before: Seen, after: Seen) -> str:
+    return f"{before.release} → {after.release}"
+
+
+def _moved(before: Seen, after: Seen) -> str:
+    """The other libraries that are of another version: `PEFT 0.17.1 → 0.18.0`."""
+    pairs = {name: (before.versions.get(name, "none"), after.versions.get(name, "none")) for name in _BESIDE}
+    return ", ".join(f"{_BESIDE[name]} {was} → {now}" for name, (was, now) in pairs.items() if was != now) or "nothing"
+
+
+def _changes(before: Seen, after: Seen) -> list[str]:
+    """What is otherwise, said once for all steps in which it is the same."""
+    told: dict[str, list[str]] = {}
+    recorded = {*before.steps, *after.steps}
+    for step in [name for name in _STEPS if name in recorded] + sorted(recorded - {*_STEPS}):
+        for line in _step_changes(step, before.steps.get(step, {}), after.steps.get(step, {})):
+            told.setdefault(line.partition(": ")[2], []).append(step)
+    return [f"{listed(names)}: {what}" for what, names in told.items()]
+
+
+def _step_changes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[str]:
+    before, after = was.get("outcome", "not recorded"), is_now.get("outcome", "not recorded")
+    if before != after:
+        return [f"{step}: {before} → {after}"]
+    return steps.difference(step, was, is_now) + steps.layers(step, was, is_now) if before == "ok" else []
+
+
+def _made(history: History, creators: Sequence[Seen]) -> str:
+    """A row for each run of releases that make the same of a scenario's model."""
+    rows = [
+        (name, _range(run, creators), str(len(run)), *_types(run[0]))
+        for name, releases in history.items()
+        for run in _runs(releases)
+    ]
+    header = ("scenario", "TRL", "goldens", "trains", "norms")
+    return f"## What a model is made into\n\n{_MADE}\n\n{table(header, rows, right=(2,))}"
+
+
+def _runs(releases: Sequence[Seen]) -> list[list[Seen]]:
+    runs = [[releases[0]]]
+    for before, after in itertools.pairwise(releases):
+        if _changes(before, after):
+            runs.append([])
+        runs[-1].append(after)
+    return runs
+
+
+def _range(run: Sequence[Seen], creators: Sequence[Seen]) -> str:
+    """`0.19.1 – 0.24.0`, and which, or how many, of the releases between have no golden of the scenario."""
+    first, last = run[0], run[-1]
+    have = {one.creator for one in run}
+    lacking = [one.release for one in creators if first.order < one.order < last.order and one.creator not in have]
+    named = listed(lacking) if len(lacking) <= _NAMED else f"{len(lacking)} of the releases between"
+    without = f", without {named}" if lacking else ""
+    return f"{first.release} – {last.release}{without}" if first is not last else first.release
+
+
+def _types(one: Seen) -> tuple[str, str]:
     """The types of what trains, and of norms, once the trainer is constructed."""
     parameters: Mapping[str, Sequence[Any]] = one.steps.get("constructed", {}).get("parameters", {})
     trains = sorted({str(dtype) for dtype, requires_grad in parameters.values() if requires_grad})
     norms = sorted({str(dtype) for name, (dtype, _) in parameters.items() if "norm" in name})
-    return f"{', '.join(trains) or 'nothing'}; {', '.join(norms) or 'no norms'}"
+    return ", ".join(trains) or "nothing", ", ".join(norms) or "no norms"
 
 
-def _changes(before: Seen, after: Seen) -> str:
-    lines = [
-        line
-        for step, was in before.steps.items()
-        if was.get("outcome") == "ok" and after.steps.get(step, {}).get("outcome") == "ok"
-        for line in steps.difference(step, was, after.steps[step])
+def _releases(every: Sequence[Seen], creators: Mapping[str, Seen]) -> str:
+    """What stood beside each release, and how many scenarios it has a golden of."""
+    counts = {name: sum(one.creator == name for one in every) for name in creators}
+    rows = [
+        (one.release, name, *(one.versions.get(package, "none") for package in _BESIDE), str(counts[name]))
+        for name, one in creators.items()
     ]
-    return "; ".join(code(line) for line in lines) or _SAME
+    header = ("TRL", "environment", *_BESIDE.values(), "goldens")
+    return f"## The releases\n\n{table(header, rows, right=(len(header) - 1,))}"

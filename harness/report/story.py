@@ -97,7 +97,8 @@ def sentence(run: Run) -> Sentence:
 
 def _clean(run: Run, counts: Tally) -> list[str]:
     same = f"{_of(run, len(counts.clean), counts.asked)} load under {_loaders(run)} and compute the same"
-    return [f"{same} ({by_verdict(counts.clean)})", _expected(counts), "0 unexpected", *_aside(run, counts)]
+    how = f" ({by_verdict(counts.clean)})" if counts.clean else ""
+    return [f"{same}{how}", _expected(counts), "0 unexpected", *_aside(run, counts)]
 
 
 def _regressed(run: Run, counts: Tally) -> list[str]:

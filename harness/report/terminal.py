@@ -83,6 +83,15 @@ def show(cell: Cell, run: Run, console: Console) -> None:
     painter.table("Layers, in execution order", layers, facts.layer_rows(cell), right=(2, 3, 4))
     packages = ("package", cell.creator, cell.loader)
     painter.table("Packages that differ", packages, facts.package_rows(run, cell))
+    if cell.verdict.is_deviation:
+        painter.heading("Further")
+        for words, command in (
+            ("where it starts", f"show '{cell.id}' --layers"),
+            ("which library", f"blame '{cell.id}'"),
+            ("which release", f"bisect '{cell.id}'"),
+            ("a folder for an issue", f"repro '{cell.id}'"),
+        ):
+            painter.unbroken(painter.text(f"{words:<23}", "dim"), painter.text(f"peft-regress {command}"))
 
 
 class Painter:

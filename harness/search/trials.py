@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 from harness.environment import BuiltEnvironment, EnvFailed, Environment
@@ -45,6 +46,15 @@ class Spent:
     def seconds(self) -> float:
         """Since it began."""
         return time.monotonic() - self.started
+
+    def data(self) -> dict[str, float]:
+        """For a program."""
+        return {
+            "seconds": round(self.seconds, 1),
+            "environments_built": self.built,
+            "cells": self.cells,
+            "remembered": self.remembered,
+        }
 
 
 class Trials:
@@ -83,6 +93,11 @@ class Trials:
         with self._session:
             self._session.cancel()
         self._builder.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def journal(self) -> Path:
+        """Where what was tried is kept."""
+        return self._journal.path
 
     @property
     def deviation(self) -> Deviation:

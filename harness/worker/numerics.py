@@ -136,6 +136,7 @@ def after_import(torch: Any) -> dict[str, Any]:
     deterministic = getattr(torch.utils, "deterministic", None)  # absent before 2.2
     if deterministic is not None:
         deterministic.fill_uninitialized_memory = True
+    _renew_pool_in_children(torch)
     return {
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
@@ -143,6 +144,16 @@ def after_import(torch: Any) -> dict[str, Any]:
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "fills_uninitialized_memory": deterministic is not None,
     }
+
+
+def _renew_pool_in_children(torch: Any) -> None:
+    """Have each forked child make its own pool of threads before anything else.
+
+    Torch lets the first thread that asks replace the pool that the fork broke. Where several ask at once, as those do
+    in which Transformers 5 loads weights, some find none for a moment, and fail: "Invalid thread pool!".
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def exact_integers(torch: Any) -> None:

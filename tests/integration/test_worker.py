@@ -183,6 +183,30 @@ def warm_up():
 
 
 @check
+def threads_of_children():
+    import threading
+    failed = 0
+    for _ in range(40):
+        pid = os.fork()
+        if pid == 0:
+            start, errors = threading.Barrier(8), []
+            def compute():
+                start.wait()
+                try:
+                    torch.ones(50000).sum()
+                except RuntimeError as error:
+                    errors.append(error)
+            threads = [threading.Thread(target=compute) for _ in range(8)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            os._exit(1 if errors else 0)
+        failed += os.waitpid(pid, 0)[1] != 0
+    return failed
+
+
+@check
 def ties():
     def of(tied):
         model = bases.build(torch, llama(tied))
@@ -478,6 +502,10 @@ class TestWarmUp:
 
     def test_what_is_said_once_a_process_is_said_to_each_cell(self, found: dict[str, Any]) -> None:
         assert found["warm_up"]["seen"] == [["transformers: mind the gap"]] * 2
+
+
+def test_threads_that_a_forked_child_starts_at_once_all_compute(found: dict[str, Any]) -> None:
+    assert found["threads_of_children"] == 0
 
 
 class TestAccounting:

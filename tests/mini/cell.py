@@ -114,12 +114,17 @@ def create(scenario: dict[str, Any]) -> None:
     if made.outcome == "ok":
         layer_inputs: dict[str, Any] = {}
         observe(scenario, observation, inputs, layer_inputs)
-        for name, value in layer_inputs.items():
-            observation.array(f"layers/input/{name}", value)
-        for name, value in inputs.items():
-            observation.array(f"inputs/{name}", value)
-        observation.facts["repeat"] = {}
+        kept(observation, layer_inputs, inputs)
     observation.write("golden")
+
+
+def kept(observation: Any, layer_inputs: dict[str, Any], inputs: dict[str, Any]) -> None:
+    """What a golden holds besides what came out."""
+    for name, value in layer_inputs.items():
+        observation.array(f"layers/input/{name}", value)
+    for name, value in inputs.items():
+        observation.array(f"inputs/{name}", value)
+    observation.facts["repeat"] = {}
 
 
 def on_gpu(request: dict[str, Any]) -> Callable[[Any], Any] | None:
@@ -146,11 +151,7 @@ def observe_stored(scenario: dict[str, Any], request: dict[str, Any]) -> None:
     observation.load["create"] = {"outcome": "ok"}
     layer_inputs: dict[str, Any] = {}
     observe(scenario, observation, inputs, layer_inputs, on_gpu(request))
-    for name, value in layer_inputs.items():
-        observation.array(f"layers/input/{name}", value)
-    for name, value in inputs.items():
-        observation.array(f"inputs/{name}", value)
-    observation.facts["repeat"] = {}
+    kept(observation, layer_inputs, inputs)
     observation.write("golden")
 
 

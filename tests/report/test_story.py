@@ -19,6 +19,10 @@ SENTENCES = [
         "2 expected deviations; 0 unexpected.",
     ),
     (
+        samples.run(*(cell for cell in samples.clean().cells if cell.expected)),
+        "CLEAN: 0 of 2 adapters of v061 load under current and compute the same; 2 expected deviations; 0 unexpected.",
+    ),
+    (
         samples.regressed(),
         "REGRESSED: 5 of 10 adapters of v061 deviate under current (4 silent-wrong, 1 load-error; 3 causes); "
         "3 the same (1 exact, 1 close, 1 warned); 1 expected deviation; 1 could not be judged (no-fixture); "

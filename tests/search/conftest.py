@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -38,6 +39,13 @@ class Libraries:
         self.declare("current", new)
         said = self.world.run("create", "old", "-k", "two-layers")
         assert said.code == 0, said
+
+    def data(self, command: str, *more: str) -> dict[str, Any]:
+        """What a command finds of the cell."""
+        said = self.world.run(command, self.cell, "--json", *more)
+        assert said.code == 0, said
+        found: dict[str, Any] = json.loads(said.out)
+        return found
 
     @property
     def cell(self) -> str:

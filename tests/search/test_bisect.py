@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,10 @@ from typing import Any
 import pytest
 
 from tests.mini import releases
+from tests.mini.projects import project
 from tests.search.conftest import Libraries
 
-PROJECT = """
-[build-system]
-requires = []
-build-backend = "backend"
-backend-path = ["."]
-[project]
-name = "minipeft"
-version = "2.1"
-"""
-BACKEND = """
-import zipfile
-def build_wheel(folder, settings=None, metadata=None):
-    name = "minipeft-2.1-py3-none-any.whl"
-    with zipfile.ZipFile(f"{folder}/{name}", "w") as wheel:
-        wheel.write("minipeft.py")
-        wheel.write("mini_libraries.pth")
-        info = "minipeft-2.1.dist-info"
-        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\\nName: minipeft\\nVersion: 2.1\\n")
-        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
-        wheel.writestr(f"{info}/RECORD", "")
-    return name
-"""
+PROJECT = project("minipeft", "2.1", {name: name for name in ("minipeft.py", "mini_libraries.pth")})
 
 
 @pytest.fixture
@@ -48,12 +27,9 @@ def row(libraries: Libraries) -> Libraries:
     return libraries
 
 
-def bisected(libraries: Libraries, *more: str, code: int = 0) -> dict[str, Any]:
+def bisected(libraries: Libraries, *more: str) -> dict[str, Any]:
     """What is found, as data."""
-    said = libraries.world.run("bisect", libraries.cell, "--json", *more)
-    assert said.code == code, said
-    found: dict[str, Any] = json.loads(said.out)
-    return found
+    return libraries.data("bisect", *more)
 
 
 def test_the_release_between_its_neighbours(row: Libraries) -> None:
@@ -132,8 +108,7 @@ def clone(tmp_path: Path) -> Path:
     import sysconfig
 
     files = {
-        "pyproject.toml": PROJECT,
-        "backend.py": BACKEND,
+        **PROJECT,
         "mini_libraries.pth": sysconfig.get_paths()["purelib"] + "\n",
     }
     for number, release in enumerate(("1.0", "2.0", "2.8", "2.1", "2.1", "2.1")):

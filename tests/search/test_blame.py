@@ -8,19 +8,16 @@ from typing import Any
 
 import pytest
 
-from tests.mini.world import scenario
+from tests.mini.world import interrupt, scenario, until
 from tests.search.conftest import Libraries
 
 OLD = {"peft": "70.0", "trl": "1.0", "idna": "1.0", "tqdm": "1.0"}
 BROKEN = {"peft": "71.0", "trl": "2.0", "idna": "2.0", "tqdm": "2.0"}
 
 
-def blamed(libraries: Libraries, *more: str, code: int = 0) -> dict[str, Any]:
+def blamed(libraries: Libraries, *more: str) -> dict[str, Any]:
     """What is found, as data."""
-    said = libraries.world.run("blame", libraries.cell, "--json", *more)
-    assert said.code == code, said
-    found: dict[str, Any] = json.loads(said.out)
-    return found
+    return libraries.data("blame", *more)
 
 
 def test_one_library_alone(libraries: Libraries) -> None:
@@ -115,6 +112,27 @@ def test_what_cannot_be_asked(libraries: Libraries, more: list[str], code: int, 
     assert said.code == code, said
     assert found in said.err
     assert not list((libraries.world.root / "cache" / "envs").glob("*.part"))
+
+
+def test_ctrl_c_leaves_nothing_half_built_and_it_goes_on(libraries: Libraries) -> None:
+    libraries.index.package("accelerate", "1.0", "import time\n")
+    libraries.ends({**OLD, "accelerate": "1.0"}, BROKEN)
+    environments = libraries.world.root / "cache" / "envs"
+    process = libraries.world.start("blame", libraries.cell)
+    until(lambda: list(environments.glob("try-*")))
+    said = interrupt(process)
+    assert said.code == 130, said
+    assert "the same command goes on" in said.err
+    halves = [path for path in environments.glob("try-*") if not (path / "peft-regress.json").exists()]
+    assert [path for path in halves if path.is_dir()] == []
+    assert blamed(libraries)["sentence"].startswith("peft 70.0 → 71.0 alone")
+
+
+def test_a_journal_that_cannot_be_written_is_told(libraries: Libraries) -> None:
+    libraries.ends(OLD, BROKEN)
+    said = libraries.world.run("blame", libraries.cell, "--log", "/proc/no/journal.jsonl")
+    assert said.code == 2, said
+    assert "next: free some space" in said.err
 
 
 def test_flaky_ends_are_refused(libraries: Libraries) -> None:

@@ -211,6 +211,18 @@ def test_after_import_bears_with_an_old_torch() -> None:
     assert facts["fills_uninitialized_memory"] is False
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_makes_its_own_pool_of_threads_first() -> None:
+    torch = FakeTorch()
+    numerics.after_import(torch)
+    torch.calls.clear()
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if torch.calls == [("set_num_threads", (1,), {})] else 1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert torch.calls == []
+
+
 def test_trim_log_keeps_head_and_tail(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"first\n" + b"x" * (2 << 20) + b"\nlast")

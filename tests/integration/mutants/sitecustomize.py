@@ -262,16 +262,7 @@ def quantised_bias(peft):
     """A 4-bit layer forgets its bias."""
     import bitsandbytes
 
-    forward = bitsandbytes.nn.Linear4bit.forward
-
-    def wrong(self, x):
-        bias, self.bias = self.bias, None
-        try:
-            return forward(self, x)
-        finally:
-            self.bias = bias
-
-    bitsandbytes.nn.Linear4bit.forward = wrong
+    _forget_bias(bitsandbytes.nn.Linear4bit)
 
 
 def stale_state(peft):
@@ -321,7 +312,11 @@ def quantised_bias_8bit(peft):
     """An 8-bit layer forgets its bias."""
     import bitsandbytes
 
-    forward = bitsandbytes.nn.Linear8bitLt.forward
+    _forget_bias(bitsandbytes.nn.Linear8bitLt)
+
+
+def _forget_bias(kind):
+    forward = kind.forward
 
     def wrong(self, x):
         bias, self.bias = self.bias, None
@@ -330,7 +325,7 @@ def quantised_bias_8bit(peft):
         finally:
             self.bias = bias
 
-    bitsandbytes.nn.Linear8bitLt.forward = wrong
+    kind.forward = wrong
 
 
 def stale_state_8bit(peft):
