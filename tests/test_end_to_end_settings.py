@@ -89,7 +89,8 @@ def test_a_word_that_is_no_setting_is_wrong_usage(mini: World) -> None:
     assert mini.run("check", "--loader", mini.spec("2.0"), "--dtype", "float64").code == 64
 
 
-def test_repro_says_that_its_scripts_do_not_know_them(mini: World) -> None:
+def test_repro_says_that_its_scripts_do_not_know_them(mini: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINI_NARROW", "0.5")
     mini.run("check", "--loader", mini.spec("2.0"), *NARROW)
     said = mini.run("repro", "two-layers", "--run", str(mini.folder()))
 
