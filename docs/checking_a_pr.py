@@ -8,6 +8,7 @@ It needs an index with PEFT's wheel, and the environment `current` (built where 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -42,9 +43,12 @@ def break_(tree: Path) -> None:
 def check(folder: Path, *more: str) -> tuple[int, str]:
     """Exit code and output of the check."""
     command = [sys.executable, "-m", "harness", "check", "--against", "./my-peft", "--reports", "reports", *more]
-    done = subprocess.run(command, cwd=folder, env={**__import__("os").environ, "PYTHONPATH": str(HERE.parent)},
+    done = subprocess.run(command, cwd=folder, env={**os.environ, "PYTHONPATH": str(HERE.parent)},
                           capture_output=True, text=True, check=False)  # fmt: skip
-    return done.returncode, done.stdout.replace(f"{folder}/", "")
+    said = done.stdout
+    for place in (f"{folder}/", f"{folder}/".replace("_", r"\_")):  # as it is, and as Markdown needs it
+        said = said.replace(place, "")
+    return done.returncode, said
 
 
 def page(clean: str, comment: str) -> str:
