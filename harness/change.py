@@ -143,22 +143,24 @@ def _signature(finding: Finding) -> tuple[str, ...]:
 
 def _further_off(before: Cell, now: Cell) -> str:
     """The array that lies further from the golden than it did, by more than its allowance."""
-    old = {each.array: each for each in _figures(before)}
-    for each in _figures(now):
-        was = old.get(each.array)
-        if was is not None and _further(each, was):
-            return f"further off: {each.array} by {each.max_abs:.3g}, and was by {was.max_abs:.3g}"
-    return ""
+    every = ((was, each) for was, each in _same_arrays(before, now) if _further(each, was))
+    return next((f"further off: {each.array} {_apart(was, each)}" for was, each in every), "")
 
 
 def _nearer(before: Cell, now: Cell) -> str:
     """The array of a cell that still deviates which lies nearer to the golden than it did: the change reaches it."""
-    new = {each.array: each for each in _figures(now)}
-    for was in _figures(before):
-        each = new.get(was.array)
-        if each is not None and _further(was, each):
-            return f"nearer: {each.array} off by {each.max_abs:.3g}, and was by {was.max_abs:.3g}"
-    return ""
+    every = ((was, each) for was, each in _same_arrays(before, now) if _further(was, each))
+    return next((f"nearer: {each.array} off {_apart(was, each)}" for was, each in every), "")
+
+
+def _same_arrays(before: Cell, now: Cell) -> Iterable[tuple[Figures, Figures]]:
+    """The figures of each array that both cells have figures of."""
+    old = {each.array: each for each in _figures(before)}
+    return ((old[each.array], each) for each in _figures(now) if each.array in old)
+
+
+def _apart(was: Figures, now: Figures) -> str:
+    return f"by {now.max_abs:.3g}, and was by {was.max_abs:.3g}"
 
 
 def _figures(cell: Cell) -> Sequence[Figures]:

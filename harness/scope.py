@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from harness import matrix
 from harness.affected import Affected
@@ -12,18 +11,7 @@ from harness.matrix import Declared
 from harness.report.text import enumerated, many
 
 REFERENCE = "v061"
-"""The creator whose fixtures are replayed where nobody says which: the release that the requirement is about."""
-
-
-@dataclass(frozen=True)
-class Scope:
-    """The pairs of scenario and creator that are checked, and why no others."""
-
-    pairs: frozenset[tuple[str, str]] = frozenset()
-    left_out: dict[str, str] = field(default_factory=dict)
-    """Scenario → why it is not checked."""
-    words: str = ""
-    """All of it in a sentence."""
+"""The creator whose fixtures are replayed where nobody says which: the oldest release that is checked day by day."""
 
 
 def choose(
