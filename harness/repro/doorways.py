@@ -7,18 +7,11 @@ from collections.abc import Callable, Mapping
 from harness.repro.loading import Loading
 from harness.repro.operations import FILL
 from harness.repro.text import Part, joined, part
+from harness.worker.compat_doors import AUTO_BY_TASK
 
 Doorway = Callable[[Loading, str], Part]
 """From a way to load things and the name of the task in the adapter's configuration."""
 
-_AUTO = {
-    "CAUSAL_LM": "AutoPeftModelForCausalLM",
-    "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
-    "SEQ_CLS": "AutoPeftModelForSequenceClassification",
-    "TOKEN_CLS": "AutoPeftModelForTokenClassification",
-    "QUESTION_ANS": "AutoPeftModelForQuestionAnswering",
-    "FEATURE_EXTRACTION": "AutoPeftModelForFeatureExtraction",
-}
 _CONFIG = part('config = PeftConfig.from_pretrained("adapter")', imports=["from peft import PeftConfig"])
 
 
@@ -36,7 +29,7 @@ def _with_base(loading: Loading) -> Part:
 
 
 def _auto(loading: Loading, task: str) -> Part:
-    kind = _AUTO.get(task, "AutoPeftModel")
+    kind = AUTO_BY_TASK.get(task, "AutoPeftModel")
     name = loading.side.adapter_name
     line = f'model = {kind}.from_pretrained("with_base", adapter_name="{name}").eval()'
     return _with_base(loading).then(part(line, imports=[f"from peft import {kind}"]))

@@ -16,7 +16,7 @@ from . import compat
 _NOT_TRANSFORMERS = "the base is none of Transformers'"
 _INTO_LAYERS = "prompt learning puts nothing into the base's layers"
 
-_AUTO_BY_TASK = {
+AUTO_BY_TASK = {
     "CAUSAL_LM": "AutoPeftModelForCausalLM",
     "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",
     "SEQ_CLS": "AutoPeftModelForSequenceClassification",
@@ -84,7 +84,7 @@ def why_no_auto(config: Any, base: Any) -> str:
 def auto_class_name(config: Any) -> str:
     """PEFT's class for the task that the configuration names; the one without a task where it names none."""
     task = getattr(config.task_type, "value", config.task_type)
-    return _AUTO_BY_TASK.get(task or "", "AutoPeftModel")
+    return AUTO_BY_TASK.get(task or "", "AutoPeftModel")
 
 
 def why_no_load_adapter(config: Any, base: Any) -> str:
