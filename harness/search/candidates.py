@@ -8,6 +8,7 @@ import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from harness import checkouts, locks
 from harness.declaration import Declaration
@@ -17,6 +18,8 @@ from harness.search.coupling import Ends
 from harness.search.delta import Candidate
 from harness.specs import Git
 
+Packages = tuple[tuple[str, str], ...]
+"""Packages with versions, sorted."""
 _OUTAGE = re.compile(
     r"no space left on device|disk quota exceeded|os error 28\b|error sending request|failed to fetch|dns error|"
     r"connection (?:refused|reset|timed out)|network is unreachable|temporary failure in name resolution|"
@@ -45,13 +48,14 @@ def is_outage(error: EnvFailed) -> bool:
 class Candidates(Environments):
     """Environments, and those that a search makes up."""
 
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._made: dict[str, Environment] = {}
+        self._resolutions: dict[tuple[Packages, Packages], dict[str, str] | EnvFailed] = {}
+
     def describe(self, spec: str) -> Environment:
         """What an environment is; one that was made up here is known by its name."""
         return self._made.get(spec) or super().describe(spec)
-
-    @property
-    def _made(self) -> dict[str, Environment]:
-        return self.__dict__.setdefault("_made_up", {})  # type: ignore[no-any-return]
 
     def adopt(self, environment: Environment) -> Environment:
         """Take an environment that was made up, so that it can be built and used under its name."""
@@ -103,8 +107,8 @@ class Candidates(Environments):
         found = self._resolved(tuple(sorted(exact.items())), tuple(sorted(kept.items())))
         return found | {package: version for package, version in {**preferred, **pins}.items() if version in overlays}
 
-    def _resolved(self, exact: tuple[tuple[str, str], ...], kept: tuple[tuple[str, str], ...]) -> dict[str, str]:
-        known: dict[object, dict[str, str] | EnvFailed] = self.__dict__.setdefault("_resolutions", {})
+    def _resolved(self, exact: Packages, kept: Packages) -> dict[str, str]:
+        known = self._resolutions
         if (exact, kept) not in known:
             words = ", ".join(f"{package} {version}" for package, version in exact)
             self._log(f"resolving {words}")
