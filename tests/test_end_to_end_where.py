@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -11,6 +12,11 @@ from tests.mini.world import Said, World, main
 
 def asked(world: World, cell: str, *words: str) -> Said:
     return main("show", cell, "--layers", *world.where("create"), f"--reports={world.reports}", *words)
+
+
+def without_ratios(text: str) -> str:
+    """The text without multiples of allowances, which are of rounding that one replay does not share with the next."""
+    return " ".join(re.sub(r"\(\S+×\)", "", text).split())
 
 
 def checked(world: World, release: str) -> World:
@@ -55,7 +61,8 @@ def test_what_is_kept_and_damaged_is_traced_anew(mini: World) -> None:
     first = asked(mini, "two-layers")
     (path,) = mini.folder().rglob("two-layers*.json")
     path.write_text("{")
-    assert asked(mini, "two-layers").out == first.out
+    assert without_ratios(asked(mini, "two-layers").out) == without_ratios(first.out)
+    assert json.loads(path.read_text())
 
 
 def test_parameters_are_held_against_the_checkpoint(mini: World) -> None:

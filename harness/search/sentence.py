@@ -17,7 +17,7 @@ def sentence(found: Blame, ends: Ends) -> str:
     said = _does(found.culprits[0], ends)
     for other in found.culprits[1:]:
         said += f"; so {'does' if len(other.packages) == 1 else 'do'} {_does(other, ends)}"
-    return f"{said}; {_innocent(found, ends)}" if _innocent(found, ends) else said
+    return "; ".join(part for part in (said, _innocent(found, ends)) if part)
 
 
 def notes(found: Blame, ends: Ends) -> tuple[str, ...]:

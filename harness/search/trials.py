@@ -113,12 +113,8 @@ class Trials:
         Raises:
             Refused: it does not deviate, can't be tested, or two tries disagree.
         """
-        self._build(bad)
-        cells = [self._planned(bad), self._planned(bad, " again")]
-        self._session.start(cells)
-        found = [self._told(self._session.result(cell)) for cell in cells]
-        self.spent.cells += len(found)
-        return self._deviating(bad, found)
+        (cells,) = self._twice(bad)
+        return self._deviating(bad, cells)
 
     def verify(self, good: Environment, bad: Environment) -> tuple[Cell, Cell]:
         """Both ends, each tried twice.
@@ -126,7 +122,7 @@ class Trials:
         Raises:
             Refused: an end is not as it was said to be, can't be tested, or two tries of one disagree.
         """
-        sound, deviating = self._both(good, bad)
+        sound, deviating = self._twice(good, bad)
         self._deviating(bad, deviating)
         self._refuse_flaky(good, sound)
         outcome = self.deviation.outcome(sound[0])
@@ -152,15 +148,15 @@ class Trials:
         self._keep(bad, "the bad end", self._deviation.outcome(first), first.duration_s)
         return first
 
-    def _both(self, good: Environment, bad: Environment) -> tuple[list[Cell], list[Cell]]:
-        ends = [(good, ""), (bad, ""), (good, " again"), (bad, " again")]
-        for environment in (good, bad):
+    def _twice(self, *ends: Environment) -> list[list[Cell]]:
+        """Two results of each end; their workers import side by side."""
+        for environment in ends:
             self._build(environment)
-        cells = [self._planned(environment, suffix) for environment, suffix in ends]
-        self._session.start(cells)
-        found = [self._told(self._session.result(cell)) for cell in cells]
-        self.spent.cells += len(found)
-        return [found[0], found[2]], [found[1], found[3]]
+        pairs = [[self._planned(environment, suffix) for suffix in ("", " again")] for environment in ends]
+        self._session.start([cell for pair in pairs for cell in pair])
+        found = [[self._told(self._session.result(cell)) for cell in pair] for pair in pairs]
+        self.spent.cells += sum(map(len, found))
+        return found
 
     def _refuse_flaky(self, end: Environment, cells: Sequence[Cell]) -> None:
         one, other = cells
