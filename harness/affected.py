@@ -41,7 +41,7 @@ class Affected:
     uncovered: tuple[str, ...] = ()
     """Changed files that no scenario is about."""
     groups: tuple[str, ...] = ()
-    """The methods or models that changed."""
+    """The methods or models that changed; the package itself where nobody can tell them apart."""
     users: frozenset[str] = frozenset()
     """The scenarios that use the package at all; empty where all do."""
 
@@ -85,7 +85,7 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
     if package not in ROOTS:
         users = {one.name: why for one in scenarios if (why := _uses(package, one))}
         uncovered = tuple(changed) if not users else ()
-        return Affected(users if changed else {}, uncovered=uncovered, users=frozenset(users))
+        return Affected(users if changed else {}, uncovered=uncovered, users=frozenset(users), groups=(package,))
     layout = _Layout(ROOTS[package], files)
     own = {name: group for name in changed if (group := layout.group_of(name))}
     if shared := [name for name in changed if name not in own]:

@@ -7,11 +7,13 @@ be compared: a cell that was wrong before and is now wrong for another reason, o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from harness import baseline, causes
 from harness.changes import Against, Comparison
+from harness.report.text import enumerated
 from harness.results import Cell, Figures, Finding, Run, finished
 from harness.verdict import Verdict
 
@@ -20,6 +22,7 @@ Key = tuple[str, str, str]
 STILL = "(baseline)"
 """In the place of an expectation's id, for what deviates on both sides and no expectation covers."""
 _UNKNOWN = "(no baseline)"
+_SHOWN = 3
 
 
 def key_of(cell: Cell) -> Key:
@@ -128,17 +131,35 @@ def _raises(cell: Cell) -> bool:
 def _other_cause(before: Cell, now: Cell) -> str:
     if now.verdict in (Verdict.CRASH, Verdict.TIMEOUT) and before.verdict is not now.verdict:
         return causes.title(now)
-    known = {_signature(finding) for finding in before.findings if finding.verdict.is_deviation}
-    new = [f for f in now.findings if f.verdict.is_deviation and _signature(f) not in known]
-    return f"{new[0].probe}: {new[0].message}" if new else ""
+    known = [finding for finding in before.findings if finding.verdict.is_deviation]
+    told = (_new(finding, known) for finding in now.findings if finding.verdict.is_deviation)
+    return next(filter(None, told), "")
+
+
+def _new(finding: Finding, known: Sequence[Finding]) -> str:
+    """What a finding says that the baseline's do not: all of it, some of its details, or nothing."""
+    alike = [each for each in known if _signature(each) == _signature(finding)]
+    if not alike:
+        return f"{finding.probe}: {finding.message}"
+    if finding.figures or causes.is_error(finding):
+        return ""
+    old = {_verbatim(detail) for each in alike for detail in each.details}
+    fresh = [detail for detail in finding.details if _verbatim(detail) not in old]
+    if not finding.details and causes.normalised(finding.message) not in {causes.normalised(f.message) for f in alike}:
+        return f"{finding.probe}: {finding.message}"
+    return f"{finding.probe}: {enumerated(fresh, _SHOWN)}" if fresh else ""
 
 
 def _signature(finding: Finding) -> tuple[str, ...]:
-    """What two findings have in common that say the same; sizes are compared apart from it."""
+    """What two findings have in common that say the same; sizes and details are compared apart from it."""
     if causes.is_error(finding):
         return ("error", finding.probe, finding.stage, finding.error_type, causes.normalised(causes.raised(finding)))
-    details = () if finding.figures else tuple(sorted(map(causes.normalised, finding.details)))
-    return (finding.probe, finding.kind, "" if finding.figures else finding.subject, *details)
+    return (finding.probe, finding.kind, "" if finding.figures else finding.subject)
+
+
+def _verbatim(detail: str) -> str:
+    """A detail without what differs between two replays: digits count, since `float32 → float16` is not its reverse."""
+    return re.sub(r"\b0x[0-9a-f]+", "", detail)
 
 
 def _further_off(before: Cell, now: Cell) -> str:

@@ -32,7 +32,7 @@ def choose(
         return {one.name: why for one in usable}, out, f"every scenario: {why}"
     hit = {one.name: touched.scenarios[one.name] for one in usable if one.name in touched.scenarios}
     if hit:
-        what = enumerated(touched.groups, 4) or "the package"
+        what = enumerated(touched.groups, 4)
         rest = {one.name: f"not affected: only {what} changed" for one in usable if one.name not in hit}
         return hit, out | rest, f"{many(len(hit), 'scenario')} that {what} can affect"
     nothing = f"no scenario is about {enumerated(touched.uncovered, 3)}" if touched.uncovered else NOTHING

@@ -36,6 +36,15 @@ def off(by: float, kind: str = "values", **more: Any) -> Cell:
     return cell("a", "silent-wrong", findings=(finding,), **more)
 
 
+def structure(*details: str, message: str = "the structure differs") -> Cell:
+    """With what differs of its structure."""
+    finding = Finding(probe="sft", kind="structure-steps", verdict=Verdict.CONTRACT, message=message, details=details)
+    return cell("a", "contract", findings=(finding,))
+
+
+NORMS, HALF = "trained: norm layers: float32 → bfloat16", "trained: lora_A (8 parameters): float32 → float16"
+
+
 @pytest.mark.parametrize(
     ("before", "now", "expected", "code"),
     [
@@ -90,6 +99,9 @@ def test_what_an_expectation_covers_is_red_where_the_change_made_it() -> None:
         (off(0.5), off(0.5, kind="lost-tensors"), "for another reason: forward: lost-tensors"),
         (refused("a"), refused("a", message="another thing altogether"), "for another reason"),
         (off(0.5), crashed("a"), "for another reason"),
+        (structure(NORMS), structure(NORMS, HALF), f"for another reason: sft: {HALF}"),
+        (structure(NORMS), structure(NORMS.replace("float32 → bfloat16", "bfloat16 → float32")), "bfloat16 → float32"),
+        (structure(), structure(message="another thing"), "for another reason: sft: another thing"),
     ],
 )
 def test_the_same_verdict_can_be_worse(before: Cell, now: Cell, why: str) -> None:
@@ -105,6 +117,8 @@ def test_the_same_verdict_can_be_worse(before: Cell, now: Cell, why: str) -> Non
         (off(0.5), off(0.3), "nearer: forward/float32/logits off by 0.3, and was by 0.5"),
         (refused("a"), cell("a", "contract", findings=(samples.regressed().cells[0].findings)), ""),
         (wrong("a"), wrong("a"), ""),
+        (structure(NORMS, HALF), structure(NORMS), ""),
+        (structure("at 0x7f01"), structure("at 0x7f02"), ""),
     ],
 )
 def test_and_can_be_as_bad_or_less(before: Cell, now: Cell, why: str) -> None:

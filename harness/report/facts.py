@@ -18,7 +18,7 @@ from harness.verdict import Verdict
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is meant: `block` is text of several lines, the rest is weight and colour."""
 
-FIRST_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "safetensors", "numpy")
+FIRST_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl", "safetensors", "numpy")
 """The packages that are named first where two environments are held against each other."""
 
 

@@ -13,7 +13,7 @@ from harness.errors import HarnessError, UsageError
 from harness.report.text import field
 from harness.results import Cell, EnvironmentReport, ProbeResult, Run, write_atomically
 
-_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes")
+_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl")
 _CELL_TYPES = {
     "expected": "bool",
     "deviates": "bool",

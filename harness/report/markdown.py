@@ -301,9 +301,10 @@ def _environments(run: Run) -> list[Block]:
     """The first packages of all environments side by side; the installer's words for one that failed."""
     if not run.environments:
         return []
-    header = ("environment", "python", *facts.FIRST_PACKAGES)
+    names = [name for name in facts.FIRST_PACKAGES if any(name in e.versions for e in run.environments)]
+    header = ("environment", "python", *names)
     rows = [
-        (code(e.name), code(e.python or "–"), *(code(e.versions.get(name, "–")) for name in facts.FIRST_PACKAGES))
+        (code(e.name), code(e.python or "–"), *(code(e.versions.get(name, "–")) for name in names))
         for e in run.environments
     ]
     failed = [f"{code(e.name)} failed:\n\n{fenced(clip(e.failed, 2000))}" for e in run.environments if e.failed]
