@@ -79,13 +79,16 @@ class Environments:
         """Names of the declared environments."""
         return sorted({path.stem for folder in self._folders for path in folder.glob("*.toml")})
 
+    def declaration(self, name: str) -> Declaration | None:
+        """What is declared under a name; None where nothing is, or where it can't be read."""
+        with contextlib.suppress(HarnessError):
+            return declaration.load(self._declaration_path(name))
+        return None
+
     def declarations(self) -> dict[str, Declaration]:
         """What is declared, by name; without what can't be read."""
-        found = {}
-        for name in self.names():
-            with contextlib.suppress(HarnessError):
-                found[name] = declaration.load(self._declaration_path(name))
-        return found
+        found = {name: self.declaration(name) for name in self.names()}
+        return {name: declared for name, declared in found.items() if declared is not None}
 
     def status(self) -> list[EnvStatus]:
         """What can be said of each declared environment without building one; a bad declaration spoils only itself."""

@@ -12,6 +12,7 @@ from typing import TypeVar
 from packaging.version import InvalidVersion, Version
 
 from harness import matrix, requirements
+from harness.declaration import Declaration
 from harness.environment import EnvFailed
 from harness.envs import Environments
 from harness.errors import HarnessError, UsageError
@@ -130,11 +131,15 @@ def plan(
     return [cell for cell in cells if not asked.cells or matches(str(cell.id), asked.cells)]
 
 
-@functools.lru_cache(maxsize=1024)
 def makes(environments: Environments, creator: str, family: str) -> bool:
     """True where a creator makes fixtures of a family: every one does, but for those declared for some alone."""
-    declared = environments.declarations().get(creator)
+    declared = _declaration(environments, creator)
     return declared is None or declared.makes(family)
+
+
+@functools.lru_cache(maxsize=1024)  # read once, not once a scenario
+def _declaration(environments: Environments, creator: str) -> Declaration | None:
+    return environments.declaration(creator)
 
 
 def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Environments) -> dict[str, UsageError]:

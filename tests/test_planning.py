@@ -23,10 +23,13 @@ class FakeEnvironments:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.read: list[str] = []
 
-    def declarations(self) -> dict[str, Declaration]:
-        few = Declaration(why="For one family.", python="3.11", pins={"peft": "0.9.0"}, families=["quant*"])
-        return {"few": few}
+    def declaration(self, name: str) -> Declaration | None:
+        self.read.append(name)
+        if name != "few":
+            return None
+        return Declaration(why="For one family.", python="3.11", pins={"peft": "0.9.0"}, families=["quant*"])
 
     def describe(self, spec: str) -> Environment:
         self.asked.append(spec)
@@ -100,6 +103,15 @@ def test_an_environment_is_asked_for_its_name_once() -> None:
     for _ in range(3):
         planning.plan([declared("a")], Asked(("v",), ("x",)), environments)
     assert environments.asked == ["x", "v"]
+
+
+def test_a_declaration_is_read_once_however_many_scenarios_and_families_there_are() -> None:
+    environments = FakeEnvironments()
+    scenarios = [declared(f"{name}-{family}", family) for name in "ab" for family in ("plain", "other", "quantised")]
+    creators = tuple(f"v{place}" for place in range(50))
+    for _ in range(2):
+        planning.plan(scenarios, Asked(creators=creators), environments)  # type: ignore[arg-type]
+    assert sorted(environments.read) == sorted(creators)
 
 
 def test_without_fixtures_there_is_no_creator(tmp_path: Path) -> None:
