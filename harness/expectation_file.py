@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -20,6 +18,7 @@ import filelock
 from harness import expect, expectation_text
 from harness.errors import HarnessError, UsageError
 from harness.expect import Expectation
+from harness.files import write_atomically
 
 LOCK = ".expectations.lock"
 LOCK_TIMEOUT_S = 10.0
@@ -97,7 +96,9 @@ class Snapshot:
         with _locked(self.path):
             self._must_be_unchanged()
             try:
-                _replace(self.path, text.encode(), self._must_be_unchanged)
+                target = self.path.resolve()  # through a link, to where it leads
+                mode = target.stat().st_mode & 0o7777 if target.exists() else 0o644
+                write_atomically(target, text.encode(), durable=True, mode=mode, last=self._must_be_unchanged)
             except OSError as error:
                 raise HarnessError(
                     f"{self.path} can't be written: {error}; it is as it was",
@@ -177,21 +178,3 @@ def _locked(path: Path) -> Iterator[None]:
             f"{path.parent} can't be written to: {error}; nothing was changed",
             "a folder with room and rights", "make some, then run the same command again",
         ) from error  # fmt: skip
-
-
-def _replace(path: Path, content: bytes, still: Callable[[], None]) -> None:
-    """Write beside the file and move into its place, with its rights; through a link, to where it leads."""
-    target = path.resolve()
-    mode = target.stat().st_mode & 0o7777 if target.exists() else 0o644
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(mode)
-        still()
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import os
 import re
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from packaging.utils import canonicalize_name
 from harness.declaration import Declaration
 from harness.environment import EnvFailed
 from harness.errors import HarnessError
+from harness.files import write_atomically
 from harness.uvtool import RunUv
 
 _DECLARATION = re.compile(r"^# declaration: sha256:(?P<digest>[0-9a-f]{64})$", re.MULTILINE)
@@ -175,21 +175,8 @@ def write(path: Path, text: str) -> None:
         HarnessError: the disk is full, or the folder can't be written.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, text)
+        write_atomically(path, text.encode())
     except OSError as error:
         raise HarnessError(
             f"{path} can't be written: {error}", "a folder with room and rights", "make some, then run it again"
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would lock out whoever shares the checkout
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +14,7 @@ from harness import strictjson
 from harness.changes import Against, Comparison
 from harness.conversion import Conversion
 from harness.errors import ExitCode, UsageError
+from harness.files import write_atomically
 from harness.settings import place
 from harness.verdict import Reading, Verdict
 
@@ -321,20 +320,6 @@ def finished(run: Run) -> Run:
     cells = tuple(sorted(run.cells, key=lambda cell: (place.get(cell.id, len(place)), cell.id)))
     run = run.model_copy(update={"cells": cells, "counts": counts_of(cells, len(run.plan))})
     return run.model_copy(update={"exit_code": int(exit_code_of(run))})
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 _ALWAYS_IN_RUN = ("format", "id", "created", "tool_version", "plan", "cells", "counts", "exit_code")

@@ -17,7 +17,8 @@ import pydantic
 
 from harness import __version__, expect
 from harness.errors import UsageError
-from harness.results import Cell, EnvironmentReport, Run, finished, load, write_atomically
+from harness.files import write_atomically
+from harness.results import Cell, EnvironmentReport, Run, finished, load
 
 CELLS = "cells.jsonl"
 PLAN = "plan.json"

@@ -17,6 +17,7 @@ import filelock
 
 from harness import blobs
 from harness.errors import HarnessError
+from harness.files import write_durably
 from harness.manifest import (
     BLOBS,
     FORMAT,
@@ -181,7 +182,7 @@ class Store:
             after, text, shared = packed(after)
             for key, content in shared.items():
                 self._blobs.write(after.shared[key], content, compress=True)
-            blobs.write_durably(path, text)
+            write_durably(path, text)
         return after
 
     def verify(self, creators: Iterable[str] | None = None) -> list[Problem]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import expect, expectation_file
+from harness import expect, expectation_file, files
 from harness.expectation_file import Changed, Snapshot
 from tests.mini.world import Said, World, filled
 
@@ -269,17 +269,16 @@ def test_a_full_disk_leaves_the_old_file(broken: World, monkeypatch: pytest.Monk
     path = broken.matrices / "expectations.toml"
     path.write_text("# long\n" * 500, encoding="utf-8")
     before = names(path.parent)
-    real = expectation_file._replace
 
-    def with_little_room(*arguments: object) -> None:
+    def with_little_room(*arguments: object, **more: object) -> None:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # as a disk that has room for 100 bytes
         try:
-            real(*arguments)  # type: ignore[arg-type]
+            files.write_atomically(*arguments, **more)  # type: ignore[arg-type]
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(expectation_file, "_replace", with_little_room)
+    monkeypatch.setattr(expectation_file, "write_atomically", with_little_room)
     said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 2, said
     assert f"{path} can't be written: " in said.err

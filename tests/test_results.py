@@ -137,17 +137,3 @@ def test_counts() -> None:
 def test_cells_are_in_the_order_of_the_plan() -> None:
     one, two = exact("lora-a"), exact("lora-b")
     assert [cell.id for cell in run(one, two, plan=(two.id, one.id)).cells] == [two.id, one.id]
-
-
-def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / "report.json"
-    results.write_atomically(file, b"old")
-
-    def full(*_: object) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        results.write_atomically(file, b"new")
-    assert file.read_bytes() == b"old"
-    assert [path.name for path in tmp_path.iterdir()] == ["report.json"]

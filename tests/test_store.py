@@ -17,10 +17,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import blobs
 from harness import store as store_module
-from harness.blobs import Blobs, write_durably
+from harness.blobs import Blobs
 from harness.errors import HarnessError
+from harness.files import write_durably
 from harness.manifest import FORMAT, NewerFormat, StoredFile, packed, parse, stored_file
 from harness.store import BadFixture, Manifest, NoFixture, Store
 
@@ -513,7 +513,7 @@ def test_killed_before_the_manifest_nothing_is_visible(store: Store, monkeypatch
             raise KeyboardInterrupt
         write_durably(path, data)
 
-    monkeypatch.setattr(blobs, "write_durably", killed_at_the_manifest)
+    monkeypatch.setattr(store_module, "write_durably", killed_at_the_manifest)
     with pytest.raises(KeyboardInterrupt):
         save(store)
     assert store.creators() == []
@@ -521,20 +521,6 @@ def test_killed_before_the_manifest_nothing_is_visible(store: Store, monkeypatch
     monkeypatch.undo()
     save(store)
     assert store.verify() == []
-
-
-def test_a_write_that_fails_leaves_the_old_content_and_no_litter(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_durably(tmp_path / "x", b"old")
-
-    def full(_: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        write_durably(tmp_path / "x", b"new")
-    assert content(tmp_path) == {"x": b"old"}
 
 
 def test_a_writer_that_hangs_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

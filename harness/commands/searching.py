@@ -15,8 +15,8 @@ from harness import planning
 from harness.commands import cells, common
 from harness.environment import Environment, Overlay
 from harness.errors import HarnessError, UsageError
+from harness.files import write_atomically
 from harness.report import terminal
-from harness.results import write_atomically
 from harness.search import question as questions
 from harness.search.candidates import Candidates, ends_of, plain_versions
 from harness.search.coupling import Ends

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pydantic
 
-from harness import results
+from harness import files, results
 from harness import where as wheres
 from harness.commands import cells, common
 from harness.environment import EnvFailed
@@ -80,7 +80,7 @@ def _traced(arguments: argparse.Namespace) -> Where:
     if cell.run_folder is not None:
         path = _file(cell.run_folder, cell.cell)
         try:
-            results.write_atomically(path, json.dumps(results.portable(found), indent=1).encode() + b"\n")
+            files.write_atomically(path, json.dumps(results.portable(found), indent=1).encode() + b"\n")
         except OSError as error:
             common.say(f"{path} can't be kept: {error.strerror}; it will be traced again")
     return found

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import accepting, causes, expect, expiry, proposal, results, sentences, triage
+from harness import accepting, causes, expect, expiry, files, proposal, results, sentences, triage
 from harness.accepting import Said
 from harness.causes import Cause
 from harness.commands import accept, blame, cells, common
@@ -266,7 +266,7 @@ def _save(path: Path, text: str, expectations: Path) -> None:
             f"{path} is there already{whose}", "a new file for the drafts", "give another --output; nothing was written"
         )
     try:
-        results.write_atomically(path, text.encode())
+        files.write_atomically(path, text.encode())
     except OSError as error:
         raise HarnessError(
             f"{path} can't be written: {error}", "a folder with room and rights", "make some, then run it again"

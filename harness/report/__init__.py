@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.files import write_atomically
 from harness.report import html, junit, markdown, story
 from harness.report.text import visible
-from harness.results import Run, dump, write_atomically
+from harness.results import Run, dump
 
 __all__ = ["FORMATS", "sentence", "write"]
 

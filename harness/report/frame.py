@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import HarnessError, UsageError
+from harness.files import write_atomically
 from harness.report.text import field
-from harness.results import Cell, EnvironmentReport, ProbeResult, Run, write_atomically
+from harness.results import Cell, EnvironmentReport, ProbeResult, Run
 
 _PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl")
 _CELL_TYPES = {

@@ -1,0 +1,52 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.files import write_atomically, write_durably
+
+
+@pytest.mark.parametrize(("write", "fails"), [(write_atomically, "replace"), (write_durably, "fsync")])
+def test_a_write_that_fails_leaves_what_was_there_and_no_litter(
+    write: Callable[[Path, bytes], None], fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "folder" / "report.json"
+    write(file, b"old")
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path if fails == "replace" else os, fails, full)
+    with pytest.raises(OSError, match="no space"):
+        write(file, b"new")
+    assert {path.name: path.read_bytes() for path in file.parent.iterdir()} == {"report.json": b"old"}
+
+
+def test_others_may_read_it_and_may_do_what_they_could(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "plain", b"")
+    write_atomically(tmp_path / "program", b"", mode=0o755)
+    rights = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert rights == {"plain": 0o644, "program": 0o755}
+
+
+def test_whoever_has_the_last_word_can_keep_the_old_file(tmp_path: Path) -> None:
+    write_durably(tmp_path / "file", b"old")
+
+    def refuse() -> None:
+        raise RuntimeError("changed meanwhile")
+
+    with pytest.raises(RuntimeError, match="changed meanwhile"):
+        write_atomically(tmp_path / "file", b"new", last=refuse)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
+
+
+def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path: Path) -> None:
+    file = tmp_path / ("n" * 250)
+    write_atomically(file, b"data")
+    assert file.read_bytes() == b"data"
