@@ -265,10 +265,14 @@ def _expectation(cell: Cell) -> dict[str, str]:
 
 
 class Calendar:
-    """The creators and the loaders of a run in release order, and how they are called."""
+    """The creators and the loaders of a run in release order, and how they are called.
 
-    def __init__(self, run: Run) -> None:
-        versions = {environment.name: environment.versions.get("peft", "") for environment in run.environments}
+    Args:
+        package: by whose releases.
+    """
+
+    def __init__(self, run: Run, package: str = "peft") -> None:
+        versions = {environment.name: environment.versions.get(package, "") for environment in run.environments}
         self._creators = _Side(versions, [(cell.creator, cell) for cell in run.cells])
         self._loaders = _Side(versions, [(cell.loader, cell) for cell in run.cells])
 
@@ -314,7 +318,7 @@ def _release(version: str, name: str) -> tuple[int, Version, str]:
 
 
 def _label(name: str, versions: dict[str, str]) -> str:
-    """The PEFT release of an environment; with its name where the release alone would not tell it apart."""
+    """The release of an environment; with its name where the release alone would not tell it apart."""
     version = versions.get(name, "")
     if not version:
         return name

@@ -46,8 +46,9 @@ def choice(one: Parser, scenarios: bool = True) -> None:
         "-k", dest="keyword", metavar="EXPR", help="scenarios whose name matches, for example 'lokr or loha'"
     )
     one.add_argument(
-        "--family", action="append", default=[], metavar="NAME", help="scenarios of this family (repeatable)"
-    )
+        "--family", action="append", default=[], metavar="NAME",
+        help="scenarios of this family, or of those that a glob fits: 'bnb-*' (repeatable)",
+    )  # fmt: skip
     if scenarios:
         one.add_argument(
             "--scenarios", action="append", default=[], metavar="PATH", help="scenario files or folders (default: all)"

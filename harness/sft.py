@@ -11,6 +11,8 @@ from harness.contracts import Found
 from harness.observation import Observed
 
 PROBE = "sft"
+STEPS = ("constructed", "trained", "reloaded")
+"""What is looked at, in the order in which it is done."""
 _MUST_BE_EMPTY = {
     "unchanged": ("untrained", "two steps of training left them as they were"),
     "lost": ("trained-lost", "they were trained and saved, and are nowhere in what plain PEFT reloads"),

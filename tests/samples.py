@@ -193,6 +193,20 @@ def known(cell: Cell, issue: str = "https://github.com/huggingface/peft/issues/1
     )
 
 
+def trained(
+    creator: str, loader: str, *lines: str, scenario: str = "sft-bf16", probe: str = "sft", **more: Any
+) -> Cell:
+    """A cell of what a trainer makes of a model, with the lines in which that is not what the creator's made of it."""
+    verdict = Verdict.CONTRACT if lines else Verdict.EXACT
+    finding = Finding(
+        probe=probe, kind="structure-steps", verdict=Verdict.CONTRACT, message="it differs", details=lines
+    )
+    return cell(
+        scenario, verdict, creator, loader, findings=(finding,) if lines else (),
+        probes={probe: ProbeResult(verdict=verdict, outcome="ok")}, **more,
+    )  # fmt: skip
+
+
 def run(*cells: Cell, environments: tuple[EnvironmentReport, ...] = (V061, CURRENT), **more: Any) -> Run:
     """A finished run of the given cells."""
     values: dict[str, Any] = {
@@ -354,19 +368,21 @@ def hostile(text: str) -> Run:
     )
     error = refused("y", text).model_copy(update={"id": f"y{text}"})
     unknown = cell("z", "env-failed", reason=text)
+    prepared = trained("v061", "current", f"{text}: {text}", scenario=f"s-{text}")
     environments = (V061, CURRENT.model_copy(update={"failed": text, "versions": {**CURRENT.versions, text: text}}))
     change = Comparison(cell=text, change="regressed", before=Verdict.EXACT, now=Verdict.CONTRACT)
     return run(
         bad,
         error,
         unknown,
+        prepared,
         exact(f"w-{text}"),
         known(wrong("k"), text).model_copy(
             update={"expectation": text, "expectation_reason": text, "expectation_expires": text}
         ),
         cell("u", "unsupported", reason=text),
         environments=environments,
-        plan=(bad.id, error.id, unknown.id, f"never {text}"),
+        plan=(bad.id, error.id, unknown.id, prepared.id, f"never {text}"),
         left_out={text: text},
         title=text,
         command=text,

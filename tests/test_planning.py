@@ -91,6 +91,15 @@ def test_what_is_selected(asked: dict[str, Any], names: list[str]) -> None:
     assert [cell.partition("@")[0] for cell in cells] == names
 
 
+def test_a_family_may_be_a_glob_and_one_that_nothing_is_of_is_refused() -> None:
+    scenarios = [declared("a"), declared("b", "bnb-4bit"), declared("c", "bnb-8bit")]
+    assert [one.name for one in planning.of_families(scenarios, ["bnb-*"])] == ["b", "c"]
+    assert planning.of_families(scenarios, []) == scenarios
+    with pytest.raises(UsageError, match=r"family 'bnb'.*\n.*bnb-4bit, bnb-8bit\n"):
+        planning.of_families(scenarios, ["plain", "bnb"])
+    assert plan(*scenarios, creators=("v",), loaders=("x",), families=("*8bit",)) == ["c@v:x[cpu]"]
+
+
 def test_a_time_limit_replaces_the_scenarios_own() -> None:
     environments: Any = FakeEnvironments()
     for limit, seconds in ((None, 7), (2.0, 2.0)):

@@ -157,7 +157,7 @@ class _Asked:
         arguments = self.arguments
         where = [Path(text).resolve() for text in arguments.scenarios] or None
         every = common.matrix_of(arguments).scenarios(where, hub=arguments.hub)
-        return [one for one in every if not arguments.family or one.family in arguments.family]
+        return planning.of_families(every, arguments.family)
 
     def _touched(self, declared: list[Declared]) -> tuple[Changed | None, Affected | None, str]:
         """The changed files and whom they touch; None, and why, where every scenario is wanted."""

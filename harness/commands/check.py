@@ -95,7 +95,8 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         settings=Settings(arguments.dtype, arguments.attention),
     )
     where = [Path(text).resolve() for text in arguments.scenarios] or None
-    cells = planning.plan(matrix.scenarios(where, hub=arguments.hub), asked, environments, described=pair)
+    scenarios = planning.of_families(matrix.scenarios(where, hub=arguments.hub), arguments.family)
+    cells = planning.plan(scenarios, asked, environments, described=pair)
     if not cells:
         raise UsageError(
             "no cell is selected", "at least one scenario, creator and loader", "loosen --cell, --family or --scenarios"

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,17 @@ def environments_of(arguments: argparse.Namespace) -> Environments:
     return planning.environments_of(path(getattr(arguments, "matrices", None)), REPOSITORY, say)
 
 
-def chosen(declared: Iterable[Declared], expression: str | None, families: Iterable[str] = ()) -> list[Declared]:
-    """Scenarios whose name or family holds one of the expression's alternatives (`lokr or loha`); all without one."""
+def chosen(declared: Iterable[Declared], expression: str | None, families: Collection[str] = ()) -> list[Declared]:
+    """Scenarios whose name or family holds one of the expression's alternatives (`lokr or loha`); all without one.
+
+    Raises:
+        UsageError: no scenario is of one of the families.
+    """
     wanted = [part.strip() for part in (expression or "").split(" or ") if part.strip()]
-    families = set(families)
     return [
         one
-        for one in declared
-        if (not wanted or any(part in one.name or part == one.family for part in wanted))
-        and (not families or one.family in families)
+        for one in planning.of_families(declared, families)
+        if not wanted or any(part in one.name or part == one.family for part in wanted)
     ]
 
 

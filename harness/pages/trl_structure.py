@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from packaging.version import Version
 
-from harness import steps
+from harness import sft, steps
 from harness.pages import page, table
 from harness.report.text import code, listed, many
 
@@ -18,7 +18,8 @@ What TRL's `SFTTrainer` makes of a model, from release to release, as the stored
 what trains, after the trainer was `constructed`, after it has `trained` two steps, and when plain PEFT has `reloaded` \
 what was saved. A release has the libraries of its day beside it: what changed may be theirs, so what else moved is \
 named. The scenarios are in `matrices/scenarios/sft-prepare.toml`, with the reason where a release can't make one; \
-`peft-regress check` compares two such environments."""
+`peft-regress check` compares such environments, and the report of a run over several creators or loaders has the \
+table "Structure, by release"."""
 _CHANGED = """\
 Each golden is held against that of the release before it of which the scenario has one; all that are not named are \
 alike. Where releases between two goldens have none, the change may be theirs."""
@@ -28,7 +29,6 @@ make the same of the model at every step."""
 _NONE = "No golden is stored."
 _NAMED = 3
 """So many releases that lack a golden are named; more are counted."""
-_STEPS = ("constructed", "trained", "reloaded")
 _BESIDE = {"transformers": "Transformers", "peft": "PEFT", "bitsandbytes": "bitsandbytes"}
 
 
@@ -98,7 +98,7 @@ def _changes(before: Seen, after: Seen) -> list[str]:
     """What is otherwise, said once for all steps in which it is the same."""
     told: dict[str, list[str]] = {}
     recorded = {*before.steps, *after.steps}
-    for step in [name for name in _STEPS if name in recorded] + sorted(recorded - {*_STEPS}):
+    for step in [name for name in sft.STEPS if name in recorded] + sorted(recorded - {*sft.STEPS}):
         for line in _step_changes(step, before.steps.get(step, {}), after.steps.get(step, {})):
             told.setdefault(line.partition(": ")[2], []).append(step)
     return [f"{listed(names)}: {what}" for what, names in told.items()]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from harness import causes
 from harness.causes import Cause
 from harness.errors import ExitCode
-from harness.report import facts, grid, held, html_map, story
+from harness.report import facts, grid, held, html_map, story, structure
 from harness.report.facts import Fact
 from harness.report.grid import Grid
 from harness.report.html_map import HeatMap
@@ -157,6 +157,7 @@ class Page:
     grid_legend: str
     provenance: Provenance
     causes: tuple[CauseBlock, ...]
+    history: structure.History | None
     untold: tuple[CauseBlock, ...]
     expected: tuple[CauseBlock, ...]
     problems: tuple[ExpectationProblem, ...]
@@ -186,6 +187,7 @@ def build(run: Run) -> Page:
         grid_legend=grid.LEGEND,
         provenance=provenance(run),
         causes=_blocks(unexpected, places),
+        history=structure.history(run),
         expected=_blocks(expected, places, len(unexpected)),
         untold=_blocks(causes.untold(run), places),
         problems=run.expectation_problems,

@@ -13,7 +13,7 @@ from harness import causes
 from harness.causes import Cause
 from harness.changes import Against
 from harness.errors import ExitCode
-from harness.report import facts, grid, held, story
+from harness.report import facts, grid, held, story, structure
 from harness.report.text import clip, code, fenced, link, many, prose, visible
 from harness.results import Cell, Run, exit_code_of
 
@@ -146,6 +146,7 @@ def _details(run: Run, verbose: bool) -> list[Block]:
         *_changes(run),
         *_rectangle(run),
         *_in_full(run),
+        *_structure(run),
         *_untold(run),
         *_expected(run),
         *_same_cause(run),
@@ -218,6 +219,16 @@ def _in_full(run: Run) -> list[Block]:
         )
         blocks.append(Block(_folded(_summary(title), fenced(body)), "causes in full"))
     return blocks
+
+
+def _structure(run: Run) -> list[Block]:
+    """In which releases trainer or preparation began to make something else of a model."""
+    found = structure.history(run)
+    if found is None:
+        return []
+    rows = [tuple(code(clip(text, 300)) if text else "" for text in row.texts) for row in found.rows]
+    title = f"{found.title} ({len(rows):,}): {found.meaning}"
+    return [Block(_folded(title, _table(found.header, rows)), "changes of structure", len(rows))]
 
 
 def _plain_facts(cell: Cell) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.commands.common import REPOSITORY
+from harness.report import structure
+from harness.results import Run
 from tests.integration.conftest import Said
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
@@ -27,19 +29,19 @@ def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def replay(peft_regress: Callable[..., Said], fixtures: Path) -> Callable[[str], Said]:
-    def run(loader: str) -> Said:
-        cell = ["--creator", CREATOR, "--loader", loader, "--cell", f"{SCENARIO}@*"]
+def replay(peft_regress: Callable[..., Said], fixtures: Path) -> Callable[..., Said]:
+    def run(*loaders: str) -> Said:
+        cell = ["--creator", CREATOR, *(f"--loader={name}" for name in loaders), "--cell", f"{SCENARIO}@*"]
         return peft_regress("check", "--fixtures", str(fixtures), *cell)
 
     return run
 
 
-def test_the_same_release_prepares_and_trains_alike(replay: Callable[[str], Said]) -> None:
+def test_the_same_release_prepares_and_trains_alike(replay: Callable[..., Said]) -> None:
     assert replay(CREATOR).verdicts == {SCENARIO: "exact"}
 
 
-def test_the_release_that_leaves_norms_and_adapter_narrow_is_seen(replay: Callable[[str], Said]) -> None:
+def test_the_release_that_leaves_norms_and_adapter_narrow_is_seen(replay: Callable[..., Said]) -> None:
     said = replay(CHANGED)
     assert "structure-steps" in said.kinds(SCENARIO)
     lines = {line for f in said.report["cells"][0]["findings"] for line in f.get("details", [])}
@@ -47,7 +49,15 @@ def test_the_release_that_leaves_norms_and_adapter_narrow_is_seen(replay: Callab
     assert said.code == 1
 
 
-def test_a_loader_without_trl_loads_what_was_trained(replay: Callable[[str], Said]) -> None:
+def test_the_report_says_since_which_release(replay: Callable[..., Said]) -> None:
+    found = structure.rows(Run.model_validate(replay(CREATOR, CHANGED).report))
+    assert {(row.package, row.creators, row.loaders, row.alike) for row in found} == {
+        ("trl", "0.24.0", "0.26.2", "loaded with 0.24.0")
+    }
+    assert "norm layers (5 parameters): float32 → bfloat16" in {row.change for row in found}
+
+
+def test_a_loader_without_trl_loads_what_was_trained(replay: Callable[..., Said]) -> None:
     said = replay(WITHOUT)
     assert not said.kinds(SCENARIO) & {"structure-steps", "probe-lost", "values"}
     assert any("TRL is not installed here" in note for note in said.report["cells"][0]["notes"])

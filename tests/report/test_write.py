@@ -26,4 +26,4 @@ def test_report_md_has_the_whole_table_even_where_all_is_well(tmp_path: Path) ->
 @pytest.mark.parametrize("text", samples.HOSTILE)
 def test_hostile_runs_are_written_and_read(tmp_path: Path, text: str) -> None:
     report.write(samples.hostile(text), tmp_path)
-    assert len(results.load(tmp_path).cells) == 6
+    assert len(results.load(tmp_path).cells) == 7
