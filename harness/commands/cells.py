@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import re
 import shlex
 import shutil
@@ -126,7 +127,11 @@ def _declared(arguments: argparse.Namespace, cell: Cell | None) -> Declared:
         where = [path for path in [Path(words[words.index("--scenarios") + 1])] if path.exists()]
     declared = {one.name: one for one in common.matrix_of(arguments).scenarios(where or None, hub=True)}
     if name not in declared:
-        raise UsageError(f"no scenario {name!r}", "one that is declared", "name its file with --scenarios")
+        close = ", ".join(difflib.get_close_matches(name, declared, n=4))
+        raise UsageError(
+            f"no scenario {name!r}", f"one that is declared{close and f': {close}'}",
+            "`peft-regress list` shows them; name the file of another with --scenarios",
+        )  # fmt: skip
     return declared[name]
 
 
