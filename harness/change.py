@@ -13,7 +13,7 @@ from functools import partial
 
 from harness import baseline, causes
 from harness.changes import Against, Comparison
-from harness.report.text import enumerated
+from harness.report.text import enumerated, many
 from harness.results import Cell, Figures, Finding, Run, finished
 from harness.verdict import Verdict
 
@@ -115,13 +115,13 @@ def _worse(before: Cell, now: Cell) -> str:
     """In what a cell that deviated already is worse now; empty where it is not."""
     if now.verdict.severity < before.verdict.severity:
         return f"{before.verdict} became {now.verdict}"
-    freed = now.verdict.severity > before.verdict.severity and _raises(before) and not _raises(now)
-    if (other := _other_cause(before, now)) and not freed:
+    if now.verdict.severity > before.verdict.severity and _raises(before) and not _raises(now):
+        return ""  # it gets further than it did
+    if lost := set(now.keys.lost if now.keys else ()) - set(before.keys.lost if before.keys else ()):
+        return f"{many(len(lost), 'tensor')} more lost on loading: {enumerated(sorted(lost), _SHOWN)}"
+    if other := _other_cause(before, now):
         return f"for another reason: {other}"
-    lost = set(now.keys.lost if now.keys else ()) - set(before.keys.lost if before.keys else ())
-    if lost and not freed:
-        return f"{len(lost)} more tensors never arrive, {min(lost)} for one"
-    return "" if freed else _further_off(before, now)
+    return _further_off(before, now)
 
 
 def _raises(cell: Cell) -> bool:

@@ -10,7 +10,7 @@ from harness import change
 from harness.changes import Against
 from harness.errors import ExitCode
 from harness.report import markdown, story
-from harness.results import Cell, ExpectationProblem, Figures, Finding, Run
+from harness.results import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, Run
 from harness.verdict import Verdict
 from tests import samples
 from tests.samples import cell, crashed, exact, known, refused, wrong
@@ -40,6 +40,13 @@ def structure(*details: str, message: str = "the structure differs") -> Cell:
     """With what differs of its structure."""
     finding = Finding(probe="sft", kind="structure-steps", verdict=Verdict.CONTRACT, message=message, details=details)
     return cell("a", "contract", findings=(finding,))
+
+
+def losing(*keys: str) -> Cell:
+    """With tensors of the checkpoint that never arrive."""
+    finding = Finding(probe="accounting", kind="lost-tensors", verdict=Verdict.SILENT_WRONG,
+                      message=f"{len(keys)} of 8 tensors", details=keys)  # fmt: skip
+    return cell("a", "silent-wrong", findings=(finding,), keys=CheckpointKeys(total=8, lost=keys))
 
 
 NORMS, HALF = "trained: norm layers: float32 → bfloat16", "trained: lora_A (8 parameters): float32 → float16"
@@ -99,6 +106,9 @@ def test_what_an_expectation_covers_is_red_where_the_change_made_it() -> None:
         (off(0.5), off(0.5, kind="lost-tensors"), "for another reason: forward: lost-tensors"),
         (refused("a"), refused("a", message="another thing altogether"), "for another reason"),
         (off(0.5), crashed("a"), "for another reason"),
+        (losing("a.0.bias"), losing("a.0.bias", "a.1.bias"), "1 tensor more lost on loading: a.1.bias"),
+        (losing("a.0.bias"), losing("a.1.bias"), "1 tensor more lost on loading: a.1.bias"),
+        (off(0.5), losing("a.0.bias"), "1 tensor more lost on loading: a.0.bias"),
         (structure(NORMS), structure(NORMS, HALF), f"for another reason: sft: {HALF}"),
         (structure(NORMS), structure(NORMS.replace("float32 → bfloat16", "bfloat16 → float32")), "bfloat16 → float32"),
         (structure(), structure(message="another thing"), "for another reason: sft: another thing"),
@@ -118,6 +128,7 @@ def test_the_same_verdict_can_be_worse(before: Cell, now: Cell, why: str) -> Non
         (refused("a"), cell("a", "contract", findings=(samples.regressed().cells[0].findings)), ""),
         (wrong("a"), wrong("a"), ""),
         (structure(NORMS, HALF), structure(NORMS), ""),
+        (losing("a.0.bias", "a.1.bias"), losing("a.0.bias"), ""),
         (structure("at 0x7f01"), structure("at 0x7f02"), ""),
     ],
 )
