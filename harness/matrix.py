@@ -7,9 +7,10 @@ of a scenario and an environment's versions the plain dictionary that the worker
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,10 @@ class Declared:
         model = self.base.transformers
         return (*([model.model] if model else []), *([TRAINER] if self.scenario.sft else []))
 
+    def is_of(self, families: Collection[str]) -> bool:
+        """True where it is of one of these families, names or globs (`bnb-*`); where none is named, always."""
+        return not families or any(fnmatch.fnmatchcase(self.family, name) for name in families)
+
     @property
     def needs_hub(self) -> bool:
         """True where its base is a real model, which is there only for who wants it (`--hub`)."""
@@ -80,6 +85,24 @@ class CellId:
         return f"{self.scenario}@{self.creator}:{self.loader}[{self.place}]"
 
 
+def of_families(scenarios: Iterable[Declared], families: Collection[str]) -> list[Declared]:
+    """The scenarios of some families, names or globs (`bnb-*`); all where none is named.
+
+    Raises:
+        UsageError: no scenario is of one of them.
+    """
+    scenarios = list(scenarios)
+    known = sorted({one.family for one in scenarios})
+    for name in families:
+        if not any(one.is_of([name]) for one in scenarios):
+            close = [one for one in known if name in one] or difflib.get_close_matches(name, known, n=3)
+            raise UsageError(
+                f"no scenario is of family {name!r}", f"a family, or a glob: {', '.join(close or known)}",
+                "`peft-regress list` shows them",
+            )  # fmt: skip
+    return [one for one in scenarios if one.is_of(families)]
+
+
 class Matrix:
     """All scenarios and bases of a folder laid out as `matrices/`, over a fallback for what it does not have."""
 
@@ -96,14 +119,17 @@ class Matrix:
         """All scenario files of the folder itself, sorted by name."""
         return sorted((self.folder / "scenarios").glob("*.toml"))
 
-    def scenarios(self, where: Iterable[Path] | None = None, *, hub: bool = False) -> list[Declared]:
+    def scenarios(
+        self, where: Iterable[Path] | None = None, *, hub: bool = False, families: Collection[str] = ()
+    ) -> list[Declared]:
         """The scenarios of these files and folders (all of the matrix where None), in file order.
 
         Args:
             hub: those on models of the hub too.
+            families: of these alone, names or globs; all where none is named.
 
         Raises:
-            UsageError: a file is wrong, two scenarios have one name, or there is none.
+            UsageError: a file is wrong, two scenarios have one name, none is of one of the families, or there is none.
         """
         files = list(_toml_files(where)) if where is not None else self.scenario_files()
         found: dict[str, Declared] = {}
@@ -116,11 +142,11 @@ class Matrix:
                         "rename one of them",
                     )
                 found[declared.name] = declared
-        chosen = [one for one in found.values() if hub or not one.needs_hub]
-        if found and not chosen:
-            raise UsageError(
-                f"{', '.join(found)}: {NEEDS_HUB}", "a scenario on a tiny base", "add --hub, where the models are"
-            )
+        named = of_families(found.values(), families) if found else []
+        chosen = [one for one in named if hub or not one.needs_hub]
+        if named and not chosen:
+            names = ", ".join(one.name for one in named)
+            raise UsageError(f"{names}: {NEEDS_HUB}", "a scenario on a tiny base", "add --hub, where the models are")
         if not found:
             places = ", ".join(map(str, where or [self.folder / "scenarios"]))
             raise UsageError(f"no scenario in {places}", "at least one *.toml with [[scenario]]", "check the path")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import functools
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -116,7 +115,7 @@ def plan(
     Args:
         described: give creators that are specifications (`peft==0.9.0`) their environment's short name.
     """
-    scenarios = [s for s in scenarios if _is_of(s, asked.families)]
+    scenarios = [s for s in scenarios if s.is_of(asked.families)]
     scenarios = [s for s in scenarios if asked.hub or not s.needs_hub]
     loaders = {name_of(environments, spec): spec for spec in asked.loaders}
     creators = {name_of(environments, spec) if described else spec: spec for spec in asked.creators}
@@ -130,28 +129,6 @@ def plan(
         if makes(environments, creator_spec, s.family)
     ]
     return [cell for cell in cells if not asked.cells or matches(str(cell.id), asked.cells)]
-
-
-def of_families(scenarios: Iterable[Declared], families: Collection[str]) -> list[Declared]:
-    """The scenarios of some families, names or globs (`bnb-*`); all where none is named.
-
-    Raises:
-        UsageError: no scenario is of one of them.
-    """
-    scenarios = list(scenarios)
-    known = sorted({one.family for one in scenarios})
-    for name in families:
-        if not any(fnmatch.fnmatchcase(family, name) for family in known):
-            close = [one for one in known if name in one] or difflib.get_close_matches(name, known, n=3)
-            raise UsageError(
-                f"no scenario is of family {name!r}", f"a family, or a glob: {', '.join(close or known)}",
-                "`peft-regress list` shows them",
-            )  # fmt: skip
-    return [one for one in scenarios if _is_of(one, families)]
-
-
-def _is_of(one: Declared, families: Collection[str]) -> bool:
-    return not families or any(fnmatch.fnmatchcase(one.family, name) for name in families)
 
 
 def makes(environments: Environments, creator: str, family: str) -> bool:

@@ -46,11 +46,12 @@ def test_it_is_run_for_who_asks_for_it(real: World) -> None:
     assert real.verdicts()["real-one"] == "no-fixture"
 
 
-def test_alone_it_says_what_it_needs(real: World) -> None:
-    file = str(real.matrices / "scenarios" / "more.toml")
-    said = real.run("check", "--loader", real.spec("2.0"), "--scenarios", file)
+@pytest.mark.parametrize("option", ["--scenarios", "--family"])
+def test_alone_it_says_what_it_needs(real: World, option: str) -> None:
+    named = {"--scenarios": str(real.matrices / "scenarios" / "more.toml"), "--family": "more"}
+    said = real.run("check", "--loader", real.spec("2.0"), option, named[option])
     assert said.code == 64
-    assert "needs --hub" in said.err
+    assert "real-one: needs --hub" in said.err
 
 
 BAD = [

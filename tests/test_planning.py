@@ -11,7 +11,7 @@ from harness import planning
 from harness.declaration import Declaration
 from harness.environment import EnvFailed, Environment
 from harness.errors import UsageError
-from harness.matrix import CellId, Declared
+from harness.matrix import CellId, Declared, of_families
 from harness.planning import Asked
 from harness.scenario import Adapter, Base, Module, Scenario
 from harness.store import Store
@@ -93,10 +93,10 @@ def test_what_is_selected(asked: dict[str, Any], names: list[str]) -> None:
 
 def test_a_family_may_be_a_glob_and_one_that_nothing_is_of_is_refused() -> None:
     scenarios = [declared("a"), declared("b", "bnb-4bit"), declared("c", "bnb-8bit")]
-    assert [one.name for one in planning.of_families(scenarios, ["bnb-*"])] == ["b", "c"]
-    assert planning.of_families(scenarios, []) == scenarios
+    assert [one.name for one in of_families(scenarios, ["bnb-*"])] == ["b", "c"]
+    assert of_families(scenarios, []) == scenarios
     with pytest.raises(UsageError, match=r"family 'bnb'.*\n.*bnb-4bit, bnb-8bit\n"):
-        planning.of_families(scenarios, ["plain", "bnb"])
+        of_families(scenarios, ["plain", "bnb"])
     assert plan(*scenarios, creators=("v",), loaders=("x",), families=("*8bit",)) == ["c@v:x[cpu]"]
 
 

@@ -156,8 +156,7 @@ class _Asked:
     def _declared(self) -> list[Declared]:
         arguments = self.arguments
         where = [Path(text).resolve() for text in arguments.scenarios] or None
-        every = common.matrix_of(arguments).scenarios(where, hub=arguments.hub)
-        return planning.of_families(every, arguments.family)
+        return common.matrix_of(arguments).scenarios(where, hub=arguments.hub, families=arguments.family)
 
     def _touched(self, declared: list[Declared]) -> tuple[Changed | None, Affected | None, str]:
         """The changed files and whom they touch; None, and why, where every scenario is wanted."""

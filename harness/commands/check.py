@@ -95,7 +95,7 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         settings=Settings(arguments.dtype, arguments.attention),
     )
     where = [Path(text).resolve() for text in arguments.scenarios] or None
-    scenarios = planning.of_families(matrix.scenarios(where, hub=arguments.hub), arguments.family)
+    scenarios = matrix.scenarios(where, hub=arguments.hub, families=arguments.family)
     cells = planning.plan(scenarios, asked, environments, described=pair)
     if not cells:
         raise UsageError(

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness import planning
 from harness.envs import Environments
-from harness.matrix import NEEDS_HUB, Declared, Matrix
+from harness.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.store import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -79,7 +79,7 @@ def chosen(declared: Iterable[Declared], expression: str | None, families: Colle
     wanted = [part.strip() for part in (expression or "").split(" or ") if part.strip()]
     return [
         one
-        for one in planning.of_families(declared, families)
+        for one in of_families(declared, families)
         if not wanted or any(part in one.name or part == one.family for part in wanted)
     ]
 
