@@ -43,6 +43,12 @@ def test_lokr_is_peft_alone_and_its_release(asked: Asked) -> None:
     assert found["compare"].endswith("/compare/v0.13.2...v0.14.0")
 
 
+def test_a_renamed_head_is_transformers_alone(asked: Asked) -> None:
+    found = asked("blame", "lora-neox-head@v061:current[cpu]")
+    assert [list(one["packages"]) for one in found["culprits"]] == [["transformers"]]
+    assert "; peft, " in found["sentence"]
+
+
 def test_weight_converters_take_two_libraries(asked: Asked) -> None:
     found = asked("blame", "lora-qwen2-moe-attention@v0181:peft-0.19.1+transformers-5.9.0[cpu]")
     assert [list(one["packages"]) for one in found["culprits"]] == [["peft", "transformers"]]
