@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import results
+from harness.core import run as results
+from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.report import html
-from harness.results import Cell, EnvironmentReport, Run, finished
 from tests import samples
 from tests.browser import Page, running
 

@@ -15,8 +15,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import cli, results
-from harness.results import Cell
+from harness import cli
+from harness.core import run as results
+from harness.core.run import Cell
 
 
 def cells(run: Path, every: int = 1) -> list[Cell]:

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from harness.errors import UsageError
-from harness.report.text import many
-from harness.results import Cell, Run
-from harness.verdict import Verdict
+from harness.core.errors import UsageError
+from harness.core.run import Cell, Run
+from harness.core.text import many
+from harness.core.verdict import Verdict
 
 
 @dataclass

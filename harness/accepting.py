@@ -16,12 +16,14 @@ from typing import Any
 import pydantic
 from packaging.version import InvalidVersion, Version
 
-from harness import expect, footprint, requirements, results
-from harness.errors import UsageError
+from harness import expect, footprint
+from harness.core import run as results
+from harness.core import versions as requirements
+from harness.core.errors import UsageError
+from harness.core.run import Cell, Run
+from harness.core.verdict import Verdict
 from harness.expect import Expectation
 from harness.footprint import Block, place_of
-from harness.results import Cell, Run
-from harness.verdict import Verdict
 
 Fields = dict[str, Any]
 """What an entry says, by key; not checked yet."""

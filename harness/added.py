@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.core.text import clip, code, fenced, many, prose, seconds
 from harness.report.facts import FIRST_PACKAGES
-from harness.report.text import clip, code, fenced, many, prose, seconds
 
 
 @dataclass(frozen=True)

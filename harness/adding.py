@@ -18,20 +18,20 @@ from pathlib import Path
 
 import filelock
 
-from harness import interrupts, matrix
 from harness.added import Added, Outcome
+from harness.core import interrupts, matrix
+from harness.core.errors import HarnessError
+from harness.core.interrupts import Interrupts
+from harness.core.matrix import CellId, Declared
+from harness.core.run import Cell
+from harness.core.text import enumerated, many
+from harness.core.verdict import Verdict
 from harness.draft import Draft
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import Environments
-from harness.errors import HarnessError
-from harness.interrupts import Interrupts
-from harness.matrix import CellId, Declared
-from harness.report.text import enumerated, many
-from harness.results import Cell
 from harness.session import Planned, Session
 from harness.store import Store
 from harness.transfer import adopting
-from harness.verdict import Verdict
 
 Say = Callable[[str], None]
 

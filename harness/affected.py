@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from harness import requirements
-from harness.matrix import Declared
+from harness.core import versions
+from harness.core.matrix import Declared
 
 ROOTS = {"peft": "peft/tuners", "transformers": "transformers/models"}
 """Package → the folder whose folders are each a method's or a model's own."""
@@ -169,7 +169,7 @@ def _uses(package: str, one: Declared) -> str:
     """Why a scenario needs a package that is neither PEFT nor Transformers; empty where it does not."""
     scenario = one.scenario
     required = {name for text in scenario.requires + scenario.creator_requires
-                for name, _ in requirements.parse(text).parts}  # fmt: skip
+                for name, _ in versions.parse(text).parts}  # fmt: skip
     wrapped = scenario.wrap is not None and "value-head" in (*scenario.wrap.saved, *scenario.wrap.loaded)
     needs = {"trl": scenario.sft is not None or wrapped, "bitsandbytes": one.quantize is not None}
     if package not in needs:

@@ -13,14 +13,15 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from harness import affected, checkouts, difference, results, specs
-from harness.changes import Against
+from harness import affected, checkouts, difference, specs
+from harness.core import run as results
+from harness.core.comparison import Against
+from harness.core.errors import HarnessError, UsageError
+from harness.core.matrix import Declared
+from harness.core.run import Run
 from harness.difference import Changed, Installed
 from harness.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs import CURRENT, Environments
-from harness.errors import HarnessError, UsageError
-from harness.matrix import Declared
-from harness.results import Run
 
 _FORMS = "a declared environment (current, v0200), a clone's ref (../peft@main), or the folder of an earlier run"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
-from harness.changes import Comparison
-from harness.errors import UsageError
-from harness.results import Cell, EnvironmentReport, ExpectationProblem, Run, finished
-from harness.verdict import Verdict
+from harness.core.comparison import Comparison
+from harness.core.errors import UsageError
+from harness.core.run import Cell, EnvironmentReport, ExpectationProblem, Run, finished
+from harness.core.verdict import Verdict
 
 Standing = Literal["sound", "deviates", "unjudged"]
 Change = Literal["regressed", "fixed", "still", "new", "gone"]

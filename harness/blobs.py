@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.files import write_durably
+from harness.core.files import write_durably
 from harness.manifest import StoredFile, stored_file
 
 PACKED = ".gz"

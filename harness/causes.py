@@ -14,8 +14,8 @@ from functools import cached_property
 
 from packaging.version import InvalidVersion, Version
 
-from harness.results import Cell, Finding, Run
-from harness.verdict import Verdict, worst
+from harness.core.run import Cell, Finding, Run
+from harness.core.verdict import Verdict, worst
 
 _KIND_ORDER = ("error", "lost-tensors", "layers-missing", "values", "tie-broken", "shape", "dtype", "probe-lost")
 """Kinds of finding, the most telling first: a lost tensor explains the values that differ, not the reverse."""

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from harness import baseline, causes
-from harness.changes import Against, Comparison
-from harness.report.text import enumerated, many
-from harness.results import Cell, Figures, Finding, Run, finished
-from harness.verdict import Verdict
+from harness.core.comparison import Against, Comparison
+from harness.core.run import Cell, Figures, Finding, Run, finished
+from harness.core.text import enumerated, many
+from harness.core.verdict import Verdict
 
 Key = tuple[str, str, str]
 """Scenario, creator, device: what two cells have in common that differ in their loader."""

@@ -9,7 +9,7 @@ from typing import Any
 from harness import __version__, cli_against, cli_env, cli_expectations, cli_repro, cli_search, cli_settings, cli_show
 from harness.cli_parts import SPEC, Parser, choice, command, handler, hub, saying, where
 from harness.commands import against, check, create, docs, fixtures, grid, offline, reports
-from harness.errors import ExitCode, HarnessError
+from harness.core.errors import ExitCode, HarnessError
 
 _EXIT = """
 exit codes:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from harness.errors import ExitCode
+from harness.core.errors import ExitCode
 
 SPEC = "a name, peft==X, several pins with commas, a checkout's path, a git URL with a ref, python:PATH"
 """The forms in which an environment may be given."""

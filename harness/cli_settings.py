@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from harness.settings import ATTENTIONS, DTYPES, Settings
+from harness.core.cell_settings import ATTENTIONS, DTYPES, Settings
 
 _DTYPE = (
     "load the base in this precision too, put the adapter on it as people do, and hold what it computes against the "

@@ -18,15 +18,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, conversion, doors, kernels, narrow, numbers, outcomes, sft, steps, twins
+from harness import contracts, doors, kernels, narrow, numbers, outcomes, sft, steps, twins
 from harness.contracts import Found
-from harness.conversion import Conversion
+from harness.core import key_conversion
+from harness.core.key_conversion import Conversion
+from harness.core.observation import Observed
+from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
+from harness.core.verdict import Verdict, worst
 from harness.evidence import Evidence
 from harness.numbers import beyond
-from harness.observation import Observed
 from harness.outcomes import error_report
-from harness.results import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
-from harness.verdict import Verdict, worst
 
 __all__ = ["COMPARED", "Judgement", "beyond", "error_report", "judge"]
 
@@ -65,7 +66,7 @@ def judge(golden: Observed, now: Observed) -> Judgement:
             findings=tuple(found.findings),
             notes=tuple(found.notes),
             standing_defects=tuple(found.standing),
-            conversion=conversion.seen(now),
+            conversion=key_conversion.seen(now),
             error=found.error,
         )
     return _Judge(golden, now, found).run()
@@ -344,7 +345,7 @@ class _Judge:
             base_delta=_greatest(self._own("base")),
             worst_ratio=max((numbers.ratio(f) for f in compared), default=None),
             keys=self.found.keys,
-            conversion=conversion.seen(self.now),
+            conversion=key_conversion.seen(self.now),
             config_differences=self.found.config_differences,
             new_warnings=self.found.new_warnings,
             error=self.found.error,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.config_changes import SAID_NOTHING, config_changes
-from harness.observation import Observed
-from harness.results import CheckpointKeys, ErrorReport, Figures, Finding
-from harness.verdict import Verdict
+from harness.core.observation import Observed
+from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding
+from harness.core.verdict import Verdict
 
 _WARNING_PROBES = (
     "load",

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, holdings, matrix, numbers, observation
-from harness.errors import HarnessError
+from harness import compare, holdings, numbers
+from harness.core import matrix, observation
+from harness.core.errors import HarnessError
+from harness.core.matrix import Declared
+from harness.core.observation import Observed
 from harness.fleet import Serves
-from harness.matrix import Declared
-from harness.observation import Observed
 from harness.pool import Done, Job
 from harness.store import Manifest, Store
 from harness.worker_process import WORKER

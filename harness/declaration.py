@@ -14,8 +14,8 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from harness import tomlfile
-from harness.tomlfile import Strict
+from harness.core import toml_files
+from harness.core.toml_files import Strict
 
 NEWEST = "newest"
 
@@ -118,7 +118,7 @@ def load(path: Path) -> Declaration:
     Raises:
         UsageError: the file is not there, or something in it is not allowed: which key, and what is.
     """
-    return tomlfile.validated(Declaration, tomlfile.read(path), path)
+    return toml_files.validated(Declaration, toml_files.read(path), path)
 
 
 def render(declaration: Declaration) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 from harness.manifest import BadFixture, Manifest, NoFixture
 
 CPU = "cpu"

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.contracts import Found
+from harness.core.observation import Observed
+from harness.core.run import Figures
+from harness.core.scenario import DOOR
+from harness.core.verdict import Verdict, worst
 from harness.evidence import Evidence
 from harness.numbers import beyond
-from harness.observation import Observed
-from harness.results import Figures
-from harness.scenario import DOOR
-from harness.verdict import Verdict, worst
 
 WORDS: Mapping[str, str] = {
     "auto": "AutoPeftModel….from_pretrained",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness import declaration, locks, specs
+from harness.core.errors import UsageError
 from harness.declaration import Declaration
-from harness.errors import UsageError
 
 
 @dataclass(frozen=True)

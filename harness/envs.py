@@ -14,10 +14,10 @@ from pathlib import Path
 import filelock
 
 from harness import checkouts, declaration, envbuild, locks, releases, specs
+from harness.core.errors import HarnessError, UsageError
 from harness.declaration import Declaration
 from harness.draft import Draft
 from harness.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, Log
-from harness.errors import HarnessError, UsageError
 from harness.locks import Lock
 from harness.overlays import Overlays
 from harness.releases import Fetch, Releases

@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from harness import numbers
+from harness.core.observation import Array, Observed
+from harness.core.run import Figures, LayerSketch
 from harness.numbers import beyond
-from harness.observation import Array, Observed
-from harness.results import Figures, LayerSketch
 
 PRECISIONS = ("float32", "float64")
 

@@ -16,11 +16,12 @@ from typing import Any, Literal
 
 import pydantic
 
-from harness import requirements, tomlfile
-from harness.errors import UsageError
-from harness.results import Cell, ExpectationProblem
-from harness.tomlfile import Strict
-from harness.verdict import Verdict
+from harness.core import toml_files
+from harness.core import versions as requirements
+from harness.core.errors import UsageError
+from harness.core.run import Cell, ExpectationProblem
+from harness.core.toml_files import Strict
+from harness.core.verdict import Verdict
 
 Versions = Mapping[str, Mapping[str, str]]
 """Name of an environment → package → version."""
@@ -121,7 +122,7 @@ def load(path: Path) -> tuple[Expectation, ...]:
     Raises:
         UsageError: with the key path of what is wrong.
     """
-    return checked(tomlfile.read(path), path) if path.exists() else ()
+    return checked(toml_files.read(path), path) if path.exists() else ()
 
 
 def parse(text: str, path: Path) -> tuple[Expectation, ...]:
@@ -130,7 +131,7 @@ def parse(text: str, path: Path) -> tuple[Expectation, ...]:
     Raises:
         UsageError: with the key path of what is wrong.
     """
-    return checked(tomlfile.parsed(text, path), path)
+    return checked(toml_files.parsed(text, path), path)
 
 
 def checked(data: Any, path: Path) -> tuple[Expectation, ...]:
@@ -139,7 +140,7 @@ def checked(data: Any, path: Path) -> tuple[Expectation, ...]:
     Raises:
         UsageError: with the key path of what is wrong.
     """
-    expectations = tomlfile.validated(ExpectationFile, data, path).expectation
+    expectations = toml_files.validated(ExpectationFile, data, path).expectation
     first: dict[str, int] = {}
     for index, expectation in enumerate(expectations):
         before = first.setdefault(expectation.id, index)

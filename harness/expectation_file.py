@@ -16,9 +16,9 @@ from pathlib import Path
 import filelock
 
 from harness import expect, expectation_text
-from harness.errors import HarnessError, UsageError
+from harness.core.errors import HarnessError, UsageError
+from harness.core.files import write_atomically
 from harness.expect import Expectation
-from harness.files import write_atomically
 
 LOCK = ".expectations.lock"
 LOCK_TIMEOUT_S = 10.0

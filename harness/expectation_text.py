@@ -25,8 +25,8 @@ from tomlkit.container import Container
 from tomlkit.exceptions import TOMLKitError
 from tomlkit.items import AoT, Comment, Item, Key, Whitespace
 
-from harness.errors import UsageError
-from harness.report.text import visible
+from harness.core.errors import UsageError
+from harness.core.text import visible
 
 WIDTH = 120
 """Columns that a line may take."""

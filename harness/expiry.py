@@ -6,7 +6,7 @@ import calendar
 import re
 from datetime import date, timedelta
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 LONG_DAYS = 366
 """Beyond that nobody looks at a known deviation again: it is said, and not refused."""

@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from harness.results import Cell
+from harness.core.run import Cell
 
 Place = tuple[str, str, str, str]
 """Scenario, creator, loader, device."""

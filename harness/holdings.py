@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from harness.observation import Observed
+from harness.core.observation import Observed
 
 
 def stored_keys(side: Observed) -> list[str]:

@@ -7,13 +7,13 @@ from typing import Any
 
 from harness import compare, devices, narrow, reading
 from harness.contracts import finding
-from harness.errors import HarnessError
-from harness.matrix import CellId
+from harness.core.errors import HarnessError
+from harness.core.matrix import CellId
+from harness.core.observation import Observed
+from harness.core.run import Cell
+from harness.core.verdict import Verdict, worst
 from harness.numbers import same_bits
-from harness.observation import Observed
 from harness.pool import Done
-from harness.results import Cell
-from harness.verdict import Verdict, worst
 
 
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.contracts import Found
-from harness.observation import Observed
+from harness.core.observation import Observed
 
 
 def compare(golden: Observed, now: Observed, found: Found) -> None:

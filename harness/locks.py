@@ -13,10 +13,10 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from harness.core.errors import HarnessError
+from harness.core.files import write_atomically
 from harness.declaration import Declaration
 from harness.environment import EnvFailed
-from harness.errors import HarnessError
-from harness.files import write_atomically
 from harness.uvtool import RunUv
 
 _DECLARATION = re.compile(r"^# declaration: sha256:(?P<digest>[0-9a-f]{64})$", re.MULTILINE)

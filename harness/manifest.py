@@ -14,7 +14,7 @@ from typing import Any
 
 import pydantic
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 
 FORMAT = 2
 # What a manifest looks like, as a number. Fixtures are evidence and outlive this code, so when you add, rename or

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.core.run import EnvironmentReport
 from harness.creation import evidence
 from harness.environment import BuiltEnvironment, EnvFailed
-from harness.results import EnvironmentReport
 from harness.store import Manifest
 
 

@@ -13,12 +13,12 @@ from typing import Any
 
 from harness import numbers
 from harness.contracts import Found
+from harness.core.observation import Array, Observed
+from harness.core.run import Figures
+from harness.core.verdict import Verdict
 from harness.evidence import Evidence
 from harness.numbers import beyond
-from harness.observation import Array, Observed
 from harness.outcomes import error_report
-from harness.results import Figures
-from harness.verdict import Verdict
 
 _MEANING = {
     "layers": "the adapter's own effect is not what it is in {wide}",

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.observation import Array, Observed
-from harness.results import Figures
-from harness.scenario import DOOR
+from harness.core.observation import Array, Observed
+from harness.core.run import Figures
+from harness.core.scenario import DOOR
 
 BELIEVED = 10.0
 """How many times the creator's rounding noise a loader's own may be and still count as rounding.

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 
 from harness import doors, sft
 from harness.contracts import Found
+from harness.core.observation import Observed
+from harness.core.run import ErrorReport
+from harness.core.scenario import DOOR
+from harness.core.verdict import Verdict
 from harness.evidence import Evidence
-from harness.observation import Observed
-from harness.results import ErrorReport
-from harness.scenario import DOOR
-from harness.verdict import Verdict
 
 _DOES: Mapping[str, str] = {
     "base": "running the base and the model with its adapter disabled",

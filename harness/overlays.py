@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness import checkouts, locks, specs
+from harness.core.errors import UsageError
 from harness.environment import Environment, Log, Overlay
-from harness.errors import UsageError
 
 
 class Overlays:

@@ -16,8 +16,8 @@ from pathlib import Path
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from harness import piptool, wheelhouse
+from harness.core.errors import HarnessError, UsageError
 from harness.environment import EnvFailed, Environment, Log
-from harness.errors import HarnessError, UsageError
 from harness.piptool import RunPip
 from harness.wheelhouse import Wheel, Wheelhouse
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 _SECTIONS = ("global", "install")  # the later wins, as in pip: a command's section goes before the global one
 _NOT_OPTIONS = {"config-file", "version", "help"}

@@ -11,14 +11,14 @@ from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 
-from harness import matrix, requirements
+from harness.core import matrix, versions
+from harness.core.cell_settings import OWN, Settings, placed
+from harness.core.errors import HarnessError, UsageError
+from harness.core.matrix import CellId, Declared, Matrix
 from harness.declaration import Declaration
 from harness.environment import EnvFailed
 from harness.envs import Environments
-from harness.errors import HarnessError, UsageError
-from harness.matrix import CellId, Declared, Matrix
 from harness.session import Planned
-from harness.settings import OWN, Settings, placed
 from harness.store import Store
 from harness.supply import recorded_versions
 
@@ -153,7 +153,7 @@ def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Enviro
     for one in scenarios:
         if not (texts := one.scenario.requires + one.scenario.creator_requires):
             continue
-        packages = {name for text in texts for name, _ in requirements.parse(text).parts}
+        packages = {name for text in texts for name, _ in versions.parse(text).parts}
         having = {name: has for name in declared if packages <= set(has := _versions(environments, name))}
         reasons = {name: matrix.unsupported(one, has, creating=True) for name, has in having.items()}
         reasons |= {creator: matrix.unsupported(one, asked, creating=True)} if asked else {}

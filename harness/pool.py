@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, cast, get_args
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from harness.worker_process import WORKER, Eof, Event, Processes, WorkerProcess, environment, tail
 
 Outcome = Literal["done", "died", "timeout", "error"]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from harness.fleet import Serves
 
 Role = Literal["loader", "creator"]

@@ -10,10 +10,10 @@ from datetime import date
 
 from harness import accepting, expect, expectation_text
 from harness.accepting import Fields, Said
-from harness.errors import UsageError
+from harness.core.errors import UsageError
+from harness.core.run import Cell, Run
 from harness.expect import Expectation
 from harness.expectation_file import Snapshot
-from harness.results import Cell, Run
 
 _BY_CONTENT = ("checkout", "git", "interpreter")
 """Kinds of environments whose name is made of what is in them or where they are."""

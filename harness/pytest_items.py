@@ -10,11 +10,11 @@ from typing import Any, Protocol
 import pytest
 from _pytest.outcomes import OutcomeException
 
-from harness.errors import HarnessError
-from harness.report.text import visible
-from harness.results import Cell
+from harness.core.errors import HarnessError
+from harness.core.run import Cell
+from harness.core.text import visible
+from harness.core.verdict import Verdict
 from harness.session import Planned
-from harness.verdict import Verdict
 
 CELL_PROPERTY = "peft_regress_cell"
 """The property of a test's report that carries its cell as JSON, from whichever process checked it."""

@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 
 from harness import cli_settings, expect, planning, report, runs
-from harness.errors import HarnessError
-from harness.matrix import CellId, Matrix
+from harness.core.errors import HarnessError
+from harness.core.matrix import CellId, Matrix
+from harness.core.run import Cell, EnvironmentReport, Run
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
 from harness.report import story
-from harness.results import Cell, EnvironmentReport, Run
 from harness.session import Planned, Session
 from harness.store import Store
 from harness.supply import recorded_versions

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from harness.results import Cell
-from harness.verdict import Reading, Verdict
+from harness.core.run import Cell
+from harness.core.verdict import Reading, Verdict
 
 _REMOVED = re.compile(r"- (?P<key>\S+) \(was .*\)", re.DOTALL)
 """An entry of the config that is gone and said something, as `harness.config_changes` words it."""

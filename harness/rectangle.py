@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import Iterable, Sequence
 
 from harness import specs
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 ALL = "all"
 _GLOB = "*?["

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 
 from packaging.version import Version
 
+from harness.core.errors import HarnessError
+from harness.core.text import clip, enumerated
 from harness.declaration import NEWEST, Declaration
 from harness.environment import EnvFailed
 from harness.envs import CURRENT, Environments
-from harness.errors import HarnessError
 from harness.releases import Known, Release
-from harness.report.text import clip, enumerated
 
 PACKAGE = "peft"
 FIRST = Version("0.3")

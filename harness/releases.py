@@ -21,8 +21,8 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from packaging.version import Version
 
 from harness import locks
+from harness.core.errors import UsageError
 from harness.environment import EnvFailed
-from harness.errors import UsageError
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _TIMEOUT_S = 60

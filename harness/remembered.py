@@ -21,14 +21,14 @@ from pathlib import Path
 import filelock
 import pydantic
 
-from harness import matrix
+from harness.core import matrix
+from harness.core.errors import HarnessError
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
 from harness.devices import CPU
 from harness.environment import Environment
-from harness.errors import HarnessError
-from harness.results import Cell
 from harness.session import Planned
 from harness.store import Store
-from harness.verdict import Verdict
 
 FOLDER = "remembered"
 _CODE = Path(__file__).parent

@@ -16,9 +16,9 @@ import filelock
 import pydantic
 
 from harness import __version__, expect
-from harness.errors import UsageError
-from harness.files import write_atomically
-from harness.results import Cell, EnvironmentReport, Run, finished, load
+from harness.core.errors import UsageError
+from harness.core.files import write_atomically
+from harness.core.run import Cell, EnvironmentReport, Run, finished, load
 
 CELLS = "cells.jsonl"
 PLAN = "plan.json"

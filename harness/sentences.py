@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from harness.results import Cell
+from harness.core.run import Cell
 
 FOLDER = "blame"
 

@@ -18,21 +18,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import devices, fleet, holdings, judging, matrix, observation, reading
+from harness import devices, fleet, holdings, judging, reading
+from harness.core import matrix, observation
+from harness.core.errors import HarnessError
+from harness.core.matrix import CellId, Declared
+from harness.core.run import Cell, EnvironmentReport
+from harness.core.verdict import Verdict
 from harness.creation import CreationRefused, worker_command
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import CURRENT, Environments
-from harness.errors import HarnessError
 from harness.fleet import Serves
-from harness.matrix import CellId, Declared
 from harness.met import Met
 from harness.pool import Done, Job, WorkerFailed
 from harness.pools import Closed, Key, Pools
-from harness.results import Cell, EnvironmentReport
 from harness.sharing import Sharing
 from harness.store import BadFixture, Manifest, NoFixture, Store
 from harness.supply import Supply
-from harness.verdict import Verdict
 
 Log = Callable[[str], None]
 

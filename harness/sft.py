@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from harness import steps
 from harness.contracts import Found
-from harness.observation import Observed
+from harness.core.observation import Observed
 
 PROBE = "sft"
 STEPS = ("constructed", "trained", "reloaded")

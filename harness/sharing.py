@@ -29,12 +29,12 @@ from typing import TYPE_CHECKING, Any
 from packaging.version import InvalidVersion, Version
 from safetensors.numpy import load
 
+from harness.core.errors import HarnessError
+from harness.core.observation import Observed
 from harness.devices import CPU
-from harness.errors import HarnessError
 from harness.fleet import Serves
 from harness.manifest import Manifest
 from harness.numbers import same_bits
-from harness.observation import Observed
 from harness.pool import Job
 from harness.store import Store
 

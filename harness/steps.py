@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from harness.contracts import Found
-from harness.observation import Observed
+from harness.core.observation import Observed
 
 PROBE = "steps"
 KIND = "structure-steps"

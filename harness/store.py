@@ -16,8 +16,8 @@ from typing import Literal
 import filelock
 
 from harness import blobs
-from harness.errors import HarnessError
-from harness.files import write_durably
+from harness.core.errors import HarnessError
+from harness.core.files import write_durably
 from harness.manifest import (
     BLOBS,
     FORMAT,

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import judging, matrix
+from harness import judging
+from harness.core import matrix
+from harness.core.errors import HarnessError
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
 from harness.creation import create, save
 from harness.environment import BuiltEnvironment
 from harness.envs import Environments
-from harness.errors import HarnessError
 from harness.pools import Key, Pools
-from harness.results import Cell
 from harness.store import BadFixture, Manifest, NoFixture, Store
-from harness.verdict import Verdict
 from harness.worker_process import WORKER
 
 if TYPE_CHECKING:

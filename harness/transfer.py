@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from harness.files import write_durably
+from harness.core.files import write_durably
 from harness.manifest import Manifest, StoredFile, packed, successor
 from harness.store import Store
 

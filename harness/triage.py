@@ -16,11 +16,11 @@ from typing import Any
 from harness import accepting, causes, expect, expectation_text, expiry, sentences
 from harness.accepting import Fields, Said
 from harness.causes import Cause
-from harness.errors import UsageError
+from harness.core.errors import UsageError
+from harness.core.run import ExpectationProblem, Run
+from harness.core.text import code, fenced, many, one_line, prose
 from harness.expect import Expectation
 from harness.report import facts, story
-from harness.report.text import code, fenced, many, one_line, prose
-from harness.results import ExpectationProblem, Run
 
 NO_ISSUE = "https://…"
 """Stands for the address in a draft; `expect.load` refuses it."""

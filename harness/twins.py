@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from harness.contracts import Found
+from harness.core.run import Figures, Finding
+from harness.core.verdict import Verdict
 from harness.evidence import Evidence
 from harness.numbers import beyond
-from harness.results import Figures, Finding
-from harness.verdict import Verdict
 
 TWINS: Mapping[str, str] = {
     "merged": "forward",

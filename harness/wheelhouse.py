@@ -20,8 +20,8 @@ import pydantic
 from packaging.utils import canonicalize_name
 
 from harness import locks
+from harness.core.errors import UsageError
 from harness.environment import EnvFailed, Environment
-from harness.errors import UsageError
 
 FORMAT = 1
 MANIFEST = "wheelhouse.json"

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import pydantic
 
 from harness import numbers
+from harness.core.observation import Observed
+from harness.core.run import Cell, Figures, Finding, Model
 from harness.evidence import Evidence
 from harness.numbers import beyond
-from harness.observation import Observed
-from harness.results import Cell, Figures, Finding, Model
 from harness.worker.names import canonical
 
 FORMAT = 1

@@ -14,8 +14,8 @@ import numpy as np
 
 from harness import compare, numbers
 from harness.compare import Judgement
+from harness.core.observation import Array, Observed
 from harness.evidence import PRECISIONS
-from harness.observation import Array, Observed
 
 LAYERS = ("layers.0.q_proj", "layers.1.q_proj")
 SHAPE = (2, 5, 7)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.changes import Comparison
-from harness.results import (
+from harness.core.comparison import Comparison
+from harness.core.run import (
     Cell,
     CheckpointKeys,
     EnvironmentReport,
@@ -18,7 +18,7 @@ from harness.results import (
     Run,
     finished,
 )
-from harness.verdict import Verdict
+from harness.core.verdict import Verdict
 
 HOSTILE = (
     "<script>alert(1)</script>",

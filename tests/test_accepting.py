@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from harness import acceptable, accepting, expect, expiry, footprint
 from harness.accepting import Said
-from harness.errors import UsageError
+from harness.core.errors import UsageError
+from harness.core.run import Cell, EnvironmentReport, Finding, Run, finished
+from harness.core.verdict import Verdict
 from harness.expect import Expectation
 from harness.footprint import place_of
-from harness.results import Cell, EnvironmentReport, Finding, Run, finished
-from harness.verdict import Verdict
 
 TODAY = date(2026, 11, 22)
 SAID = Said("https://example.org/issues/1", "Known.", date(2027, 5, 31))

@@ -9,8 +9,8 @@ import pytest
 
 from harness import affected, scope
 from harness.affected import Affected, Files
-from harness.matrix import Declared
-from harness.scenario import Base, Scenario
+from harness.core.matrix import Declared
+from harness.core.scenario import Base, Scenario
 
 PEFT = {
     "peft/__init__.py": "from .tuners import *",

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from harness import baseline
-from harness.errors import ExitCode, UsageError
-from harness.results import ExpectationProblem, Run
-from harness.verdict import Verdict
+from harness.core.errors import ExitCode, UsageError
+from harness.core.run import ExpectationProblem, Run
+from harness.core.verdict import Verdict
 from tests import samples
 from tests.samples import cell, exact, known, run, wrong
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness import causes
-from harness.results import Cell, ErrorReport, Finding
-from harness.verdict import Verdict
+from harness.core.run import Cell, ErrorReport, Finding
+from harness.core.verdict import Verdict
 from tests import samples
 from tests.samples import cell, exact, known, lost, refused, run, wrong
 

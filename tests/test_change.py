@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from harness import change
-from harness.changes import Against
-from harness.errors import ExitCode
+from harness.core.comparison import Against
+from harness.core.errors import ExitCode
+from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, Run
+from harness.core.verdict import Verdict
 from harness.report import markdown, story
-from harness.results import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, Run
-from harness.verdict import Verdict
 from tests import samples
 from tests.samples import cell, crashed, exact, known, refused, wrong
 

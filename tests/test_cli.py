@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from tests.mini.world import HANDLER, World, main, scenario
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.compare import COMPARED
-from harness.verdict import Verdict
+from harness.core.verdict import Verdict
 from tests.observations import (
     BIAS,
     FORWARD,

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from harness.config_changes import SAID_NOTHING, config_changes
-from harness.verdict import Verdict
+from harness.core.verdict import Verdict
 from tests.observations import (
     BIAS,
     FORWARD,

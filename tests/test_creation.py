@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from harness import creation
+from harness.core.observation import Observed
 from harness.creation import CreationRefused
-from harness.observation import Observed
 
 OK = {"outcome": "ok"}
 ERROR = {"outcome": "error", "error": {"stage": "forward", "type": "ValueError", "message": "no", "traceback": ""}}

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from harness import devices, judging
+from harness.core.errors import UsageError
+from harness.core.matrix import CellId
+from harness.core.observation import Observed
 from harness.devices import Device
-from harness.errors import UsageError
 from harness.manifest import BadFixture, Manifest, NoFixture, StoredFile
-from harness.matrix import CellId
-from harness.observation import Observed
 from harness.pool import Done
 
 H200 = Device.of({"name": "NVIDIA H200", "capability": "9.0"}, "cuda")

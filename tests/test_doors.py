@@ -8,9 +8,9 @@ import pytest
 
 from harness import numbers
 from harness.compare import Judgement
+from harness.core.scenario import DOORS, Scenario
+from harness.core.verdict import Verdict as V
 from harness.numbers import Noise
-from harness.scenario import DOORS, Scenario
-from harness.verdict import Verdict as V
 from harness.worker import doors as _workers
 from tests.observations import KEYS, Pair, Side
 

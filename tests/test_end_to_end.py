@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import jsonschema
 import pytest
 
-from harness.results import Cell, Run
+from harness.core.run import Cell, Run
 from tests.mini.releases import FOR_ONE_TEST, RELEASES
 from tests.mini.world import REPOSITORY, Said, World, main, scenario
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import expect, expectation_file, files
+from harness import expect, expectation_file
+from harness.core import files
 from harness.expectation_file import Changed, Snapshot
 from tests.mini.world import Said, World, filled
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import adding, locks
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from harness.store import Store
 from tests.mini.index import Index, serving
 from tests.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from harness import judging
-from harness.errors import UsageError
-from harness.matrix import CellId, Matrix
-from harness.observation import Observed
+from harness.core.errors import UsageError
+from harness.core.matrix import CellId, Matrix
+from harness.core.observation import Observed
 from harness.pool import Done
 from tests.mini.world import World, scenario
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import results
+from harness.core import run as results
 from tests.mini import releases
 from tests.mini.world import Said, World, ended, interrupt, scenario, until
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.commands import repro
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from harness.repro.aspects import Aspect
 from harness.repro.text import Part
 from tests.mini.world import Said, World, main, scenario

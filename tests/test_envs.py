@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness import envbuild, envs, locks
+from harness.core.errors import HarnessError, UsageError
 from harness.envs import EnvFailed, Environments
-from harness.errors import HarnessError, UsageError
 from harness.uvtool import Outcome
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

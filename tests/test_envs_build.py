@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.errors import UsageError
 from harness.envs import EnvFailed, Environments
-from harness.errors import UsageError
 from tests.mini.projects import project
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

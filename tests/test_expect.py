@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import expect
-from harness.errors import UsageError
+from harness.core.errors import UsageError
+from harness.core.run import Cell, Finding
+from harness.core.verdict import Verdict
 from harness.expect import Expectation
-from harness.results import Cell, Finding
-from harness.verdict import Verdict
 
 TODAY = date(2026, 6, 1)
 VERSIONS = {

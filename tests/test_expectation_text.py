@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tomlkit.exceptions import ParseError
 
 from harness import expect, expectation_text
-from harness.errors import HarnessError, UsageError
+from harness.core.errors import HarnessError, UsageError
 from harness.expectation_file import Snapshot
 
 REAL = Path(__file__).parents[1] / "matrices" / "expectations.toml"

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from harness.core.observation import Observed
 from harness.holdings import unexpected_keys, unexpected_shapes, unmet
-from harness.observation import Observed
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from harness import judging
+from harness.core.errors import HarnessError
+from harness.core.matrix import CellId
+from harness.core.observation import Observed
+from harness.core.run import Cell, Figures, Finding
+from harness.core.verdict import Verdict
 from harness.environment import EnvFailed
-from harness.errors import HarnessError
-from harness.matrix import CellId
-from harness.observation import Observed
 from harness.pool import Done, WorkerFailed
-from harness.results import Cell, Figures, Finding
-from harness.verdict import Verdict
 
 ID = CellId("lora-x", "v061", "current")
 

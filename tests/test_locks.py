@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness import declaration, locks
+from harness.core.errors import HarnessError, UsageError
 from harness.declaration import Declaration, Exempt
 from harness.environment import EnvFailed, last_lines
-from harness.errors import HarnessError, UsageError
 from harness.uvtool import Outcome
 
 PLAIN = """

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from harness import narrow
+from harness.core.cell_settings import Settings
+from harness.core.matrix import CellId
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
 from harness.judging import cell
-from harness.matrix import CellId
 from harness.pool import Done
-from harness.results import Cell
-from harness.settings import Settings
-from harness.verdict import Verdict
 from tests.observations import BOTH_PRECISIONS, LAYERS, Pair
 
 DTYPE = "bfloat16"

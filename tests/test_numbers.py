@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from harness import numbers
+from harness.core.observation import Array
 from harness.numbers import BELIEVED, Noise
-from harness.observation import Array
 from tests.observations import FORWARD, Pair
 
 EPSILON = float(np.finfo(np.float32).eps)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from harness import checkouts, specs, unpacked
+from harness.core.errors import UsageError
 from harness.environment import EnvFailed
 from harness.envs import Environments
-from harness.errors import UsageError
 from tests.test_envs_build import checkout, environments, git, make_wheel, room, run
 
 __all__ = ["room"]

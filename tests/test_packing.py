@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness import packing, wheelhouse
+from harness.core.errors import HarnessError, UsageError
 from harness.environment import EnvFailed
 from harness.envs import Environments
-from harness.errors import HarnessError, UsageError
 from harness.piptool import Told
 from harness.uvtool import Outcome
 from tests.mini import index, releases

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from harness import pages
+from harness.core.matrix import Declared
+from harness.core.scenario import Adapter, Base, Module, Scenario
 from harness.expect import Expectation, load
-from harness.matrix import Declared
 from harness.pages import format_history, known_breaks, methods
 from harness.pages.methods import Stored
-from harness.scenario import Adapter, Base, Module, Scenario
 from tests.mini.world import REPOSITORY, main
 from tests.test_written import BIN, one
 

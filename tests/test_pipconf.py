@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import pipconf
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 HERE = Path("/here")
 BEST = {"UV_INDEX_STRATEGY": "unsafe-best-match"}

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from harness import planning
+from harness.core.errors import UsageError
+from harness.core.matrix import CellId, Declared, of_families
+from harness.core.scenario import Adapter, Base, Module, Scenario
 from harness.declaration import Declaration
 from harness.environment import EnvFailed, Environment
-from harness.errors import UsageError
-from harness.matrix import CellId, Declared, of_families
 from harness.planning import Asked
-from harness.scenario import Adapter, Base, Module, Scenario
 from harness.store import Store
 from tests.mini.world import World, scenario
 

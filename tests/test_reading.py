@@ -8,8 +8,8 @@ import pytest
 
 from harness import reading
 from harness.config_changes import SAID_NOTHING
-from harness.results import CheckpointKeys, ProbeResult
-from harness.verdict import Verdict
+from harness.core.run import CheckpointKeys, ProbeResult
+from harness.core.verdict import Verdict
 from tests import samples
 
 OK = {name: ProbeResult(verdict=Verdict.EXACT, outcome="ok") for name in ("forward", "roundtrip")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness import rectangle
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 KNOWN = ["current", "v061", "v0100", "v0111"]
 

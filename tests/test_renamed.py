@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.verdict import Verdict
+from harness.core.verdict import Verdict
 from tests import observations
 from tests.observations import KEYS, LAYERS, Mutation, Pair, both, fact, swapped_layers, told
 

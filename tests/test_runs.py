@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import results, runs
-from harness.errors import UsageError
-from harness.results import EnvironmentReport
+from harness import runs
+from harness.core import run as results
+from harness.core.errors import UsageError
+from harness.core.run import EnvironmentReport
 from harness.runs import Recorder
 from tests.samples import cell, exact, wrong
 

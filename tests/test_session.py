@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import matrix, planning
+from harness import planning
+from harness.core import matrix
+from harness.core.matrix import Matrix
+from harness.core.run import Cell
 from harness.envs import Environments
-from harness.matrix import Matrix
 from harness.planning import Asked
-from harness.results import Cell
 from harness.session import Planned, Session
 from harness.store import Store
 from harness.supply import recorded_versions

@@ -9,10 +9,10 @@ import pytest
 
 from harness import sft
 from harness.contracts import Found
+from harness.core.scenario import Scenario
 from harness.outcomes import compare as compare_outcomes
 from harness.pages import trl_structure
 from harness.pages.trl_structure import Seen
-from harness.scenario import Scenario
 from tests.observations import Pair
 from tests.test_steps import FACTORS, put, structure
 

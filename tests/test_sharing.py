@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from harness import planning, sharing
+from harness.core.matrix import Matrix
+from harness.core.run import Cell
 from harness.envs import Environments
-from harness.matrix import Matrix
 from harness.planning import Asked
-from harness.results import Cell
 from harness.store import Store
 from tests.mini.world import World
 from tests.observations import Pair

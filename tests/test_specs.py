@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness import specs
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 from harness.specs import Checkout, Git, Interpreter, Named, Pins
 
 NAMES = ["current", "v061", "v090"]

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from harness import store as store_module
 from harness.blobs import Blobs
-from harness.errors import HarnessError
-from harness.files import write_durably
+from harness.core.errors import HarnessError
+from harness.core.files import write_durably
 from harness.manifest import FORMAT, NewerFormat, StoredFile, packed, parse, stored_file
 from harness.store import BadFixture, Manifest, NoFixture, Store
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness import planning, supply
+from harness.core.matrix import Matrix
 from harness.envs import Environments
-from harness.matrix import Matrix
 from harness.planning import Asked
 from harness.session import Session
 from harness.store import Store

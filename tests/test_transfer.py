@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.blobs import Blobs
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 from harness.manifest import StoredFile
 from harness.store import Store
 from harness.transfer import adopting

@@ -21,9 +21,9 @@ import pytest
 from harness import accepting, expect, sentences, triage
 from harness.commands import blame
 from harness.commands import triage as command
-from harness.errors import HarnessError, UsageError
+from harness.core.errors import HarnessError, UsageError
+from harness.core.run import Run
 from harness.expect import Expectation
-from harness.results import Run
 from tests.mini.world import REPOSITORY, World, filled
 from tests.samples import HOSTILE
 from tests.test_accepting import KNOWN, TODAY, cell, run

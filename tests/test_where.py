@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from harness import where
+from harness.core.run import Cell, Finding
+from harness.core.verdict import Verdict
 from harness.report import where as report
-from harness.results import Cell, Finding
-from harness.verdict import Verdict
 from harness.where import Parameter, Where
 from tests.observations import BIAS, KEYS, LAYERS, Pair, lost, now, refuses
 

@@ -6,14 +6,15 @@ import argparse
 import datetime
 from pathlib import Path
 
-from harness import acceptable, accepting, expiry, proposal, results
+from harness import acceptable, accepting, expiry, proposal
 from harness.accepting import Said
 from harness.commands import cells, common
-from harness.errors import ExitCode, UsageError
+from harness.core import run as results
+from harness.core.errors import ExitCode, UsageError
+from harness.core.run import Run
+from harness.core.text import enumerated, many, visible
 from harness.expectation_file import Snapshot
 from harness.proposal import Proposal
-from harness.report.text import enumerated, many, visible
-from harness.results import Run
 
 _SHOWN = 8
 

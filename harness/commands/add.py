@@ -6,14 +6,15 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
-from harness import adding, matrix, registry
+from harness import adding, registry
 from harness.added import Added, markdown
 from harness.adding import Order
 from harness.commands import common
+from harness.core import matrix
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.matrix import Declared
 from harness.draft import Draft
 from harness.envs import Environments
-from harness.errors import ExitCode, HarnessError, UsageError
-from harness.matrix import Declared
 from harness.releases import Release
 
 

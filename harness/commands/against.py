@@ -14,18 +14,18 @@ import pytest
 from harness import __version__, against, change, expect, planning, registry, report, runs, scope
 from harness.affected import Affected
 from harness.against import Built, SideFailed, Sides
-from harness.changes import Against
 from harness.commands import check as plain
 from harness.commands import common
+from harness.core.cell_settings import Settings
+from harness.core.comparison import Against
+from harness.core.errors import ExitCode, UsageError
+from harness.core.matrix import Declared
+from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.difference import Changed
 from harness.envs import Environments
-from harness.errors import ExitCode, UsageError
-from harness.matrix import Declared
 from harness.remembered import Memory, Remembered
-from harness.results import Cell, EnvironmentReport, Run, finished
 from harness.runs import Recorder
 from harness.session import Planned
-from harness.settings import Settings
 
 
 def check(arguments: argparse.Namespace) -> int:

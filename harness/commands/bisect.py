@@ -13,8 +13,8 @@ from packaging.version import InvalidVersion, Version
 from harness import registry
 from harness.commands import common, searching
 from harness.commands.searching import Work
+from harness.core.errors import ExitCode, UsageError
 from harness.environment import EnvFailed, Environment
-from harness.errors import ExitCode, UsageError
 from harness.releases import Known
 from harness.search import rows
 from harness.search.candidates import plain_versions

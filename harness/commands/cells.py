@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import planning, results, settings, specs
+from harness import planning, specs
 from harness.commands import common
+from harness.core import cell_settings
+from harness.core import run as results
+from harness.core.errors import HarnessError, UsageError
+from harness.core.matrix import CellId, Declared
+from harness.core.run import Cell, Run
 from harness.environment import EnvFailed
 from harness.envs import Environments
-from harness.errors import HarnessError, UsageError
-from harness.matrix import CellId, Declared
-from harness.results import Cell, Run
 from harness.session import Planned, Session
 from harness.store import Manifest, NoFixture, Store
 
@@ -140,7 +142,7 @@ def _planned(
 ) -> Planned:
     if cell is not None and run is not None:
         said = {environment.name: environment.spec for environment in run.environments if environment.spec}
-        known = CellId(cell.scenario, cell.creator, cell.loader, cell.device, settings.parse(cell.settings))
+        known = CellId(cell.scenario, cell.creator, cell.loader, cell.device, cell_settings.parse(cell.settings))
         creator = arguments.creator or said.get(cell.creator) or _spec_of(cell.creator, environments)
         return Planned(known, declared, creator, said.get(cell.loader) or _spec_of(cell.loader, environments))
     asked = planning.parsed(arguments.cell)

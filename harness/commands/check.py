@@ -14,16 +14,17 @@ from typing import Any
 import pytest
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness import baseline, expect, planning, registry, report, results
+from harness import baseline, expect, planning, registry, report
 from harness.commands import common
+from harness.core import run as results
+from harness.core.cell_settings import Settings
+from harness.core.errors import ExitCode, UsageError
+from harness.core.run import Cell, Run
 from harness.envs import Environments
-from harness.errors import ExitCode, UsageError
 from harness.pytest_plugin import Check
 from harness.report import markdown, terminal
-from harness.results import Cell, Run
 from harness.runs import Recorder
 from harness.session import Planned
-from harness.settings import Settings
 
 
 def check(arguments: argparse.Namespace) -> int:

@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from harness import planning
+from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.envs import Environments
-from harness.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.store import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

@@ -11,12 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import creation, devices, fleet, matrix, planning
+from harness import creation, devices, fleet, planning
 from harness.commands import common
+from harness.core import matrix
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.matrix import Declared
 from harness.environment import BuiltEnvironment
-from harness.errors import ExitCode, HarnessError, UsageError
 from harness.fleet import Serves
-from harness.matrix import Declared
 from harness.store import BadFixture, Manifest, NoFixture, Store
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from harness import expect, written
 from harness.commands import common
-from harness.errors import ExitCode
-from harness.files import write_atomically
-from harness.matrix import Declared
+from harness.core.errors import ExitCode
+from harness.core.files import write_atomically
+from harness.core.matrix import Declared
 from harness.pages import format_history, known_breaks, methods, trl_structure
 from harness.written import Written
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness import packing, remembered, supply, wheelhouse
 from harness.commands import common
-from harness.errors import ExitCode, UsageError
+from harness.core.errors import ExitCode, UsageError
 
 
 def list_(arguments: argparse.Namespace) -> int:

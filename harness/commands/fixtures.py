@@ -9,10 +9,11 @@ from fnmatch import fnmatchcase
 from rich.table import Table
 from rich.text import Text
 
-from harness import matrix, written, written_diff, written_history
+from harness import written, written_diff, written_history
 from harness.commands import common
-from harness.errors import ExitCode, HarnessError, UsageError
-from harness.report.text import enumerated, many, visible
+from harness.core import matrix
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.text import enumerated, many, visible
 from harness.store import Store
 from harness.supply import recorded_versions
 from harness.written import Written

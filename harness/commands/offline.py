@@ -8,14 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness import devices, expect, judging, matrix, observation, planning, report, runs
+from harness import devices, expect, judging, planning, report, runs
 from harness.commands import common
-from harness.errors import ExitCode, HarnessError, UsageError
-from harness.matrix import CellId
+from harness.core import matrix, observation
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.matrix import CellId
+from harness.core.run import Cell, EnvironmentReport
+from harness.core.verdict import Verdict
 from harness.pool import Done
 from harness.report import terminal
-from harness.results import Cell, EnvironmentReport
-from harness.verdict import Verdict
 
 PLAN_FORMAT = 1
 _META = "judge.json"

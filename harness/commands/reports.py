@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import baseline, report, results
+from harness import baseline, report
 from harness.commands import common
-from harness.errors import ExitCode, UsageError
-from harness.matrix import NEEDS_HUB
+from harness.core import run as results
+from harness.core.errors import ExitCode, UsageError
+from harness.core.matrix import NEEDS_HUB
 from harness.report import frame, markdown, terminal
 
 

@@ -17,21 +17,22 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from harness import causes, checkouts, matrix, observation
+from harness import causes, checkouts
 from harness.commands import cells, common
+from harness.core import matrix, observation
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
 from harness.environment import EnvFailed
 from harness.envs import Environments
-from harness.errors import ExitCode, HarnessError, UsageError
 from harness.repro import aspects, bases, loading, readme, scripts, text
 from harness.repro.aspects import Aspect
 from harness.repro.pins import Pinned
 from harness.repro.readme import Ran
 from harness.repro.releases import Release
 from harness.repro.subject import Side, Subject, output_names
-from harness.results import Cell
 from harness.session import Planned
 from harness.store import Manifest, Store
-from harness.verdict import Verdict
 
 TRIED = 6
 """How many ways to show a deviation are tried at most; the first one does, as a rule."""

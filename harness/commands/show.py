@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pydantic
 
-from harness import files, results
 from harness import where as wheres
 from harness.commands import cells, common
+from harness.core import files
+from harness.core import run as results
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.observation import Observed
+from harness.core.run import Cell
 from harness.environment import EnvFailed
-from harness.errors import ExitCode, HarnessError, UsageError
-from harness.observation import Observed
 from harness.pool import WorkerFailed
 from harness.report import terminal
 from harness.report import where as report
-from harness.results import Cell
 from harness.where import Where
 
 FOLDER = "where"

@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import accepting, causes, expect, expiry, files, proposal, results, sentences, triage
+from harness import accepting, causes, expect, expiry, proposal, sentences, triage
 from harness.accepting import Said
 from harness.causes import Cause
 from harness.commands import accept, blame, cells, common
-from harness.errors import ExitCode, HarnessError, UsageError
+from harness.core import files
+from harness.core import run as results
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.run import ExpectationProblem, Run
+from harness.core.text import many
 from harness.expectation_file import Snapshot
-from harness.report.text import many
-from harness.results import ExpectationProblem, Run
 from harness.triage import Item
 
 Blame = Callable[[str, argparse.Namespace], str]

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from harness import written_diff, written_history
+from harness.core.text import code, enumerated, many
 from harness.pages import page, table
-from harness.report.text import code, enumerated, many
 from harness.written import Written, release_order
 from harness.written_diff import KINDS, Shared
 

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from harness import requirements
 from harness.causes import KIND_PHRASES
+from harness.core import versions
+from harness.core.matrix import Declared
+from harness.core.text import listed, many
 from harness.expect import Expectation
-from harness.matrix import Declared
 from harness.pages import first_sentence, page, table
 from harness.report.html_page import MEANINGS
-from harness.report.text import listed, many
 
 _SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "!=": "other than", "~=": "about", "===": ""}
 _NAMES = {"peft": "PEFT", "transformers": "Transformers", "torch": "Torch", "accelerate": "Accelerate"}
@@ -131,11 +131,11 @@ def condition(rule: str | list[str]) -> str:
         return f"the environment{'s' * (len(rule) > 1)} {listed(f'`{glob}`' for glob in rule)}"
     parts: Mapping[str, list[str]] = {
         name: [f"{_SIGNS[one.operator]} {one.version}".strip() for one in _ordered(specifiers)]
-        for name, specifiers in requirements.parse(rule).parts
+        for name, specifiers in versions.parse(rule).parts
     }
     return " with ".join(f"{_NAMES.get(name, name)} {listed(said)}".strip() for name, said in parts.items())
 
 
-def _ordered(specifiers: Iterable[requirements.Specifier]) -> list[requirements.Specifier]:
+def _ordered(specifiers: Iterable[versions.Specifier]) -> list[versions.Specifier]:
     """Lower bounds first."""
     return sorted(specifiers, key=lambda one: (one.operator not in (">", ">=", "=="), one.version))

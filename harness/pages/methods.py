@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.matrix import Declared
+from harness.core.matrix import Declared
+from harness.core.text import many
 from harness.pages import page, table
 from harness.pages.known_breaks import anchor, method
-from harness.report.text import many
 
 _INTRO = """\
 Every method that is tested, with the first and the last release whose adapters are stored (of the releases that are \

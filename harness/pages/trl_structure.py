@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 from packaging.version import Version
 
 from harness import sft, steps
+from harness.core.text import code, listed, many
 from harness.pages import page, table
-from harness.report.text import code, listed, many
 
 _INTRO = """\
 What TRL's `SFTTrainer` makes of a model, from release to release, as the stored goldens show it: types, classes and \

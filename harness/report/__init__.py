@@ -1,14 +1,14 @@
-"""Renderers of a run. Each is a thin reading of `harness.results.Run`; none looks anywhere else."""
+"""Renderers of a run. Each is a thin reading of `harness.core.run.Run`; none looks anywhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.files import write_atomically
+from harness.core.files import write_atomically
+from harness.core.run import Run, dump
+from harness.core.text import visible
 from harness.report import html, junit, markdown, story
-from harness.report.text import visible
-from harness.results import Run, dump
 
 __all__ = ["FORMATS", "sentence", "write"]
 

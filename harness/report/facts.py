@@ -10,10 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from harness import causes, conversion
-from harness.report.text import enumerated, exactly, many, number, place, tail, times
-from harness.results import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
-from harness.verdict import Verdict
+from harness import causes
+from harness.core import key_conversion
+from harness.core.run import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
+from harness.core.text import enumerated, exactly, many, number, place, tail, times
+from harness.core.verdict import Verdict
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is meant: `block` is text of several lines, the rest is weight and colour."""
@@ -146,7 +147,7 @@ def _conversion(cell: Cell, whole: bool) -> list[Fact]:
     if cell.conversion is None or not (whole or cell.verdict.is_deviation or cell.conversion.differs):
         return []
     rows = [Fact("conversion", "what Transformers renames, for", "quiet")]
-    return rows + [Fact("", f"{of}: {said}") for of, said in conversion.rows(cell.conversion)]
+    return rows + [Fact("", f"{of}: {said}") for of, said in key_conversion.rows(cell.conversion)]
 
 
 def _probes(cell: Cell) -> list[Fact]:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.errors import HarnessError, UsageError
-from harness.files import write_atomically
-from harness.report.text import field
-from harness.results import Cell, EnvironmentReport, ProbeResult, Run
+from harness.core.errors import HarnessError, UsageError
+from harness.core.files import write_atomically
+from harness.core.run import Cell, EnvironmentReport, ProbeResult, Run
+from harness.core.text import field
 
 _PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl")
 _CELL_TYPES = {

@@ -10,10 +10,10 @@ from packaging.version import InvalidVersion, Version
 
 from harness import reading
 from harness.causes import Calendar, Releases, normalised
+from harness.core.run import Cell, Run
+from harness.core.text import clip, many
+from harness.core.verdict import Verdict, worst
 from harness.report import html_map, story
-from harness.report.text import clip, many
-from harness.results import Cell, Run
-from harness.verdict import Verdict, worst
 
 MEANINGS: dict[str, str] = {
     "refused": "it raised on loading",

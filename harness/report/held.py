@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from harness import causes
-from harness.changes import Against, Comparison
-from harness.errors import ExitCode
-from harness.report.text import enumerated, listed, many
-from harness.results import Run, exit_code_of
-from harness.verdict import Verdict
+from harness.core.comparison import Against, Comparison
+from harness.core.errors import ExitCode
+from harness.core.run import Run, exit_code_of
+from harness.core.text import enumerated, listed, many
+from harness.core.verdict import Verdict
 
 _FILES = 8
 """Changed files that are named; the rest is counted."""

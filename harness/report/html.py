@@ -16,9 +16,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from harness.core.run import Run
+from harness.core.text import many, visible, visible_lines
 from harness.report import html_data, html_page
-from harness.report.text import many, visible, visible_lines
-from harness.results import Run
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import causes
+from harness.core.run import Cell, ErrorReport, Figures, ProbeResult, Run
+from harness.core.text import exactly, one_line, tail, visible, visible_lines
+from harness.core.verdict import Verdict
 from harness.report import facts, html_map
-from harness.report.text import exactly, one_line, tail, visible, visible_lines
-from harness.results import Cell, ErrorReport, Figures, ProbeResult, Run
-from harness.verdict import Verdict
 
 CHUNK = 200
 """Cells whose details are read together."""

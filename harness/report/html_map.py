@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.causes import Calendar
+from harness.core.run import Cell, Run
+from harness.core.verdict import Verdict
 from harness.report import story
-from harness.results import Cell, Run
-from harness.verdict import Verdict
 
 LEVELS = 10
 """Shades, 0 to 9, by error ÷ allowance. Up to 5 it is within the allowance, from 6 on beyond."""

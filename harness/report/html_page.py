@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from harness import causes
 from harness.causes import Cause
-from harness.errors import ExitCode
+from harness.core.errors import ExitCode
+from harness.core.run import Cell, EnvironmentReport, ExpectationProblem, Run, exit_code_of
+from harness.core.text import clip, many, seconds
+from harness.core.verdict import Verdict
 from harness.report import facts, grid, held, html_map, story, structure
 from harness.report.facts import Fact
 from harness.report.grid import Grid
 from harness.report.html_map import HeatMap
-from harness.report.text import clip, many, seconds
-from harness.results import Cell, EnvironmentReport, ExpectationProblem, Run, exit_code_of
-from harness.verdict import Verdict
 
 LISTED = 60
 """Cells that a cause lists in the markup; the rest is counted, and found on the map."""

@@ -8,11 +8,11 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from harness import causes
-from harness.changes import Comparison
+from harness.core.comparison import Comparison
+from harness.core.run import Cell, Run
+from harness.core.text import xml
+from harness.core.verdict import Verdict
 from harness.report import facts, story
-from harness.report.text import xml
-from harness.results import Cell, Run
-from harness.verdict import Verdict
 
 Outcome = Literal["passed", "failure", "error", "skipped"]
 

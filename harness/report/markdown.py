@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from harness import causes
 from harness.causes import Cause
-from harness.changes import Against
-from harness.errors import ExitCode
+from harness.core.comparison import Against
+from harness.core.errors import ExitCode
+from harness.core.run import Cell, Run, exit_code_of
+from harness.core.text import clip, code, fenced, link, many, prose, visible
 from harness.report import facts, grid, held, story, structure
-from harness.report.text import clip, code, fenced, link, many, prose, visible
-from harness.results import Cell, Run, exit_code_of
 
 COMMENT_BUDGET = 20_000
 """Characters that a comment on a pull request may have, well under GitHub's own limit of 65,536."""

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from harness.files import write_atomically
-from harness.results import FORMAT, Run
+from harness.core.files import write_atomically
+from harness.core.run import FORMAT, Run
 
 FILE = Path(__file__).parents[2] / "docs" / "report.schema.json"
 """Where the schema of this version is committed."""

@@ -1,6 +1,6 @@
 """What a report says of a run, as plain data: the sentence, the causes and the changes that all renderers show.
 
-Pure. Nothing here is escaped: these are the values, a renderer makes them fit its format with `harness.report.text`.
+Pure. Nothing here is escaped: these are the values, a renderer makes them fit its format with `harness.core.text`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 from harness import causes
 from harness.causes import Cause, Releases
-from harness.changes import Comparison
-from harness.errors import ExitCode
+from harness.core.comparison import Comparison
+from harness.core.errors import ExitCode
+from harness.core.run import Cell, Run, exit_code_of
+from harness.core.text import listed, many, one_line, seconds, times
+from harness.core.verdict import Verdict
 from harness.report import held
-from harness.report.text import listed, many, one_line, seconds, times
-from harness.results import Cell, Run, exit_code_of
-from harness.verdict import Verdict
 
 WORDS = {
     ExitCode.CLEAN: "CLEAN",

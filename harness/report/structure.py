@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness import sft, steps
 from harness.causes import Calendar
-from harness.results import Cell, Run
+from harness.core.run import Cell, Run
 
 RELEASES_OF: Mapping[str, str] = {sft.PROBE: "trl", steps.PROBE: "peft"}
 """Probe → the package by whose releases its changes are ordered."""

@@ -14,12 +14,12 @@ from rich.text import Text
 
 from harness import causes
 from harness.causes import Cause
-from harness.errors import ExitCode
+from harness.core.errors import ExitCode
+from harness.core.run import Cell, Run, exit_code_of
+from harness.core.text import enumerated, many, visible, visible_lines
+from harness.core.verdict import Verdict
 from harness.report import facts, grid, held, story
 from harness.report.facts import Fact
-from harness.report.text import enumerated, many, visible, visible_lines
-from harness.results import Cell, Run, exit_code_of
-from harness.verdict import Verdict
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 """`-q`: the sentence only. Without: what needs somebody. `-v`: a line a cell as well, and nothing folded."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.report.text import many, number, times
-from harness.results import Figures
+from harness.core.run import Figures
+from harness.core.text import many, number, times
 from harness.where import COSTS, Layer, Where
 
 _ROWS = 12

@@ -13,6 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import causes, doors
+from harness.core.run import Cell, Figures, Finding
+from harness.core.scenario import DOOR
+from harness.core.verdict import Verdict
 from harness.repro import measures
 from harness.repro.doorways import DOORWAYS
 from harness.repro.loading import Loading
@@ -20,9 +23,6 @@ from harness.repro.measures import Shown
 from harness.repro.operations import OPERATIONS, WORDS
 from harness.repro.subject import Subject
 from harness.repro.text import Part, joined, part
-from harness.results import Cell, Figures, Finding
-from harness.scenario import DOOR
-from harness.verdict import Verdict
 
 SURE = 10.0
 """How many times its allowance a float32 difference is at least to be shown in float32: less could be the machine's own

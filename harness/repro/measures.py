@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from harness.core.run import Cell, Finding
 from harness.repro import training
 from harness.repro.doorways import tensors
 from harness.repro.loading import Loading
 from harness.repro.operations import OPERATIONS
 from harness.repro.subject import Subject
 from harness.repro.text import Part, arguments, joined, part
-from harness.results import Cell, Finding
 
 Measure = Callable[[Loading], Part]
 _NAMED = 8

@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.core.run import Cell, Finding
 from harness.repro import pins
 from harness.repro.aspects import Aspect
 from harness.repro.pins import Pinned
-from harness.results import Cell, Finding
 
 _ROWS = 6
 _LINES = 20

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.observation import Array
+from harness.core.observation import Array
 from harness.repro.releases import Release
 
 PEFT = "peft"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.observation import Array
+from harness.core.observation import Array
 
 WIDTH = 110
 

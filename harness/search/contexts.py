@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness import registry
+from harness.core.errors import HarnessError
 from harness.environment import Environment, Overlay
-from harness.errors import HarnessError
 from harness.search.candidates import Candidates
 from harness.search.coupling import LIKELY
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness import causes
-from harness.results import Cell, Finding
-from harness.verdict import Verdict
+from harness.core.run import Cell, Finding
+from harness.core.verdict import Verdict
 
 Kind = Literal["good", "bad", "other", "untestable"]
 """`bad`: the deviation is there; `good`: it is not, and the cell was compared; `other`: it deviates in a way that the

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from harness.errors import UsageError
-from harness.matrix import CellId, Declared
+from harness.core.errors import UsageError
+from harness.core.matrix import CellId, Declared
 from harness.session import Planned
 
 

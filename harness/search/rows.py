@@ -9,7 +9,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from harness import checkouts
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 from harness.releases import Known, Release
 
 _REPOSITORIES = {

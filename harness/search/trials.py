@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
+from harness.core.errors import HarnessError
+from harness.core.matrix import CellId
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
 from harness.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs import Environments
-from harness.errors import HarnessError
-from harness.matrix import CellId
-from harness.results import Cell
 from harness.search.candidates import is_outage
 from harness.search.deviation import Deviation, Outcome
 from harness.search.journal import Entry, Journal
 from harness.search.question import Question
 from harness.session import Planned, Session
 from harness.supply import worker_digest
-from harness.verdict import Verdict
 
 _STOPS = (Verdict.NO_FIXTURE, Verdict.BAD_FIXTURE, Verdict.NO_DEVICE)
 """What no other candidate would mend."""

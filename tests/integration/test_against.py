@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from harness import results
+from harness.core import run as results
 from tests.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from harness.commands.common import REPOSITORY
+from harness.core.matrix import Matrix
 from harness.envs import Environments
-from harness.matrix import Matrix
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

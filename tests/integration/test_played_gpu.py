@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import results
 from harness.commands.common import REPOSITORY
+from harness.core import run
 from harness.envs import Environments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -53,7 +53,7 @@ def test_every_probe_runs_where_no_tensor_may_lie_on_the_cpu(environments: Envir
         cwd=REPOSITORY, capture_output=True, check=False,
     )  # fmt: skip
     (report,) = (box / "reports").iterdir()
-    cells = {cell.scenario: cell for cell in results.load(report).cells}
+    cells = {cell.scenario: cell for cell in run.load(report).cells}
     assert set(cells) == set(SCENARIOS)
     for cell in cells.values():
         failed = {name: probe.outcome for name, probe in cell.probes.items() if probe.outcome == "error"}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from harness.commands.common import REPOSITORY
+from harness.core.run import Run
 from harness.report import structure
-from harness.results import Run
 from tests.integration.conftest import Said
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.commands.common import REPOSITORY
-from harness.results import load
+from harness.core.run import load
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

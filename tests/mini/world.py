@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from harness import cli, results, runs
-from harness.results import Cell, Run
+from harness import cli, runs
+from harness.core import run as results
+from harness.core.run import Cell, Run
 from tests.mini import releases
 
 HERE = Path(__file__).parent

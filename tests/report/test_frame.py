@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness import results
-from harness.errors import HarnessError, UsageError
+from harness.core import run as results
+from harness.core.errors import HarnessError, UsageError
 from harness.report import frame
 from tests import samples
 

@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
+from harness.core.run import Cell, CheckpointKeys, ProbeResult, Run
+from harness.core.verdict import Verdict
 from harness.report import grid, html, markdown, terminal
-from harness.results import Cell, CheckpointKeys, ProbeResult, Run
-from harness.verdict import Verdict
 from tests import samples
 
 ROUNDTRIP = {"roundtrip": ProbeResult(verdict=Verdict.CONTRACT, outcome="ok")}

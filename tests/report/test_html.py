@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from harness.core.run import Cell, Run
+from harness.core.verdict import Verdict
 from harness.report import html, html_data, html_map, html_page
-from harness.results import Cell, Run
-from harness.verdict import Verdict
 from tests import samples
 
 

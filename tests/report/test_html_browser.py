@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.run import Run
 from harness.report import html
-from harness.results import Run
 from tests import samples
 from tests.browser import Browser, Page, running
 

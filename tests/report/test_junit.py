@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 import junitparser
 import pytest
 
+from harness.core.run import Run
+from harness.core.text import visible_lines
 from harness.report import junit
-from harness.report.text import visible_lines
-from harness.results import Run
 from tests import samples
 
 

@@ -9,8 +9,8 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from harness import causes
+from harness.core.run import Run
 from harness.report import markdown, story
-from harness.results import Run
 from tests import samples
 
 READER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])

@@ -7,9 +7,10 @@ import io
 import pytest
 from rich.console import Console
 
-from harness import baseline, results
+from harness import baseline
+from harness.core import run as results
+from harness.core.run import Run
 from harness.report import html, markdown, terminal
-from harness.results import Run
 from tests import samples
 
 NOTICE = "the matrix is behind the registry: no environment for PEFT 9.9.9"

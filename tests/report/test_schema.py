@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from harness.core.run import Run, as_json
 from harness.report import schema
-from harness.results import Run, as_json
 from tests import samples
 
 jsonschema: Any = pytest.importorskip("jsonschema", reason="the schema's own validator is not installed")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.core.run import Run
 from harness.report import facts, story
-from harness.results import Run
 from tests import samples
 
 SENTENCES = [

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from harness.core.run import Cell, EnvironmentReport, ProbeResult, Run
+from harness.core.verdict import Verdict
 from harness.report import html, markdown, structure
-from harness.results import Cell, EnvironmentReport, ProbeResult, Run
-from harness.verdict import Verdict
 from tests import samples
 from tests.samples import cell, trained
 

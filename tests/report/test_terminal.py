@@ -9,8 +9,8 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from harness.core.run import Run
 from harness.report import story, terminal
-from harness.results import Run
 from tests import samples
 
 SAMPLES = [

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report import text
+from harness.core import text
 from tests.samples import HOSTILE
 
 ANY = st.text() | st.text(alphabet="`|\\<>&*_[]()#@!\n\r\x1b\u202e ab1")

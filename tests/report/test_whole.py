@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from harness.core.run import Run
 from harness.report import junit, markdown, terminal
-from harness.results import Run
 from tests import samples
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from harness.core.run import Cell, ErrorReport, Figures, Finding, ProbeResult
+from harness.core.scenario import DOORS, WRAPPERS
+from harness.core.verdict import Verdict
 from harness.repro import bases, scripts, text
 from harness.repro.aspects import Aspect, candidates
 from harness.repro.doorways import DOORWAYS
 from harness.repro.operations import OPERATIONS
 from harness.repro.releases import Release
 from harness.repro.subject import Side, Subject, output_names
-from harness.results import Cell, ErrorReport, Figures, Finding, ProbeResult
-from harness.scenario import DOORS, WRAPPERS
-from harness.verdict import Verdict
 
 LLAMA = {"kind": "transformers", "name": "llama", "model": "LlamaForCausalLM", "config": "LlamaConfig", "args": {},
          "load_with": {}}  # fmt: skip

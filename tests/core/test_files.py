@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.files import write_atomically, write_durably
+from harness.core.files import write_atomically, write_durably
 
 
 @pytest.mark.parametrize(("write", "fails"), [(write_atomically, "replace"), (write_durably, "fsync")])

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pydantic
 
-from harness import strictjson
-from harness.changes import Against, Comparison
-from harness.conversion import Conversion
-from harness.errors import ExitCode, UsageError
-from harness.files import write_atomically
-from harness.settings import place
-from harness.verdict import Reading, Verdict
+from harness.core import strictjson
+from harness.core.cell_settings import place
+from harness.core.comparison import Against, Comparison
+from harness.core.errors import ExitCode, UsageError
+from harness.core.files import write_atomically
+from harness.core.key_conversion import Conversion
+from harness.core.verdict import Reading, Verdict
 
 if TYPE_CHECKING:
     import pandas
@@ -136,7 +136,7 @@ class Cell(Model):
     creator: str
     loader: str
     device: str = "cpu"
-    settings: str = ""  # what the loader computed with besides its own: `bfloat16+sdpa` (`harness.settings`)
+    settings: str = ""  # what the loader computed with besides its own: `bfloat16+sdpa` (`harness.core.cell_settings`)
     family: str = ""
     method: str = ""
     verdict: Verdict

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pydantic
 
-from harness import requirements
-from harness.tomlfile import Strict
+from harness.core import versions
+from harness.core.toml_files import Strict
 
 PROBES: tuple[str, ...] = (
     "forward",
@@ -368,5 +368,5 @@ class ScenarioFile(Strict):
 
 
 def _condition(text: str) -> str:
-    requirements.parse(text)
+    versions.parse(text)
     return text

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness import matrix
-from harness.matrix import Declared
-from harness.scenario import WRAPPERS, Base, Scenario
-from harness.verdict import Verdict as V
+from harness.core import matrix
+from harness.core.matrix import Declared
+from harness.core.scenario import WRAPPERS, Base, Scenario
+from harness.core.verdict import Verdict as V
 from harness.worker import wrappers
 from tests.observations import KEYS, Pair
 

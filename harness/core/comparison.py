@@ -6,7 +6,7 @@ from typing import Literal
 
 import pydantic
 
-from harness.verdict import Verdict
+from harness.core.verdict import Verdict
 
 
 class _Model(pydantic.BaseModel):

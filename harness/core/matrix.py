@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import requirements, tomlfile
-from harness.errors import UsageError
-from harness.scenario import TRAINER, Base, Input, Quantize, Scenario, ScenarioFile
-from harness.settings import OWN, Settings, place
+from harness.core import toml_files
+from harness.core import versions as requirements
+from harness.core.cell_settings import OWN, Settings, place
+from harness.core.errors import UsageError
+from harness.core.scenario import TRAINER, Base, Input, Quantize, Scenario, ScenarioFile
 
 NEEDS_HUB = "needs --hub"
 """Why a scenario on a model of the hub is not run."""
@@ -154,7 +155,7 @@ class Matrix:
 
     def read(self, file: Path) -> list[Declared]:
         """The scenarios of one file."""
-        parsed = tomlfile.validated(ScenarioFile, tomlfile.read(file), file)
+        parsed = toml_files.validated(ScenarioFile, toml_files.read(file), file)
         family = parsed.family or file.stem
         stored_by = {"stored_by": parsed.stored_by}
         every = [one if one.stored_by else one.model_copy(update=stored_by) for one in parsed.scenario]
@@ -187,7 +188,7 @@ class Matrix:
                     f"one of {', '.join(known)}",
                     f"mend the name, or add {self.folder / 'bases' / (name + '.toml')}",
                 )
-            self._bases[name] = (tomlfile.validated(Base, tomlfile.read(path), path), path)
+            self._bases[name] = (toml_files.validated(Base, toml_files.read(path), path), path)
         return self._bases[name]
 
 

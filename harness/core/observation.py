@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file
 
-from harness.errors import HarnessError
+from harness.core.errors import HarnessError
 
 Array = NDArray[Any]
 

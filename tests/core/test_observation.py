@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness.observation import FORMAT, BadObservation, read
+from harness.core.observation import FORMAT, BadObservation, read
 from harness.worker.observe import Observation
 
 

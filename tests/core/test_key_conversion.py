@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness import conversion
+from harness.core import key_conversion
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
 from harness.report import facts, html_data
-from harness.results import Cell
-from harness.verdict import Verdict
 from tests.mini.world import World, main, scenario
 from tests.observations import Side
 
@@ -25,14 +25,14 @@ RAISES = {"of": "wrapper", "keys": 8, "given": "Wrapper", "error": "AttributeErr
 OWN = {"of": "PEFT's own", "given": "PeftModel", "keys": 8, "changed": 0, "kept": ["base_model.model.tower.vision.q"]}
 
 
-def seen(*views: dict[str, Any]) -> conversion.Conversion | None:
+def seen(*views: dict[str, Any]) -> key_conversion.Conversion | None:
     side = Side(1)
     side.facts["conversion"] = {"views": list(views)}
-    return conversion.seen(side.observed())
+    return key_conversion.seen(side.observed())
 
 
 def test_what_converts_nothing_says_nothing() -> None:
-    assert conversion.seen(Side(1).observed()) is None
+    assert key_conversion.seen(Side(1).observed()) is None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_whether_the_models_differ(views: tuple[dict[str, Any], ...], differs: b
 def test_side_by_side() -> None:
     found = seen(BASE, PEFT, RAISES, OWN)
     assert found is not None
-    assert conversion.rows(found) == [
+    assert key_conversion.rows(found) == [
         ("base (Llava)", "scope tower; changes 8 of 8 keys; tower.vision.q → tower.q"),
         ("PEFT model (PeftModel)", "scope base_model.model.tower; changes 0 of 8 keys; tower.vision.q stays"),
         ("wrapper (Wrapper)", "raises AttributeError: no base_model_prefix"),
@@ -55,7 +55,7 @@ def test_side_by_side() -> None:
     ]
 
 
-def _cell(verdict: Verdict, found: conversion.Conversion | None) -> Cell:
+def _cell(verdict: Verdict, found: key_conversion.Conversion | None) -> Cell:
     return Cell(id="s@a:b[cpu]", scenario="s", creator="a", loader="b", verdict=verdict, conversion=found)
 
 

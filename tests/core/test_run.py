@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import results
-from harness.errors import ExitCode, UsageError
-from harness.results import Run
+from harness.core import run as results
+from harness.core.errors import ExitCode, UsageError
+from harness.core.run import Run
 from tests import samples
 from tests.samples import cell, exact, known, run, wrong
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from harness import planning
-from harness.errors import UsageError
-from harness.matrix import CellId
-from harness.results import Cell
-from harness.settings import OWN, Settings, parse, place, placed
-from harness.verdict import Verdict
+from harness.core.cell_settings import OWN, Settings, parse, place, placed
+from harness.core.errors import UsageError
+from harness.core.matrix import CellId
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
 
 
 @pytest.mark.parametrize(

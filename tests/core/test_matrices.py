@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from harness import requirements
-from harness.errors import UsageError
-from harness.matrix import Declared, Matrix, digest, resolve, unstored, unsupported
+from harness.core import versions as requirements
+from harness.core.errors import UsageError
+from harness.core.matrix import Declared, Matrix, digest, resolve, unstored, unsupported
 
-FOLDER = Path(__file__).parent.parent / "matrices"
+FOLDER = Path(__file__).parents[2] / "matrices"
 ALL = Matrix(FOLDER).scenarios(hub=True)
 V061 = {"peft": "0.6.1", "transformers": "4.35.2"}
 CURRENT = {"peft": "0.21.2", "transformers": "5.23.0"}

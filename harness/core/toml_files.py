@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import pydantic
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 
 class Strict(pydantic.BaseModel):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.errors import UsageError
+from harness.core.errors import UsageError
 
 DTYPES = ("float16", "bfloat16")
 ATTENTIONS = ("eager", "sdpa", "flash_attention_2")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.verdict import Verdict, worst
+from harness.core.verdict import Verdict, worst
 
 VERDICTS = st.lists(st.sampled_from(Verdict))
 

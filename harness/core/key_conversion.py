@@ -7,7 +7,7 @@ from typing import Any
 
 import pydantic
 
-from harness.observation import Observed
+from harness.core.observation import Observed
 
 
 class _Model(pydantic.BaseModel):

@@ -1,0 +1,1 @@
+"""The vocabulary that every other package uses: errors, verdicts, runs, scenarios, observations."""
