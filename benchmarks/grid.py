@@ -23,7 +23,7 @@ from typing import Any
 
 from harness.commands.common import REPOSITORY, cores
 from harness.envs import CURRENT, Environments
-from harness.store import Store
+from harness.store.fixtures import Store
 
 
 @dataclass(frozen=True)

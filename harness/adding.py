@@ -30,8 +30,8 @@ from harness.draft import Draft
 from harness.environment import BuiltEnvironment, EnvFailed
 from harness.envs import Environments
 from harness.session import Planned, Session
-from harness.store import Store
-from harness.transfer import adopting
+from harness.store.adopt import adopting
+from harness.store.fixtures import Store
 
 Say = Callable[[str], None]
 

@@ -16,7 +16,7 @@ from harness.core.matrix import Declared
 from harness.core.observation import Observed
 from harness.fleet import Serves
 from harness.pool import Done, Job
-from harness.store import Manifest, Store
+from harness.store.fixtures import Manifest, Store
 from harness.worker_process import WORKER
 
 EFFECT = 1e-3

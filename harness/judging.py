@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness import compare, devices, narrow, reading
+from harness import compare, narrow, reading
 from harness.contracts import finding
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
@@ -14,13 +14,14 @@ from harness.core.run import Cell
 from harness.core.verdict import Verdict, worst
 from harness.numbers import same_bits
 from harness.pool import Done
+from harness.store import device_class
 
 
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
     """The cell of a replay that ended."""
     if said := _not_in_cache(now):
         return could_not_tell(identity, Verdict.NOT_COMPARABLE, said)
-    if identity.device != devices.CPU and (said := _exhausted(now)):
+    if identity.device != device_class.CPU and (said := _exhausted(now)):
         return could_not_tell(identity, Verdict.NO_DEVICE, said).model_copy(
             update={"gpu_peak_mb": now.timings.get("gpu_peak_mb"), "compute_s": round(done.duration_s, 4)}
         )
@@ -64,10 +65,12 @@ def _exhausted(now: Observed) -> str:
     for what, by_precision in tried.items():
         for said in by_precision.values():
             error = compare.error_report(said.get("error")) if isinstance(said, dict) else None
-            if error and devices.exhausted(error.type, error.message):
+            if error and device_class.exhausted(error.type, error.message):
                 peak = now.timings.get("gpu_peak_mb")
                 had = f"; the cell's tensors had {peak:,.1f} MB of it" if peak is not None else ""
-                return f"the GPU is busy or too small: {what}: {error.type}: {devices.in_short(error.message)}{had}"
+                return (
+                    f"the GPU is busy or too small: {what}: {error.type}: {device_class.in_short(error.message)}{had}"
+                )
     return ""
 
 

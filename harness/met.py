@@ -9,7 +9,7 @@ from typing import Any
 from harness.core.run import EnvironmentReport
 from harness.creation import evidence
 from harness.environment import BuiltEnvironment, EnvFailed
-from harness.store import Manifest
+from harness.store.fixtures import Manifest
 
 
 @dataclass

@@ -19,7 +19,7 @@ from harness.declaration import Declaration
 from harness.environment import EnvFailed
 from harness.envs import Environments
 from harness.session import Planned
-from harness.store import Store
+from harness.store.fixtures import Store
 from harness.supply import recorded_versions
 
 

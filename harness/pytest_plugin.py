@@ -28,7 +28,7 @@ from harness.core.run import Cell, EnvironmentReport, Run
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
 from harness.report import story
 from harness.session import Planned, Session
-from harness.store import Store
+from harness.store.fixtures import Store
 from harness.supply import recorded_versions
 
 _CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[[\w+]+\])$")

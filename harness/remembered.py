@@ -25,10 +25,10 @@ from harness.core import matrix
 from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.devices import CPU
 from harness.environment import Environment
 from harness.session import Planned
-from harness.store import Store
+from harness.store.device_class import CPU
+from harness.store.fixtures import Store
 
 FOLDER = "remembered"
 _CODE = Path(__file__).parent

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import devices, fleet, holdings, judging, reading
+from harness import fleet, holdings, judging, reading
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId, Declared
@@ -32,7 +32,8 @@ from harness.met import Met
 from harness.pool import Done, Job, WorkerFailed
 from harness.pools import Closed, Key, Pools
 from harness.sharing import Sharing
-from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.store import device_class
+from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 from harness.supply import Supply
 
 Log = Callable[[str], None]
@@ -296,8 +297,8 @@ class Session:
 
     def _golden_for(self, cell: Planned, manifest: Manifest, pool: Serves) -> tuple[str, str]:
         """Which of the fixture's goldens the replay is held against, and what to say of that."""
-        facts = self._learnt(cell, pool).get("gpu") if cell.id.device != devices.CPU else None
-        return devices.golden_for(manifest, devices.Device.of(facts, cell.id.device))
+        facts = self._learnt(cell, pool).get("gpu") if cell.id.device != device_class.CPU else None
+        return device_class.golden_for(manifest, device_class.Device.of(facts, cell.id.device))
 
     def _judged(
         self, cell: Planned, golden: observation.Observed, folder: Path, done: Done

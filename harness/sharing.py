@@ -31,12 +31,12 @@ from safetensors.numpy import load
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
-from harness.devices import CPU
 from harness.fleet import Serves
-from harness.manifest import Manifest
 from harness.numbers import same_bits
 from harness.pool import Job
-from harness.store import Store
+from harness.store.device_class import CPU
+from harness.store.fixtures import Store
+from harness.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from harness.session import Planned

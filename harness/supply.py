@@ -19,7 +19,7 @@ from harness.creation import create, save
 from harness.environment import BuiltEnvironment
 from harness.envs import Environments
 from harness.pools import Key, Pools
-from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 from harness.worker_process import WORKER
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import pytest
 
 from harness import adding, locks
 from harness.core.errors import HarnessError
-from harness.store import Store
+from harness.store.fixtures import Store
 from tests.mini.index import Index, serving
 from tests.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until
 

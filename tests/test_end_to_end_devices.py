@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import Store
+from harness.store.fixtures import Store
 from harness.worker_process import WORKER
 from tests.mini.world import HANDLER, World
 

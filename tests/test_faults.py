@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from harness.blobs import Blobs, content
 from harness.core import matrix
 from harness.core.run import Cell, Run
-from harness.manifest import StoredFile
+from harness.store.blobs import Blobs, content
+from harness.store.manifest import StoredFile
 from tests.mini.world import Said, World, filled, gone, scenario, until
 
 FAULTS = [

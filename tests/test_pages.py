@@ -15,7 +15,7 @@ from harness.expect import Expectation, load
 from harness.pages import format_history, known_breaks, methods
 from harness.pages.methods import Stored
 from tests.mini.world import REPOSITORY, main
-from tests.test_written import BIN, one
+from tests.store.test_saved_adapter import BIN, one
 
 
 def declared(name: str, config: str = "LoraConfig", why: str = "First. Second.", **more: Any) -> Declared:

@@ -14,7 +14,7 @@ from harness.core.scenario import Adapter, Base, Module, Scenario
 from harness.declaration import Declaration
 from harness.environment import EnvFailed, Environment
 from harness.planning import Asked
-from harness.store import Store
+from harness.store.fixtures import Store
 from tests.mini.world import World, scenario
 
 

@@ -14,7 +14,7 @@ from harness.core.run import Cell
 from harness.envs import Environments
 from harness.planning import Asked
 from harness.session import Planned, Session
-from harness.store import Store
+from harness.store.fixtures import Store
 from harness.supply import recorded_versions
 from tests.mini.world import HANDLER, World, scenario, until
 

@@ -13,7 +13,7 @@ from harness.core.matrix import Matrix
 from harness.core.run import Cell
 from harness.envs import Environments
 from harness.planning import Asked
-from harness.store import Store
+from harness.store.fixtures import Store
 from tests.mini.world import World
 from tests.observations import Pair
 

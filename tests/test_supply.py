@@ -12,7 +12,7 @@ from harness.core.matrix import Matrix
 from harness.envs import Environments
 from harness.planning import Asked
 from harness.session import Session
-from harness.store import Store
+from harness.store.fixtures import Store
 from tests.mini.world import HANDLER, World
 
 

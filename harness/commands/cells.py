@@ -23,7 +23,7 @@ from harness.core.run import Cell, Run
 from harness.environment import EnvFailed
 from harness.envs import Environments
 from harness.session import Planned, Session
-from harness.store import Manifest, NoFixture, Store
+from harness.store.fixtures import Manifest, NoFixture, Store
 
 
 @dataclass(frozen=True)

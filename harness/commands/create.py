@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import creation, devices, fleet, planning
+from harness import creation, fleet, planning
 from harness.commands import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.environment import BuiltEnvironment
 from harness.fleet import Serves
-from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.store import device_class as devices
+from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 
 
 @dataclass(frozen=True)

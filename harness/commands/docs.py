@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from harness import expect, written
+from harness import expect
 from harness.commands import common
 from harness.core.errors import ExitCode
 from harness.core.files import write_atomically
 from harness.core.matrix import Declared
 from harness.pages import format_history, known_breaks, methods, trl_structure
-from harness.written import Written
+from harness.store import saved_adapter
+from harness.store.saved_adapter import Written
 
 
 def docs(arguments: argparse.Namespace) -> int:
@@ -78,18 +79,22 @@ def _in_file_order(declared: Sequence[Declared]) -> list[Declared]:
 def _written(arguments: argparse.Namespace) -> list[Written]:
     store = common.store_of(arguments)
     return [
-        written.read(store, store.manifest(creator, name))
+        saved_adapter.read(store, store.manifest(creator, name))
         for creator in store.creators()
         for name in store.scenarios(creator)
     ]
 
 
 def _stored(found: Sequence[Written]) -> list[methods.Stored]:
-    order = sorted({written.release_order(one.release, one.creator) for one in found})
+    order = sorted({saved_adapter.release_order(one.release, one.creator) for one in found})
     place = {key: index for index, key in enumerate(order)}
     return [
         methods.Stored(
-            one.scenario, one.creator, one.release, one.method, place[written.release_order(one.release, one.creator)]
+            one.scenario,
+            one.creator,
+            one.release,
+            one.method,
+            place[saved_adapter.release_order(one.release, one.creator)],
         )
         for one in found
     ]

@@ -9,16 +9,16 @@ from fnmatch import fnmatchcase
 from rich.table import Table
 from rich.text import Text
 
-from harness import written, written_diff, written_history
 from harness.commands import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.text import enumerated, many, visible
-from harness.store import Store
+from harness.store import saved_adapter, saved_diff, saved_history
+from harness.store.fixtures import Store
+from harness.store.saved_adapter import Written
+from harness.store.saved_diff import KINDS, Change, Shared
+from harness.store.saved_history import History, Storage
 from harness.supply import recorded_versions
-from harness.written import Written
-from harness.written_diff import KINDS, Change, Shared
-from harness.written_history import History, Storage
 
 _NAMES = 4
 """Scenarios that are named without -v; the rest is counted."""
@@ -29,7 +29,7 @@ def diff(arguments: argparse.Namespace) -> int:
     store = common.store_of(arguments)
     sides = [_read(store, creator, _selected(arguments, store, creator)) for creator in (arguments.a, arguments.b)]
     both = sorted(set(sides[0]) & set(sides[1]))
-    found = {name: written_diff.changes(sides[0][name], sides[1][name]) for name in both}
+    found = {name: saved_diff.changes(sides[0][name], sides[1][name]) for name in both}
     alone = [
         {name: _why_not(arguments, store, name, other) for name in sorted(set(side) - set(both))}
         for side, other in zip(sides, (arguments.b, arguments.a), strict=True)
@@ -46,7 +46,7 @@ def diff(arguments: argparse.Namespace) -> int:
 
 
 def _read(store: Store, creator: str, names: Iterable[str]) -> dict[str, Written]:
-    return {name: written.read(store, store.manifest(creator, name)) for name in names}
+    return {name: saved_adapter.read(store, store.manifest(creator, name)) for name in names}
 
 
 def _selected(arguments: argparse.Namespace, store: Store, creator: str) -> list[str]:
@@ -81,7 +81,7 @@ def _sum(found: Mapping[str, Sequence[Change]]) -> str:
 
 
 def _say_changes(arguments: argparse.Namespace, found: Mapping[str, Sequence[Change]]) -> None:
-    for (kind, scenarios), changes in written_diff.together(written_diff.shared(found)).items():
+    for (kind, scenarios), changes in saved_diff.together(saved_diff.shared(found)).items():
         common.out(f"{KINDS[kind]}, {_where(scenarios, len(found), arguments.verbose > 0)}")
         for each in changes:
             common.out(f"  {visible(each.what)}")
@@ -113,7 +113,7 @@ def _as_json(
         "a": arguments.a,
         "b": arguments.b,
         "compared": list(found),
-        "changes": [_change_json(each) for each in written_diff.shared(found)],
+        "changes": [_change_json(each) for each in saved_diff.shared(found)],
         "only_a": dict(alone[0]),
         "only_b": dict(alone[1]),
     }  # fmt: skip
@@ -123,7 +123,7 @@ def _change_json(each: Shared) -> dict[str, object]:
     return {
         "kind": each.kind,
         "what": each.what,
-        "difference": written_diff.differs(each.kind),
+        "difference": saved_diff.differs(each.kind),
         "scenarios": list(each.scenarios),
         "keys": {name: list(keys) for name, keys in each.details.items() if keys},
     }
@@ -136,7 +136,7 @@ def history(arguments: argparse.Namespace) -> int:
     """Tell how many forms each scenario's adapter had over its creators, and what the store holds."""
     store = common.store_of(arguments)
     every = histories(store, arguments)
-    storage = written_history.storage(store.manifest(c, name) for c in store.creators() for name in store.scenarios(c))
+    storage = saved_history.storage(store.manifest(c, name) for c in store.creators() for name in store.scenarios(c))
     if arguments.json:
         common.out_json(
             {
@@ -160,7 +160,7 @@ def histories(store: Store, arguments: argparse.Namespace) -> tuple[History, ...
     """
     wanted = arguments.scenario
     found = [
-        written.read(store, store.manifest(creator, name))
+        saved_adapter.read(store, store.manifest(creator, name))
         for creator in store.creators()
         for name in _selected(arguments, store, creator)
         if not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
@@ -169,7 +169,7 @@ def histories(store: Store, arguments: argparse.Namespace) -> tuple[History, ...
         raise NoHistory(
             f"{store.folder}: no fixture of {', '.join(wanted) or 'any scenario'}", "at least one", "mend the name"
         )
-    return written_history.of(found)
+    return saved_history.of(found)
 
 
 class NoHistory(HarnessError):

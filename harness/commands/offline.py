@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness import devices, expect, judging, planning, report, runs
+from harness import expect, judging, planning, report, runs
 from harness.commands import common
 from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
@@ -17,6 +17,7 @@ from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
 from harness.pool import Done
 from harness.report import terminal
+from harness.store import device_class
 
 PLAN_FORMAT = 1
 _META = "judge.json"
@@ -34,7 +35,7 @@ def export(arguments: argparse.Namespace) -> int:
     declared = common.chosen(
         common.matrix_of(arguments).scenarios(hub=arguments.hub), arguments.keyword, arguments.family
     )
-    device = devices.Device.named(arguments.device_class or arguments.device)
+    device = device_class.Device.named(arguments.device_class or arguments.device)
     if device.kind != arguments.device:
         raise UsageError(f"{arguments.device_class} is no {arguments.device}", f"{arguments.device}-…", "mend one")
     cells: list[dict[str, Any]] = []
@@ -48,7 +49,7 @@ def export(arguments: argparse.Namespace) -> int:
                 if reason := unmade or matrix.unsupported(one, versions):
                     raise UsageError(reason)
                 target = f"fixtures/{creator}/{one.name}"
-                golden, note = devices.golden_for(manifest, device)
+                golden, note = device_class.golden_for(manifest, device)
                 store.materialise(manifest, folder / target, golden)
             except HarnessError as error:
                 skipped[str(cell)] = str(error)
@@ -117,7 +118,7 @@ def _cell(folder: Path, out: Path, number: int, entry: dict[str, Any], said: lis
         reply = _read(done_folder / "reply.json")
     except UsageError:
         unusable = [facts["gpu"] for facts in said if not facts.get("gpu", {"usable": True})["usable"]]
-        if identity.device != devices.CPU and unusable:
+        if identity.device != device_class.CPU and unusable:
             cell = judging.no_device(identity, unusable[0])
         else:
             found = f"the worker left no reply in {done_folder}"
@@ -148,9 +149,9 @@ def _cell(folder: Path, out: Path, number: int, entry: dict[str, Any], said: lis
 
 def _refuse_another_device(entry: dict[str, Any], identity: CellId, said: list[dict[str, Any]]) -> None:
     """The golden that was carried along must be of the device that the box then had."""
-    kept = entry.get("golden", devices.CPU)
-    for facts in said if kept != devices.CPU else ():
-        device = devices.Device.of(facts.get("gpu"), identity.device)
+    kept = entry.get("golden", device_class.CPU)
+    for facts in said if kept != device_class.CPU else ():
+        device = device_class.Device.of(facts.get("gpu"), identity.device)
         if not device.is_of(kept):
             raise HarnessError(
                 f"{identity}: exported with the golden of {kept}, and run on {device.own_class}",

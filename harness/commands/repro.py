@@ -32,7 +32,7 @@ from harness.repro.readme import Ran
 from harness.repro.releases import Release
 from harness.repro.subject import Side, Subject, output_names
 from harness.session import Planned
-from harness.store import Manifest, Store
+from harness.store.fixtures import Manifest, Store
 
 TRIED = 6
 """How many ways to show a deviation are tried at most; the first one does, as a rule."""

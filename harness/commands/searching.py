@@ -24,7 +24,7 @@ from harness.search.journal import Entry, Journal
 from harness.search.question import Question
 from harness.search.trials import Trials
 from harness.session import Session
-from harness.store import Store
+from harness.store.fixtures import Store
 
 
 @dataclass

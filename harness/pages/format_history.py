@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 
-from harness import written_diff, written_history
 from harness.core.text import code, enumerated, many
 from harness.pages import page, table
-from harness.written import Written, release_order
-from harness.written_diff import KINDS, Shared
+from harness.store import saved_diff, saved_history
+from harness.store.saved_adapter import Written, release_order
+from harness.store.saved_diff import KINDS, Shared
 
 _INTRO = """\
 What PEFT writes when an adapter is saved, from release to release, as the stored adapters show it: files, keys, \
@@ -40,15 +40,15 @@ def _step(before: Sequence[Written], after: Sequence[Written]) -> str:
     """What the later of two creators writes otherwise, over the scenarios that both have."""
     earlier, later = ({one.scenario: one for one in side} for side in (before, after))
     both = sorted(set(earlier) & set(later))
-    found = written_diff.shared({name: written_diff.changes(earlier[name], later[name]) for name in both})
-    changes = [each for each in found if written_diff.differs(each.kind)]
+    found = saved_diff.shared({name: saved_diff.changes(earlier[name], later[name]) for name in both})
+    changes = [each for each in found if saved_diff.differs(each.kind)]
     title = f"### {_label(before)} → {_label(after)}"
     if not both:
         return f"{title}\n\nNo scenario of both."
     said = many(len(both), "scenario")
     if not changes:
         return f"{title}\n\n{said} of both, written alike."
-    groups = written_diff.together(changes)
+    groups = saved_diff.together(changes)
     lines = [_line(kind, those, scenarios, len(both)) for (kind, scenarios), those in groups.items()]
     return "\n".join([title, "", f"{said} of both.", "", *lines])
 
@@ -62,7 +62,7 @@ def _line(kind: str, changes: Sequence[Shared], scenarios: Sequence[str], total:
 def _by_scenario(written: Sequence[Written]) -> str:
     rows = [
         (each.scenario, each.method, str(len(each.written)), str(each.weights), str(each.keys), str(each.configs))
-        for each in written_history.of(written)
+        for each in saved_history.of(written)
     ]
     header = ("scenario", "method", "creators", "weights files", "key sets", "configs")
     note = "How many of each are distinct over all creators."

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from harness import written, written_diff, written_history
-from harness.manifest import BadFixture, Manifest, StoredFile
-from harness.written import Written, generic
-from harness.written_diff import Change
+from harness.store import saved_adapter, saved_diff, saved_history
+from harness.store.manifest import BadFixture, Manifest, StoredFile
+from harness.store.saved_adapter import Written, generic
+from harness.store.saved_diff import Change
 
 SAFE, BIN = "adapter_model.safetensors", "adapter_model.bin"
 Q = "base.layers.0.q_proj"
@@ -36,7 +36,7 @@ def one(creator: str = "v1", release: str = "0.6.1", file: str = SAFE, **more: A
 
 
 def said(before: Written, after: Written) -> list[tuple[str, str]]:
-    return [(change.kind, change.what) for change in written_diff.changes(before, after)]
+    return [(change.kind, change.what) for change in saved_diff.changes(before, after)]
 
 
 A, B = f"{Q}.lora_A.weight", f"{Q}.lora_B.weight"
@@ -117,7 +117,7 @@ def test_what_is_written_otherwise(before: Written, after: Written, expected: li
 
 
 def test_version_strings_and_what_nobody_can_tell_are_no_difference() -> None:
-    assert [written_diff.differs(kind) for kind in ("version", "unknown", "config", "value")] == [
+    assert [saved_diff.differs(kind) for kind in ("version", "unknown", "config", "value")] == [
         False,
         False,
         True,
@@ -128,7 +128,7 @@ def test_version_strings_and_what_nobody_can_tell_are_no_difference() -> None:
 
 def test_a_rename_is_told_key_by_key() -> None:
     before, after = one(shapes={f"{Q}.bias": (4,)}), one(shapes={f"{Q}.base_layer.bias": (4,)})
-    (change,) = (c for c in written_diff.changes(before, after) if c.kind == "key")
+    (change,) = (c for c in saved_diff.changes(before, after) if c.kind == "key")
     assert change.details == (f"{Q}.bias → {Q}.base_layer.bias",)
 
 
@@ -139,17 +139,17 @@ def test_what_came_and_went_in_other_shapes_is_no_rename() -> None:
 
 def test_scenarios_with_the_same_difference_are_put_together() -> None:
     wide, narrow, version = Change("config", "+ a = None"), Change("key", "+ x", ("k.x",)), Change("version", "+ v")
-    found = written_diff.shared({"s1": [wide, narrow], "s2": [wide, version], "s3": []})
+    found = saved_diff.shared({"s1": [wide, narrow], "s2": [wide, version], "s3": []})
     assert [(each.kind, each.what, each.scenarios) for each in found] == [
         ("key", "+ x", ("s1",)),
         ("config", "+ a = None", ("s1", "s2")),
         ("version", "+ v", ("s2",)),
     ]
     assert found[0].details == {"s1": ("k.x",)}
-    other = written_diff.shared({"s1": [wide, Change("config", "r: 1 → 2")], "s2": [wide]})
-    assert [len(each) for each in written_diff.together(other).values()] == [1, 1]
-    same = written_diff.shared({"s1": [wide, Change("config", "r: 1 → 2")]})
-    assert [len(each) for each in written_diff.together(same).values()] == [2]
+    other = saved_diff.shared({"s1": [wide, Change("config", "r: 1 → 2")], "s2": [wide]})
+    assert [len(each) for each in saved_diff.together(other).values()] == [1, 1]
+    same = saved_diff.shared({"s1": [wide, Change("config", "r: 1 → 2")]})
+    assert [len(each) for each in saved_diff.together(same).values()] == [2]
 
 
 @pytest.mark.parametrize(
@@ -163,8 +163,8 @@ def test_the_end_of_a_key_is_of_no_layer(key: str, end: str) -> None:
 # -- history
 
 
-def history(*every: Written) -> written_history.History:
-    (found,) = written_history.of(every)
+def history(*every: Written) -> saved_history.History:
+    (found,) = saved_history.of(every)
     return found
 
 
@@ -208,7 +208,7 @@ def test_storage_counts_shared_files_once() -> None:
             files=stored, created="2026-01-01",
         )  # fmt: skip
 
-    found = written_history.storage([manifest("a", ("1", 10), ("2", 5)), manifest("b", ("1", 10))])
+    found = saved_history.storage([manifest("a", ("1", 10), ("2", 5)), manifest("b", ("1", 10))])
     assert (found.fixtures, found.blobs, found.stored, found.unshared) == (2, 2, 15, 25)
 
 
@@ -226,7 +226,7 @@ def test_a_safetensors_file_is_read_without_any_library() -> None:
         "a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
         "b": {"dtype": "BF16", "shape": [2], "data_offsets": [4, 8]},
     }
-    found = written._tensors(safetensors(header, b"12345678"), "x")
+    found = saved_adapter._tensors(safetensors(header, b"12345678"), "x")
     assert {key: value[:2] for key, value in found.items()} == {"a": ("F32", (1,)), "b": ("BF16", (2,))}
     assert found["a"][2] != found["b"][2]
 
@@ -245,12 +245,12 @@ BAD: Sequence[bytes] = [
 @pytest.mark.parametrize("data", BAD)
 def test_a_damaged_safetensors_file_is_a_bad_fixture(data: bytes) -> None:
     with pytest.raises(BadFixture, match="x: "):
-        written._tensors(data, "x")
+        saved_adapter._tensors(data, "x")
 
 
 def test_a_float32_file_has_the_digests_that_the_worker_would_take() -> None:
     """So a `.bin` whose golden has them and an older safetensors file can be held against each other."""
     values = struct.pack("<2f", 1.5, -2.0)
     digest = hashlib.sha256(values).hexdigest()
-    assert written._digests({"a": ("F32", (2,), digest)}) == {"a": digest[:16]}
-    assert written._digests({"a": ("F32", (2,), digest), "b": ("BF16", (2,), digest)}) == {}
+    assert saved_adapter._digests({"a": ("F32", (2,), digest)}) == {"a": digest[:16]}
+    assert saved_adapter._digests({"a": ("F32", (2,), digest), "b": ("BF16", (2,), digest)}) == {}

@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness import written_diff
-from harness.manifest import Manifest
-from harness.written import Written, release_order
-from harness.written_diff import Change
+from harness.store import saved_diff
+from harness.store.manifest import Manifest
+from harness.store.saved_adapter import Written, release_order
+from harness.store.saved_diff import Change
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _history(name: str, every: Sequence[Written]) -> History:
     for one in ordered:
         last = stretches[-1].creators[-1] if stretches else None
         # values of their own are what a release's own fill of new keys has; a stretch is about the form
-        changes = tuple(c for c in written_diff.changes(last, one) if c.differs and c.kind != "value") if last else ()
+        changes = tuple(c for c in saved_diff.changes(last, one) if c.differs and c.kind != "value") if last else ()
         if last is None or changes:
             stretches.append(Stretch((one,), changes))
         else:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.blobs import Blobs
 from harness.core.errors import HarnessError
-from harness.manifest import StoredFile
-from harness.store import Store
-from harness.transfer import adopting
-from tests.test_store import ADAPTER, blank, content, parts
+from harness.store.adopt import adopting
+from harness.store.blobs import Blobs
+from harness.store.fixtures import Store
+from harness.store.manifest import StoredFile
+from tests.store.test_fixtures import ADAPTER, blank, content, parts
 
 
 def put(store: Store, scenario: str, **more: str) -> None:
@@ -89,7 +89,7 @@ def test_other_evidence_is_refused_and_what_was_taken_goes_back(both: tuple[Stor
 def test_the_two_stores_wait_for_each_other(both: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody writes while fixtures may still be taken back: so nobody comes to name what then goes."""
     store, other = both
-    monkeypatch.setattr("harness.store.LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("harness.store.fixtures.LOCK_TIMEOUT_S", 0.1)
     with (
         adopting(store, other, "v070", ["one"]),
         pytest.raises(HarnessError, match="another process has been writing"),

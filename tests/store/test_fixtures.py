@@ -17,12 +17,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import store as store_module
-from harness.blobs import Blobs
 from harness.core.errors import HarnessError
 from harness.core.files import write_durably
-from harness.manifest import FORMAT, NewerFormat, StoredFile, packed, parse, stored_file
-from harness.store import BadFixture, Manifest, NoFixture, Store
+from harness.store import fixtures as store_module
+from harness.store.blobs import Blobs
+from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
+from harness.store.manifest import FORMAT, NewerFormat, StoredFile, packed, parse, stored_file
 
 Files = Mapping[str, bytes]
 
@@ -128,7 +128,7 @@ def test_the_layout_is_the_one_that_format_md_describes(store: Store) -> None:
         "adapter_config.json"
     ]
     assert set(data["goldens"]["cpu"]) == set(GOLDEN)
-    documented = (Path(__file__).parents[1] / "fixtures" / "FORMAT.md").read_text()
+    documented = (Path(__file__).parents[2] / "fixtures" / "FORMAT.md").read_text()
     assert [key for key in data if f"| `{key}` |" not in documented] == []
 
 

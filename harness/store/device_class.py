@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.manifest import BadFixture, Manifest, NoFixture
+from harness.store.manifest import BadFixture, Manifest, NoFixture
 
 CPU = "cpu"
 _CLASS = re.compile(r"^[a-z]+(-[a-z0-9.]+)*$")

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from harness.core.files import write_durably
-from harness.manifest import Manifest, StoredFile, packed, successor
-from harness.store import Store
+from harness.store.fixtures import Store
+from harness.store.manifest import Manifest, StoredFile, packed, successor
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Fixtures on disk: content-addressed blobs, a manifest for each (creator, scenario), integrity checked at every read.
 
-`harness.manifest` says what a fixture is, and `fixtures/FORMAT.md` how to read one by hand.
+`harness.store.manifest` says what a fixture is, and `fixtures/FORMAT.md` how to read one by hand.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Literal
 
 import filelock
 
-from harness import blobs
 from harness.core.errors import HarnessError
 from harness.core.files import write_durably
-from harness.manifest import (
+from harness.store import blobs
+from harness.store.manifest import (
     BLOBS,
     FORMAT,
     PARTS,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from harness import devices, judging
+from harness import judging
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId
 from harness.core.observation import Observed
-from harness.devices import Device
-from harness.manifest import BadFixture, Manifest, NoFixture, StoredFile
 from harness.pool import Done
+from harness.store import device_class
+from harness.store.device_class import Device
+from harness.store.manifest import BadFixture, Manifest, NoFixture, StoredFile
 
 H200 = Device.of({"name": "NVIDIA H200", "capability": "9.0"}, "cuda")
 A100 = Device.of({"name": "NVIDIA A100-SXM4-80GB", "capability": "8.0"}, "cuda:1")
@@ -40,16 +41,16 @@ CHOICES = [
 
 @pytest.mark.parametrize(("there", "device", "taken"), CHOICES)
 def test_the_most_specific_golden_that_fits_is_taken(there: list[str], device: Device, taken: str) -> None:
-    found, note = devices.golden_for(manifest(*there), device)
+    found, note = device_class.golden_for(manifest(*there), device)
     assert found == taken
     assert ("CPU's golden" in note) == (taken == "cpu" and device.kind == "cuda")
 
 
 def test_two_that_say_equally_much_are_an_error() -> None:
     with pytest.raises(BadFixture, match=r"v061/lora: cuda-h200 and cuda-sm90 both fit"):
-        devices.golden_for(manifest("cpu", "cuda-sm90", "cuda-h200"), H200)
-    assert devices.golden_for(manifest("cuda-sm90", "cuda-h200", "cuda-sm90-h200"), H200)[0] == "cuda-sm90-h200"
-    assert devices.golden_for(manifest("cpu", "cuda-sm90", "cuda-h200"), A100)[0] == "cpu"
+        device_class.golden_for(manifest("cpu", "cuda-sm90", "cuda-h200"), H200)
+    assert device_class.golden_for(manifest("cuda-sm90", "cuda-h200", "cuda-sm90-h200"), H200)[0] == "cuda-sm90-h200"
+    assert device_class.golden_for(manifest("cpu", "cuda-sm90", "cuda-h200"), A100)[0] == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -61,17 +62,17 @@ def test_two_that_say_equally_much_are_an_error() -> None:
 )
 def test_none_at_all_is_told(there: list[str], device: Device, words: str) -> None:
     with pytest.raises(NoFixture, match=words) as caught:
-        devices.golden_for(manifest(*there), device)
+        device_class.golden_for(manifest(*there), device)
     assert ("--device cuda" in caught.value.next_step) == (device.kind == "cuda")
 
 
 def test_a_golden_gets_kind_and_architecture_or_what_the_user_says_if_it_is_true() -> None:
     assert (H200.own_class, A100.own_class, Device("cpu").own_class) == ("cuda-sm90", "cuda-sm80", "cpu")
-    assert devices.checked_class("cuda", H200) == "cuda"
-    assert devices.checked_class("cuda-sm90-h200", H200) == "cuda-sm90-h200"
+    assert device_class.checked_class("cuda", H200) == "cuda"
+    assert device_class.checked_class("cuda-sm90-h200", H200) == "cuda-sm90-h200"
     for name in ("cuda-sm80", "cpu", "cuda_sm90", "cuda-", "../x"):
         with pytest.raises(UsageError, match="no class of this device"):
-            devices.checked_class(name, H200)
+            device_class.checked_class(name, H200)
 
 
 SAID = [
@@ -89,7 +90,7 @@ SAID = [
 
 @pytest.mark.parametrize(("kind", "message", "its_doing"), SAID)
 def test_a_gpu_that_is_too_small_accuses_no_library(kind: str, message: str, its_doing: bool) -> None:
-    assert devices.exhausted(kind, message) is its_doing
+    assert device_class.exhausted(kind, message) is its_doing
     error = {"stage": "forward", "type": kind, "message": message, "traceback": ""}
     golden = Observed("lora", {"float32": {"outcome": "ok"}}, {"forward": {"float32": {"outcome": "ok"}}}, {}, {})
     probes = {"forward": {"float32": {"outcome": "error", "error": error}}}

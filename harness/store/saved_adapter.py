@@ -15,8 +15,8 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from harness.manifest import BadFixture, Manifest
-from harness.store import Store
+from harness.store.fixtures import Store
+from harness.store.manifest import BadFixture, Manifest
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 """How the names of files end that hold tensors."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from harness.written import Written, generic
+from harness.store.saved_adapter import Written, generic
 
 Kind = Literal["file", "key", "shape", "dtype", "value", "config", "version", "unknown"]
 KINDS: dict[Kind, str] = {

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.core.files import write_durably
-from harness.manifest import StoredFile, stored_file
+from harness.store.manifest import StoredFile, stored_file
 
 PACKED = ".gz"
 """Ends the name of a blob whose file is packed; the name before it is still the content's own SHA-256."""
