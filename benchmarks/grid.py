@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.common import REPOSITORY, cores
-from harness.envs import CURRENT, Environments
+from harness.envs.environments import CURRENT, Environments
 from harness.store.fixtures import Store
 
 

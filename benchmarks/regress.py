@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.commands.common import REPOSITORY, cores
-from harness.envs import Environments
+from harness.envs.environments import Environments
 
 _CREATOR, _LOADER = "v061", "current"
 

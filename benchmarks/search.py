@@ -21,7 +21,7 @@ import time
 from typing import Any
 
 from harness.commands.common import REPOSITORY
-from harness.envs import default_cache
+from harness.envs.environments import default_cache
 
 CELLS = ("lokr-alpha-differs@v061:current[cpu]", "lora-bias-all@v061:current[cpu]")
 

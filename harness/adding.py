@@ -26,9 +26,9 @@ from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell
 from harness.core.text import enumerated, many
 from harness.core.verdict import Verdict
-from harness.draft import Draft
-from harness.environment import BuiltEnvironment, EnvFailed
-from harness.envs import Environments
+from harness.envs.draft import Draft
+from harness.envs.environment import BuiltEnvironment, EnvFailed
+from harness.envs.environments import Environments
 from harness.session import Planned, Session
 from harness.store.adopt import adopting
 from harness.store.fixtures import Store

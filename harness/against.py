@@ -13,15 +13,17 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from harness import affected, checkouts, difference, specs
+from harness import affected, difference
 from harness.core import run as results
 from harness.core.comparison import Against
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Run
 from harness.difference import Changed, Installed
-from harness.environment import BuiltEnvironment, EnvFailed, Environment
-from harness.envs import CURRENT, Environments
+from harness.envs import source_tree
+from harness.envs import spec as specs
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
+from harness.envs.environments import CURRENT, Environments
 
 _FORMS = "a declared environment (current, v0200), a clone's ref (../peft@main), or the folder of an earlier run"
 
@@ -116,7 +118,7 @@ def _package(above: specs.Spec, text: str, environments: Environments) -> str:
     """The package that a change is of; empty where it may be several."""
     match above:
         case specs.Checkout(path):
-            return checkouts.package_of(path)[0]
+            return source_tree.package_of(path)[0]
         case specs.Git():
             overlay = environments.describe(text).overlay
             return overlay.package if overlay else ""

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from harness import affected, checkouts
+from harness import affected
 from harness.affected import Files
-from harness.environment import BuiltEnvironment
+from harness.envs import source_tree
+from harness.envs.environment import BuiltEnvironment
 
 _UPSTREAM = ("refs/remotes/origin/HEAD", "origin/main", "origin/master", "upstream/main", "upstream/master", "main",
              "master")  # fmt: skip
@@ -133,13 +134,13 @@ def of_git(tree: Path, ref: str, tops: Collection[str], differs: Collection[str]
     Returns:
         None where git does not know: no work tree, or the branch is the default branch itself.
     """
-    if not checkouts.in_git(tree):
+    if not source_tree.in_git(tree):
         return None
-    head = checkouts.run_git(tree, "symbolic-ref", "--short", "-q", "HEAD").stdout.decode(errors="replace").strip()
+    head = source_tree.run_git(tree, "symbolic-ref", "--short", "-q", "HEAD").stdout.decode(errors="replace").strip()
     for candidate in [ref] if ref else _UPSTREAM:
         if candidate == head:
             continue
-        base = checkouts.run_git(tree, "merge-base", candidate, "HEAD")
+        base = source_tree.run_git(tree, "merge-base", candidate, "HEAD")
         if base.returncode != 0:
             continue
         since = base.stdout.decode().strip()
@@ -156,5 +157,5 @@ def of_git(tree: Path, ref: str, tops: Collection[str], differs: Collection[str]
 
 
 def _names(tree: Path, *args: str) -> list[str]:
-    said = checkouts.run_git(tree, *args)
+    said = source_tree.run_git(tree, *args)
     return [name for name in said.stdout.decode(errors="replace").split("\0") if name] if said.returncode == 0 else []

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness.environment import BuiltEnvironment
+from harness.envs.environment import BuiltEnvironment
 from harness.pool import Done, Job, Pool, WorkerFailed
 from harness.worker import devices
 

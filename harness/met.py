@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.core.run import EnvironmentReport
 from harness.creation import evidence
-from harness.environment import BuiltEnvironment, EnvFailed
+from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.store.fixtures import Manifest
 
 

@@ -15,9 +15,9 @@ from harness.core import matrix, versions
 from harness.core.cell_settings import OWN, Settings, placed
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared, Matrix
-from harness.declaration import Declaration
-from harness.environment import EnvFailed
-from harness.envs import Environments
+from harness.envs.declaration import Declaration
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import Environments
 from harness.session import Planned
 from harness.store.fixtures import Store
 from harness.supply import recorded_versions

@@ -5,8 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 
-from harness import specs
 from harness.core.errors import UsageError
+from harness.envs import spec
 
 ALL = "all"
 _GLOB = "*?["
@@ -47,7 +47,7 @@ def _parts(value: str) -> list[str]:
 def _specs(value: str) -> list[str]:
     """One value's specifications. A comma parts them, but is a part of a path, an address, or a row of pins."""
     parts = _parts(value)
-    if value.startswith(("python:", "git+")) or specs.is_path(value):
+    if value.startswith(("python:", "git+")) or spec.is_path(value):
         return [value.strip()]
     pins = [part for part in parts if "=" in part]
     if pins == parts and pins:
@@ -69,7 +69,7 @@ def _chosen(parts: Iterable[str], known: Sequence[str], what: str) -> tuple[str,
 
 
 def _matching(part: str, known: Sequence[str], what: str) -> list[str]:
-    is_name = not any(sign in part for sign in _GLOB) or specs.is_path(part) or part.startswith(("python:", "git+"))
+    is_name = not any(sign in part for sign in _GLOB) or spec.is_path(part) or part.startswith(("python:", "git+"))
     if part != ALL and is_name:
         return [part]
     matching = [name for name in known if part == ALL or fnmatch.fnmatchcase(name, part)]

@@ -25,7 +25,7 @@ from harness.core import matrix
 from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.environment import Environment
+from harness.envs.environment import Environment
 from harness.session import Planned
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store

@@ -25,8 +25,8 @@ from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
 from harness.creation import CreationRefused, worker_command
-from harness.environment import BuiltEnvironment, EnvFailed
-from harness.envs import CURRENT, Environments
+from harness.envs.environment import BuiltEnvironment, EnvFailed
+from harness.envs.environments import CURRENT, Environments
 from harness.fleet import Serves
 from harness.met import Met
 from harness.pool import Done, Job, WorkerFailed

@@ -16,8 +16,8 @@ from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.creation import create, save
-from harness.environment import BuiltEnvironment
-from harness.envs import Environments
+from harness.envs.environment import BuiltEnvironment
+from harness.envs.environments import Environments
 from harness.pools import Key, Pools
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 from harness.worker_process import WORKER

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import adding, locks
+from harness import adding
 from harness.core.errors import HarnessError
+from harness.envs import lock
 from harness.store.fixtures import Store
 from tests.mini.index import Index, serving
 from tests.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until
@@ -202,7 +203,7 @@ def test_a_declaration_that_cannot_be_written_takes_the_fixtures_back(
 ) -> None:
     """The very last step fails."""
     assert registry.address
-    write, final = locks.write, empty.matrices / "envs" / f"{NAME}.toml"
+    write, final = lock.write, empty.matrices / "envs" / f"{NAME}.toml"
 
     def full(path: Path, text: str) -> None:
         if path == final:
@@ -210,7 +211,7 @@ def test_a_declaration_that_cannot_be_written_takes_the_fixtures_back(
             raise HarnessError("no room", "some", "make some")
         write(path, text)
 
-    monkeypatch.setattr(locks, "write", full)
+    monkeypatch.setattr(lock, "write", full)
     said = add(empty, RELEASE)
     assert said.code == 2, said
     assert "no room" in said.err

@@ -11,7 +11,7 @@ from harness.core.matrix import CellId
 from harness.core.observation import Observed
 from harness.core.run import Cell, Figures, Finding
 from harness.core.verdict import Verdict
-from harness.environment import EnvFailed
+from harness.envs.environment import EnvFailed
 from harness.pool import Done, WorkerFailed
 
 ID = CellId("lora-x", "v061", "current")

@@ -11,8 +11,8 @@ from harness import planning
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId, Declared, of_families
 from harness.core.scenario import Adapter, Base, Module, Scenario
-from harness.declaration import Declaration
-from harness.environment import EnvFailed, Environment
+from harness.envs.declaration import Declaration
+from harness.envs.environment import EnvFailed, Environment
 from harness.planning import Asked
 from harness.store.fixtures import Store
 from tests.mini.world import World, scenario

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.environment import EnvFailed
+from harness.envs.environment import EnvFailed
 from harness.pools import AHEAD, Closed, Key, Pools
 from tests.mini.world import until
 

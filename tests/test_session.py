@@ -11,7 +11,7 @@ from harness import planning
 from harness.core import matrix
 from harness.core.matrix import Matrix
 from harness.core.run import Cell
-from harness.envs import Environments
+from harness.envs.environments import Environments
 from harness.planning import Asked
 from harness.session import Planned, Session
 from harness.store.fixtures import Store

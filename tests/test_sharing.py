@@ -11,7 +11,7 @@ import pytest
 from harness import planning, sharing
 from harness.core.matrix import Matrix
 from harness.core.run import Cell
-from harness.envs import Environments
+from harness.envs.environments import Environments
 from harness.planning import Asked
 from harness.store.fixtures import Store
 from tests.mini.world import World

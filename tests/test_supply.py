@@ -9,7 +9,7 @@ import pytest
 
 from harness import planning, supply
 from harness.core.matrix import Matrix
-from harness.envs import Environments
+from harness.envs.environments import Environments
 from harness.planning import Asked
 from harness.session import Session
 from harness.store.fixtures import Store

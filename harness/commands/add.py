@@ -6,16 +6,17 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
-from harness import adding, registry
+from harness import adding
 from harness.added import Added, markdown
 from harness.adding import Order
 from harness.commands import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
-from harness.draft import Draft
-from harness.envs import Environments
-from harness.releases import Release
+from harness.envs import missing_releases
+from harness.envs.draft import Draft
+from harness.envs.environments import Environments
+from harness.envs.index import Release
 
 
 def add(arguments: argparse.Namespace) -> int:
@@ -71,7 +72,7 @@ def _interrupted(what: str) -> int:
 
 
 def _missing(arguments: argparse.Namespace, environments: Environments, scenarios: Sequence[Declared]) -> int:
-    found = registry.missing(environments.releases.ask(registry.PACKAGE), environments.declarations())
+    found = missing_releases.missing(environments.releases.ask(missing_releases.PACKAGE), environments.declarations())
     if not found or arguments.dry_run:
         return _listed(arguments, found)
     added: list[Added] = []
@@ -92,7 +93,7 @@ def _missing(arguments: argparse.Namespace, environments: Environments, scenario
 
 
 def _requirement(release: Release) -> str:
-    return f"{registry.PACKAGE}=={release.version}"
+    return f"{missing_releases.PACKAGE}=={release.version}"
 
 
 def _listed(arguments: argparse.Namespace, found: Sequence[Release]) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import __version__, against, change, expect, planning, registry, report, runs, scope
+from harness import __version__, against, change, expect, planning, report, runs, scope
 from harness.affected import Affected
 from harness.against import Built, SideFailed, Sides
 from harness.commands import check as plain
@@ -22,7 +22,8 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.difference import Changed
-from harness.envs import Environments
+from harness.envs import missing_releases
+from harness.envs.environments import Environments
 from harness.remembered import Memory, Remembered
 from harness.runs import Recorder
 from harness.session import Planned
@@ -54,7 +55,7 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         return _dry_run(asked)
     listener = plain.Listener(common.console(stderr=True), quiet=arguments.quiet > 0)
-    lookout = registry.Lookout(environments) if not (arguments.quiet or arguments.collect_only) else None
+    lookout = missing_releases.Lookout(environments) if not (arguments.quiet or arguments.collect_only) else None
     hook = plain.Hook(
         listener, environments, lookout.notices if lookout else tuple, asked.left_out, asked.wants, asked.finish
     )

@@ -10,12 +10,12 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
-from harness import registry
 from harness.commands import common, searching
 from harness.commands.searching import Work
 from harness.core.errors import ExitCode, UsageError
-from harness.environment import EnvFailed, Environment
-from harness.releases import Known
+from harness.envs import missing_releases
+from harness.envs.environment import EnvFailed, Environment
+from harness.envs.index import Known
 from harness.search import rows
 from harness.search.candidates import plain_versions
 from harness.search.contexts import Held, PeriodTrue
@@ -117,7 +117,7 @@ def _verified(work: Work, package: str, names: Sequence[str], kinds: tuple[Kind,
     """The first of the contexts in which both ends are as they should be."""
     said = []
     for context in _contexts(work, package):
-        falls_back = isinstance(context, Held) and work.arguments.rest is None and package == registry.PACKAGE
+        falls_back = isinstance(context, Held) and work.arguments.rest is None and package == missing_releases.PACKAGE
         fallback = PeriodTrue() if falls_back else None
         line = _line(work, package, names, context, fallback)
         found = {}

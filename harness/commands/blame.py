@@ -8,7 +8,7 @@ from typing import Any
 from harness.commands import common, searching
 from harness.commands.searching import Work
 from harness.core.errors import ExitCode
-from harness.environment import EnvFailed
+from harness.envs.environment import EnvFailed
 from harness.search import delta, sentence
 from harness.search.coupling import Ends
 from harness.search.delta import Ask, Blame, Candidate, Search

@@ -13,15 +13,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import planning, specs
+from harness import planning
 from harness.commands import common
 from harness.core import cell_settings
 from harness.core import run as results
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell, Run
-from harness.environment import EnvFailed
-from harness.envs import Environments
+from harness.envs import spec as specs
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import Environments
 from harness.session import Planned, Session
 from harness.store.fixtures import Manifest, NoFixture, Store
 

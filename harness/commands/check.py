@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness import baseline, expect, planning, registry, report
+from harness import baseline, expect, planning, report
 from harness.commands import common
 from harness.core import run as results
 from harness.core.cell_settings import Settings
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Cell, Run
-from harness.envs import Environments
+from harness.envs import missing_releases
+from harness.envs.environments import Environments
 from harness.pytest_plugin import Check
 from harness.report import markdown, terminal
 from harness.runs import Recorder
@@ -44,7 +45,7 @@ def _run(arguments: argparse.Namespace, pair: bool) -> int:
     if arguments.dry_run:
         return _dry_run(arguments, cells, environments)
     listener = Listener(common.console(stderr=True), quiet=arguments.quiet > 0)
-    lookout = registry.Lookout(environments) if not (arguments.quiet or arguments.collect_only) else None
+    lookout = missing_releases.Lookout(environments) if not (arguments.quiet or arguments.collect_only) else None
     hook = Hook(listener, environments, lookout.notices if lookout else tuple, hub_left_out(arguments))
     with listener:
         code = run_pytest(pytest_arguments(arguments, pair), hook, show=arguments.collect_only)

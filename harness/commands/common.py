@@ -14,7 +14,7 @@ from rich.console import Console
 
 from harness import planning
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
-from harness.envs import Environments
+from harness.envs.environments import Environments
 from harness.store.fixtures import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent

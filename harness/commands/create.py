@@ -16,7 +16,7 @@ from harness.commands import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
-from harness.environment import BuiltEnvironment
+from harness.envs.environment import BuiltEnvironment
 from harness.fleet import Serves
 from harness.store import device_class as devices
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store

@@ -6,9 +6,10 @@ import argparse
 import shutil
 from pathlib import Path
 
-from harness import packing, remembered, supply, wheelhouse
+from harness import remembered, supply
 from harness.commands import common
 from harness.core.errors import ExitCode, UsageError
+from harness.envs import wheelhouse, wheelhouse_pack
 
 
 def list_(arguments: argparse.Namespace) -> int:
@@ -80,11 +81,11 @@ def pack(arguments: argparse.Namespace) -> int:
     """Put all wheels of an environment into a folder."""
     environment = common.environments_of(arguments).describe(arguments.spec)
     target = Path(arguments.to or f"wheelhouse-{environment.name}").expanduser().resolve()
-    made = packing.pack(
+    made = wheelhouse_pack.pack(
         environment, target, common.say, platforms=arguments.platform, torch_build=arguments.torch_build
     )
     common.out(f"{target}: {len(made.wheels)} wheels of {made.name}")
-    for line in packing.commands(made, target):
+    for line in wheelhouse_pack.commands(made, target):
         common.say(line)
     return ExitCode.CLEAN
 

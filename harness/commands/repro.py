@@ -17,14 +17,15 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from harness import causes, checkouts
+from harness import causes
 from harness.commands import cells, common
 from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.environment import EnvFailed
-from harness.envs import Environments
+from harness.envs import source_tree
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import Environments
 from harness.repro import aspects, bases, loading, readme, scripts, text
 from harness.repro.aspects import Aspect
 from harness.repro.pins import Pinned
@@ -188,7 +189,7 @@ def _pinned(environments: Environments, spec: str) -> Pinned:
     package = overlay.package
     if described.kind == "git":
         return Pinned(described.versions, described.python, {package: f"{package} @ git+{overlay.source}"})
-    commit, remote = checkouts.commit_of(overlay.tree)
+    commit, remote = source_tree.commit_of(overlay.tree)
     if commit and remote:
         return Pinned(described.versions, described.python, {package: f"{package} @ git+{remote}@{commit}"})
     note = f"{package} is a working tree of this machine{f' at commit {commit}' if commit else ', with changes'}"

@@ -15,7 +15,7 @@ from harness import planning
 from harness.commands import cells, common
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
-from harness.environment import Environment, Overlay
+from harness.envs.environment import Environment, Overlay
 from harness.report import terminal
 from harness.search import question as questions
 from harness.search.candidates import Candidates, ends_of, plain_versions

@@ -17,7 +17,7 @@ from harness.core import run as results
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.observation import Observed
 from harness.core.run import Cell
-from harness.environment import EnvFailed
+from harness.envs.environment import EnvFailed
 from harness.pool import WorkerFailed
 from harness.report import terminal
 from harness.report import where as report

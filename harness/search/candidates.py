@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import checkouts, locks
-from harness.declaration import Declaration
-from harness.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
-from harness.envs import Environments
+from harness.envs import lock, source_tree
+from harness.envs.declaration import Declaration
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
+from harness.envs.environments import Environments
+from harness.envs.spec import Git
 from harness.search.coupling import Ends
 from harness.search.delta import Candidate
-from harness.specs import Git
 
 Packages = tuple[tuple[str, str], ...]
 """Packages with versions, sorted."""
@@ -80,7 +80,7 @@ class Candidates(Environments):
     ) -> Environment:
         """An environment with just these packages."""
         overlay = next((overlays[version] for version in versions.values() if version in overlays), None)
-        digest = locks.digest_of(versions, *([f"tree sha256:{overlay.digest}"] if overlay else []))
+        digest = lock.digest_of(versions, *([f"tree sha256:{overlay.digest}"] if overlay else []))
         name = f"try-{digest[:10]}"
         made = Environment(
             name, name, "pins", digest, why, python, dict(versions), overlay=overlay, tried_first=False
@@ -116,7 +116,7 @@ class Candidates(Environments):
             extra = {package: "it is there in the environment that this one is made of" for package, _ in kept}
             declared = Declaration(why=words, python=self._template().python, pins=dict(exact), extra=extra)
             try:
-                known[exact, kept] = locks.resolve(words, declared, self._uv, dict(kept))
+                known[exact, kept] = lock.resolve(words, declared, self._uv, dict(kept))
             except EnvFailed as error:
                 known[exact, kept] = error
         found = known[exact, kept]
@@ -131,9 +131,9 @@ class Candidates(Environments):
             EnvFailed: git can't hand it out.
         """
         git = Git(repository.resolve().as_uri(), commit, subdirectory)
-        tree, full = checkouts.fetch(f"git+{git.url}@{commit}", git, self.cache / "git")
-        package, version = checkouts.package_of(tree)
-        return Overlay(tree, package, version, checkouts.digest(tree), f"{repository}@{full[:12]}")
+        tree, full = source_tree.fetch(f"git+{git.url}@{commit}", git, self.cache / "git")
+        package, version = source_tree.package_of(tree)
+        return Overlay(tree, package, version, source_tree.digest(tree), f"{repository}@{full[:12]}")
 
 
 def plain_versions(environment: Environment) -> tuple[dict[str, str], dict[str, Overlay]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness import registry
 from harness.core.errors import HarnessError
-from harness.environment import Environment, Overlay
+from harness.envs import missing_releases
+from harness.envs.environment import Environment, Overlay
 from harness.search.candidates import Candidates
 from harness.search.coupling import LIKELY
 
@@ -61,7 +61,8 @@ class PeriodTrue:
         fitting = [
             name
             for name, one in declared.items()
-            if package == registry.PACKAGE  # which a declared environment is about; of others it has just some release
+            if package
+            == missing_releases.PACKAGE  # which a declared environment is about; of others it has just some release
             and one.exact().get(package) == version
             and not (one.on_demand or one.families)
         ]

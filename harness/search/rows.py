@@ -8,9 +8,9 @@ from pathlib import Path
 
 from packaging.version import Version
 
-from harness import checkouts
 from harness.core.errors import UsageError
-from harness.releases import Known, Release
+from harness.envs import source_tree
+from harness.envs.index import Known, Release
 
 _REPOSITORIES = {
     "accelerate": "https://github.com/huggingface/accelerate",
@@ -122,5 +122,5 @@ def _resolved(repository: Path, ref: str) -> str:
 
 def _git(repository: Path, *arguments: str) -> str | None:
     """What git says; None where it fails."""
-    done = checkouts.run_git(repository, *arguments)
+    done = source_tree.run_git(repository, *arguments)
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

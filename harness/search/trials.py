@@ -16,8 +16,8 @@ from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.environment import BuiltEnvironment, EnvFailed, Environment
-from harness.envs import Environments
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
+from harness.envs.environments import Environments
 from harness.search.candidates import is_outage
 from harness.search.deviation import Deviation, Outcome
 from harness.search.journal import Entry, Journal

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from harness.commands.common import REPOSITORY
-from harness.envs import Environments
+from harness.envs.environments import Environments
 
 MUTANTS = Path(__file__).parent / "mutants"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.envs import Environments
+from harness.envs.environments import Environments
 from tests.integration.conftest import Said
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

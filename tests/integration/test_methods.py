@@ -9,7 +9,7 @@ import pytest
 
 from harness.commands.common import REPOSITORY
 from harness.core.matrix import Matrix
-from harness.envs import Environments
+from harness.envs.environments import Environments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

@@ -13,7 +13,7 @@ import pytest
 
 from harness.commands.common import REPOSITORY
 from harness.core import run
-from harness.envs import Environments
+from harness.envs.environments import Environments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.envs import Environments
+from harness.envs.environments import Environments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

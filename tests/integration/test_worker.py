@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from harness.envs import Environments
+from harness.envs.environments import Environments
 from harness.worker import fill, numerics
 from harness.worker_process import WORKER
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from harness.environment import EnvFailed
+from harness.envs.environment import EnvFailed
 from harness.search.candidates import is_outage
 
 OUTAGES = [

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from harness import unpacked
 from harness.core.errors import UsageError
+from harness.envs import unpacked_wheel
 
 FORMS = (
     "a name (v061), pins (peft==0.9.0,transformers==4.38.2), a checkout or an unpacked wheel (../peft), a clone's ref "
@@ -208,7 +208,7 @@ def _checkout(text: str) -> Path:
 def is_project(folder: Path) -> bool:
     """True for a folder that a package can be installed from."""
     named = any((folder / name).is_file() for name in ("pyproject.toml", "setup.py"))
-    return named or unpacked.package_of(folder) is not None
+    return named or unpacked_wheel.package_of(folder) is not None
 
 
 def _git(text: str) -> Git:

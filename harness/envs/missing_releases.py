@@ -11,10 +11,10 @@ from packaging.version import Version
 
 from harness.core.errors import HarnessError
 from harness.core.text import clip, enumerated
-from harness.declaration import NEWEST, Declaration
-from harness.environment import EnvFailed
-from harness.envs import CURRENT, Environments
-from harness.releases import Known, Release
+from harness.envs.declaration import NEWEST, Declaration
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import CURRENT, Environments
+from harness.envs.index import Known, Release
 
 PACKAGE = "peft"
 FIRST = Version("0.3")

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import envbuild, envs, locks
 from harness.core.errors import HarnessError, UsageError
-from harness.envs import EnvFailed, Environments
-from harness.uvtool import Outcome
+from harness.envs import build, environments
+from harness.envs import lock as locks
+from harness.envs.environments import EnvFailed, Environments
+from harness.envs.installers import Outcome
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 CURRENT = f"""
@@ -273,7 +274,7 @@ def test_a_build_is_done_once_and_has_a_stamp(room: Room) -> None:
 
 def test_a_half_built_environment_is_built_again(room: Room) -> None:
     directory = room.open().build("current").python.parent.parent
-    (directory / envbuild.STAMP).unlink()
+    (directory / build.STAMP).unlink()
     (directory / "rest").touch()
     assert [item.built for item in room.open().status()] == [None]
     room.open().build("current")
@@ -284,7 +285,7 @@ def test_a_half_built_environment_is_built_again(room: Room) -> None:
 @pytest.mark.parametrize("stamp", ["", "[]", "{}", '{"versions": {}'])
 def test_a_broken_stamp_is_none(room: Room, stamp: str) -> None:
     directory = room.open().build("current").python.parent.parent
-    (directory / envbuild.STAMP).write_text(stamp)
+    (directory / build.STAMP).write_text(stamp)
     room.open().build("current")
     assert room.uv.count("venv") == 2
 
@@ -316,7 +317,7 @@ def test_a_full_disk_is_told_with_what_helps(room: Room, monkeypatch: pytest.Mon
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(envbuild, "_write_stamp", full)
+    monkeypatch.setattr(build, "_write_stamp", full)
     with pytest.raises(EnvFailed, match="PEFT_REGRESS_CACHE"):
         room.open().build("current")
     assert [name for name in room.built() if not name.startswith(".")] == []
@@ -387,7 +388,7 @@ def test_gc_deletes_what_nothing_stands_for(room: Room) -> None:
 
 def test_gc_leaves_alone_what_another_process_builds(room: Room) -> None:
     (half := room.cache / "envs" / "v000-000000000000").mkdir(parents=True)
-    with envbuild.locked(half, print):
+    with build.locked(half, print):
         assert room.open().gc(dry_run=False) == []
     assert half.exists()
 
@@ -403,6 +404,6 @@ def test_what_was_built_for_a_spec_can_be_removed(room: Room, spec: str) -> None
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("PEFT_REGRESS_CACHE", raising=False)
-    assert envs.default_cache() == tmp_path / "peft-regress"
+    assert environments.default_cache() == tmp_path / "peft-regress"
     monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path / "own"))
-    assert envs.default_cache() == tmp_path / "own"
+    assert environments.default_cache() == tmp_path / "own"

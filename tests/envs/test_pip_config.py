@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import pipconf
 from harness.core.errors import UsageError
+from harness.envs import pip_config
 
 HERE = Path("/here")
 BEST = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
@@ -61,13 +61,13 @@ TABLE: list[tuple[str, dict[str, str], dict[str, str], dict[str, str], tuple[str
 
 @pytest.mark.parametrize(("pip", "environ", "env", "args"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
 def test_translation(pip: dict[str, str], environ: dict[str, str], env: dict[str, str], args: tuple[str, ...]) -> None:
-    settings = pipconf.uv_settings(pip, environ, here=HERE)
+    settings = pip_config.uv_settings(pip, environ, here=HERE)
     assert dict(settings.env) == BEST | env
     assert settings.args == args
 
 
 def test_a_folder_of_certificates(tmp_path: Path) -> None:
-    settings = pipconf.uv_settings({"cert": str(tmp_path)}, {}, here=HERE)
+    settings = pip_config.uv_settings({"cert": str(tmp_path)}, {}, here=HERE)
     assert settings.env["SSL_CERT_DIR"] == str(tmp_path)
 
 
@@ -81,7 +81,7 @@ def test_a_folder_of_certificates(tmp_path: Path) -> None:
     ],
 )
 def test_the_system_store_is_used_where_nothing_else_is_said(environ: dict[str, str], used: bool) -> None:
-    settings = pipconf.uv_settings({}, environ, here=HERE, system_store=True)
+    settings = pip_config.uv_settings({}, environ, here=HERE, system_store=True)
     assert ("UV_SYSTEM_CERTS" in settings.env) is used
 
 
@@ -100,7 +100,7 @@ def test_the_system_store_is_used_where_nothing_else_is_said(environ: dict[str, 
 def test_precedence_is_pips(
     files: list[dict[str, dict[str, str]]], environ: dict[str, str], expected: dict[str, str]
 ) -> None:
-    assert pipconf.effective(files, environ) == expected
+    assert pip_config.effective(files, environ) == expected
 
 
 def test_which_files_count_and_in_what_order(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_which_files_count_and_in_what_order(tmp_path: Path) -> None:
     site = [Path("/base/pip.conf"), Path("/venv/pip.conf")]
 
     def files(environ: dict[str, str]) -> list[Path]:
-        return pipconf.config_files(environ, ["/base", "/venv"], "linux")
+        return pip_config.config_files(environ, ["/base", "/venv"], "linux")
 
     assert files(home) == [*system, *user, *site]
     assert files({**home, "PIP_CONFIG_FILE": str(named)}) == [*system, *user, *site, named]
@@ -122,23 +122,23 @@ def test_which_files_count_and_in_what_order(tmp_path: Path) -> None:
 
 def test_a_file_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
     path = tmp_path / "pip.conf"
-    assert pipconf.sections_of(path) == {}
+    assert pip_config.sections_of(path) == {}
     path.write_text("[global]\nindex-url = https://u:%20p@host/simple\nextra-index-url =\n    a\n    b\n")
-    assert pipconf.sections_of(path)["global"]["index-url"] == "https://u:%20p@host/simple"
-    assert pipconf.effective([pipconf.sections_of(path)], {})["extra-index-url"].split() == ["a", "b"]
+    assert pip_config.sections_of(path)["global"]["index-url"] == "https://u:%20p@host/simple"
+    assert pip_config.effective([pip_config.sections_of(path)], {})["extra-index-url"].split() == ["a", "b"]
     path.write_text("index-url = x\n")
     with pytest.raises(UsageError, match=r"pip\.conf.*\n.*pip's configuration"):
-        pipconf.sections_of(path)
+        pip_config.sections_of(path)
 
 
 def test_indexes_to_ask() -> None:
-    settings = pipconf.UvSettings({"UV_DEFAULT_INDEX": "https://a/?x=1", "UV_INDEX": "own=https://b https://c"})
+    settings = pip_config.UvSettings({"UV_DEFAULT_INDEX": "https://a/?x=1", "UV_INDEX": "own=https://b https://c"})
     assert settings.indexes() == ["https://a/?x=1", "https://b", "https://c"]
-    assert pipconf.UvSettings({}).indexes() == [pipconf.DEFAULT_INDEX]
-    assert pipconf.UvSettings({}, ("--no-index",)).indexes() == []
+    assert pip_config.UvSettings({}).indexes() == [pip_config.DEFAULT_INDEX]
+    assert pip_config.UvSettings({}, ("--no-index",)).indexes() == []
 
 
 def test_this_machine_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    settings = pipconf.read({"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "https://secret@host/simple"})
+    settings = pip_config.read({"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "https://secret@host/simple"})
     assert settings.env["UV_DEFAULT_INDEX"] == "https://secret@host/simple"

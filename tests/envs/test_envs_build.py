@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import UsageError
-from harness.envs import EnvFailed, Environments
+from harness.envs.environments import EnvFailed, Environments
 from tests.mini.projects import project
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -215,7 +215,7 @@ def test_two_builders_at_once_build_once(room: Path) -> None:
     code = textwrap.dedent(f"""
         import sys
         from pathlib import Path
-        from harness.envs import Environments
+        from harness.envs.environments import Environments
         log = lambda line: print(line, flush=True)
         print(Environments(Path({str(room / "matrices")!r}), log=log).build("current").python)
     """)
@@ -236,7 +236,9 @@ def test_a_killed_builder_leaves_what_the_next_one_builds_anew(room: Path) -> No
     make_wheel(room / "wheels of mine", "peft", "0.7.0", "import time; time.sleep(60)")
     environments(room).lock("current")
     matrices = str(room / "matrices")
-    code = f"import pathlib, harness.envs as e; e.Environments(pathlib.Path({matrices!r})).build('current')"
+    code = (
+        f"import pathlib, harness.envs.environments as e; e.Environments(pathlib.Path({matrices!r})).build('current')"
+    )
     builder = subprocess.Popen([sys.executable, "-c", code], start_new_session=True)
     deadline = time.monotonic() + 60
     while not list((room / "cache" / "envs").glob("current-*/lib/*/site-packages/peft.py")):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.uvtool import Outcome
+from harness.envs.installers import Outcome
 
 Told = Callable[[str], None]
 RunPip = Callable[[Sequence[str], Path, Told], Outcome]

@@ -15,9 +15,9 @@ from packaging.utils import canonicalize_name
 
 from harness.core.errors import HarnessError
 from harness.core.files import write_atomically
-from harness.declaration import Declaration
-from harness.environment import EnvFailed
-from harness.uvtool import RunUv
+from harness.envs.declaration import Declaration
+from harness.envs.environment import EnvFailed
+from harness.envs.installers import RunUv
 
 _DECLARATION = re.compile(r"^# declaration: sha256:(?P<digest>[0-9a-f]{64})$", re.MULTILINE)
 _PACKAGE = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:[;#].*)?$")

@@ -20,9 +20,9 @@ from typing import Any
 
 import filelock
 
-from harness import checkouts, unpacked
-from harness.environment import BuiltEnvironment, EnvFailed, Environment, Log, Overlay
-from harness.uvtool import Outcome, RunUv
+from harness.envs import source_tree, unpacked_wheel
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Log, Overlay
+from harness.envs.installers import Outcome, RunUv
 
 STAMP = "peft-regress.json"
 _PROBED = ("torch", "transformers", "peft", "accelerate")
@@ -238,9 +238,9 @@ def _copied(overlay: Overlay, folder: Path, name: str) -> str:
     Of an unpacked wheel a wheel: there is nothing to build.
     """
     copy = folder / "tree"
-    if checkouts.copy(overlay.tree, copy) != overlay.digest:
+    if source_tree.copy(overlay.tree, copy) != overlay.digest:
         raise EnvFailed(name, "build", f"{overlay.source} changed meanwhile", "a tree at rest", "run it again")
-    return str(unpacked.pack(copy, folder) if checkouts.is_wheel(copy) else copy)
+    return str(unpacked_wheel.pack(copy, folder) if source_tree.is_wheel(copy) else copy)
 
 
 @contextlib.contextmanager

@@ -15,13 +15,13 @@ from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from harness import piptool, wheelhouse
 from harness.core.errors import HarnessError, UsageError
-from harness.environment import EnvFailed, Environment, Log
-from harness.piptool import RunPip
-from harness.wheelhouse import Wheel, Wheelhouse
+from harness.envs import piptool, wheelhouse
+from harness.envs.environment import EnvFailed, Environment, Log
+from harness.envs.piptool import RunPip
+from harness.envs.wheelhouse import Wheel, Wheelhouse
 
-INSTALL = Path(__file__).parent / "install_wheelhouse.py"
+INSTALL = Path(__file__).parent / "wheelhouse_install.py"
 """What is put into each wheelhouse as `install.py`."""
 _COLLECTING = re.compile(r"^(Collecting (?P<what>[^ ]+)|Processing .*?(?P<file>[^/]+\.whl))")
 

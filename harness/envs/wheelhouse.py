@@ -5,7 +5,7 @@
     FOLDER/install.py           checks the wheels and makes a virtual environment of them; needs nothing but Python
     FOLDER/wheels/*.whl
 
-`harness.packing` makes one. Here is what one says, and whether that still holds.
+`harness.envs.wheelhouse_pack` makes one. Here is what one says, and whether that still holds.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Literal
 import pydantic
 from packaging.utils import canonicalize_name
 
-from harness import locks
 from harness.core.errors import UsageError
-from harness.environment import EnvFailed, Environment
+from harness.envs import lock as locks
+from harness.envs.environment import EnvFailed, Environment
 
 FORMAT = 1
 MANIFEST = "wheelhouse.json"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import uv
 
-from harness import pipconf
-from harness.environment import EnvFailed
-from harness.pipconf import UvSettings
+from harness.envs import pip_config
+from harness.envs.environment import EnvFailed
+from harness.envs.pip_config import UvSettings
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Uv:
     """
 
     def __init__(self, cache: Path, environ: Mapping[str, str]) -> None:
-        self.settings: UvSettings = pipconf.read(environ)
+        self.settings: UvSettings = pip_config.read(environ)
         defaults = {"UV_CACHE_DIR": str(cache), "UV_LINK_MODE": "hardlink"}
         kept = {key: value for key, value in {**environ, **self.settings.env}.items() if key not in _MISLEADING}
         self._environ = defaults | kept | {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}

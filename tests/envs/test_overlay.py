@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import checkouts, specs, unpacked
 from harness.core.errors import UsageError
-from harness.environment import EnvFailed
-from harness.envs import Environments
-from tests.test_envs_build import checkout, environments, git, make_wheel, room, run
+from harness.envs import source_tree, spec, unpacked_wheel
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import Environments
+from tests.envs.test_envs_build import checkout, environments, git, make_wheel, room, run
 
 __all__ = ["room"]
 
@@ -28,8 +28,8 @@ def unpack(room: Path, version: str = "0.6.1") -> Path:
 
 def test_a_wheel_unpacked_is_a_checkout_edited_as_it_is(room: Path) -> None:
     tree = unpack(room)
-    assert checkouts.package_of(tree) == ("peft", "0.6.1")
-    assert specs.parse(str(tree), []) == specs.Checkout(tree.resolve())
+    assert source_tree.package_of(tree) == ("peft", "0.6.1")
+    assert spec.parse(str(tree), []) == spec.Checkout(tree.resolve())
     (tree / "peft.py").write_text("marker = 'edited'\n")
     (tree / "build").mkdir()
     (tree / "build" / "more.py").write_text("x = 1\n")
@@ -45,10 +45,10 @@ def test_several_packages_unpacked_are_none(room: Path) -> None:
     (tree / "other-1.0.dist-info").mkdir()
     (tree / "other-1.0.dist-info" / "METADATA").write_text("Name: other\nVersion: 1.0\n")
     with pytest.raises(UsageError, match="2 packages"):
-        specs.parse(str(tree), [])
+        spec.parse(str(tree), [])
     (tree / "other-1.0.dist-info" / "METADATA").unlink()
     with pytest.raises(UsageError, match=r"did you mean .*unpacked"):
-        specs.parse(str(room), [])
+        spec.parse(str(room), [])
 
 
 def test_a_wheel_of_a_machine_keeps_its_tag(tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_wheel_of_a_machine_keeps_its_tag(tmp_path: Path) -> None:
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Name: b\nVersion: 1.0\n")
     (info / "WHEEL").write_text("Tag: cp311-cp311-manylinux_2_17_x86_64\nTag: cp311-cp311-manylinux2014_x86_64\n")
-    packed = unpacked.pack(tmp_path / "tree", tmp_path)
+    packed = unpacked_wheel.pack(tmp_path / "tree", tmp_path)
     assert packed.name == "b-1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
 
 
@@ -97,4 +97,4 @@ def test_over_another_environment_only_that_package_differs(room: Path) -> None:
 @pytest.mark.parametrize("text", ["current over current", "peft==1 over ./x", "python:/bin/sh over current"])
 def test_what_cannot_be_laid_over_what(text: str) -> None:
     with pytest.raises(UsageError):
-        specs.parse(text, ["current"])
+        spec.parse(text, ["current"])

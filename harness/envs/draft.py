@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import declaration, locks, specs
 from harness.core.errors import UsageError
-from harness.declaration import Declaration
+from harness.envs import declaration, spec
+from harness.envs import lock as locks
+from harness.envs.declaration import Declaration
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Draft:
     """Canonical name → version, as resolved."""
 
     @classmethod
-    def of(cls, pins: specs.Pins, template: Declaration, day: datetime.date, folder: Path) -> Draft:
+    def of(cls, pins: spec.Pins, template: Declaration, day: datetime.date, folder: Path) -> Draft:
         """The declaration of some pins as of a day, everything else as in a template; not resolved yet."""
         listed = " and ".join(f"{package} {version}" for package, version in pins.pins)
         declared = template.with_pins(dict(pins.pins), day, f"{listed}, with the libraries of its day.")
@@ -75,6 +76,6 @@ class Draft:
             raise
 
 
-def _short_name(pins: specs.Pins) -> str:
+def _short_name(pins: spec.Pins) -> str:
     short = [(package, version.replace(".", "").replace("+", "-").replace("!", "-")) for package, version in pins.pins]
     return "-".join(f"v{version}" if package == "peft" else f"{package}{version}" for package, version in short)

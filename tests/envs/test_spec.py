@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from harness import specs
 from harness.core.errors import UsageError
-from harness.specs import Checkout, Git, Interpreter, Named, Pins
+from harness.envs import spec
+from harness.envs.spec import Checkout, Git, Interpreter, Named, Pins
 
 NAMES = ["current", "v061", "v090"]
 PEFT = "https://github.com/huggingface/peft"
 
-READ: list[tuple[str, specs.Spec]] = [
+READ: list[tuple[str, spec.Spec]] = [
     ("v061", Named("v061")),
     (" current ", Named("current")),
     ("peft==0.9.0", Pins((("peft", "0.9.0"),))),
@@ -48,14 +48,14 @@ REFUSED: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("text", "expected"), READ)
-def test_forms(text: str, expected: specs.Spec) -> None:
-    assert specs.parse(text, NAMES) == expected
+def test_forms(text: str, expected: spec.Spec) -> None:
+    assert spec.parse(text, NAMES) == expected
 
 
 @pytest.mark.parametrize(("text", "said"), REFUSED)
 def test_what_is_refused_says_why_and_what_to_do(text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
-        specs.parse(text, NAMES)
+        spec.parse(text, NAMES)
     assert said in str(caught.value)
     assert caught.value.expected
     assert caught.value.next_step
@@ -65,23 +65,23 @@ def test_a_checkout_is_a_path_with_a_project(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (tmp_path / "v061").mkdir()
     with pytest.raises(UsageError, match="holds no Python project"):
-        specs.parse("./v061", NAMES)
+        spec.parse("./v061", NAMES)
     (tmp_path / "v061" / "setup.py").touch()
-    assert specs.parse("./v061", NAMES) == Checkout((tmp_path / "v061").resolve())
-    assert specs.parse("v061", NAMES) == Named("v061")
-    assert specs.parse(str(tmp_path / "v061"), NAMES) == Checkout((tmp_path / "v061").resolve())
+    assert spec.parse("./v061", NAMES) == Checkout((tmp_path / "v061").resolve())
+    assert spec.parse("v061", NAMES) == Named("v061")
+    assert spec.parse(str(tmp_path / "v061"), NAMES) == Checkout((tmp_path / "v061").resolve())
     with pytest.raises(UsageError, match=r"write \./v061"):
-        specs.parse("v061", [])
+        spec.parse("v061", [])
 
 
 def test_an_interpreter_is_not_resolved_to_what_it_links_to(tmp_path: Path) -> None:
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.symlink_to(os.path.realpath("/bin/sh"))
-    assert specs.parse(f"python:{python}", NAMES) == Interpreter(python)
-    assert specs.parse(f"python:{tmp_path}", NAMES) == Interpreter(python)
+    assert spec.parse(f"python:{python}", NAMES) == Interpreter(python)
+    assert spec.parse(f"python:{tmp_path}", NAMES) == Interpreter(python)
 
 
 def test_names_of_pins_are_file_names() -> None:
-    assert specs.parse_pins("transformers==4.38.2,peft==0.9.0").name == "peft-0.9.0+transformers-4.38.2"
-    assert specs.parse_pins("torch==1!2.1.2+cpu").name == "torch-1-2.1.2-cpu"
+    assert spec.parse_pins("transformers==4.38.2,peft==0.9.0").name == "peft-0.9.0+transformers-4.38.2"
+    assert spec.parse_pins("torch==1!2.1.2+cpu").name == "torch-1-2.1.2-cpu"

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import filelock
 
-from harness import checkouts, declaration, envbuild, locks, releases, specs
 from harness.core.errors import HarnessError, UsageError
-from harness.declaration import Declaration
-from harness.draft import Draft
-from harness.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, Log
-from harness.locks import Lock
-from harness.overlays import Overlays
-from harness.releases import Fetch, Releases
-from harness.uvtool import RunUv, Uv
+from harness.envs import build as envbuild
+from harness.envs import declaration, index, source_tree
+from harness.envs import lock as locks
+from harness.envs import spec as specs
+from harness.envs.declaration import Declaration
+from harness.envs.draft import Draft
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, Log
+from harness.envs.index import Fetch, Releases
+from harness.envs.installers import RunUv, Uv
+from harness.envs.lock import Lock
+from harness.envs.overlay import Overlays
 
 __all__ = ["BuiltEnvironment", "EnvFailed", "EnvStatus", "Environment", "Environments", "default_cache"]
 
@@ -67,7 +70,7 @@ class Environments:
         self._log = log
         real = Uv(self.cache / "uv", os.environ)
         self._uv = uv or real
-        self._fetch = fetch = fetch or releases.fetcher({**os.environ, **real.settings.env})
+        self._fetch = fetch = fetch or index.fetcher({**os.environ, **real.settings.env})
         self.releases = Releases(real.settings.indexes(), self.cache / "releases", fetch)
         """What the registry has."""
         self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
@@ -381,4 +384,4 @@ def _still(stamp: Mapping[str, object]) -> bool:
     """True for a checkout's environment where the checkout is there with the very content that was built."""
     tree = _tree(stamp)
     path = Path(tree.get("path", ""))
-    return stamp.get("kind") == "checkout" and path.is_dir() and checkouts.digest(path) == tree.get("digest")
+    return stamp.get("kind") == "checkout" and path.is_dir() and source_tree.digest(path) == tree.get("digest")

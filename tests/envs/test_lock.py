@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from harness import declaration, locks
 from harness.core.errors import HarnessError, UsageError
-from harness.declaration import Declaration, Exempt
-from harness.environment import EnvFailed, last_lines
-from harness.uvtool import Outcome
+from harness.envs import declaration
+from harness.envs import lock as locks
+from harness.envs.declaration import Declaration, Exempt
+from harness.envs.environment import EnvFailed, last_lines
+from harness.envs.installers import Outcome
 
 PLAIN = """
 why = "because"
@@ -28,7 +29,7 @@ Typing_Extensions = { reason = "torch" }
 [extra]
 "safetensors>=0.4" = "saved with it"
 """
-REPOSITORY = Path(__file__).parent.parent
+REPOSITORY = Path(__file__).parents[2]
 
 
 def load(tmp_path: Path, text: str = PLAIN) -> Declaration:

@@ -20,9 +20,9 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sdist_filename, parse_wheel_filename
 from packaging.version import Version
 
-from harness import locks
 from harness.core.errors import UsageError
-from harness.environment import EnvFailed
+from harness.envs import lock
+from harness.envs.environment import EnvFailed
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _TIMEOUT_S = 60
@@ -130,7 +130,7 @@ class Releases:
 
     def _keep(self, package: str, known: Known) -> None:
         releases = {version: asdict(release) for version, release in known.releases.items()}
-        locks.write(self._cache / f"{package}.json", json.dumps({"day": known.day, "releases": releases}, indent=1))
+        lock.write(self._cache / f"{package}.json", json.dumps({"day": known.day, "releases": releases}, indent=1))
 
     def _asked(self, package: str) -> dict[str, Release]:
         said: list[str] = []

@@ -11,23 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from harness import packing, wheelhouse
 from harness.core.errors import HarnessError, UsageError
-from harness.environment import EnvFailed
-from harness.envs import Environments
-from harness.piptool import Told
-from harness.uvtool import Outcome
+from harness.envs import wheelhouse, wheelhouse_pack
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import Environments
+from harness.envs.installers import Outcome
+from harness.envs.piptool import Told
+from tests.envs.test_envs_build import environments, make_wheel, room, run
 from tests.mini import index, releases
 from tests.mini.index import Index
 from tests.mini.world import World
-from tests.test_envs_build import environments, make_wheel, room, run
 
 __all__ = ["room"]
 
 
 def packed(room: Path, name: str = "current", **more: object) -> Path:
     target = room / f"packed-{name}"
-    packing.pack(environments(room).describe(name), target, lambda _: None, **more)  # type: ignore[arg-type]
+    wheelhouse_pack.pack(environments(room).describe(name), target, lambda _: None, **more)  # type: ignore[arg-type]
     return target
 
 
@@ -50,7 +50,7 @@ def test_all_wheels_and_what_this_torch_needs_besides(room: Path) -> None:
     make_wheel(room / "wheels of mine", "kernels", "12.1")
     said: list[str] = []
     environment = environments(room).describe("current")
-    house = packing.pack(environment, room / "box", said.append)
+    house = wheelhouse_pack.pack(environment, room / "box", said.append)
     there = {wheel.package: wheel.version for wheel in house.wheels}
     assert there == {"helper": "1.5", "peft": "0.6.1", "torch": "2.13.0+cu1", "kernels": "12.1"}
     assert wheelhouse.read(room / "box") == house
@@ -69,7 +69,7 @@ def test_another_build_of_torch(room: Path) -> None:
     there = {w.package: w.version for w in wheelhouse.read(packed(room, torch_build="cpu")).wheels}
     assert there["torch"] == "2.13.0+cpu"
     with pytest.raises(EnvFailed, match=r"2\.13\.0\+cu9") as caught:
-        packing.pack(environments(room).describe("current"), room / "b", lambda _: None, torch_build="cu9")
+        wheelhouse_pack.pack(environments(room).describe("current"), room / "b", lambda _: None, torch_build="cu9")
     assert "--torch-build" in caught.value.next_step
     assert not (room / "b").exists()
 
@@ -200,12 +200,12 @@ def test_what_is_there_is_not_overwritten(room: Path) -> None:
     assert wheelhouse.checked(folder)
     (room / "file").touch()
     with pytest.raises(UsageError, match="is there already"):
-        packing.pack(environments(room).describe("current"), room / "file", lambda _: None)
+        wheelhouse_pack.pack(environments(room).describe("current"), room / "file", lambda _: None)
 
 
 def test_what_has_no_lock_is_refused(room: Path) -> None:
     with pytest.raises(UsageError, match="no lock of its own"):
-        packing.pack(environments(room).describe(f"python:{sys.executable}"), room / "p", lambda _: None)
+        wheelhouse_pack.pack(environments(room).describe(f"python:{sys.executable}"), room / "p", lambda _: None)
 
 
 def test_another_machine_is_told_to_pip_by_its_tags(room: Path) -> None:

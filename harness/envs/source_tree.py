@@ -16,9 +16,9 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from harness import unpacked
-from harness.environment import EnvFailed
-from harness.specs import Git
+from harness.envs import unpacked_wheel
+from harness.envs.environment import EnvFailed
+from harness.envs.spec import Git
 
 _LEFT_OUT = {
     ".git", "__pycache__", ".venv", "venv", ".tox", ".nox", "build", "dist", "node_modules", ".mypy_cache",
@@ -55,7 +55,7 @@ def copy(tree: Path, to: Path) -> str:
 def _files(tree: Path) -> list[str]:
     """Names of the files, sorted: those that git knows or would add; without git all but caches and build outputs."""
     if is_wheel(tree):  # whatever its folders are called: all of it is installed
-        return sorted(unpacked.files(tree))
+        return sorted(unpacked_wheel.files(tree))
     listed = run_git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if in_git(tree) else None
     if listed is None or listed.returncode != 0:
         return sorted(_walked(tree, ""))
@@ -110,7 +110,7 @@ def commit_of(tree: Path) -> tuple[str, str]:
 def is_wheel(tree: Path) -> bool:
     """True for an unpacked wheel: a folder with one package's metadata, and nothing that says how to build it."""
     project = any((tree / name).is_file() for name in ("pyproject.toml", "setup.py"))
-    return not project and unpacked.package_of(tree) is not None
+    return not project and unpacked_wheel.package_of(tree) is not None
 
 
 def package_of(tree: Path) -> tuple[str, str | None]:
@@ -119,7 +119,7 @@ def package_of(tree: Path) -> tuple[str, str | None]:
     Read from an unpacked wheel's metadata, or from pyproject.toml, setup.cfg and setup.py without running any of them;
     without a name there, the folder's.
     """
-    if is_wheel(tree) and (found := unpacked.package_of(tree)) is not None:
+    if is_wheel(tree) and (found := unpacked_wheel.package_of(tree)) is not None:
         return found
     name: str | None = None
     version: str | None = None

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import uv
 
-from harness import checkouts, releases, uvtool
-from harness.environment import EnvFailed
-from harness.releases import Releases
-from harness.uvtool import Uv
+from harness.envs import index, installers, source_tree
+from harness.envs.environment import EnvFailed
+from harness.envs.index import Releases
+from harness.envs.installers import Uv
 
 SETUP = """
 from setuptools import setup
@@ -43,7 +43,7 @@ def test_a_trees_package_is_read_and_not_run(
     tree.mkdir()
     for name, text in files.items():
         (tree / name).write_text(text)
-    assert checkouts.package_of(tree) == expected
+    assert source_tree.package_of(tree) == expected
 
 
 def test_a_trees_digest_counts_content_names_links_and_rights(tmp_path: Path) -> None:
@@ -51,8 +51,8 @@ def test_a_trees_digest_counts_content_names_links_and_rights(tmp_path: Path) ->
     (tree / "sub").mkdir(parents=True)
     (tree / "a.py").write_text("1")
     (tree / "sub" / "link").symlink_to("../a.py")
-    seen = [checkouts.digest(tree)]
-    assert checkouts.copy(tree, tmp_path / "copy") == seen[0] == checkouts.digest(tmp_path / "copy")
+    seen = [source_tree.digest(tree)]
+    assert source_tree.copy(tree, tmp_path / "copy") == seen[0] == source_tree.digest(tmp_path / "copy")
     changes: list[Callable[[], object]] = [
         lambda: (tree / "a.py").write_text("2"),
         lambda: (tree / "a.py").rename(tree / "b.py"),
@@ -62,12 +62,12 @@ def test_a_trees_digest_counts_content_names_links_and_rights(tmp_path: Path) ->
     ]
     for change in changes:
         change()
-        seen.append(checkouts.digest(tree))
+        seen.append(source_tree.digest(tree))
     assert len(set(seen)) == len(seen)
     for left_out in (".git", "__pycache__", "build", "x.egg-info", ".venv"):
         (tree / left_out).mkdir()
         (tree / left_out / "file").touch()
-    assert checkouts.digest(tree) == seen[-1]
+    assert source_tree.digest(tree) == seen[-1]
 
 
 def test_releases_of_a_page() -> None:
@@ -80,7 +80,7 @@ def test_releases_of_a_page() -> None:
             {"filename": "p-4.0.exe", "upload-time": "2024-01-03T01:00:00Z"},
         ]
     }
-    found = releases.parse(page)
+    found = index.parse(page)
     assert {version: (item.day, item.yanked) for version, item in found.items()} == {
         "1.0": ("2023-01-02", False),
         "2.0": ("2024-01-03", True),
@@ -118,7 +118,7 @@ def test_an_address_with_a_password_is_asked_with_a_header(monkeypatch: pytest.M
         return io.BytesIO(b"page")
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert releases.fetcher({})("https://me:a%20b@host:8443/simple/p/") == b"page"
+    assert index.fetcher({})("https://me:a%20b@host:8443/simple/p/") == b"page"
     assert seen[0].full_url == "https://host:8443/simple/p/"
     assert seen[0].get_header("Authorization") == "Basic bWU6YSBi"
 
@@ -129,7 +129,7 @@ def test_uv_is_told_what_pip_is_told_and_not_what_would_mislead_it(
     script = tmp_path / "uv"
     script.write_text('#!/bin/sh\necho "$@"\nenv\nexit 3\n')
     script.chmod(0o755)
-    monkeypatch.setattr(uvtool, "_binary", lambda: str(script))
+    monkeypatch.setattr(installers, "_binary", lambda: str(script))
     given = {"PATH": "/usr/bin:/bin", "UV_EXCLUDE_NEWER": "2020-01-01", "PYTHONPATH": "/x", "UV_LINK_MODE": "copy"}
     given |= {"PIP_CONFIG_FILE": "/dev/null", "PIP_NO_INDEX": "1"}
     outcome = Uv(tmp_path / "cache", given)(["pip", "check"], tmp_path)
@@ -148,4 +148,4 @@ def test_a_machine_without_uv_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(uv, "find_uv_bin", missing)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EnvFailed, match="pip install uv"):
-        uvtool._binary()
+        installers._binary()

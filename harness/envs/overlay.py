@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from harness import checkouts, locks, specs
 from harness.core.errors import UsageError
-from harness.environment import Environment, Log, Overlay
+from harness.envs import lock, source_tree
+from harness.envs import spec as specs
+from harness.envs.environment import Environment, Log, Overlay
 
 
 class Overlays:
@@ -48,21 +49,21 @@ class Overlays:
         text = spec.partition(" over ")[0]
         if text not in self._trees:  # one run means one commit, however long it takes
             self._log(f"fetching {text}")
-            self._trees[text] = checkouts.fetch(text, git, self._cache)
+            self._trees[text] = source_tree.fetch(text, git, self._cache)
         tree, commit = self._trees[text]
         if not specs.is_project(tree):
             raise UsageError(f"{spec!r}: no Python project at {commit[:12]}", "pyproject.toml or setup.py", specs.FORMS)
-        return self._tree(spec, "git", tree, f"{git.url}@{commit}", checkouts.digest(tree), base)
+        return self._tree(spec, "git", tree, f"{git.url}@{commit}", source_tree.digest(tree), base)
 
     def _tree(self, spec: str, kind: str, tree: Path, source: str, digest: str, base: Environment) -> Environment:
-        package, version = checkouts.package_of(tree)
+        package, version = source_tree.package_of(tree)
         return replace(
             base,
             name=f"{kind}-{package}-{digest[:8]}{self._over(base)}",
             spec=spec,
             kind=kind,
             why=f"{package} from {source} over {base.name}",
-            lock_digest=locks.digest_of(base.versions, f"{package} @ tree sha256:{digest}"),
+            lock_digest=lock.digest_of(base.versions, f"{package} @ tree sha256:{digest}"),
             versions={**base.versions, **({package: version} if version else {})},
             overlay=Overlay(tree, package, version, digest, source),
         )
@@ -75,7 +76,7 @@ class Overlays:
             spec=spec,
             kind="pins",
             why=f"{', '.join(f'{package} {version}' for package, version in pins.items())} over {base.name}",
-            lock_digest=locks.digest_of(versions),
+            lock_digest=lock.digest_of(versions),
             versions=versions,
             on_demand=False,
         )
@@ -86,6 +87,6 @@ class Overlays:
 
 def _digest(spec: str, tree: Path) -> str:
     try:
-        return checkouts.digest(tree)
+        return source_tree.digest(tree)
     except OSError as error:
         raise UsageError(f"{spec!r}: {error}", "a checkout whose files can be read", "see to their rights") from error

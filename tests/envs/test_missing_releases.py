@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.declaration import Declaration
-from harness.envs import Environments
-from harness.registry import Lookout, missing, notice
-from harness.releases import Known, Release
+from harness.envs.declaration import Declaration
+from harness.envs.environments import Environments
+from harness.envs.index import Known, Release
+from harness.envs.missing_releases import Lookout, missing, notice
 
 TODAY = datetime.datetime.now(datetime.UTC).date().isoformat()
 

@@ -1,0 +1,1 @@
+"""Pinned environments: how they are named, declared, locked, built and cached."""
