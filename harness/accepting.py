@@ -16,14 +16,15 @@ from typing import Any
 import pydantic
 from packaging.version import InvalidVersion, Version
 
-from harness import expect, footprint
+from harness import footprint
 from harness.core import run as results
 from harness.core import versions as requirements
 from harness.core.errors import UsageError
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
-from harness.expect import Expectation
 from harness.footprint import Block, place_of
+from harness.judge import expectations as expect
+from harness.judge.expectations import Expectation
 
 Fields = dict[str, Any]
 """What an entry says, by key; not checked yet."""

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, holdings, numbers
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.matrix import Declared
 from harness.core.observation import Observed
 from harness.fleet import Serves
+from harness.judge import checkpoint_keys, compare, numbers
 from harness.pool import Done, Job
 from harness.store.fixtures import Manifest, Store
 from harness.worker_process import WORKER
@@ -126,11 +126,11 @@ def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
     """Raise CreationRefused where a golden would prove nothing."""
     name = golden.scenario
     _refuse_failed(golden, name)
-    if problems := holdings.unmet(golden, resolved):
+    if problems := checkpoint_keys.unmet(golden, resolved):
         raise CreationRefused(
             f"{name}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
             "the keys and shapes under `expects`",
-            f"keys are: {', '.join(holdings.stored_keys(golden))}",
+            f"keys are: {', '.join(checkpoint_keys.stored_keys(golden))}",
         )
     for array_name, array in golden.arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import filelock
 
-from harness import expect, expectation_text
+from harness import expectation_text
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
-from harness.expect import Expectation
+from harness.judge import expectations as expect
+from harness.judge.expectations import Expectation
 
 LOCK = ".expectations.lock"
 LOCK_TIMEOUT_S = 10.0

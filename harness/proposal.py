@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from harness import accepting, expect, expectation_text
+from harness import accepting, expectation_text
 from harness.accepting import Fields, Said
 from harness.core.errors import UsageError
 from harness.core.run import Cell, Run
-from harness.expect import Expectation
 from harness.expectation_file import Snapshot
+from harness.judge import expectations as expect
+from harness.judge.expectations import Expectation
 
 _BY_CONTENT = ("checkout", "git", "interpreter")
 """Kinds of environments whose name is made of what is in them or where they are."""

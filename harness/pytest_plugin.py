@@ -21,10 +21,11 @@ from typing import Any
 
 import pytest
 
-from harness import cli_settings, expect, planning, report, runs
+from harness import cli_settings, planning, report, runs
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId, Matrix
 from harness.core.run import Cell, EnvironmentReport, Run
+from harness.judge import expectations
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
 from harness.report import story
 from harness.session import Planned, Session
@@ -106,7 +107,7 @@ class Check:
         self.error: HarnessError | None = None
         self.reports: list[EnvironmentReport] = []
         self.timings: dict[str, float] = {}
-        self.expectations: tuple[expect.Expectation, ...] = ()
+        self.expectations: tuple[expectations.Expectation, ...] = ()
         self.items: list[CellItem] = []
         self.listener: Any = None
         """Is told `planned(n)` and `finished(cell)`; how the command line shows progress."""
@@ -128,7 +129,7 @@ class Check:
         if self.matrix is None:
             self.matrix = planning.matrix_of(self.matrices, REPOSITORY)
             where = (self.matrices or REPOSITORY / "matrices") / "expectations.toml"
-            self.expectations = expect.load(where)
+            self.expectations = expectations.load(where)
         creators = self.asked.creators
         if not self.pair:
             creators = planning.creators_with_fixtures(Store(self.fixtures), creators)
@@ -275,7 +276,7 @@ class Check:
         """The cell with its expectation, as far as this process can tell."""
         reports = self.session.environment_reports((cell.creator, cell.loader)) if self.session else ()
         versions = {one.name: one.versions for one in self._known_of(reports, [cell])}
-        cells, _ = expect.apply([cell], self.expectations, versions, datetime.date.today())
+        cells, _ = expectations.apply([cell], self.expectations, versions, datetime.date.today())
         return cells[0]
 
     def _known_of(self, reports: Iterable[EnvironmentReport], cells: Iterable[Cell]) -> list[EnvironmentReport]:

@@ -15,10 +15,11 @@ from typing import Any
 import filelock
 import pydantic
 
-from harness import __version__, expect
+from harness import __version__
 from harness.core.errors import UsageError
 from harness.core.files import write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run, finished, load
+from harness.judge import expectations as expect
 
 CELLS = "cells.jsonl"
 PLAN = "plan.json"

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import fleet, holdings, judging, reading
+from harness import fleet
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId, Declared
@@ -28,6 +28,7 @@ from harness.creation import CreationRefused, worker_command
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import CURRENT, Environments
 from harness.fleet import Serves
+from harness.judge import cell_result, checkpoint_keys, load_behaviour
 from harness.met import Met
 from harness.pool import Done, Job, WorkerFailed
 from harness.pools import Closed, Key, Pools
@@ -186,7 +187,7 @@ class Session:
         try:
             result = self._checked(cell)
         except HarnessError as error:
-            result = judging.failed(cell.id, _verdict_of(error), error)
+            result = cell_result.failed(cell.id, _verdict_of(error), error)
         except CancelledError:
             raise
         except Closed:
@@ -194,7 +195,7 @@ class Session:
         except Exception as error:  # noqa: BLE001 - one cell's trouble, ours included, must not take the others along
             text = f"peft-regress itself failed: {type(error).__name__}: {error}"
             self.log(f"{cell.id}: {text}")
-            result = judging.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
+            result = cell_result.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
         finally:
             self._sharing.done(cell)
             self._pools.done(_loading(cell))
@@ -224,11 +225,11 @@ class Session:
         self._met.pair(cell.id.creator, cell.id.loader, manifest)
         lacks = matrix.unsupported(cell.declared, self._environment(cell.loader_spec).versions)
         if lacks and not self.forward:
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
+            return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {lacks}")
         if cell.id.device != "cpu" and not (facts := self._learnt(cell, pool)).get("cuda"):
-            return judging.no_device(cell.id, facts.get("gpu"))
+            return cell_result.no_device(cell.id, facts.get("gpu"))
         result = self._taken_over(cell, manifest, pool) or self._computed(cell, manifest, pool)
-        result = reading.tried(result, lacks) if lacks else result
+        result = load_behaviour.tried(result, lacks) if lacks else result
         origin = self._supply.store_of(cell).origin_of(manifest)
         return result.model_copy(update={"fixture": manifest.weights_digest, "fixture_origin": origin})
 
@@ -245,7 +246,7 @@ class Session:
         if taken is None:
             return None
         now, other = taken
-        result = judging.cell(cell.id, golden, now, Done(str(cell.id), "done", "", "", 0.0))
+        result = cell_result.cell(cell.id, golden, now, Done(str(cell.id), "done", "", "", 0.0))
         return None if result.verdict.is_deviation else result.model_copy(update={"same_as": other})
 
     def _golden(self, cell: Planned, manifest: Manifest) -> observation.Observed:
@@ -304,9 +305,9 @@ class Session:
         self, cell: Planned, golden: observation.Observed, folder: Path, done: Done
     ) -> tuple[Cell, observation.Observed | None]:
         if done.outcome != "done":
-            return judging.died(cell.id, done), None
+            return cell_result.died(cell.id, done), None
         now = observation.read(folder / "now")
-        return judging.cell(cell.id, golden, now, done), now
+        return cell_result.cell(cell.id, golden, now, done), now
 
     def _confirmed(
         self, cell: Planned, manifest: Manifest, pool: Serves, first: Cell, now: observation.Observed
@@ -320,10 +321,10 @@ class Session:
         second, again = self._replayed(cell, manifest, pool, "-again")
         if again is None:
             return second
-        return judging.unless_unstable(first, now, again)
+        return cell_result.unless_unstable(first, now, again)
 
     def _refuse_unexpected(self, cell: Planned, manifest: Manifest, golden: observation.Observed) -> None:
-        if problems := holdings.unmet(golden, manifest.resolved):
+        if problems := checkpoint_keys.unmet(golden, manifest.resolved):
             raise BadFixture(
                 f"{cell.id}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
                 "the keys and shapes under `expects`",
@@ -335,7 +336,7 @@ class Session:
         try:
             self._met.facts[cell.id.loader] = pool.facts()
         except WorkerFailed as error:
-            self._met.failed[cell.id.loader] = judging.last_words(error) or str(error)
+            self._met.failed[cell.id.loader] = cell_result.last_words(error) or str(error)
             raise
         return self._met.facts[cell.id.loader]
 

@@ -32,7 +32,7 @@ from safetensors.numpy import load
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
 from harness.fleet import Serves
-from harness.numbers import same_bits
+from harness.judge.numbers import same_bits
 from harness.pool import Job
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store

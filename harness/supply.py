@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import judging
 from harness.core import matrix
 from harness.core.errors import HarnessError
 from harness.core.run import Cell
@@ -18,6 +17,7 @@ from harness.core.verdict import Verdict
 from harness.creation import create, save
 from harness.envs.environment import BuiltEnvironment
 from harness.envs.environments import Environments
+from harness.judge import cell_result
 from harness.pools import Key, Pools
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 from harness.worker_process import WORKER
@@ -112,7 +112,7 @@ class Supply:
     def _create(self, cell: Planned, store: Store) -> Manifest | Cell:
         environment = self.environment(cell.creator_spec)
         if reason := matrix.unsupported(cell.declared, environment.versions, creating=True):
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+            return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
         folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
         with self.pools.use(_creating(cell)) as pool:
             manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
@@ -122,10 +122,10 @@ class Supply:
         if not self.store.has(cell.id.creator, cell.id.scenario):
             versions = self._creators_versions(cell)
             if versions and (reason := matrix.unstored(cell.declared, versions)):
-                return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+                return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
         manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
         if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):
-            return judging.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+            return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
         if _of_another_declaration(cell, manifest):
             raise BadFixture(
                 f"{cell.id}: the scenario's declaration changed after the fixture was made",

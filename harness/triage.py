@@ -13,13 +13,15 @@ from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
-from harness import accepting, causes, expect, expectation_text, expiry, sentences
+from harness import accepting, expectation_text, expiry, sentences
 from harness.accepting import Fields, Said
-from harness.causes import Cause
 from harness.core.errors import UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.text import code, fenced, many, one_line, prose
-from harness.expect import Expectation
+from harness.judge import causes
+from harness.judge import expectations as expect
+from harness.judge.causes import Cause
+from harness.judge.expectations import Expectation
 from harness.report import facts, story
 
 NO_ISSUE = "https://…"

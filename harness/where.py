@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import pydantic
 
-from harness import numbers
 from harness.core.observation import Observed
 from harness.core.run import Cell, Figures, Finding, Model
-from harness.evidence import Evidence
-from harness.numbers import beyond
+from harness.judge import numbers
+from harness.judge.evidence import Evidence
+from harness.judge.numbers import beyond
 from harness.worker.names import canonical
 
 FORMAT = 1

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import compare, numbers
-from harness.compare import Judgement
 from harness.core.observation import Array, Observed
-from harness.evidence import PRECISIONS
+from harness.judge import compare, numbers
+from harness.judge.compare import Judgement
+from harness.judge.evidence import PRECISIONS
 
 LAYERS = ("layers.0.q_proj", "layers.1.q_proj")
 SHAPE = (2, 5, 7)

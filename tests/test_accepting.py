@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import acceptable, accepting, expect, expiry, footprint
+from harness import acceptable, accepting, expiry, footprint
 from harness.accepting import Said
 from harness.core.errors import UsageError
 from harness.core.run import Cell, EnvironmentReport, Finding, Run, finished
 from harness.core.verdict import Verdict
-from harness.expect import Expectation
 from harness.footprint import place_of
+from harness.judge import expectations
+from harness.judge.expectations import Expectation
 
 TODAY = date(2026, 11, 22)
 SAID = Said("https://example.org/issues/1", "Known.", date(2027, 5, 31))
@@ -275,7 +276,7 @@ def test_an_entry_covers_the_cells_that_were_named_and_selects_no_other(cells: l
     assert after.expectation_problems == ()
     versions = accepting.versions_of(where)
     for one in cells:
-        by = [e.id for e in found if expect.selects(e, one, versions)]
+        by = [e.id for e in found if expectations.selects(e, one, versions)]
         assert len(by) == (one in named) or one.verdict in (Verdict.UNSUPPORTED, Verdict.NO_FIXTURE), (
             place_of(one),
             by,

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from harness import expect, expectation_file
+from harness import expectation_file
 from harness.core import files
 from harness.expectation_file import Changed, Snapshot
+from harness.judge import expectations
 from tests.mini.world import Said, World, filled
 
 SAID = ("--issue", "https://example.org/issues/7", "--expires", "6 months", "--reason", 'Scaled by the "root" of r.')
@@ -53,7 +54,7 @@ def test_a_deviation_is_accepted_and_the_next_check_is_clean(broken: World) -> N
     said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 0, said
     one, other = broken.name("1.0"), broken.name("2.1")
-    (found,) = expect.load(broken.matrices / "expectations.toml")
+    (found,) = expectations.load(broken.matrices / "expectations.toml")
     assert (found.id, found.creators, found.loaders) == ("two-layers-silent-wrong", [one], [other])
     assert (found.verdict, found.kinds, found.devices) == (
         "silent-wrong",
@@ -73,7 +74,7 @@ def test_a_deviation_is_accepted_and_the_next_check_is_clean(broken: World) -> N
 def test_it_can_be_said_by_versions_and_until_one(broken: World) -> None:
     said = broken.run("accept", "two-layers", *SAID, "--range", "peft", "--until", "minipeft<2.2", "--id", "scaling")
     assert said.code == 0, said
-    (found,) = expect.load(broken.matrices / "expectations.toml")
+    (found,) = expectations.load(broken.matrices / "expectations.toml")
     assert (found.creators, found.loaders) == ("peft==1.0", "minipeft>=2.1,<2.2, peft==2.1")
     assert again(broken).code == 0
     assert not said.err

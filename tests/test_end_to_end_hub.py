@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness import judging
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId, Matrix
 from harness.core.observation import Observed
+from harness.judge import cell_result
 from harness.pool import Done
 from tests.mini.world import World, scenario
 
@@ -72,5 +72,5 @@ def test_a_model_that_is_not_there_accuses_no_library() -> None:
     error = {"stage": "base", "type": "peft_regress_worker.hub.NotInHubCache", "message": "me/tiny …", "traceback": ""}
     golden = Observed("x", {"float32": {"outcome": "ok"}}, {}, {}, {})
     now = Observed("x", {"float32": {"outcome": "error", "error": error}}, {}, {}, {})
-    cell = judging.cell(CellId("x", "v061", "current"), golden, now, Done("x", "done", "", "", 0.1))
+    cell = cell_result.cell(CellId("x", "v061", "current"), golden, now, Done("x", "done", "", "", 0.1))
     assert (str(cell.verdict), cell.reason) == ("not-comparable", "me/tiny …")

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tomlkit.exceptions import ParseError
 
-from harness import expect, expectation_text
+from harness import expectation_text
 from harness.core.errors import HarnessError, UsageError
 from harness.expectation_file import Snapshot
+from harness.judge import expectations
 
 REAL = Path(__file__).parents[1] / "matrices" / "expectations.toml"
 NEW: dict[str, Any] = {
@@ -116,7 +117,7 @@ def files(draw: st.DrawFn) -> str:
 def snapshot(text: str) -> Snapshot:
     """A file that is not on disk."""
     path = Path("expectations.toml")
-    return Snapshot(path, text, expect.parse(text, path))
+    return Snapshot(path, text, expectations.parse(text, path))
 
 
 SLOW_START = settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -133,7 +134,7 @@ def test_everything_else_stays_byte_for_byte(text: str, place: int, number: int)
     start = next((i for i, (a, b) in enumerate(zip(text, after, strict=False)) if a != b), len(text))
     # one stretch is new, and without it the file is what it was
     assert any(after[:at] + after[at + added :] == text for at in range(max(0, start - added), start + 1))
-    ids = [one.id for one in expect.parse(after, before.path)]
+    ids = [one.id for one in expectations.parse(after, before.path)]
     at = ids.index("new0")
     assert ids[:at] + ids[at + number :] == [one.id for one in before.expectations]
     assert at == (place + 1 if place < len(before.expectations) else len(before.expectations))
@@ -151,7 +152,7 @@ def test_only_an_entry_and_its_comment_go(text: str, place: int) -> None:
     after = before.without(f"e{place}")
     removed = len(text) - len(after)
     assert any(text[:at] + text[at + removed :] == after for at in range(len(after) + 1))
-    assert expect.parse(after, before.path) == tuple(one for one in before.expectations if one.id != f"e{place}")
+    assert expectations.parse(after, before.path) == tuple(one for one in before.expectations if one.id != f"e{place}")
 
 
 @SLOW_START

@@ -6,7 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
-from harness import cli, expect
+from harness import cli
+from harness.judge import expectations
 
 PAGE = (Path(__file__).parents[1] / "docs" / "expectations.md").read_text(encoding="utf-8")
 
@@ -20,7 +21,7 @@ def test_its_commands_are_commands() -> None:
 
 def test_its_first_entry_is_an_expectation() -> None:
     (entry,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    (found,) = expect.parse(entry, Path("page"))
+    (found,) = expectations.parse(entry, Path("page"))
     assert found.id == "lokr-scaled-by-alpha-over-r"
 
 

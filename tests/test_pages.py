@@ -11,7 +11,7 @@ import pytest
 from harness import pages
 from harness.core.matrix import Declared
 from harness.core.scenario import Adapter, Base, Module, Scenario
-from harness.expect import Expectation, load
+from harness.judge.expectations import Expectation, load
 from harness.pages import format_history, known_breaks, methods
 from harness.pages.methods import Stored
 from tests.mini.world import REPOSITORY, main

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from harness import accepting, expect, sentences, triage
+from harness import accepting, sentences, triage
 from harness.commands import blame
 from harness.commands import triage as command
 from harness.core.errors import HarnessError, UsageError
 from harness.core.run import Run
-from harness.expect import Expectation
+from harness.judge import expectations
+from harness.judge.expectations import Expectation
 from tests.mini.world import REPOSITORY, World, filled
 from tests.samples import HOSTILE
 from tests.test_accepting import KNOWN, TODAY, cell, run
@@ -63,10 +64,10 @@ def test_a_draft_is_no_expectation_until_both_are_filled_in(tmp_path: Path) -> N
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UsageError, match=rf"`expectation\[0\]\.{key}`"):
-            expect.load(path)
+            expectations.load(path)
     filled_in = drafted.replace(triage.NO_ISSUE, "https://example.org/issues/1").replace('reason = ""', 'reason = "k"')
     path.write_text(filled_in, encoding="utf-8")
-    assert not accepting.applied(MANY, expect.load(path), TODAY).deviations
+    assert not accepting.applied(MANY, expectations.load(path), TODAY).deviations
 
 
 def test_no_draft_has_the_id_of_another() -> None:
@@ -167,7 +168,7 @@ def deviating(mini: World, ran: World) -> World:
 
 def entries(world: World) -> list[str]:
     """Ids in the file."""
-    return [one.id for one in expect.load(world.matrices / "expectations.toml")]
+    return [one.id for one in expectations.load(world.matrices / "expectations.toml")]
 
 
 @pytest.fixture
@@ -249,7 +250,7 @@ def test_one_after_the_other_on_a_terminal(deviating: World, answering: list[str
     assert "'the forum' is no https address" in said.out
     assert "--expires 'yesterday' is no date" in said.out
     assert "3 cells accepted, 0 entries renewed or removed, 1 skipped; left in run" in said.out
-    first, second = expect.load(deviating.matrices / "expectations.toml")
+    first, second = expectations.load(deviating.matrices / "expectations.toml")
     assert (first.id, first.reason, first.expires, first.issue) == (
         "two-layers-silent-wrong", SENTENCE, date(2998, 1, 1), issue,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import __version__, against, change, expect, planning, report, runs, scope
+from harness import __version__, against, planning, report, runs, scope
 from harness.affected import Affected
 from harness.against import Built, SideFailed, Sides
 from harness.commands import check as plain
@@ -24,6 +24,8 @@ from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.difference import Changed
 from harness.envs import missing_releases
 from harness.envs.environments import Environments
+from harness.judge import change
+from harness.judge import expectations as expect
 from harness.remembered import Memory, Remembered
 from harness.runs import Recorder
 from harness.session import Planned

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness import baseline, expect, planning, report
+from harness import planning, report
 from harness.commands import common
 from harness.core import run as results
 from harness.core.cell_settings import Settings
@@ -22,6 +22,7 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Cell, Run
 from harness.envs import missing_releases
 from harness.envs.environments import Environments
+from harness.judge import expectations, run_diff
 from harness.pytest_plugin import Check
 from harness.report import markdown, terminal
 from harness.runs import Recorder
@@ -53,7 +54,7 @@ def _run(arguments: argparse.Namespace, pair: bool) -> int:
         return ExitCode.CLEAN if code == pytest.ExitCode.OK else ExitCode.CANNOT_TELL
     run, folder = outcome(hook.check, code)
     if baseline_run is not None:
-        run = results.finished(baseline.against(run, baseline_run))
+        run = results.finished(run_diff.against(run, baseline_run))
         report.write(run, folder)
     print_run(run, folder, arguments)
     for notice in run.notices:
@@ -86,7 +87,7 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
     creators = tuple(arguments.creator)
     if not pair:
         creators = planning.creators_with_fixtures(store, creators)
-    expect.load(matrix.folder / "expectations.toml")
+    expectations.load(matrix.folder / "expectations.toml")
     asked = planning.Asked(
         creators,
         tuple(arguments.loader) or ("current",),

@@ -7,11 +7,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from harness import expect
 from harness.commands import common
 from harness.core.errors import ExitCode
 from harness.core.files import write_atomically
 from harness.core.matrix import Declared
+from harness.judge import expectations
 from harness.pages import format_history, known_breaks, methods, trl_structure
 from harness.store import saved_adapter
 from harness.store.saved_adapter import Written
@@ -51,7 +51,9 @@ def pages(arguments: argparse.Namespace) -> dict[str, str]:
     declared = matrix.scenarios()
     found = _written(arguments)
     made: Mapping[str, Callable[[], str]] = {
-        "known-breaks.md": lambda: known_breaks.render(expect.load(matrix.folder / "expectations.toml"), declared),
+        "known-breaks.md": lambda: known_breaks.render(
+            expectations.load(matrix.folder / "expectations.toml"), declared
+        ),
         "methods.md": lambda: methods.render(_in_file_order(declared), _stored(found)),
         "format-history.md": lambda: format_history.render(found),
         "trl-structure.md": lambda: trl_structure.render(_prepared(arguments)),

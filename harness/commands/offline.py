@@ -8,13 +8,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness import expect, judging, planning, report, runs
+from harness import planning, report, runs
 from harness.commands import common
 from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import CellId
 from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
+from harness.judge import cell_result
+from harness.judge import expectations as expect
 from harness.pool import Done
 from harness.report import terminal
 from harness.store import device_class
@@ -119,25 +121,25 @@ def _cell(folder: Path, out: Path, number: int, entry: dict[str, Any], said: lis
     except UsageError:
         unusable = [facts["gpu"] for facts in said if not facts.get("gpu", {"usable": True})["usable"]]
         if identity.device != device_class.CPU and unusable:
-            cell = judging.no_device(identity, unusable[0])
+            cell = cell_result.no_device(identity, unusable[0])
         else:
             found = f"the worker left no reply in {done_folder}"
-            cell = judging.could_not_tell(identity, Verdict.NOT_COMPARABLE, found)
+            cell = cell_result.could_not_tell(identity, Verdict.NOT_COMPARABLE, found)
         return cell.model_copy(update={"family": entry["family"], "method": entry["method"]})
     done = Done(
         entry["id"], reply["outcome"], reply.get("detail", ""), _tail(done_folder / "log.txt"), reply["duration_s"]
     )
     try:
         if done.outcome != "done":
-            cell = judging.died(identity, done)
+            cell = cell_result.died(identity, done)
         else:
             _refuse_another_device(entry, identity, said)
             golden = observation.read(folder / entry["fixture"] / "golden")
-            cell = judging.cell(identity, golden, observation.read(done_folder / "now"), done)
+            cell = cell_result.cell(identity, golden, observation.read(done_folder / "now"), done)
             note = entry.get("golden_note")
             cell = cell.model_copy(update={"notes": (*cell.notes, note)}) if note else cell
     except HarnessError as error:
-        cell = judging.could_not_tell(identity, Verdict.NOT_COMPARABLE, str(error))
+        cell = cell_result.could_not_tell(identity, Verdict.NOT_COMPARABLE, str(error))
     return cell.model_copy(
         update={
             "family": entry["family"],

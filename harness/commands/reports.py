@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harness import baseline, report
+from harness import report
 from harness.commands import common
 from harness.core import run as results
 from harness.core.errors import ExitCode, UsageError
 from harness.core.matrix import NEEDS_HUB
+from harness.judge import run_diff
 from harness.report import frame, markdown, terminal
 
 
@@ -45,7 +46,7 @@ def list_(arguments: argparse.Namespace) -> int:
 
 def report_(arguments: argparse.Namespace) -> int:
     """Render runs again, or merge the shards of one plan."""
-    run = baseline.merge([results.load(Path(folder)) for folder in arguments.run])
+    run = run_diff.merge([results.load(Path(folder)) for folder in arguments.run])
     if arguments.out and arguments.format in ("csv", "parquet"):
         frame.write(run.frame(), Path(arguments.out))
         return ExitCode.CLEAN
@@ -69,7 +70,7 @@ def report_(arguments: argparse.Namespace) -> int:
 def diff(arguments: argparse.Namespace) -> int:
     """Compare two runs: regressed, fixed, still, new, gone."""
     before, now = results.load(Path(arguments.before)), results.load(Path(arguments.now))
-    run = results.finished(baseline.against(now, before))
+    run = results.finished(run_diff.against(now, before))
     if arguments.json:
         common.out_json([c.model_dump(mode="json") for c in run.comparisons])
     elif arguments.format == "markdown":

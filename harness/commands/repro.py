@@ -17,7 +17,6 @@ from pathlib import Path
 
 from safetensors.numpy import save
 
-from harness import causes
 from harness.commands import cells, common
 from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
@@ -26,6 +25,7 @@ from harness.core.verdict import Verdict
 from harness.envs import source_tree
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
+from harness.judge import causes
 from harness.repro import aspects, bases, loading, readme, scripts, text
 from harness.repro.aspects import Aspect
 from harness.repro.pins import Pinned

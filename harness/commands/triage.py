@@ -9,9 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import accepting, causes, expect, expiry, proposal, sentences, triage
+from harness import accepting, expiry, proposal, sentences, triage
 from harness.accepting import Said
-from harness.causes import Cause
 from harness.commands import accept, blame, cells, common
 from harness.core import files
 from harness.core import run as results
@@ -19,6 +18,9 @@ from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.text import many
 from harness.expectation_file import Snapshot
+from harness.judge import causes
+from harness.judge import expectations as expect
+from harness.judge.causes import Cause
 from harness.triage import Item
 
 Blame = Callable[[str, argparse.Namespace], str]

@@ -36,7 +36,7 @@ class Model(pydantic.BaseModel):
 class Figures(Model):
     """The size of one difference between two arrays, and what it may be.
 
-    All numbers are in the units of the array. `allowance` is measured (see `harness.compare`), never set by hand.
+    All numbers are in the units of the array. `allowance` is measured (see `harness.judge.compare`), never set by hand.
     """
 
     array: str
@@ -69,7 +69,7 @@ class Finding(Model):
 
     probe: str
     kind: str
-    """A short stable word: `values`, `lost-tensors`, `error`, `tie-broken`, `new-warning`, …; see `harness.compare`."""
+    """A short stable word: `values`, `lost-tensors`, `error`, `tie-broken`, `new-warning`, …; see `harness.judge.compare`."""
     verdict: Verdict
     message: str
     """One line for a person."""
@@ -234,7 +234,7 @@ class Run(Model):
     baseline: str = ""
     comparisons: tuple[Comparison, ...] = ()
     against: Against | None = None
-    """Set where one change was held against a baseline: then only what it did is red (`harness.change`)."""
+    """Set where one change was held against a baseline: then only what it did is red (`harness.judge.change`)."""
     interrupted: bool = False
     strict: bool = False
     duration_s: float = 0.0

@@ -11,7 +11,7 @@ from typing import Literal
 
 Reading = Literal["", "refused", "dropped", "ignored", "read"]
 """What a loader did with a checkpoint: it raised (`refused`), tensors are nowhere in the model (`dropped`), config keys
-that say something were not kept (`ignored`), or all arrived (`read`). See `harness.reading`."""
+that say something were not kept (`ignored`), or all arrived (`read`). See `harness.judge.load_behaviour`."""
 
 
 class Verdict(enum.StrEnum):

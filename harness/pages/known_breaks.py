@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from harness.causes import KIND_PHRASES
 from harness.core import versions
 from harness.core.matrix import Declared
 from harness.core.text import listed, many
-from harness.expect import Expectation
+from harness.judge.causes import KIND_PHRASES
+from harness.judge.expectations import Expectation
 from harness.pages import first_sentence, page, table
 from harness.report.html_page import MEANINGS
 

@@ -9,8 +9,8 @@ from typing import Any, TypeAlias
 
 from packaging.version import Version
 
-from harness import sft, steps
 from harness.core.text import code, listed, many
+from harness.judge import sft, structure_steps
 from harness.pages import page, table
 
 _INTRO = """\
@@ -108,7 +108,11 @@ def _step_changes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) 
     before, after = was.get("outcome", "not recorded"), is_now.get("outcome", "not recorded")
     if before != after:
         return [f"{step}: {before} → {after}"]
-    return steps.difference(step, was, is_now) + steps.layers(step, was, is_now) if before == "ok" else []
+    return (
+        structure_steps.difference(step, was, is_now) + structure_steps.layers(step, was, is_now)
+        if before == "ok"
+        else []
+    )
 
 
 def _made(history: History, creators: Sequence[Seen]) -> str:

@@ -10,11 +10,11 @@ import sys
 from dataclasses import dataclass
 from typing import Literal
 
-from harness import causes
 from harness.core import key_conversion
 from harness.core.run import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
 from harness.core.text import enumerated, exactly, many, number, place, tail, times
 from harness.core.verdict import Verdict
+from harness.judge import causes
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is meant: `block` is text of several lines, the rest is weight and colour."""

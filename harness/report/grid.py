@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from packaging.version import InvalidVersion, Version
 
-from harness import reading
-from harness.causes import Calendar, Releases, normalised
 from harness.core.run import Cell, Run
 from harness.core.text import clip, many
 from harness.core.verdict import Verdict, worst
+from harness.judge import load_behaviour
+from harness.judge.causes import Calendar, Releases, normalised
 from harness.report import html_map, story
 
 MEANINGS: dict[str, str] = {
@@ -210,7 +210,7 @@ def normalised_key(key: str) -> str:
 _SIGNATURES: dict[str, Callable[[Cell], tuple[str, ...]]] = {
     "refused": _refusal,
     "dropped": _dropped,
-    "ignored": reading.ignored_keys,
+    "ignored": load_behaviour.ignored_keys,
 }
 
 
@@ -225,4 +225,4 @@ def _title(kind: str, cells: Sequence[Cell]) -> str:
     if kind == "dropped":
         lost = first_cell.keys.lost if first_cell.keys else ()
         return f"{first_cell.family} · {', '.join(_endings(lost))}"
-    return f"config keys {', '.join(reading.ignored_keys(first_cell))}"
+    return f"config keys {', '.join(load_behaviour.ignored_keys(first_cell))}"

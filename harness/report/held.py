@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 
-from harness import causes
 from harness.core.comparison import Against, Comparison
 from harness.core.errors import ExitCode
 from harness.core.run import Run, exit_code_of
 from harness.core.text import enumerated, listed, many
 from harness.core.verdict import Verdict
+from harness.judge import causes
 
 _FILES = 8
 """Changed files that are named; the rest is counted."""

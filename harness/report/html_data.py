@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness import causes
 from harness.core.run import Cell, ErrorReport, Figures, ProbeResult, Run
 from harness.core.text import exactly, one_line, tail, visible, visible_lines
 from harness.core.verdict import Verdict
+from harness.judge import causes
 from harness.report import facts, html_map
 
 CHUNK = 200

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness.causes import Calendar
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
+from harness.judge.causes import Calendar
 from harness.report import story
 
 LEVELS = 10

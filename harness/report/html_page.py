@@ -10,12 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness import causes
-from harness.causes import Cause
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, EnvironmentReport, ExpectationProblem, Run, exit_code_of
 from harness.core.text import clip, many, seconds
 from harness.core.verdict import Verdict
+from harness.judge import causes
+from harness.judge.causes import Cause
 from harness.report import facts, grid, held, html_map, story, structure
 from harness.report.facts import Fact
 from harness.report.grid import Grid

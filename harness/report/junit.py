@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Literal
 from xml.etree import ElementTree
 
-from harness import causes
 from harness.core.comparison import Comparison
 from harness.core.run import Cell, Run
 from harness.core.text import xml
 from harness.core.verdict import Verdict
+from harness.judge import causes
 from harness.report import facts, story
 
 Outcome = Literal["passed", "failure", "error", "skipped"]

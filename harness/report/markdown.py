@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness import causes
-from harness.causes import Cause
 from harness.core.comparison import Against
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, Run, exit_code_of
 from harness.core.text import clip, code, fenced, link, many, prose, visible
+from harness.judge import causes
+from harness.judge.causes import Cause
 from harness.report import facts, grid, held, story, structure
 
 COMMENT_BUDGET = 20_000

@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness import causes
-from harness.causes import Cause, Releases
 from harness.core.comparison import Comparison
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, Run, exit_code_of
 from harness.core.text import listed, many, one_line, seconds, times
 from harness.core.verdict import Verdict
+from harness.judge import causes
+from harness.judge.causes import Cause, Releases
 from harness.report import held
 
 WORDS = {

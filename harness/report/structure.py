@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from harness import sft, steps
-from harness.causes import Calendar
 from harness.core.run import Cell, Run
+from harness.judge import sft, structure_steps
+from harness.judge.causes import Calendar
 
-RELEASES_OF: Mapping[str, str] = {sft.PROBE: "trl", steps.PROBE: "peft"}
+RELEASES_OF: Mapping[str, str] = {sft.PROBE: "trl", structure_steps.PROBE: "peft"}
 """Probe → the package by whose releases its changes are ordered."""
 
 
@@ -94,7 +94,7 @@ def _seen(cells: Iterable[Cell], probe: str) -> dict[tuple[str, tuple[str, ...]]
 def _changes(cell: Cell, probe: str) -> list[tuple[str, tuple[str, ...]]]:
     after: dict[str, list[str]] = {}
     for finding in cell.findings:
-        if (finding.probe, finding.kind) == (probe, steps.KIND):
+        if (finding.probe, finding.kind) == (probe, structure_steps.KIND):
             for line in finding.details:
                 step, _, change = line.partition(": ")
                 after.setdefault(change, []).append(step)

@@ -12,12 +12,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from harness import causes
-from harness.causes import Cause
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, Run, exit_code_of
 from harness.core.text import enumerated, many, visible, visible_lines
 from harness.core.verdict import Verdict
+from harness.judge import causes
+from harness.judge.causes import Cause
 from harness.report import facts, grid, held, story
 from harness.report.facts import Fact
 

@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from harness import causes, doors
 from harness.core.run import Cell, Figures, Finding
 from harness.core.scenario import DOOR
 from harness.core.verdict import Verdict
+from harness.judge import causes, doors
 from harness.repro import measures
 from harness.repro.doorways import DOORWAYS
 from harness.repro.loading import Loading

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from harness import causes
 from harness.core.run import Cell, Finding
 from harness.core.verdict import Verdict
+from harness.judge import causes
 
 Kind = Literal["good", "bad", "other", "untestable"]
 """`bad`: the deviation is there; `good`: it is not, and the cell was compared; `other`: it deviates in a way that the

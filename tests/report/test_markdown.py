@@ -8,8 +8,8 @@ import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from harness import causes
 from harness.core.run import Run
+from harness.judge import causes
 from harness.report import markdown, story
 from tests import samples
 

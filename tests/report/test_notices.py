@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from harness import baseline
 from harness.core import run as results
 from harness.core.run import Run
+from harness.judge import run_diff
 from harness.report import html, markdown, terminal
 from tests import samples
 
@@ -47,4 +47,4 @@ def test_it_changes_nothing_else(run: Run) -> None:
 def test_of_shards_the_newest_is_told() -> None:
     one = samples.clean()
     newer = with_notice(one.model_copy(update={"id": "newer", "created": "2999-01-01T00:00:00+00:00"}))
-    assert baseline.merge([newer, one]).notices == (NOTICE,)
+    assert run_diff.merge([newer, one]).notices == (NOTICE,)

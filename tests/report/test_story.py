@@ -157,7 +157,7 @@ def test_probes_have_their_error_and_their_allowance() -> None:
 
 
 def test_where_a_cause_shows() -> None:
-    from harness import causes
+    from harness.judge import causes
 
     cause = causes.unexpected(samples.across_releases())[0]
     assert story.reach(cause) == "creators 0.6.1–0.9.0, 0.13.2, loaders 0.20.0–0.21.2, 1 scenario: lokr-alpha"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness import judging
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId
 from harness.core.observation import Observed
+from harness.judge import cell_result
 from harness.pool import Done
 from harness.store import device_class
 from harness.store.device_class import Device
@@ -96,9 +96,9 @@ def test_a_gpu_that_is_too_small_accuses_no_library(kind: str, message: str, its
     probes = {"forward": {"float32": {"outcome": "error", "error": error}}}
     now = Observed("lora", {"float32": {"outcome": "ok"}}, probes, {}, {}, {"gpu_peak_mb": 3.5})
     done = Done("x", "done", "", "", 0.1)
-    on_gpu = judging.cell(CellId("lora", "v061", "current", "cuda"), golden, now, done)
+    on_gpu = cell_result.cell(CellId("lora", "v061", "current", "cuda"), golden, now, done)
     assert (str(on_gpu.verdict) == "no-device") is its_doing
     if its_doing:
         assert "busy or too small" in on_gpu.reason
         assert "3.5 MB" in on_gpu.reason
-    assert str(judging.cell(CellId("lora", "v061", "current"), golden, now, done).verdict) == "run-error"
+    assert str(cell_result.cell(CellId("lora", "v061", "current"), golden, now, done).verdict) == "run-error"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.contracts import Found
 from harness.core.run import Figures, Finding
 from harness.core.verdict import Verdict
-from harness.evidence import Evidence
-from harness.numbers import beyond
+from harness.judge.contracts import Found
+from harness.judge.evidence import Evidence
+from harness.judge.numbers import beyond
 
 TWINS: Mapping[str, str] = {
     "merged": "forward",

@@ -6,9 +6,9 @@ things trained. What training does must always hold: each trained tensor moves, 
 
 from __future__ import annotations
 
-from harness import steps
-from harness.contracts import Found
 from harness.core.observation import Observed
+from harness.judge import structure_steps
+from harness.judge.contracts import Found
 
 PROBE = "sft"
 STEPS = ("constructed", "trained", "reloaded")
@@ -24,7 +24,7 @@ def compare(golden: Observed, now: Observed, found: Found) -> None:
     """Hold preparation, training and reloading against the golden's."""
     if now.outcome(PROBE) != "ok":
         return
-    steps.compare(golden, now, found, PROBE)
+    structure_steps.compare(golden, now, found, PROBE)
     for fact, (kind, said) in _MUST_BE_EMPTY.items():
         before, after = golden.fact(PROBE, fact) or [], now.fact(PROBE, fact) or []
         new = [name for name in after if name not in before]

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.config_changes import SAID_NOTHING, config_changes
 from harness.core.observation import Observed
 from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding
 from harness.core.verdict import Verdict
+from harness.judge.config_entries import SAID_NOTHING, config_changes
 
 _WARNING_PROBES = (
     "load",

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from harness.core.observation import Observed
-from harness.holdings import unexpected_keys, unexpected_shapes, unmet
+from harness.judge.checkpoint_keys import unexpected_keys, unexpected_shapes, unmet
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness import numbers
 from harness.core.observation import Array
-from harness.numbers import BELIEVED, Noise
+from harness.judge import numbers
+from harness.judge.numbers import BELIEVED, Noise
 from tests.observations import FORWARD, Pair
 
 EPSILON = float(np.finfo(np.float32).eps)

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness import numbers
-from harness.contracts import Found
 from harness.core.observation import Array, Observed
 from harness.core.run import Figures
 from harness.core.verdict import Verdict
-from harness.evidence import Evidence
-from harness.numbers import beyond
-from harness.outcomes import error_report
+from harness.judge import numbers
+from harness.judge.contracts import Found
+from harness.judge.evidence import Evidence
+from harness.judge.numbers import beyond
+from harness.judge.outcomes import error_report
 
 _MEANING = {
     "layers": "the adapter's own effect is not what it is in {wide}",

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from harness import sft
-from harness.contracts import Found
 from harness.core.scenario import Scenario
-from harness.outcomes import compare as compare_outcomes
+from harness.judge import sft
+from harness.judge.contracts import Found
+from harness.judge.outcomes import compare as compare_outcomes
 from harness.pages import trl_structure
 from harness.pages.trl_structure import Seen
+from tests.judge.test_structure_steps import FACTORS, put, structure
 from tests.observations import Pair
-from tests.test_steps import FACTORS, put, structure
 
 
 def pair_of(change: Callable[[dict[str, Any]], object] = lambda _: None) -> Pair:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness import causes
 from harness.core.run import Cell, ErrorReport, Finding
 from harness.core.verdict import Verdict
+from harness.judge import causes
 from tests import samples
 from tests.samples import cell, exact, known, lost, refused, run, wrong
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.contracts import Found
 from harness.core.observation import Observed
 from harness.core.run import Figures
 from harness.core.scenario import DOOR
 from harness.core.verdict import Verdict, worst
-from harness.evidence import Evidence
-from harness.numbers import beyond
+from harness.judge.contracts import Found
+from harness.judge.evidence import Evidence
+from harness.judge.numbers import beyond
 
 WORDS: Mapping[str, str] = {
     "auto": "AutoPeftModel….from_pretrained",

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import expect
 from harness.core.errors import UsageError
 from harness.core.run import Cell, Finding
 from harness.core.verdict import Verdict
-from harness.expect import Expectation
+from harness.judge import expectations as expect
+from harness.judge.expectations import Expectation
 
 TODAY = date(2026, 6, 1)
 VERSIONS = {
@@ -338,7 +338,7 @@ def test_no_file_or_an_empty_one_has_none(tmp_path: Path, text: str | None) -> N
 
 
 def test_the_commented_example_of_the_matrix_can_be_used_as_it_is(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[1] / "matrices" / "expectations.toml").read_text()
+    text = (Path(__file__).parents[2] / "matrices" / "expectations.toml").read_text()
     example = re.sub(r"^# (?=\[\[|\w+ = )", "", text, flags=re.MULTILINE)
     assert [e.id for e in expect.load(written(tmp_path, example))][:1] == ["lora-bias-key-renamed"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness import doors, sft
-from harness.contracts import Found
 from harness.core.observation import Observed
 from harness.core.run import ErrorReport
 from harness.core.scenario import DOOR
 from harness.core.verdict import Verdict
-from harness.evidence import Evidence
+from harness.judge import doors, sft
+from harness.judge.contracts import Found
+from harness.judge.evidence import Evidence
 
 _DOES: Mapping[str, str] = {
     "base": "running the base and the model with its adapter disabled",

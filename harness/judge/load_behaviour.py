@@ -14,7 +14,7 @@ from harness.core.run import Cell
 from harness.core.verdict import Reading, Verdict
 
 _REMOVED = re.compile(r"- (?P<key>\S+) \(was .*\)", re.DOTALL)
-"""An entry of the config that is gone and said something, as `harness.config_changes` words it."""
+"""An entry of the config that is gone and said something, as `harness.judge.config_entries` words it."""
 _UNKNOWN = re.compile(r"[Uu]nexpected keyword arguments? \[(?P<keys>[^\]]*)\]")
 """How PEFT warns (since 0.14) of config keys that it passes over."""
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.contracts import Found
 from harness.core.observation import Observed
+from harness.judge.contracts import Found
 
 
 def compare(golden: Observed, now: Observed, found: Found) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from harness import numbers
-from harness.compare import Judgement
+from harness.judge import numbers
+from harness.judge.compare import Judgement
 from tests.observations import FORWARD, LAYERS, LIKE_FORWARD, NOISE, Pair, swapped_layers, told
 
 NARROW, MERGE = 0.02, 0.3

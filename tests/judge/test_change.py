@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness import change
 from harness.core.comparison import Against
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, Run
 from harness.core.verdict import Verdict
+from harness.judge import change
 from harness.report import markdown, story
 from tests import samples
 from tests.samples import cell, crashed, exact, known, refused, wrong
@@ -167,7 +167,7 @@ def test_the_comment_says_what_was_compared_and_what_is_worse() -> None:
 
 
 def test_causes_of_what_was_sound_stand_apart_from_what_got_worse() -> None:
-    from harness import causes
+    from harness.judge import causes
 
     before = [off(0.5), exact("b")]
     now = [off(0.7), off(0.7).model_copy(update={"id": "b@v061:current[cpu]", "scenario": "b"})]

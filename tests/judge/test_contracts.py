@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.config_changes import SAID_NOTHING, config_changes
 from harness.core.verdict import Verdict
+from harness.judge.config_entries import SAID_NOTHING, config_changes
 from tests.observations import (
     BIAS,
     FORWARD,

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.compare import COMPARED
 from harness.core.verdict import Verdict
+from harness.judge.compare import COMPARED
 from tests.observations import (
     BIAS,
     FORWARD,

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness import reading
-from harness.config_changes import SAID_NOTHING
 from harness.core.run import CheckpointKeys, ProbeResult
 from harness.core.verdict import Verdict
+from harness.judge import load_behaviour
+from harness.judge.config_entries import SAID_NOTHING
 from tests import samples
 
 OK = {name: ProbeResult(verdict=Verdict.EXACT, outcome="ok") for name in ("forward", "roundtrip")}
@@ -34,13 +34,13 @@ READINGS = [
 
 @pytest.mark.parametrize(("verdict", "more", "expected"), READINGS)
 def test_what_the_loader_did(verdict: str, more: dict[str, Any], expected: str) -> None:
-    assert reading.of(samples.cell("lora-x", verdict, **more)) == expected
+    assert load_behaviour.of(samples.cell("lora-x", verdict, **more)) == expected
 
 
 def test_a_refusal_stays_one_whatever_it_is_called() -> None:
     cell = samples.refused("lora-x")
-    assert reading.of(cell) == "refused"
-    assert reading.of(cell.model_copy(update={"verdict": Verdict.UNSUPPORTED})) == "refused"
+    assert load_behaviour.of(cell) == "refused"
+    assert load_behaviour.of(cell.model_copy(update={"verdict": Verdict.UNSUPPORTED})) == "refused"
 
 
 GONE = ("- use_dora (was True)", f"- pattern (was {{}}){SAID_NOTHING}", "- n (was 16)", "r: 4 → 8")
@@ -52,22 +52,22 @@ WARNED = (
 
 def test_ignored_keys_are_those_that_say_something() -> None:
     cell = samples.cell("lora-x", "contract", probes=OK, config_differences=GONE, new_warnings=WARNED)
-    assert reading.ignored_keys(cell) == ("n", "use_dora")
+    assert load_behaviour.ignored_keys(cell) == ("n", "use_dora")
 
 
 def test_where_nothing_could_be_saved_again_the_warnings_tell() -> None:
     probes = {"forward": OK["forward"], "roundtrip": ProbeResult(verdict=Verdict.RUN_ERROR, outcome="error")}
     cell = samples.cell("lora-x", "run-error", probes=probes, new_warnings=WARNED)
-    assert reading.ignored_keys(cell) == ("eva_config",)
-    assert reading.of(cell) == "ignored"
-    assert reading.ignored_keys(cell.model_copy(update={"new_warnings": ()})) == ()
+    assert load_behaviour.ignored_keys(cell) == ("eva_config",)
+    assert load_behaviour.of(cell) == "ignored"
+    assert load_behaviour.ignored_keys(cell.model_copy(update={"new_warnings": ()})) == ()
 
 
 LACKS = "needs peft>=0.9, has peft 0.7.1"
 
 
 def test_a_tried_loader_that_refuses_is_unsupported_and_says_how() -> None:
-    tried = reading.tried(samples.refused("lora-x", "unexpected 'use_dora'\nand more"), LACKS)
+    tried = load_behaviour.tried(samples.refused("lora-x", "unexpected 'use_dora'\nand more"), LACKS)
     assert tried.verdict is Verdict.UNSUPPORTED
     assert tried.reason == f"loader: {LACKS}; it refuses at stage state dict: RuntimeError: unexpected 'use_dora'"
     assert tried.findings == ()
@@ -78,7 +78,7 @@ def test_a_tried_loader_that_refuses_is_unsupported_and_says_how() -> None:
 @pytest.mark.parametrize("make", [samples.wrong, samples.exact])
 def test_a_tried_loader_that_loads_counts_as_any_other(make: Any) -> None:
     before = make("lora-x")
-    tried = reading.tried(before, LACKS)
+    tried = load_behaviour.tried(before, LACKS)
     assert tried.verdict is before.verdict
     assert tried.findings == before.findings
     assert tried.notes[-1] == f"the loader lacks the feature by declaration: it {LACKS}"
@@ -86,4 +86,4 @@ def test_a_tried_loader_that_loads_counts_as_any_other(make: Any) -> None:
 
 @pytest.mark.parametrize("verdict", ["crash", "timeout", "run-error"])
 def test_other_deaths_stay_what_they_are(verdict: str) -> None:
-    assert reading.tried(samples.cell("lora-x", verdict), LACKS).verdict == verdict
+    assert load_behaviour.tried(samples.cell("lora-x", verdict), LACKS).verdict == verdict

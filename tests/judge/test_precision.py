@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import narrow
 from harness.core.cell_settings import Settings
 from harness.core.matrix import CellId
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.judging import cell
+from harness.judge import precision as narrow
+from harness.judge.cell_result import cell
 from harness.pool import Done
 from tests.observations import BOTH_PRECISIONS, LAYERS, Pair
 

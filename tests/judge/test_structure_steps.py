@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from harness import steps
-from harness.contracts import Found
+from harness.judge import structure_steps
+from harness.judge.contracts import Found
 from tests.observations import Pair, told
 
 NORMS = ("layers.0.input_layernorm.weight", "layers.1.input_layernorm.weight", "norm.weight")
@@ -80,7 +80,7 @@ def test_norms_are_told_apart_from_what_changes_with_them() -> None:
     before, after = structure(), structure()
     for name in (*NORMS, *FACTORS):
         before["parameters"][name][0], after["parameters"][name][0] = "float32", "bfloat16"
-    assert steps.difference("prepared", before, after) == [
+    assert structure_steps.difference("prepared", before, after) == [
         "prepared: norm layers (3 parameters): float32 → bfloat16",
         "prepared: lora_A, lora_B (4 parameters): float32 → bfloat16",
     ]
@@ -110,5 +110,5 @@ def test_a_step_that_the_creator_could_not_take_is_a_note() -> None:
 def test_who_declares_no_steps_is_not_asked() -> None:
     found = Found()
     pair = Pair()
-    steps.compare(pair.golden.observed(), pair.now.observed(), found)
+    structure_steps.compare(pair.golden.observed(), pair.now.observed(), found)
     assert (found.findings, found.notes) == ([], [])

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import judging
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
 from harness.core.observation import Observed
 from harness.core.run import Cell, Figures, Finding
 from harness.core.verdict import Verdict
 from harness.envs.environment import EnvFailed
+from harness.judge import cell_result
 from harness.pool import Done, WorkerFailed
 
 ID = CellId("lora-x", "v061", "current")
@@ -25,7 +25,7 @@ DEATHS = [
 
 @pytest.mark.parametrize(("outcome", "verdict", "reason"), DEATHS)
 def test_a_death(outcome: str, verdict: Verdict, reason: str) -> None:
-    cell = judging.died(ID, Done("x", outcome, "SIGSEGV", "last words", 1.25, "run twice"))  # type: ignore[arg-type]
+    cell = cell_result.died(ID, Done("x", outcome, "SIGSEGV", "last words", 1.25, "run twice"))  # type: ignore[arg-type]
     assert (cell.verdict, cell.reason, cell.log_tail, cell.notes) == (verdict, reason, "last words", ("run twice",))
     assert cell.id == "lora-x@v061:current[cpu]"
     assert [f.kind for f in cell.findings] == ([str(verdict)] if verdict.is_deviation else [])
@@ -50,7 +50,7 @@ FAILURES = [
 
 @pytest.mark.parametrize(("error", "reason", "log"), FAILURES)
 def test_a_failure_is_one_line_and_its_tool_s_words(error: HarnessError, reason: str, log: str) -> None:
-    cell = judging.failed(ID, Verdict.ENV_FAILED, error)
+    cell = cell_result.failed(ID, Verdict.ENV_FAILED, error)
     assert (cell.reason, cell.log_tail) == (reason, log)
 
 
@@ -65,18 +65,18 @@ def deviating(*arrays: str) -> Cell:
         )
         for a in arrays
     )
-    return judging.could_not_tell(ID, Verdict.SILENT_WRONG, "").model_copy(update={"findings": findings})
+    return cell_result.could_not_tell(ID, Verdict.SILENT_WRONG, "").model_copy(update={"findings": findings})
 
 
 def test_two_replays_that_disagree_accuse_nobody() -> None:
     first = deviating("forward/float32/y")
-    assert judging.unless_unstable(first, observed(1.0), observed(1.0)) == first
-    cell = judging.unless_unstable(first, observed(1.0), observed(2.0))
+    assert cell_result.unless_unstable(first, observed(1.0), observed(1.0)) == first
+    cell = cell_result.unless_unstable(first, observed(1.0), observed(2.0))
     assert cell.verdict is Verdict.UNSTABLE
     assert cell.notes == ("two replays disagree in forward/float32/y",)
 
 
 def test_what_both_replays_show_stays_wrong() -> None:
-    cell = judging.unless_unstable(deviating("forward/float32/y", "merged/float32/y"), observed(1.0), observed(2.0))
+    cell = cell_result.unless_unstable(deviating("forward/float32/y", "merged/float32/y"), observed(1.0), observed(2.0))
     assert cell.verdict is Verdict.SILENT_WRONG
     assert [f.verdict for f in cell.findings] == [Verdict.UNSTABLE, Verdict.SILENT_WRONG]

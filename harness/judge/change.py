@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
-from harness import baseline, causes
 from harness.core.comparison import Against, Comparison
 from harness.core.run import Cell, Figures, Finding, Run, finished
 from harness.core.text import enumerated, many
 from harness.core.verdict import Verdict
+from harness.judge import causes, run_diff
 
 Key = tuple[str, str, str]
 """Scenario, creator, device: what two cells have in common that differ in their loader."""
@@ -58,7 +58,7 @@ def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
 
 def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
     """How one cell changed; None where it is sound on both sides, or nobody can tell on either."""
-    sides = (baseline.standing(before, strict), baseline.standing(now, strict))
+    sides = (run_diff.standing(before, strict), run_diff.standing(now, strict))
     said = partial(Comparison, cell=now.id, before=before.verdict if before else None, now=now.verdict)
     match sides:
         case "sound", "deviates":
@@ -81,7 +81,7 @@ def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
 
 def _told(cell: Cell, comparison: Comparison | None, against: Against) -> Cell:
     """The cell as the report is to show it: red where the change made it deviate, and only there."""
-    if comparison is None or baseline.standing(cell, strict=True) != "deviates":
+    if comparison is None or run_diff.standing(cell, strict=True) != "deviates":
         return cell
     none = {"expectation": "", "expectation_issue": "", "expectation_expires": "", "expectation_reason": ""}
     if comparison.change == "regressed":

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from harness import numbers
-from harness.compare import Judgement
 from harness.core.scenario import DOORS, Scenario
 from harness.core.verdict import Verdict as V
-from harness.numbers import Noise
+from harness.judge import numbers
+from harness.judge.compare import Judgement
+from harness.judge.numbers import Noise
 from harness.worker import doors as _workers
 from tests.observations import KEYS, Pair, Side
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from harness.contracts import Found
 from harness.core.observation import Observed
+from harness.judge.contracts import Found
 
 PROBE = "steps"
 KIND = "structure-steps"

@@ -2,14 +2,14 @@
 
 The order of the questions is the policy:
 
-1. Did it load? An error there is the cell's verdict: see `harness.outcomes`.
+1. Did it load? An error there is the cell's verdict: see `harness.judge.outcomes`.
 2. Did each probe do what it did for the creator? A probe that raises hides no other.
 3. Did the base's own output move, and did the adapter's own effect (each layer fed the golden's input) move? Outputs
    that moved are the adapter's doing, unless the base moved, every layer's effect is what it was, and the outputs moved
    no further than the base's move explains.
-4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.twins`; what comes
-   through other doors than `PeftModel.from_pretrained`: see `harness.doors`.
-5. Contracts that no number shows: see `harness.contracts`.
+4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.judge.invariants`; what comes
+   through other doors than `PeftModel.from_pretrained`: see `harness.judge.doors`.
+5. Contracts that no number shows: see `harness.judge.contracts`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness import contracts, doors, kernels, narrow, numbers, outcomes, sft, steps, twins
-from harness.contracts import Found
 from harness.core import key_conversion
 from harness.core.key_conversion import Conversion
 from harness.core.observation import Observed
 from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
 from harness.core.verdict import Verdict, worst
-from harness.evidence import Evidence
-from harness.numbers import beyond
-from harness.outcomes import error_report
+from harness.judge import contracts, doors, invariants, kernels, numbers, outcomes, precision, sft, structure_steps
+from harness.judge.contracts import Found
+from harness.judge.evidence import Evidence
+from harness.judge.numbers import beyond
+from harness.judge.outcomes import error_report
 
 __all__ = ["COMPARED", "Judgement", "beyond", "error_report", "judge"]
 
-COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *twins.TWINS)
+COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *invariants.TWINS)
 """Probes whose arrays are held against the golden's."""
 
 
@@ -95,13 +95,13 @@ class _Judge:
         self._gradients()
         self._trained()
         self._fresh()
-        twins.compare(self.evidence, self.found, self._outputs_moved)
+        invariants.compare(self.evidence, self.found, self._outputs_moved)
         doors.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
         kernels.compare(self.golden, self.now, self.found)
-        steps.compare(self.golden, self.now, self.found)
+        structure_steps.compare(self.golden, self.now, self.found)
         sft.compare(self.golden, self.now, self.found)
-        self.narrow = narrow.compare(self.now, self.found)
+        self.narrow = precision.compare(self.now, self.found)
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
 
@@ -175,7 +175,7 @@ class _Judge:
     def _outputs(self) -> None:
         if self._moved("forward") and not (self.base_moved and self._effect_agrees()):
             self._forward_moved()
-        elif self.base_moved and (size := narrow.attention_moved_base(self.evidence)) is not None:
+        elif self.base_moved and (size := precision.attention_moved_base(self.evidence)) is not None:
             # with its release's own attention the base agrees
             self.found.notes.append(f"the attention itself moves the base's own output (by {size:.3g}); not judged")
         elif self.base_moved:
@@ -327,7 +327,7 @@ class _Judge:
         self.found.add(probe, kind, verdict, message, **more)
 
     def _judgement(self) -> Judgement:
-        if following := [probe for probe in self.found.follow if probe not in twins.TWINS]:
+        if following := [probe for probe in self.found.follow if probe not in invariants.TWINS]:
             self.found.notes.append(f"{', '.join(following)}: other values too, as the output has")
         verdict = worst([*(f.verdict for f in self.found.findings), self._agreement()])
         compared = [f for probe in ("forward", "base", "layers", "gradients") for f in self.figures[probe]]
@@ -359,7 +359,7 @@ class _Judge:
         # what is created anew is no replay of the old checkpoint: its bits are its own
         exact = all(self.evidence.same_bits(probe) for probe in COMPARED if probe != "fresh")
         through_doors = all(f.max_abs == 0 for figures in self.doors.values() for f in figures)
-        return Verdict.EXACT if exact and through_doors and not narrow.was_asked(self.now) else Verdict.CLOSE
+        return Verdict.EXACT if exact and through_doors and not precision.was_asked(self.now) else Verdict.CLOSE
 
     def _probe_result(self, probe: str) -> ProbeResult:
         figures = self.figures.get(probe) or self.doors.get(probe, ())

@@ -1,6 +1,6 @@
 """What of two observations can be held against what, and how far apart it is (pure).
 
-Everything here is a size with its allowance; what a size means is decided in `harness.compare`.
+Everything here is a size with its allowance; what a size means is decided in `harness.judge.compare`.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from harness import numbers
 from harness.core.observation import Array, Observed
 from harness.core.run import Figures, LayerSketch
-from harness.numbers import beyond
+from harness.judge import numbers
+from harness.judge.numbers import beyond
 
 PRECISIONS = ("float32", "float64")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from harness import baseline
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.verdict import Verdict
+from harness.judge import run_diff
 from tests import samples
 from tests.samples import cell, exact, known, run, wrong
 
@@ -45,7 +45,7 @@ def _run(verdict: str | None, **more: Any) -> Run:
 
 @pytest.mark.parametrize(("before", "now", "change"), CHANGES)
 def test_how_a_cell_changed(before: str | None, now: str | None, change: str | None) -> None:
-    found = baseline.compare(_run(before), _run(now))
+    found = run_diff.compare(_run(before), _run(now))
     assert [comparison.change for comparison in found] == ([change] if change else [])
     if found:
         assert (found[0].before, found[0].now) == (before and Verdict(before), now and Verdict(now))
@@ -53,26 +53,26 @@ def test_how_a_cell_changed(before: str | None, now: str | None, change: str | N
 
 
 def test_a_new_warning_is_a_regression_under_strict() -> None:
-    assert baseline.compare(_run("exact"), _run("warned", strict=True))[0].change == "regressed"
+    assert run_diff.compare(_run("exact"), _run("warned", strict=True))[0].change == "regressed"
 
 
 def test_an_expectation_does_not_hide_that_a_cell_regressed() -> None:
-    found = baseline.compare(run(exact("lokr-a")), run(known(wrong("lokr-a"))))
+    found = run_diff.compare(run(exact("lokr-a")), run(known(wrong("lokr-a"))))
     assert [comparison.change for comparison in found] == ["regressed"]
 
 
 def test_a_run_against_itself_has_no_change_but_what_still_deviates() -> None:
     for sample in (samples.every_verdict(), samples.regressed(), samples.clean(), samples.empty()):
-        assert {comparison.change for comparison in baseline.compare(sample, sample)} <= {"still"}
+        assert {comparison.change for comparison in run_diff.compare(sample, sample)} <= {"still"}
 
 
 def test_two_loaders_are_compared_scenario_by_scenario() -> None:
-    found = baseline.compare(run(exact("lora-a", loader="peft==0.20.0")), run(wrong("lora-a", loader="../peft")))
+    found = run_diff.compare(run(exact("lora-a", loader="peft==0.20.0")), run(wrong("lora-a", loader="../peft")))
     assert [(c.cell, c.change) for c in found] == [("lora-a@v061:../peft[cpu]", "regressed")]
 
 
 def test_against_puts_the_comparison_into_the_run() -> None:
-    now = baseline.against(samples.regressed(), samples.green())
+    now = run_diff.against(samples.regressed(), samples.green())
     assert now.baseline == samples.green().id
     assert now.comparisons
 
@@ -91,7 +91,7 @@ def test_shards_of_one_plan_make_the_whole() -> None:
         _shard("a", "c", id="s1", duration_s=3),
         _shard("b", "d", id="s2", duration_s=5, timings={"compute": 1.0}),
     )
-    whole = baseline.merge([two, one])
+    whole = run_diff.merge([two, one])
     assert tuple(cell.id for cell in whole.cells) == PLAN
     assert whole.exit_code == ExitCode.CLEAN
     assert whole.counts["exact"] == 4
@@ -101,22 +101,22 @@ def test_shards_of_one_plan_make_the_whole() -> None:
 
 def test_merging_one_run_changes_nothing_of_weight() -> None:
     sample = samples.every_verdict()
-    assert baseline.merge([sample]) == sample
+    assert run_diff.merge([sample]) == sample
 
 
 def test_a_plan_that_the_shards_do_not_fill_is_not_clean() -> None:
-    assert baseline.merge([_shard("a"), _shard("b")]).exit_code == ExitCode.CANNOT_TELL
+    assert run_diff.merge([_shard("a"), _shard("b")]).exit_code == ExitCode.CANNOT_TELL
 
 
 def test_a_shard_that_was_interrupted_is_made_whole_by_another() -> None:
-    assert not baseline.merge([_shard("a", interrupted=True), _shard("b", "c", "d")]).interrupted
-    assert baseline.merge([_shard("a", interrupted=True), _shard("b", "c")]).interrupted
+    assert not run_diff.merge([_shard("a", interrupted=True), _shard("b", "c", "d")]).interrupted
+    assert run_diff.merge([_shard("a", interrupted=True), _shard("b", "c")]).interrupted
 
 
 def test_the_newer_of_two_wins_and_the_cell_says_so() -> None:
     old = _shard("a", verdict="exact", id="old", created="2026-01-01T00:00:00Z")
     new = _shard("a", verdict="contract", id="new", created="2026-01-02T00:00:00Z")
-    (found,) = baseline.merge([new, old]).cells
+    (found,) = run_diff.merge([new, old]).cells
     assert found.verdict is Verdict.CONTRACT
     assert found.notes == ("shards disagree: exact in old, contract in new; taken from new",)
 
@@ -124,26 +124,26 @@ def test_the_newer_of_two_wins_and_the_cell_says_so() -> None:
 def test_what_was_judged_wins_over_what_was_not() -> None:
     old = _shard("a", verdict="exact", id="old", created="2026-01-01T00:00:00Z")
     new = _shard("a", verdict="env-failed", id="new", created="2026-01-02T00:00:00Z")
-    (found,) = baseline.merge([old, new]).cells
+    (found,) = run_diff.merge([old, new]).cells
     assert found.verdict is Verdict.EXACT
     assert "taken from old" in found.notes[0]
 
 
 def test_agreeing_duplicates_need_no_note() -> None:
-    (found,) = baseline.merge([_shard("a"), _shard("a")]).cells
+    (found,) = run_diff.merge([_shard("a"), _shard("a")]).cells
     assert found.notes == ()
 
 
 def test_different_plans_are_refused() -> None:
     with pytest.raises(UsageError, match="different plans: 4 cells in one only, as lora-a@v061"):
-        baseline.merge([_shard("a"), run()])
+        run_diff.merge([_shard("a"), run()])
     with pytest.raises(UsageError, match="no run"):
-        baseline.merge([])
+        run_diff.merge([])
 
 
 def test_an_environment_that_is_not_the_same_in_all_shards_is_noted() -> None:
     newer = samples.environment("current", "0.21.3", "loader")
-    whole = baseline.merge([_shard("a", "b"), _shard("c", "d", environments=(samples.V061, newer), created="2027")])
+    whole = run_diff.merge([_shard("a", "b"), _shard("c", "d", environments=(samples.V061, newer), created="2027")])
     assert whole.notes == ("environment current is not the same in all shards: peft 0.21.2 / 0.21.3",)
     assert [environment.name for environment in whole.environments] == ["v061", "current"]
 
@@ -154,20 +154,20 @@ def test_an_expectation_that_is_stale_in_one_shard_only_is_none() -> None:
     plan = ("lora-a@v061:current[cpu]", "lokr-b@v061:current[cpu]")
     one = run(exact("lora-a"), plan=plan, expectation_problems=(stale, other))
     two = run(known(wrong("lokr-b")), plan=plan)
-    assert baseline.merge([one, two]).expectation_problems == (other,)
+    assert run_diff.merge([one, two]).expectation_problems == (other,)
 
 
 def test_left_out_by_one_and_run_by_another_is_not_left_out() -> None:
     one = _shard("a", left_out={"lora-b@v061:current[cpu]": "another shard's", "lora-x": "slow"})
-    assert baseline.merge([one, _shard("b", "c", "d")]).left_out == {"lora-x": "slow"}
+    assert run_diff.merge([one, _shard("b", "c", "d")]).left_out == {"lora-x": "slow"}
 
 
 def test_comparisons_are_kept_for_the_cells_that_were_taken() -> None:
     before = _shard("a", "b", "c", "d")
-    one = baseline.against(_shard("a", "b"), before)
-    two = baseline.against(_shard("c", "d", verdict="contract"), before)
-    whole = baseline.merge([one, two])
+    one = run_diff.against(_shard("a", "b"), before)
+    two = run_diff.against(_shard("c", "d", verdict="contract"), before)
+    whole = run_diff.merge([one, two])
     assert [(c.cell[:6], c.change) for c in whole.comparisons] == [("lora-c", "regressed"), ("lora-d", "regressed")]
     assert whole.baseline == before.id
-    apart = baseline.merge([one, two.model_copy(update={"baseline": "another"})])
+    apart = run_diff.merge([one, two.model_copy(update={"baseline": "another"})])
     assert (apart.baseline, apart.comparisons) == ("", ())

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness import compare, narrow, reading
-from harness.contracts import finding
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
 from harness.core.observation import Observed
 from harness.core.run import Cell
 from harness.core.verdict import Verdict, worst
-from harness.numbers import same_bits
+from harness.judge import compare, load_behaviour, precision
+from harness.judge.contracts import finding
+from harness.judge.numbers import same_bits
 from harness.pool import Done
 from harness.store import device_class
 
@@ -25,10 +25,10 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         return could_not_tell(identity, Verdict.NO_DEVICE, said).model_copy(
             update={"gpu_peak_mb": now.timings.get("gpu_peak_mb"), "compute_s": round(done.duration_s, 4)}
         )
-    if hindered := narrow.hindered(now):
+    if hindered := precision.hindered(now):
         return could_not_tell(identity, *hindered)
     judgement = compare.judge(golden, now)
-    if judgement.verdict.is_clean and (untold := narrow.untold(now)):
+    if judgement.verdict.is_clean and (untold := precision.untold(now)):
         return could_not_tell(identity, *untold)
     found = _cell(
         identity,
@@ -50,7 +50,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         new_warnings=judgement.new_warnings,
         error=judgement.error,
     )
-    return found.model_copy(update={"reading": reading.of(found)})
+    return found.model_copy(update={"reading": load_behaviour.of(found)})
 
 
 def _not_in_cache(now: Observed) -> str:
