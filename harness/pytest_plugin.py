@@ -21,16 +21,18 @@ from typing import Any
 
 import pytest
 
-from harness import cli_settings, planning, report, runs
+from harness import cli_settings, report
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId, Matrix
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.judge import expectations
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
 from harness.report import story
-from harness.session import Planned, Session
+from harness.runner import folder as runs
+from harness.runner import plan as planning
+from harness.runner.fixture_source import recorded_versions
+from harness.runner.session import Planned, Session
 from harness.store.fixtures import Store
-from harness.supply import recorded_versions
 
 _CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[[\w+]+\])$")
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import adding
 from harness.core.errors import HarnessError
 from harness.envs import lock
+from harness.runner import add_release
 from harness.store.fixtures import Store
 from tests.mini.index import Index, serving
 from tests.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until
@@ -287,7 +287,7 @@ def test_one_process_at_a_time(empty: World, registry: Index, monkeypatch: pytes
         inner.append(main(*empty.arguments(*words(empty, RELEASE))))
         raise HarnessError("enough")
 
-    monkeypatch.setattr(adding._Making, "outcomes", meanwhile)
+    monkeypatch.setattr(add_release._Making, "outcomes", meanwhile)
     assert add(empty, RELEASE).code == 2
     assert inner[0].code == 2
     assert "another process is adding v7000" in inner[0].err

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.runner.workers.process import WORKER
 from harness.store.fixtures import Store
-from harness.worker_process import WORKER
 from tests.mini.world import HANDLER, World
 
 H200 = {"usable": True, "name": "NVIDIA H200", "capability": "9.0"}

@@ -8,7 +8,7 @@ from harness.core.errors import UsageError
 from harness.core.matrix import CellId, Matrix
 from harness.core.observation import Observed
 from harness.judge import cell_result
-from harness.pool import Done
+from harness.runner.workers.pool import Done
 from tests.mini.world import World, scenario
 
 BASE = """

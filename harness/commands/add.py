@@ -6,9 +6,7 @@ import argparse
 import shlex
 from collections.abc import Sequence
 
-from harness import adding
 from harness.added import Added, markdown
-from harness.adding import Order
 from harness.commands import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
@@ -17,6 +15,8 @@ from harness.envs import missing_releases
 from harness.envs.draft import Draft
 from harness.envs.environments import Environments
 from harness.envs.index import Release
+from harness.runner import add_release
+from harness.runner.add_release import Order
 
 
 def add(arguments: argparse.Namespace) -> int:
@@ -60,7 +60,7 @@ def _added(
     order = Order(
         scenarios, arguments.jobs or common.cores(), arguments.keep_going, common.path(arguments.worker_handler)
     )
-    return adding.add(environments, common.store_of(arguments), requirement, order, common.say)
+    return add_release.add(environments, common.store_of(arguments), requirement, order, common.say)
 
 
 def _interrupted(what: str) -> int:

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import __version__, against, planning, report, runs, scope
-from harness.affected import Affected
-from harness.against import Built, SideFailed, Sides
+from harness import __version__, report
 from harness.commands import check as plain
 from harness.commands import common
 from harness.core.cell_settings import Settings
@@ -21,14 +19,20 @@ from harness.core.comparison import Against
 from harness.core.errors import ExitCode, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Cell, EnvironmentReport, Run, finished
-from harness.difference import Changed
 from harness.envs import missing_releases
 from harness.envs.environments import Environments
 from harness.judge import change
 from harness.judge import expectations as expect
-from harness.remembered import Memory, Remembered
-from harness.runs import Recorder
-from harness.session import Planned
+from harness.runner import folder as runs
+from harness.runner import plan
+from harness.runner.change import scope
+from harness.runner.change import sides as against
+from harness.runner.change.files import Changed
+from harness.runner.change.known_cells import Memory, Remembered
+from harness.runner.change.sides import Built, SideFailed, Sides
+from harness.runner.change.touched import Affected
+from harness.runner.folder import Recorder
+from harness.runner.session import Planned
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -132,13 +136,13 @@ class _Asked:
         arguments.creator = creators
         specs = [self.sides.change.spec, *([] if before is not None else [self.sides.baseline.spec])]
         arguments.loader = specs
-        asked = planning.Asked(
+        asked = plan.Asked(
             tuple(creators), tuple(specs), arguments.device, tuple(arguments.cell), tuple(arguments.family),
             arguments.hub, settings=Settings(arguments.dtype, arguments.attention),
         )  # fmt: skip
-        every = planning.plan(declared, replace(asked, cells=()), self.environments, described=False)
+        every = plan.plan(declared, replace(asked, cells=()), self.environments, described=False)
         every = [cell for cell in every if (cell.id.scenario, cell.id.creator) in pairs]
-        wanted = {str(cell.id) for cell in every if not asked.cells or planning.matches(str(cell.id), asked.cells)}
+        wanted = {str(cell.id) for cell in every if not asked.cells or plan.matches(str(cell.id), asked.cells)}
         keys = {(cell.id.scenario, cell.id.creator) for cell in every if str(cell.id) in wanted}
         every = [cell for cell in every if (cell.id.scenario, cell.id.creator) in keys]
         self.cells = [cell for cell in every if cell.loader_spec == self.sides.change.spec]
@@ -183,12 +187,12 @@ class _Asked:
         if arguments.creator:
             asked = list(arguments.creator)
         elif arguments.all:
-            asked = list(planning.creators_with_fixtures(self.store, (), self.environments))
+            asked = list(plan.creators_with_fixtures(self.store, (), self.environments))
         elif self.sides.run is not None:
             asked = list(dict.fromkeys(cell.creator for cell in self.sides.run.cells))
         else:
             asked = []
-        every = asked or list(planning.creators_with_fixtures(self.store, ()))
+        every = asked or list(plan.creators_with_fixtures(self.store, ()))
         having = {creator: frozenset(self.store.scenarios(creator)) for creator in every} if not asked else {}
         methods = {one.name: one.scenario.adapter.config for one in declared}
         pairs, none = scope.pair(list(chosen), methods, having, asked, broad=broad)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import planning
 from harness.commands import common
 from harness.core import cell_settings
 from harness.core import run as results
@@ -23,7 +22,8 @@ from harness.core.run import Cell, Run
 from harness.envs import spec as specs
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
-from harness.session import Planned, Session
+from harness.runner import plan
+from harness.runner.session import Planned, Session
 from harness.store.fixtures import Manifest, NoFixture, Store
 
 
@@ -124,7 +124,7 @@ def _in_run(arguments: argparse.Namespace) -> tuple[Cell | None, Run | None, Pat
 
 def _declared(arguments: argparse.Namespace, cell: Cell | None) -> Declared:
     """The scenario's declaration: in the matrix, the files that are named, or that which the cell was made from."""
-    name = cell.scenario if cell else planning.parsed(arguments.cell).scenario
+    name = cell.scenario if cell else plan.parsed(arguments.cell).scenario
     where = [Path(text).resolve() for text in arguments.scenarios]
     if not where and cell and "--scenarios" in (words := shlex.split(cell.reproduce)):
         where = [path for path in [Path(words[words.index("--scenarios") + 1])] if path.exists()]
@@ -146,14 +146,14 @@ def _planned(
         known = CellId(cell.scenario, cell.creator, cell.loader, cell.device, cell_settings.parse(cell.settings))
         creator = arguments.creator or said.get(cell.creator) or _spec_of(cell.creator, environments)
         return Planned(known, declared, creator, said.get(cell.loader) or _spec_of(cell.loader, environments))
-    asked = planning.parsed(arguments.cell)
+    asked = plan.parsed(arguments.cell)
     spec = arguments.creator or _spec_of(asked.creator, environments)
     loader_spec = _spec_of(asked.loader, environments)
     creator = asked.creator
     if creator not in common.store_of(arguments).creators():
-        creator = planning.name_of(environments, spec)
+        creator = plan.name_of(environments, spec)
     known = CellId(
-        asked.scenario, creator, planning.name_of(environments, loader_spec), asked.device or "cpu", asked.settings
+        asked.scenario, creator, plan.name_of(environments, loader_spec), asked.device or "cpu", asked.settings
     )
     return Planned(known, declared, spec, loader_spec)
 

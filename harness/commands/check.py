@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from harness import planning, report
+from harness import report
 from harness.commands import common
 from harness.core import run as results
 from harness.core.cell_settings import Settings
@@ -25,8 +25,9 @@ from harness.envs.environments import Environments
 from harness.judge import expectations, run_diff
 from harness.pytest_plugin import Check
 from harness.report import markdown, terminal
-from harness.runs import Recorder
-from harness.session import Planned
+from harness.runner import plan
+from harness.runner.folder import Recorder
+from harness.runner.session import Planned
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -83,12 +84,12 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
     matrix = common.matrix_of(arguments)
     store = common.store_of(arguments)
     if getattr(arguments, "all", False):
-        arguments.creator = list(planning.creators_with_fixtures(store, (), environments))
+        arguments.creator = list(plan.creators_with_fixtures(store, (), environments))
     creators = tuple(arguments.creator)
     if not pair:
-        creators = planning.creators_with_fixtures(store, creators)
+        creators = plan.creators_with_fixtures(store, creators)
     expectations.load(matrix.folder / "expectations.toml")
-    asked = planning.Asked(
+    asked = plan.Asked(
         creators,
         tuple(arguments.loader) or ("current",),
         arguments.device,
@@ -99,7 +100,7 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
     )
     where = [Path(text).resolve() for text in arguments.scenarios] or None
     scenarios = matrix.scenarios(where, hub=arguments.hub, families=arguments.family)
-    cells = planning.plan(scenarios, asked, environments, described=pair)
+    cells = plan.plan(scenarios, asked, environments, described=pair)
     if not cells:
         raise UsageError(
             "no cell is selected", "at least one scenario, creator and loader", "loosen --cell, --family or --scenarios"

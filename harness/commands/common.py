@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from harness import planning
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.envs.environments import Environments
+from harness.runner import plan
 from harness.store.fixtures import Store
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -62,12 +62,12 @@ def store_of(arguments: argparse.Namespace) -> Store:
 
 def matrix_of(arguments: argparse.Namespace) -> Matrix:
     """The matrix that a command works on."""
-    return planning.matrix_of(path(getattr(arguments, "matrices", None)), REPOSITORY)
+    return plan.matrix_of(path(getattr(arguments, "matrices", None)), REPOSITORY)
 
 
 def environments_of(arguments: argparse.Namespace) -> Environments:
     """The environments that a command works on; says on stderr what takes time."""
-    return planning.environments_of(path(getattr(arguments, "matrices", None)), REPOSITORY, say)
+    return plan.environments_of(path(getattr(arguments, "matrices", None)), REPOSITORY, say)
 
 
 def chosen(declared: Iterable[Declared], expression: str | None, families: Collection[str] = ()) -> list[Declared]:

@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import creation, fleet, planning
 from harness.commands import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.envs.environment import BuiltEnvironment
-from harness.fleet import Serves
+from harness.runner import create as creation
+from harness.runner import plan
+from harness.runner.workers import gpus
+from harness.runner.workers.gpus import Serves
 from harness.store import device_class as devices
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 
@@ -47,14 +49,14 @@ def create(arguments: argparse.Namespace) -> int:
     if not declared:
         raise UsageError("no scenario is selected", "at least one", "loosen -k or --family; `list` shows them")
     environments = common.environments_of(arguments)
-    declared = [one for one in declared if planning.makes(environments, arguments.creator, one.family)]
+    declared = [one for one in declared if plan.makes(environments, arguments.creator, one.family)]
     if not declared:
         raise UsageError(
             f"{arguments.creator} makes fixtures of none of these families",
             "a scenario of a family that its declaration names under `families`",
             f"see matrices/envs/{arguments.creator}.toml, or name another creator",
         )
-    slips = planning.unmeetable(declared, arguments.creator, environments)
+    slips = plan.unmeetable(declared, arguments.creator, environments)
     if len(slips) == len(declared):
         raise next(iter(slips.values()))
     for slip in slips.values():
@@ -107,7 +109,7 @@ def _stored(store: Store, manifest: Manifest) -> Manifest | None:
 def recreate(arguments: argparse.Namespace, spec: str) -> int:
     """Create everything of a creator anew, beside what is stored, and say which bytes differ."""
     store = common.store_of(arguments)
-    creator = spec if spec in store.creators() else planning.name_of(common.environments_of(arguments), spec)
+    creator = spec if spec in store.creators() else plan.name_of(common.environments_of(arguments), spec)
     known = {one.name: one for one in _scenarios(arguments)}
     names = store.scenarios(creator)
     if not names:
@@ -132,7 +134,7 @@ def _creating(
     environment = common.environments_of(arguments).build(arguments.creator)
     scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
     preload = sorted({name for d in declared for name in d.imports})
-    pool = fleet.of(
+    pool = gpus.of(
         environment, jobs=arguments.jobs or common.cores(), log_dir=scratch / "logs", preload=preload, device=device,
         command=creation.worker_command(environment.python, common.path(arguments.worker_handler)), log=common.say,
     )  # fmt: skip

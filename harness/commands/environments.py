@@ -6,10 +6,11 @@ import argparse
 import shutil
 from pathlib import Path
 
-from harness import remembered, supply
 from harness.commands import common
 from harness.core.errors import ExitCode, UsageError
 from harness.envs import wheelhouse, wheelhouse_pack
+from harness.runner import fixture_source
+from harness.runner.change import known_cells
 
 
 def list_(arguments: argparse.Namespace) -> int:
@@ -109,11 +110,11 @@ def collect_garbage(arguments: argparse.Namespace) -> int:
     """Delete cached environments that nothing names any more, half-built ones, and fixtures and results out of date."""
     environments = common.environments_of(arguments)
     paths = environments.gc(dry_run=arguments.dry_run)
-    for folder in supply.out_of_date(environments):
+    for folder in fixture_source.out_of_date(environments):
         paths.append(folder)
         if not arguments.dry_run:
             shutil.rmtree(folder, ignore_errors=True)
-    paths += remembered.forget_others(environments.cache, dry_run=arguments.dry_run)
+    paths += known_cells.forget_others(environments.cache, dry_run=arguments.dry_run)
     for path in paths:
         common.out(str(path))
     common.say(f"{len(paths)} {'would be ' if arguments.dry_run else ''}removed")

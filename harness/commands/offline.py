@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from harness import planning, report, runs
+from harness import report
 from harness.commands import common
 from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
@@ -17,8 +17,10 @@ from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
 from harness.judge import cell_result
 from harness.judge import expectations as expect
-from harness.pool import Done
 from harness.report import terminal
+from harness.runner import folder as runs
+from harness.runner import plan as planning
+from harness.runner.workers.pool import Done
 from harness.store import device_class
 
 PLAN_FORMAT = 1

@@ -32,7 +32,7 @@ from harness.repro.pins import Pinned
 from harness.repro.readme import Ran
 from harness.repro.releases import Release
 from harness.repro.subject import Side, Subject, output_names
-from harness.session import Planned
+from harness.runner.session import Planned
 from harness.store.fixtures import Manifest, Store
 
 TRIED = 6

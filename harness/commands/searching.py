@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import planning
 from harness.commands import cells, common
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
 from harness.envs.environment import Environment, Overlay
 from harness.report import terminal
+from harness.runner import plan
+from harness.runner.session import Session
 from harness.search import question as questions
 from harness.search.candidates import Candidates, ends_of, plain_versions
 from harness.search.coupling import Ends
 from harness.search.journal import Entry, Journal
 from harness.search.question import Question
 from harness.search.trials import Trials
-from harness.session import Session
 from harness.store.fixtures import Store
 
 
@@ -84,7 +84,7 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
         HarnessError: an end does not lock or resolve.
     """
     log = _quiet if arguments.quiet else common.say
-    environments = planning.environments_as(Candidates, common.path(arguments.matrices), common.REPOSITORY, log)
+    environments = plan.environments_as(Candidates, common.path(arguments.matrices), common.REPOSITORY, log)
     cell, _, _, planned = cells.located(arguments, environments)
     stored = common.store_of(arguments)
     made = cell is not None and cell.fixture_origin == "created" and not stored.has(cell.creator, cell.scenario)

@@ -18,9 +18,9 @@ from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.observation import Observed
 from harness.core.run import Cell
 from harness.envs.environment import EnvFailed
-from harness.pool import WorkerFailed
 from harness.report import terminal
 from harness.report import where as report
+from harness.runner.workers.pool import WorkerFailed
 from harness.where import Where
 
 FOLDER = "where"

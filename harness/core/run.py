@@ -156,7 +156,7 @@ class Cell(Model):
     duration_s: float = 0.0
     compute_s: float = 0.0  # seconds that the worker spent on it
     same_as: str = ""
-    """The cell that was computed for both, where the loader can't tell the two fixtures apart (`harness.sharing`)."""
+    """The cell that was computed for both, where the loader can't tell the two fixtures apart (`harness.runner.shared_replay`)."""
     gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
     first_difference: str = ""
     """The first layer in execution order whose activation differs beyond its allowance."""

@@ -13,7 +13,7 @@ from harness.core.verdict import Verdict, worst
 from harness.judge import compare, load_behaviour, precision
 from harness.judge.contracts import finding
 from harness.judge.numbers import same_bits
-from harness.pool import Done
+from harness.runner.workers.pool import Done
 from harness.store import device_class
 
 

@@ -18,12 +18,12 @@ from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs.environments import Environments
+from harness.runner.fixture_source import worker_digest
+from harness.runner.session import Planned, Session
 from harness.search.candidates import is_outage
 from harness.search.deviation import Deviation, Outcome
 from harness.search.journal import Entry, Journal
 from harness.search.question import Question
-from harness.session import Planned, Session
-from harness.supply import worker_digest
 
 _STOPS = (Verdict.NO_FIXTURE, Verdict.BAD_FIXTURE, Verdict.NO_DEVICE)
 """What no other candidate would mend."""

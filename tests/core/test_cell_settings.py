@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness import planning
 from harness.core.cell_settings import OWN, Settings, parse, place, placed
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
+from harness.runner import plan
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,15 @@ def test_an_id_is_parsed_as_it_is_written(loader: str) -> None:
     cell = CellId("a-b", "v061", loader, "cpu", Settings("bfloat16", "sdpa"))
 
     assert str(cell) == f"a-b@v061:{loader}[cpu+bfloat16+sdpa]"
-    assert planning.parsed(str(cell)) == cell
+    assert plan.parsed(str(cell)) == cell
 
 
 def test_a_glob_takes_settings_or_leaves_them() -> None:
     cell = "a@v061:current[cpu+bfloat16]"
 
-    assert planning.matches(cell, ["a@*"])
-    assert planning.matches(cell, [cell])
-    assert not planning.matches(cell, ["a@v061:current[cpu]"])
+    assert plan.matches(cell, ["a@*"])
+    assert plan.matches(cell, [cell])
+    assert not plan.matches(cell, ["a@v061:current[cpu]"])
 
 
 def test_a_cell_of_an_older_report_has_none() -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from harness.envs.environments import Environments
+from harness.runner.workers.process import WORKER
 from harness.worker import fill, numerics
-from harness.worker_process import WORKER
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

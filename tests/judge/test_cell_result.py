@@ -12,7 +12,7 @@ from harness.core.run import Cell, Figures, Finding
 from harness.core.verdict import Verdict
 from harness.envs.environment import EnvFailed
 from harness.judge import cell_result
-from harness.pool import Done, WorkerFailed
+from harness.runner.workers.pool import Done, WorkerFailed
 
 ID = CellId("lora-x", "v061", "current")
 

@@ -15,7 +15,7 @@ from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.judge import precision as narrow
 from harness.judge.cell_result import cell
-from harness.pool import Done
+from harness.runner.workers.pool import Done
 from tests.observations import BOTH_PRECISIONS, LAYERS, Pair
 
 DTYPE = "bfloat16"

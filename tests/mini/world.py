@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from harness import cli, runs
+from harness import cli
 from harness.core import run as results
 from harness.core.run import Cell, Run
+from harness.runner import folder as runs
 from tests.mini import releases
 
 HERE = Path(__file__).parent

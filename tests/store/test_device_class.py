@@ -8,7 +8,7 @@ from harness.core.errors import UsageError
 from harness.core.matrix import CellId
 from harness.core.observation import Observed
 from harness.judge import cell_result
-from harness.pool import Done
+from harness.runner.workers.pool import Done
 from harness.store import device_class
 from harness.store.device_class import Device
 from harness.store.manifest import BadFixture, Manifest, NoFixture, StoredFile

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+from harness.runner.workers.process import WORKER
 from harness.worker import children, numerics
-from harness.worker_process import WORKER
 
 HANDLER = Path(__file__).parent.parent / "fakes" / "handler.py"
 

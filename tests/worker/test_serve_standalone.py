@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.worker_process import WORKER
+from harness.runner.workers.process import WORKER
 
 HANDLER = Path(__file__).parent.parent / "fakes" / "handler.py"
 

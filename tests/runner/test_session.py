@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from harness import planning
 from harness.core import matrix
 from harness.core.matrix import Matrix
 from harness.core.run import Cell
 from harness.envs.environments import Environments
-from harness.planning import Asked
-from harness.session import Planned, Session
+from harness.runner import plan
+from harness.runner.fixture_source import recorded_versions
+from harness.runner.plan import Asked
+from harness.runner.session import Planned, Session
 from harness.store.fixtures import Store
-from harness.supply import recorded_versions
 from tests.mini.world import HANDLER, World, scenario, until
 
 Begin = Callable[..., tuple[Session, list[Planned], list[Cell]]]
@@ -37,7 +37,7 @@ def begin(mini: World, tmp_path: Path) -> Iterator[Begin]:
         sessions.append(session)
         creator = mini.spec("1.0") if creating else mini.name("1.0")
         asked = Asked((creator,), (mini.spec(release),))
-        return session, planning.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=creating), told
+        return session, plan.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=creating), told
 
     yield one
     for session in sessions:

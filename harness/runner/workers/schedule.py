@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.core.errors import HarnessError
-from harness.fleet import Serves
+from harness.runner.workers.gpus import Serves
 
 Role = Literal["loader", "creator"]
 ALIVE = 2

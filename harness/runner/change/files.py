@@ -12,10 +12,10 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from harness import affected
-from harness.affected import Files
 from harness.envs import source_tree
 from harness.envs.environment import BuiltEnvironment
+from harness.runner.change import touched
+from harness.runner.change.touched import Files
 
 _UPSTREAM = ("refs/remotes/origin/HEAD", "origin/main", "origin/master", "upstream/main", "upstream/master", "main",
              "master")  # fmt: skip
@@ -119,7 +119,7 @@ def _states_version(node: ast.stmt) -> bool:
 def given(names: Iterable[str], tops: Collection[str]) -> Changed:
     """What the user says has changed."""
     names = [name for name in names if name.strip()]
-    inside = [found for name in names if (found := affected.installed_name(name, tops)) is not None]
+    inside = [found for name in names if (found := touched.installed_name(name, tops)) is not None]
     return Changed(tuple(dict.fromkeys(inside)), "as --changed-files says", elsewhere=len(names) - len(inside))
 
 

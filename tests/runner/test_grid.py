@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness import rectangle
 from harness.core.errors import UsageError
+from harness.runner import grid
 
 KNOWN = ["current", "v061", "v0100", "v0111"]
 
@@ -20,7 +20,7 @@ CREATORS = [
 
 @pytest.mark.parametrize(("values", "expected"), CREATORS)
 def test_creators(values: list[str], expected: list[str]) -> None:
-    assert rectangle.creators(values, KNOWN) == tuple(expected)
+    assert grid.creators(values, KNOWN) == tuple(expected)
 
 
 LOADERS = [
@@ -39,13 +39,13 @@ LOADERS = [
 
 @pytest.mark.parametrize(("values", "expected"), LOADERS)
 def test_loaders(values: list[str], expected: list[str]) -> None:
-    assert rectangle.loaders(values, KNOWN) == tuple(expected)
+    assert grid.loaders(values, KNOWN) == tuple(expected)
 
 
 WRONG = [
-    (rectangle.creators, ["w*"], "matches no creator with fixtures"),
-    (rectangle.loaders, ["w*"], "matches no declared environment"),
-    (rectangle.loaders, ["v061,peft==0.9.0,torch==2"], "names and 2 pins in one list"),
+    (grid.creators, ["w*"], "matches no creator with fixtures"),
+    (grid.loaders, ["w*"], "matches no declared environment"),
+    (grid.loaders, ["v061,peft==0.9.0,torch==2"], "names and 2 pins in one list"),
 ]
 
 

@@ -13,11 +13,11 @@ from harness.core import matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.matrix import Declared
 from harness.core.observation import Observed
-from harness.fleet import Serves
 from harness.judge import checkpoint_keys, compare, numbers
-from harness.pool import Done, Job
+from harness.runner.workers.gpus import Serves
+from harness.runner.workers.pool import Done, Job
+from harness.runner.workers.process import WORKER
 from harness.store.fixtures import Manifest, Store
-from harness.worker_process import WORKER
 
 EFFECT = 1e-3
 """An adapter must move the output by this share of the output's root mean square, or its fixture would prove nothing.

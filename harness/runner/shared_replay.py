@@ -31,15 +31,15 @@ from safetensors.numpy import load
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
-from harness.fleet import Serves
 from harness.judge.numbers import same_bits
-from harness.pool import Job
+from harness.runner.workers.gpus import Serves
+from harness.runner.workers.pool import Job
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 from harness.store.manifest import Manifest
 
 if TYPE_CHECKING:
-    from harness.session import Planned
+    from harness.runner.session import Planned
 
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 GENERATION_CONFIG = "base/generation_config.json"

@@ -13,17 +13,18 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-from harness import affected, difference
 from harness.core import run as results
 from harness.core.comparison import Against
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Run
-from harness.difference import Changed, Installed
 from harness.envs import source_tree
 from harness.envs import spec as specs
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs.environments import CURRENT, Environments
+from harness.runner.change import files as difference
+from harness.runner.change import touched as affected
+from harness.runner.change.files import Changed, Installed
 
 _FORMS = "a declared environment (current, v0200), a clone's ref (../peft@main), or the folder of an earlier run"
 

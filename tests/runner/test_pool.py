@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from harness import pool as pool_module
-from harness.pool import Done, Job, Pool, WorkerFailed
-from harness.worker_process import WORKER
+from harness.runner.workers import pool as pool_module
+from harness.runner.workers.pool import Done, Job, Pool, WorkerFailed
+from harness.runner.workers.process import WORKER
 
-FAKES = Path(__file__).parent / "fakes"
+FAKES = Path(__file__).parents[1] / "fakes"
 WAIT_S = 20.0
 
 Start = Callable[..., Pool]
@@ -329,7 +329,7 @@ def test_an_id_is_taken_until_its_job_ended(cells: Cells, tmp_path: Path) -> Non
 CONTROLLER = """
 import sys
 from pathlib import Path
-from harness.pool import Job, Pool
+from harness.runner.workers.pool import Job, Pool
 
 folder, command, closes = Path(sys.argv[1]), sys.argv[3:], sys.argv[2] == "closes"
 pool = Pool(Path(sys.executable), jobs=2, log_dir=folder / "log", command=command)
@@ -349,7 +349,7 @@ finally:
 )
 def test_nothing_outlives_the_controller(tmp_path: Path, number: signal.Signals, closes: str) -> None:
     command = [sys.executable, "-c", CONTROLLER, str(tmp_path), closes, *server()]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parent.parent) as controller:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]) as controller:
         files = [tmp_path / "0" / "pids", tmp_path / "1" / "pids", tmp_path / "server"]
         until(lambda: all(file.exists() for file in files), 10.0)
         begin = time.monotonic()

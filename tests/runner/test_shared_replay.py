@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import planning, sharing
 from harness.core.matrix import Matrix
 from harness.core.run import Cell
 from harness.envs.environments import Environments
-from harness.planning import Asked
+from harness.runner import plan, shared_replay
+from harness.runner.plan import Asked
 from harness.store.fixtures import Store
 from tests.mini.world import World
 from tests.observations import Pair
@@ -90,11 +90,11 @@ def test_other_tensors_make_another_group(alike: World) -> None:
     store = Store(alike.fixtures)
     manifests = [store.manifest(alike.name(release), "two-layers") for release in CREATORS]
     other = store.manifest(alike.name(OLDEST), "one-layer")
-    assert len({sharing.traits(store, manifest) for manifest in manifests}) == 1, (path, files)
+    assert len({shared_replay.traits(store, manifest) for manifest in manifests}) == 1, (path, files)
     moved = manifests[0].model_copy(
         update={"files": manifests[0].files | {"adapter/adapter_model.safetensors": _weights(other)}}
     )
-    assert sharing.traits(store, moved) != sharing.traits(store, manifests[0])
+    assert shared_replay.traits(store, moved) != shared_replay.traits(store, manifests[0])
 
 
 def _weights(manifest: Any) -> Any:
@@ -120,7 +120,7 @@ def test_ends_are_equal_in_all_but_their_stamps(change: dict[str, Any], same: bo
         one = dataclasses.replace(one, facts={**one.facts, "roundtrip": {}} if same else one.facts)
         if same and "config" in change["facts"]["roundtrip"]:
             one = dataclasses.replace(one, facts={**one.facts, "roundtrip": {"config": {"peft_version": "1"}}})
-    assert sharing.equal(one, dataclasses.replace(one, **change)) is same
+    assert shared_replay.equal(one, dataclasses.replace(one, **change)) is same
 
 
 def test_one_bit_of_one_array_makes_ends_unequal() -> None:
@@ -128,13 +128,13 @@ def test_one_bit_of_one_array_makes_ends_unequal() -> None:
     name = next(iter(one.arrays))
     array = one.arrays[name].copy()
     array.flat[0] = np.nextafter(array.flat[0], np.inf)
-    assert not sharing.equal(one, dataclasses.replace(one, arrays={**one.arrays, name: array}))
+    assert not shared_replay.equal(one, dataclasses.replace(one, arrays={**one.arrays, name: array}))
 
 
 def test_an_observation_that_is_taken_over_begins_with_its_own_config() -> None:
     one = Pair().golden.observed()
     one = dataclasses.replace(one, facts={**one.facts, "roundtrip": {"config_before": {"r": 1}, "config": {"r": 1}}})
-    taken = sharing.with_config(one, {"r": 1, "use_dora": False})
+    taken = shared_replay.with_config(one, {"r": 1, "use_dora": False})
     assert taken.fact("roundtrip", "config_before") == {"r": 1, "use_dora": False}
     assert taken.fact("roundtrip", "config") == {"r": 1}
     assert one.fact("roundtrip", "config_before") == {"r": 1}
@@ -144,8 +144,8 @@ def test_a_fixture_that_was_made_anew_meanwhile_is_another(alike: World) -> None
     environments = Environments(alike.matrices)
     store = Store(alike.fixtures)
     asked = Asked(tuple(alike.name(release) for release in CREATORS), (alike.spec("4.3"),))
-    cells = planning.plan(Matrix(alike.matrices).scenarios(), asked, environments, described=False)
-    found = sharing.Sharing(lambda _: store, alike.root / "scratch", lambda line: None)  # noqa: ARG005
+    cells = plan.plan(Matrix(alike.matrices).scenarios(), asked, environments, described=False)
+    found = shared_replay.Sharing(lambda _: store, alike.root / "scratch", lambda line: None)  # noqa: ARG005
     arranged = [cell.id.creator for cell in found.arrange(cells) if cell.id.scenario == "two-layers"]
     assert arranged == [alike.name(release) for release in (OLDEST, NEWEST, MIDDLE)]
     middle = next(c for c in cells if (c.id.scenario, c.id.creator) == ("two-layers", alike.name(MIDDLE)))

@@ -26,12 +26,12 @@ from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import Environment
-from harness.session import Planned
+from harness.runner.session import Planned
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 
 FOLDER = "remembered"
-_CODE = Path(__file__).parent
+_CODE = Path(__file__).parents[2]
 _NO_JUDGES = {"commands", "report", "pages", "__pycache__"}  # they show and arrange what has been judged
 _PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
 """What a busy machine may have done: computed anew each time."""

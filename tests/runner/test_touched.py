@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from harness import affected, scope
-from harness.affected import Affected, Files
 from harness.core.matrix import Declared
 from harness.core.scenario import Base, Scenario
+from harness.runner.change import scope, touched
+from harness.runner.change.touched import Affected, Files
 
 PEFT = {
     "peft/__init__.py": "from .tuners import *",
@@ -68,7 +68,7 @@ def files(texts: Mapping[str, str]) -> Files:
 
 
 def hit(package: str, texts: Mapping[str, str], *changed: str, scenarios: list[Declared] = METHODS) -> Affected:
-    return affected.of(package, changed, files(texts), scenarios)
+    return touched.of(package, changed, files(texts), scenarios)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_other_packages_touch_those_who_use_them() -> None:
     ],
 )
 def test_where_a_checkouts_files_are_installed(name: str, expected: str | None) -> None:
-    assert affected.installed_name(name, {"peft"}) == expected
+    assert touched.installed_name(name, {"peft"}) == expected
 
 
 def test_where_nothing_is_affected_one_of_each_family_is_checked() -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import planning, supply
 from harness.core.matrix import Matrix
 from harness.envs.environments import Environments
-from harness.planning import Asked
-from harness.session import Session
+from harness.runner import fixture_source, plan
+from harness.runner.plan import Asked
+from harness.runner.session import Session
 from harness.store.fixtures import Store
 from tests.mini.world import HANDLER, World
 
@@ -45,7 +45,7 @@ def session(environments: MovingOn, tmp_path: Path) -> Iterator[Session]:
 
 def checked(mini: World, environments: MovingOn, session: Session) -> dict[str, tuple[str, str]]:
     asked = Asked((mini.spec("1.0"),), (mini.spec("2.0"),))
-    cells = planning.plan(Matrix(mini.matrices).scenarios(), asked, environments)
+    cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments)
     found = {cell.declared.name: session.result(cell) for cell in cells}
     return {name: (str(cell.verdict), cell.fixture_origin) for name, cell in found.items()}
 
@@ -59,7 +59,7 @@ def test_a_fixture_that_is_not_committed_is_made_into_the_cache_and_told_apart(
         "later": ("unsupported", ""),
     }
     assert sorted(mini.traced("create")) == ["one-layer", "two-layers"]
-    (folder,) = supply.fixtures_cache(environments).iterdir()
+    (folder,) = fixture_source.fixtures_cache(environments).iterdir()
     assert Store(folder).creators() == [mini.name("1.0")]
     assert not session.store.folder.exists()
 
@@ -69,7 +69,7 @@ def test_the_cache_is_used_again_and_what_is_damaged_is_made_anew(
 ) -> None:
     checked(mini, environments, session)
     session.close()
-    (folder,) = supply.fixtures_cache(environments).iterdir()
+    (folder,) = fixture_source.fixtures_cache(environments).iterdir()
     path = folder / mini.name("1.0") / "one-layer.json"
     path.write_text(path.read_text()[:50])
     made = len(mini.traced("create"))
@@ -83,9 +83,9 @@ def test_the_cache_is_used_again_and_what_is_damaged_is_made_anew(
 def test_another_worker_makes_its_own(
     mini: World, environments: MovingOn, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supply, "worker_digest", lambda: "0" * 64)
+    monkeypatch.setattr(fixture_source, "worker_digest", lambda: "0" * 64)
     checked(mini, environments, session)
-    (folder,) = supply.fixtures_cache(environments).iterdir()
+    (folder,) = fixture_source.fixtures_cache(environments).iterdir()
     assert folder.name.endswith("-000000000000")
 
 
@@ -93,10 +93,10 @@ def test_all_creators_are_those_with_fixtures_and_those_that_make_them(
     mini: World, environments: MovingOn, tmp_path: Path
 ) -> None:
     store = Store(mini.fixtures)
-    assert planning.creators_with_fixtures(store, ()) == (mini.name("1.0"),)
-    assert planning.creators_with_fixtures(store, (), environments) == (mini.name("1.0"), mini.spec("1.0"))
-    assert planning.creators_with_fixtures(Store(tmp_path), (), environments) == (mini.spec("1.0"),)
-    assert planning.creators_with_fixtures(store, ("x",), environments) == ("x",)
+    assert plan.creators_with_fixtures(store, ()) == (mini.name("1.0"),)
+    assert plan.creators_with_fixtures(store, (), environments) == (mini.name("1.0"), mini.spec("1.0"))
+    assert plan.creators_with_fixtures(Store(tmp_path), (), environments) == (mini.spec("1.0"),)
+    assert plan.creators_with_fixtures(store, ("x",), environments) == ("x",)
 
 
 def test_a_missing_committed_fixture_is_never_made(mini: World, environments: MovingOn, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_missing_committed_fixture_is_never_made(mini: World, environments: Mo
     for path in (mini.fixtures / mini.name("1.0")).glob("one-layer.json"):
         path.unlink()
     asked = Asked((mini.name("1.0"),), (mini.spec("2.0"),))
-    cells = planning.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=False)
+    cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=False)
     with Session(
         environments, Store(mini.fixtures), tmp_path / "scratch", handler=HANDLER, log=lambda line: None  # noqa: ARG005
     ) as session:  # fmt: skip
@@ -117,6 +117,6 @@ def test_what_another_lock_or_worker_left_is_out_of_date(
 ) -> None:
     checked(mini, environments, session)
     monkeypatch.setattr(environments, "names", lambda: [environments.moving])
-    assert supply.out_of_date(environments) == []
-    monkeypatch.setattr(supply, "worker_digest", lambda: "0" * 64)
-    assert supply.out_of_date(environments) == list(supply.fixtures_cache(environments).iterdir())
+    assert fixture_source.out_of_date(environments) == []
+    monkeypatch.setattr(fixture_source, "worker_digest", lambda: "0" * 64)
+    assert fixture_source.out_of_date(environments) == list(fixture_source.fixtures_cache(environments).iterdir())

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.run import EnvironmentReport
-from harness.creation import evidence
 from harness.envs.environment import BuiltEnvironment, EnvFailed
+from harness.runner.create import evidence
 from harness.store.fixtures import Manifest
 
 

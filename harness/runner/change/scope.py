@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from harness.affected import Affected
 from harness.core import matrix
 from harness.core.matrix import Declared
 from harness.core.text import enumerated, many
-from harness.difference import Changed
+from harness.runner.change.files import Changed
+from harness.runner.change.touched import Affected
 
 REFERENCE = "v061"
 """The creator whose fixtures are replayed where nobody says which: the oldest release that is checked day by day."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import runs
 from harness.core import run as results
 from harness.core.errors import UsageError
 from harness.core.run import EnvironmentReport
-from harness.runs import Recorder
+from harness.runner import folder as runs
+from harness.runner.folder import Recorder
 from tests.samples import cell, exact, wrong
 
 ONE, TWO = exact("lora-a"), wrong("lokr-a")

@@ -18,9 +18,9 @@ from harness.core.matrix import CellId, Declared, Matrix
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
-from harness.session import Planned
+from harness.runner.fixture_source import recorded_versions
+from harness.runner.session import Planned
 from harness.store.fixtures import Store
-from harness.supply import recorded_versions
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.worker import numerics
 
-WORKER = Path(__file__).resolve().parent / "worker"
+WORKER = Path(__file__).resolve().parents[2] / "worker"
 """The folder that an interpreter runs as a script."""
 
 _INTERPRETER_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS")

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Literal, cast, get_args
 
 from harness.core.errors import HarnessError
-from harness.worker_process import WORKER, Eof, Event, Processes, WorkerProcess, environment, tail
+from harness.runner.workers.process import WORKER, Eof, Event, Processes, WorkerProcess, environment, tail
 
 Outcome = Literal["done", "died", "timeout", "error"]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from harness import planning
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId, Declared, of_families
 from harness.core.scenario import Adapter, Base, Module, Scenario
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed, Environment
-from harness.planning import Asked
+from harness.runner import plan as planning
+from harness.runner.plan import Asked
 from harness.store.fixtures import Store
 from tests.mini.world import World, scenario
 

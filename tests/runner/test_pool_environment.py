@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.worker_process import environment
+from harness.runner.workers.process import environment
 
 
 def test_environment_keeps_what_is_not_its_business() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.envs.environment import BuiltEnvironment
-from harness.pool import Done, Job, Pool, WorkerFailed
+from harness.runner.workers.pool import Done, Job, Pool, WorkerFailed
 from harness.worker import devices
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.envs.environment import EnvFailed
-from harness.pools import AHEAD, Closed, Key, Pools
+from harness.runner.workers.schedule import AHEAD, Closed, Key, Pools
 from tests.mini.world import until
 
 A, B, C = (Key(name, "cpu") for name in "ABC")

@@ -18,24 +18,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import fleet
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
-from harness.creation import CreationRefused, worker_command
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import CURRENT, Environments
-from harness.fleet import Serves
 from harness.judge import cell_result, checkpoint_keys, load_behaviour
-from harness.met import Met
-from harness.pool import Done, Job, WorkerFailed
-from harness.pools import Closed, Key, Pools
-from harness.sharing import Sharing
+from harness.runner.create import CreationRefused, worker_command
+from harness.runner.environments_seen import Met
+from harness.runner.fixture_source import Supply
+from harness.runner.shared_replay import Sharing
+from harness.runner.workers import gpus
+from harness.runner.workers.gpus import Serves
+from harness.runner.workers.pool import Done, Job, WorkerFailed
+from harness.runner.workers.schedule import Closed, Key, Pools
 from harness.store import device_class
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
-from harness.supply import Supply
 
 Log = Callable[[str], None]
 
@@ -74,7 +74,7 @@ class Session:
     forward: bool = False
     """Try a loader that lacks a scenario's feature by declaration too: does it refuse, or load something else?"""
     share: bool = True
-    """Compute once what the loader can't tell apart (`harness.sharing`)."""
+    """Compute once what the loader can't tell apart (`harness.runner.shared_replay`)."""
     log: Log = print
     keep_scratch: bool = False
     handler: Path | None = None
@@ -357,7 +357,7 @@ class Session:
     def _pool(self, key: Key) -> Serves:
         environment = self._environment(key.spec)
         log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}"
-        return fleet.of(
+        return gpus.of(
             environment, jobs=self.jobs, log_dir=log_dir, preload=self._preload, device=key.device,
             command=worker_command(environment.python, self.handler), log=self.log,
         )  # fmt: skip

@@ -29,7 +29,7 @@ from harness.core.verdict import Verdict
 from harness.envs.draft import Draft
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
-from harness.session import Planned, Session
+from harness.runner.session import Planned, Session
 from harness.store.adopt import adopting
 from harness.store.fixtures import Store
 

@@ -14,16 +14,16 @@ from harness.core import matrix
 from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.creation import create, save
 from harness.envs.environment import BuiltEnvironment
 from harness.envs.environments import Environments
 from harness.judge import cell_result
-from harness.pools import Key, Pools
+from harness.runner.create import create, save
+from harness.runner.workers.process import WORKER
+from harness.runner.workers.schedule import Key, Pools
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
-from harness.worker_process import WORKER
 
 if TYPE_CHECKING:
-    from harness.session import Planned
+    from harness.runner.session import Planned
 
 
 @dataclass

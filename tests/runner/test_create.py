@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness import creation
 from harness.core.observation import Observed
-from harness.creation import CreationRefused
+from harness.runner import create
+from harness.runner.create import CreationRefused
 
 OK = {"outcome": "ok"}
 ERROR = {"outcome": "error", "error": {"stage": "forward", "type": "ValueError", "message": "no", "traceback": ""}}
@@ -47,10 +47,10 @@ def spoilt(value: float) -> Any:
 
 
 def test_a_sound_one_is_taken() -> None:
-    creation.refuse_unfit(golden(), {"expects": {"*.lora_[AB]": 2}})
-    creation.refuse_unfit(golden(), {"expects": None})
-    assert creation.effect_of(golden()) == pytest.approx(0.16, rel=0.1)
-    assert creation.standing_defects(golden()) == ()
+    create.refuse_unfit(golden(), {"expects": {"*.lora_[AB]": 2}})
+    create.refuse_unfit(golden(), {"expects": None})
+    assert create.effect_of(golden()) == pytest.approx(0.16, rel=0.1)
+    assert create.standing_defects(golden()) == ()
 
 
 REFUSALS: list[tuple[str, Observed, dict[str, int] | None, str]] = [
@@ -74,7 +74,7 @@ REFUSALS: list[tuple[str, Observed, dict[str, int] | None, str]] = [
 @pytest.mark.parametrize(("name", "made", "expects", "said"), REFUSALS, ids=[row[0] for row in REFUSALS])
 def test_what_proves_nothing_is_refused(name: str, made: Observed, expects: dict[str, int] | None, said: str) -> None:
     with pytest.raises(CreationRefused) as caught:
-        creation.refuse_unfit(made, {"expects": expects})
+        create.refuse_unfit(made, {"expects": expects})
     assert said in caught.value.found, name
     assert caught.value.found.startswith("lora-x: ")
     assert caught.value.expected
@@ -83,12 +83,12 @@ def test_what_proves_nothing_is_refused(name: str, made: Observed, expects: dict
 
 def test_a_longer_output_is_an_effect() -> None:
     """Prompt tuning lengthens the output: nobody can miss that."""
-    assert creation.effect_of(with_output("forward", np.zeros(15, np.float32))) == float("inf")
+    assert create.effect_of(with_output("forward", np.zeros(15, np.float32))) == float("inf")
 
 
 def test_an_adapter_that_reads_back_as_another_is_a_standing_defect() -> None:
     created = golden(arrays={**golden().arrays, "created/float32/logits": BASE + np.float32(0.5)})
-    (defect,) = creation.standing_defects(created)
+    (defect,) = create.standing_defects(created)
     assert "saved and reloaded by its own library it computes something else, by 0.4" in defect
 
 
@@ -98,16 +98,16 @@ def test_evidence_keeps_what_numbers_hang_on_and_no_path() -> None:
         "python": "3.11", "threads": 1, "import_s": 9.0, "executable": "/home/me/python",
         "numerics": {"environ": environ, "libc": "glibc 2.36", "executable": "/home/me/python"},
     }  # fmt: skip
-    kept = creation.evidence(facts)
+    kept = create.evidence(facts)
     assert kept == {
         "python": "3.11", "threads": 1, "libc": "glibc 2.36",
         "pins": {"OMP_NUM_THREADS": "1", "MKL_CBWR": "COMPATIBLE", "PYTHONHASHSEED": "0"},
     }  # fmt: skip
-    assert creation.evidence({}) == {"pins": {}}
+    assert create.evidence({}) == {"pins": {}}
 
 
 def test_a_worker_has_its_own_handler_unless_told() -> None:
-    assert creation.worker_command(Path("/x/python"), None) is None
-    command = creation.worker_command(Path("/x/python"), Path("/y/cell.py"))
+    assert create.worker_command(Path("/x/python"), None) is None
+    command = create.worker_command(Path("/x/python"), Path("/y/cell.py"))
     assert command is not None
     assert (command[0], command[-3:]) == ("/x/python", ["--serve", "--handler", "/y/cell.py"])

@@ -1,0 +1,1 @@
+"""Plans cells, has workers compute them, and keeps the run."""
