@@ -18,7 +18,7 @@ from typing import Any
 
 from harness.core import run as results
 from harness.core.run import Cell, EnvironmentReport, Run, finished
-from harness.report import html
+from harness.report.html import render
 from tests import samples
 from tests.browser import Page, running
 
@@ -129,7 +129,7 @@ def main() -> None:
         for loaders in (RELEASES[-1:], RELEASES[-10:]):
             run = multiplied(source, arguments.cells, loaders)
             started = time.perf_counter()
-            data = html.render(run)
+            data = render.render(run)
             rendered = time.perf_counter() - started
             path = folder / f"{len(loaders)}-loaders.html"
             path.write_bytes(data)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.core.text import clip, code, fenced, many, prose, seconds
-from harness.report.facts import FIRST_PACKAGES
+from harness.report.cell_facts import FIRST_PACKAGES
 
 
 @dataclass(frozen=True)

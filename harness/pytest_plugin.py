@@ -27,7 +27,7 @@ from harness.core.matrix import CellId, Matrix
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.judge import expectations
 from harness.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
-from harness.report import story
+from harness.report import summary
 from harness.runner import folder as runs
 from harness.runner import plan as planning
 from harness.runner.fixture_source import recorded_versions
@@ -370,7 +370,7 @@ class Check:
         """Under plain pytest: the sentence, and where the report is."""
         if self.run is not None and self.recorder is not None:
             terminalreporter.section("peft-regress")
-            terminalreporter.write_line(str(story.sentence(self.run)))
+            terminalreporter.write_line(str(summary.sentence(self.run)))
             terminalreporter.write_line(f"report: {self.recorder.folder}")
 
 

@@ -22,7 +22,7 @@ from harness.judge import causes
 from harness.judge import expectations as expect
 from harness.judge.causes import Cause
 from harness.judge.expectations import Expectation
-from harness.report import facts, story
+from harness.report import cell_facts, summary
 
 NO_ISSUE = "https://…"
 """Stands for the address in a draft; `expect.load` refuses it."""
@@ -65,13 +65,13 @@ class Item:
     def remarks(self) -> list[str]:
         """What is known, a line each."""
         lines = [f"{self.cause.verdict}, {many(len(self.cause.cells), 'cell')}: {one_line(self.cause.title)}"]
-        lines += [one_line(part, 400) for part in (story.reach(self.cause), story.since(self.cause)) if part]
+        lines += [one_line(part, 400) for part in (summary.reach(self.cause), summary.since(self.cause)) if part]
         lines += [f"{label}: {value}" for label, value in self.rows()]
         return lines
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and text of what helps to decide."""
-        told = facts.facts(self.cause.representative)
+        told = cell_facts.facts(self.cause.representative)
         rows = [("shown by", self.cell)] + [(fact.label, fact.value) for fact in told if fact.label in _TOLD]
         rows.append(("blame", self.sentence or f"not asked yet: `peft-regress blame '{self.cell}'`"))
         rows += [("like", f"{one.expectation.id}: {one.why} ({one.expectation.issue})") for one in self.like]
@@ -86,7 +86,7 @@ class Item:
             "scenarios": list(self.cause.scenarios),
             "creators": self.cause.creators.ranges,
             "loaders": self.cause.loaders.ranges,
-            "size": story.size(self.cause.representative),
+            "size": summary.size(self.cause.representative),
             "first_layer": self.cause.representative.first_difference,
             "sentence": self.sentence,
             "like": [{"id": one.expectation.id, "why": one.why} for one in self.like],
@@ -189,15 +189,15 @@ def text(item: Item, place: str) -> str:
     """A cause on a terminal."""
     cause = item.cause
     head = f"{place}  {cause.verdict}, {many(len(cause.cells), 'cell')}: {one_line(cause.title)}"
-    lines = [head, *(f"  {one_line(part, 400)}" for part in (story.reach(cause), story.since(cause)) if part)]
+    lines = [head, *(f"  {one_line(part, 400)}" for part in (summary.reach(cause), summary.since(cause)) if part)]
     return "\n".join([*lines, *(f"  {label:9}  {value}" for label, value in item.rows())])
 
 
 def details(item: Item) -> str:
     """All that the report knows of the representative, the other cells, and the draft."""
-    told = facts.facts(item.cause.representative, whole=True)
+    told = cell_facts.facts(item.cause.representative, whole=True)
     lines = [f"  {fact.label:12}  {one_line(fact.value, 2000)}" for fact in told]
-    others = [f"  {size:>10}  {cell.id}" for cell, size in story.others(item.cause)]
+    others = [f"  {size:>10}  {cell.id}" for cell, size in summary.others(item.cause)]
     return "\n".join([*lines, *(["the same in:", *others] if others else []), "draft:", item.toml().rstrip()])
 
 
@@ -226,7 +226,7 @@ def markdown(run: Run, found: Sequence[Item]) -> str:
     lines = [f"## Triage of {code(run.id)}", "", f"{count}."]
     for place, item in enumerate(found, 1):
         lines += ["", f"### {place}. `{item.cause.verdict}`: {code(one_line(item.cause.title))}", ""]
-        lines += [f"- {prose(story.reach(item.cause))}"]
+        lines += [f"- {prose(summary.reach(item.cause))}"]
         lines += [f"- {label}: {code(value)}" for label, value in item.rows()]
         lines += ["", "<details><summary>draft</summary>", "", _fenced_toml(item), "", "</details>"]
     for problem in run.expectation_problems:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from harness import pages
 from harness.core.matrix import Declared
 from harness.core.scenario import Adapter, Base, Module, Scenario
 from harness.judge.expectations import Expectation, load
-from harness.pages import format_history, known_breaks, methods
-from harness.pages.methods import Stored
+from harness.report import pages
+from harness.report.pages import format_history, known_breaks, methods
+from harness.report.pages.methods import Stored
 from tests.mini.world import REPOSITORY, main
 from tests.store.test_saved_adapter import BIN, one
 

@@ -12,7 +12,7 @@ from harness.core.errors import ExitCode
 from harness.core.files import write_atomically
 from harness.core.matrix import Declared
 from harness.judge import expectations
-from harness.pages import format_history, known_breaks, methods, trl_structure
+from harness.report.pages import format_history, known_breaks, methods, trl_structure
 from harness.store import saved_adapter
 from harness.store.saved_adapter import Written
 

@@ -11,7 +11,7 @@ from harness.core import run as results
 from harness.core.errors import ExitCode, UsageError
 from harness.core.matrix import NEEDS_HUB
 from harness.judge import run_diff
-from harness.report import frame, markdown, terminal
+from harness.report import markdown, tables, terminal
 
 
 def list_(arguments: argparse.Namespace) -> int:
@@ -48,7 +48,7 @@ def report_(arguments: argparse.Namespace) -> int:
     """Render runs again, or merge the shards of one plan."""
     run = run_diff.merge([results.load(Path(folder)) for folder in arguments.run])
     if arguments.out and arguments.format in ("csv", "parquet"):
-        frame.write(run.frame(), Path(arguments.out))
+        tables.write(run.frame(), Path(arguments.out))
         return ExitCode.CLEAN
     if arguments.out:
         for path in report.write(run, Path(arguments.out)):

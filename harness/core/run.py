@@ -262,13 +262,13 @@ class Run(Model):
 
     def frame(self) -> pandas.DataFrame:
         """A tidy data frame: a row a cell."""
-        from harness.report.frame import cells
+        from harness.report.tables import cells
 
         return cells(self)
 
     def probe_frame(self) -> pandas.DataFrame:
         """A tidy data frame: a row a probe of a cell."""
-        from harness.report.frame import probes
+        from harness.report.tables import probes
 
         return probes(self)
 

@@ -8,22 +8,23 @@ from pathlib import Path
 from harness.core.files import write_atomically
 from harness.core.run import Run, dump
 from harness.core.text import visible
-from harness.report import html, junit, markdown, story
+from harness.report import junit, markdown, summary
+from harness.report.html import render
 
 __all__ = ["FORMATS", "sentence", "write"]
 
 FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
     "md": ("report.md", lambda run: markdown.render(run, verbose=True).encode()),
     "junit": ("junit.xml", junit.render),
-    "html": ("report.html", html.render),
+    "html": ("report.html", render.render),
 }
 """Format → the file that it is written to in a run's folder, and its renderer. `report.json` is their source, not one
-of them; tables (csv, parquet) are written on demand by `harness.report.frame.write`."""
+of them; tables (csv, parquet) are written on demand by `harness.report.tables.write`."""
 
 
 def sentence(run: Run) -> str:
     """The verdict of a run with its counts, in one sentence and on one line."""
-    return visible(str(story.sentence(run)))
+    return visible(str(summary.sentence(run)))
 
 
 def write(run: Run, folder: Path) -> list[Path]:

@@ -13,7 +13,8 @@ from harness.core.text import clip, many
 from harness.core.verdict import Verdict, worst
 from harness.judge import load_behaviour
 from harness.judge.causes import Calendar, Releases, normalised
-from harness.report import html_map, story
+from harness.report import summary
+from harness.report.html import heat_map
 
 MEANINGS: dict[str, str] = {
     "refused": "it raised on loading",
@@ -92,7 +93,7 @@ class Outcome:
     @property
     def verdicts(self) -> str:
         """What came of it: `12 unsupported, 3 silent-wrong`."""
-        return story.by_verdict(self.cells)
+        return summary.by_verdict(self.cells)
 
     @property
     def reach(self) -> str:
@@ -115,7 +116,7 @@ class Grid:
 
 def build(run: Run) -> Grid | None:
     """The grid of a run with several creators and several loaders; None of any other, which needs none."""
-    creators, loaders = html_map.creator_labels(run), html_map.loader_labels(run)
+    creators, loaders = heat_map.creator_labels(run), heat_map.loader_labels(run)
     if len(creators) < 2 or len(loaders) < 2:
         return None
     newer = _newer(run)

@@ -12,7 +12,7 @@ from harness.core.run import Cell, Run
 from harness.core.text import xml
 from harness.core.verdict import Verdict
 from harness.judge import causes
-from harness.report import facts, story
+from harness.report import cell_facts, summary
 
 Outcome = Literal["passed", "failure", "error", "skipped"]
 
@@ -98,12 +98,12 @@ def _outcome(cell: Cell, deviates: bool) -> tuple[Outcome, str]:
 
 
 def _first_line(cell: Cell) -> str:
-    size = next((row.value for row in facts.facts(cell) if row.label == "greatest"), "")
+    size = next((row.value for row in cell_facts.facts(cell) if row.label == "greatest"), "")
     return "; ".join(part for part in (causes.title(cell), size) if part)
 
 
 def _body(cell: Cell) -> str:
-    return "\n".join(f"{row.label:<14}{row.value}" for row in facts.facts(cell))
+    return "\n".join(f"{row.label:<14}{row.value}" for row in cell_facts.facts(cell))
 
 
 def _properties(cell: Cell, change: Comparison | None) -> tuple[tuple[str, str], ...]:
@@ -116,7 +116,7 @@ def _properties(cell: Cell, change: Comparison | None) -> tuple[tuple[str, str],
         "verdict": str(cell.verdict),
         "expected": str(cell.expected).lower(),
         "error_over_allowance": "" if cell.worst_ratio is None else repr(cell.worst_ratio),
-        "change": f"{change.change}: {story.arrow(change)}" if change else "",
+        "change": f"{change.change}: {summary.arrow(change)}" if change else "",
         "reproduce": cell.reproduce,
     }
     return tuple((name, value) for name, value in values.items() if value)
@@ -124,7 +124,7 @@ def _properties(cell: Cell, change: Comparison | None) -> tuple[tuple[str, str],
 
 def _changed(change: Comparison) -> Case:
     """A cell of the baseline that this run does not have."""
-    message = f"{change.change} ({story.arrow(change)}): {story.CHANGES[change.change]}"
+    message = f"{change.change} ({summary.arrow(change)}): {summary.CHANGES[change.change]}"
     return Case(change.cell, "baseline", "skipped", change.change, message)
 
 
@@ -144,7 +144,7 @@ def _compared(run: Run) -> list[Case]:
     """The case that stands for the whole run where it has nothing to show but skips."""
     if any(cell.verdict.is_deviation for cell in run.cells):
         return []
-    return [Case("something was compared", "run", "error", "nothing-compared", str(story.sentence(run)))]
+    return [Case("something was compared", "run", "error", "nothing-compared", str(summary.sentence(run)))]
 
 
 def _suite(root: ElementTree.Element, name: str, cases: Iterable[Case], run: Run) -> None:

@@ -15,7 +15,7 @@ from harness.core.run import Cell, Run, exit_code_of
 from harness.core.text import clip, code, fenced, link, many, prose, visible
 from harness.judge import causes
 from harness.judge.causes import Cause
-from harness.report import facts, grid, held, story, structure
+from harness.report import cell_facts, change_summary, grid, structure_history, summary
 
 COMMENT_BUDGET = 20_000
 """Characters that a comment on a pull request may have, well under GitHub's own limit of 65,536."""
@@ -43,7 +43,7 @@ def render(run: Run, budget: int | None = None, verbose: bool = False) -> str:
         budget: characters that the result does not exceed, unless the causes alone do so in their shortest form.
         verbose: also the table of all cells, and a page even where all is well.
     """
-    opening = f"**{story.sentence(run).word}**: {prose(clip(story.sentence(run).text, 1500))}."
+    opening = f"**{summary.sentence(run).word}**: {prose(clip(summary.sentence(run).text, 1500))}."
     changed = any(comparison.change != "still" for comparison in run.comparisons)
     if exit_code_of(run) is ExitCode.CLEAN and not (verbose or changed or run.notes or run.against):
         return "\n\n".join([opening, *(block.text for block in _notices(run))]) + "\n"
@@ -56,7 +56,7 @@ def render(run: Run, budget: int | None = None, verbose: bool = False) -> str:
 
 def _about(against: Against) -> Block:
     """What was held against what; always there, and short."""
-    rows = [f"- {label}: {code(clip(said, 600))}" for label, said in held.about(against)]
+    rows = [f"- {label}: {code(clip(said, 600))}" for label, said in change_summary.about(against)]
     return Block("\n".join(rows))
 
 
@@ -108,7 +108,7 @@ def cause_rows(found: Iterable[Cause], width: int) -> list[tuple[str, ...]]:
             clip(cause.loaders.ranges, width),
             _names(cause.scenarios, width),
             f"{len(cause.cells):,}",
-            story.size(cause.representative),
+            summary.size(cause.representative),
         )
         for cause in found
     ]
@@ -170,9 +170,9 @@ def _notices(run: Run) -> list[Block]:
 
 def _changes(run: Run) -> list[Block]:
     blocks = []
-    for change, every in story.change_rows(run).items():
+    for change, every in summary.change_rows(run).items():
         rows = [(prose(verdicts), code(cell)) for verdicts, cell in every]
-        title = f"{change} ({len(every):,}): {story.CHANGES[change]}"
+        title = f"{change} ({len(every):,}): {summary.CHANGES[change]}"
         body = _table(("verdict", "cell"), rows)
         opened = change == "regressed" and len(rows) <= 20
         blocks.append(Block(_folded(title, body, opened), f"cells {change}", len(every)))
@@ -215,7 +215,7 @@ def _in_full(run: Run) -> list[Block]:
     for cause in causes.unexpected(run):
         title = f"{cause.verdict}: {clip(visible(cause.title), 120)}"
         body = "\n".join(
-            ["first: " + story.since(cause)] * bool(story.since(cause)) + [_plain_facts(cause.representative)]
+            ["first: " + summary.since(cause)] * bool(summary.since(cause)) + [_plain_facts(cause.representative)]
         )
         blocks.append(Block(_folded(_summary(title), fenced(body)), "causes in full"))
     return blocks
@@ -223,7 +223,7 @@ def _in_full(run: Run) -> list[Block]:
 
 def _structure(run: Run) -> list[Block]:
     """In which releases trainer or preparation began to make something else of a model."""
-    found = structure.history(run)
+    found = structure_history.history(run)
     if found is None:
         return []
     rows = [tuple(code(clip(text, 300)) if text else "" for text in row.texts) for row in found.rows]
@@ -234,7 +234,7 @@ def _structure(run: Run) -> list[Block]:
 def _plain_facts(cell: Cell) -> str:
     """A cell's facts as aligned lines."""
     lines = [visible(cell.id)]
-    for fact in facts.facts(cell):
+    for fact in cell_facts.facts(cell):
         value = clip(fact.value, 1000)
         parts = value.split("\n") if fact.tone == "block" else [visible(value)]
         lines += [f"  {fact.label if place == 0 else '':<14}{part}" for place, part in enumerate(parts)]
@@ -244,7 +244,7 @@ def _plain_facts(cell: Cell) -> str:
 def _untold(run: Run) -> list[Block]:
     found = causes.untold(run)
     rows = [
-        (prose(c.verdict), code(clip(c.title, 300)), prose(clip(story.reach(c, 3), 300)), f"{len(c.cells):,}")
+        (prose(c.verdict), code(clip(c.title, 300)), prose(clip(summary.reach(c, 3), 300)), f"{len(c.cells):,}")
         for c in found
     ]
     blocks = []
@@ -282,7 +282,7 @@ def _same_cause(run: Run) -> list[Block]:
     """The cells that share a cause with the one that is shown in full."""
     blocks = []
     for cause in causes.unexpected(run):
-        rest = story.others(cause)
+        rest = summary.others(cause)
         if rest:
             rows = [(code(cell.id), size, code(cell.reproduce)) for cell, size in rest]
             title = f"the other {many(len(rest), 'cell')} of {clip(visible(cause.title), 120)}"
@@ -297,7 +297,7 @@ def _left_out(run: Run) -> list[Block]:
     for reason in run.left_out.values():
         reasons[reason] = reasons.get(reason, 0) + 1
     rows += [("left out", code(clip(reason, 300)), f"{count:,}") for reason, count in reasons.items()]
-    standing = story.standing(run)
+    standing = summary.standing(run)
     if standing:
         rows.append(("standing", "defects that the creator's own library has too", f"{len(standing):,}"))
     if not rows:
@@ -312,7 +312,7 @@ def _environments(run: Run) -> list[Block]:
     """The first packages of all environments side by side; the installer's words for one that failed."""
     if not run.environments:
         return []
-    names = [name for name in facts.FIRST_PACKAGES if any(name in e.versions for e in run.environments)]
+    names = [name for name in cell_facts.FIRST_PACKAGES if any(name in e.versions for e in run.environments)]
     header = ("environment", "python", *names)
     rows = [
         (code(e.name), code(e.python or "–"), *(code(e.versions.get(name, "–")) for name in names))
@@ -328,12 +328,12 @@ def _by_scenario(run: Run) -> list[Block]:
     for cell in run.cells:
         verdict = f"{cell.verdict} (expected)" if cell.expected else str(cell.verdict)
         where = tuple(map(code, (cell.scenario, cell.creator, cell.loader, cell.place)))
-        remark = story.remark(cell)
-        rows.append((*where, prose(verdict), story.size(cell), code(clip(remark, 200)) if remark else ""))
+        remark = summary.remark(cell)
+        rows.append((*where, prose(verdict), summary.size(cell), code(clip(remark, 200)) if remark else ""))
     if not rows:
         return []
     header = ("scenario", "creator", "loader", "device", "verdict", "error ÷ allowance", "remark")
-    title = f"All {many(len(rows), 'cell')}: {story.by_verdict(run.cells)}"
+    title = f"All {many(len(rows), 'cell')}: {summary.by_verdict(run.cells)}"
     return [
         Block(
             _folded(title, _table(header, rows, right=(5,)), opened=len(rows) <= 100), "cells in the table", len(rows)

@@ -18,8 +18,8 @@ from harness.core.text import enumerated, many, visible, visible_lines
 from harness.core.verdict import Verdict
 from harness.judge import causes
 from harness.judge.causes import Cause
-from harness.report import facts, grid, held, story
-from harness.report.facts import Fact
+from harness.report import cell_facts, change_summary, grid, summary
+from harness.report.cell_facts import Fact
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 """`-q`: the sentence only. Without: what needs somebody. `-v`: a line a cell as well, and nothing folded."""
@@ -76,13 +76,13 @@ def show(cell: Cell, run: Run, console: Console) -> None:
     took = f"{cell.duration_s:.2f} s" if cell.duration_s else ""
     painter.line(painter.verdict(cell.verdict), "  ", painter.text(cell.id, "bold"))
     painter.line(painter.text("  ".join(part for part in (cell.family, said, took) if part), "dim"), indent=2)
-    _facts(painter, [fact for fact in facts.facts(cell, whole=True) if fact.label != "probes"])
+    _facts(painter, [fact for fact in cell_facts.facts(cell, whole=True) if fact.label != "probes"])
     probes = ("probe", "verdict", "array", "error", "allowance", "ratio")
-    painter.table("Probes", probes, facts.probe_rows(cell), right=(3, 4, 5))
+    painter.table("Probes", probes, cell_facts.probe_rows(cell), right=(3, 4, 5))
     layers = ("layer", "kind", "error", "allowance", "ratio")
-    painter.table("Layers, in execution order", layers, facts.layer_rows(cell), right=(2, 3, 4))
+    painter.table("Layers, in execution order", layers, cell_facts.layer_rows(cell), right=(2, 3, 4))
     packages = ("package", cell.creator, cell.loader)
-    painter.table("Packages that differ", packages, facts.package_rows(run, cell))
+    painter.table("Packages that differ", packages, cell_facts.package_rows(run, cell))
     if cell.verdict.is_deviation:
         painter.heading("Further")
         for words, command in (
@@ -155,8 +155,8 @@ class Painter:
 
 
 def _top(run: Run, painter: Painter) -> None:
-    painter.line(painter.text(story.headline(run), "dim"))
-    for label, said in held.about(run.against) if run.against else ():
+    painter.line(painter.text(summary.headline(run), "dim"))
+    for label, said in change_summary.about(run.against) if run.against else ():
         painter.line(painter.text(f"{label:<{_LABEL_WIDTH}}", "dim"), painter.text(said))
     for note in run.notes:
         painter.line(painter.text(f"note: {note}", "yellow"))
@@ -172,20 +172,20 @@ def _cells(run: Run, painter: Painter) -> None:
     table.columns[1].justify = "right"
     table.columns[1].no_wrap = True
     for cell in run.cells:
-        name = Text.assemble(painter.text(cell.id), "  ", painter.text(story.remark(cell), "dim"), overflow="fold")
-        table.add_row(painter.verdict(cell.verdict), painter.text(story.size(cell)), name)
+        name = Text.assemble(painter.text(cell.id), "  ", painter.text(summary.remark(cell), "dim"), overflow="fold")
+        table.add_row(painter.verdict(cell.verdict), painter.text(summary.size(cell)), name)
     painter.print(table)
 
 
 def _changes(run: Run, painter: Painter, verbosity: int) -> None:
     if not run.baseline:
         return
-    found = story.change_rows(run)
+    found = summary.change_rows(run)
     painter.heading(f"Against {run.baseline}")
     if not found:
         painter.line("no change", indent=2)
     for change, every in found.items():
-        painter.line(painter.text(f"{change} ({len(every):,})", "bold"), f": {story.CHANGES[change]}", indent=2)
+        painter.line(painter.text(f"{change} ({len(every):,})", "bold"), f": {summary.CHANGES[change]}", indent=2)
         if change == "still" and verbosity < VERBOSE:
             continue
         table = _grid(2)
@@ -231,12 +231,12 @@ def _cause(cause: Cause, painter: Painter, verbosity: int) -> None:
         painter.verdict(cause.verdict), Text.assemble(painter.text(cause.title, "bold"), count, overflow="fold")
     )
     painter.print(head)
-    painter.line(painter.text(story.reach(cause)), indent=2)
-    if story.since(cause):
-        painter.line(painter.text(story.since(cause)), indent=2)
+    painter.line(painter.text(summary.reach(cause)), indent=2)
+    if summary.since(cause):
+        painter.line(painter.text(summary.since(cause)), indent=2)
     painter.line(painter.text(cause.representative.id, "underline"), indent=2)
-    _facts(painter, facts.facts(cause.representative, whole=verbosity >= VERBOSE), indent=4)
-    rest = story.others(cause)
+    _facts(painter, cell_facts.facts(cause.representative, whole=verbosity >= VERBOSE), indent=4)
+    rest = summary.others(cause)
     listed = rest if verbosity >= VERBOSE else rest[:_OTHERS]
     if rest:
         painter.line(painter.text(f"the same in {many(len(rest), 'other cell')}:", "dim"), indent=2)
@@ -285,7 +285,7 @@ def _untold(run: Run, painter: Painter, verbosity: int) -> None:
         painter.heading(f"{many(sum(len(cause.cells) for cause in found), 'cell')} could not be judged")
     for cause in found:
         painter.line(painter.verdict(cause.verdict), "  ", painter.text(cause.title), indent=2)
-        painter.line(painter.text(f"{many(len(cause.cells), 'cell')}: {story.reach(cause)}", "dim"), indent=4)
+        painter.line(painter.text(f"{many(len(cause.cells), 'cell')}: {summary.reach(cause)}", "dim"), indent=4)
         if verbosity >= VERBOSE:
             for cell in cause.cells:
                 painter.line(painter.text(cell.id), indent=6)
@@ -305,14 +305,14 @@ def _expected(run: Run, painter: Painter) -> None:
     )
     for cause in found:
         head = Text.assemble(painter.text(cause.details["id"], "bold"), f"  {many(len(cause.cells), 'cell')}  ")
-        painter.print(Text.assemble(head, painter.text(story.expiry(cause), "dim"), overflow="fold"), indent=2)
+        painter.print(Text.assemble(head, painter.text(summary.expiry(cause), "dim"), overflow="fold"), indent=2)
         painter.print(painter.text(" ".join(cause.title.split())), indent=4)
 
 
 def _folded(run: Run, painter: Painter, verbosity: int) -> None:
     """What nobody has to act on: counted; in full only with `-v`, but never a skip without its reason."""
     out = causes.unsupported(run)
-    standing = story.standing(run)
+    standing = summary.standing(run)
     if not (out or standing or run.left_out):
         return
     painter.heading("Also")
@@ -345,7 +345,7 @@ def _notices(run: Run, painter: Painter) -> None:
 
 
 def _sentence(run: Run, painter: Painter, verbosity: int) -> None:
-    said = story.sentence(run)
+    said = summary.sentence(run)
     style = _WORD_STYLES[exit_code_of(run)]
     if verbosity >= NORMAL:
         painter.line()

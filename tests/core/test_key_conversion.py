@@ -9,7 +9,8 @@ import pytest
 from harness.core import key_conversion
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.report import facts, html_data
+from harness.report import cell_facts
+from harness.report.html import data
 from tests.mini.world import World, main, scenario
 from tests.observations import Side
 
@@ -69,12 +70,12 @@ def _cell(verdict: Verdict, found: key_conversion.Conversion | None) -> Cell:
     ],
 )
 def test_shown_where_it_may_matter(verdict: Verdict, views: Any, whole: bool, shown: bool) -> None:
-    rows = facts.facts(_cell(verdict, seen(*views)), whole)
+    rows = cell_facts.facts(_cell(verdict, seen(*views)), whole)
     assert any(row.label == "conversion" for row in rows) is shown
 
 
 def test_the_page_has_all_of_it() -> None:
-    row = dict(zip(html_data.FIELDS, html_data.detail(_cell(Verdict.EXACT, seen(BASE, RAISES))), strict=True))
+    row = dict(zip(data.FIELDS, data.detail(_cell(Verdict.EXACT, seen(BASE, RAISES))), strict=True))
     assert [view[0] for view in row["conversion"]] == ["base", "wrapper"]
     assert row["conversion"][0][5] == (("PrefixChange: ^vision → ", "tower"),)
     assert row["conversion"][1][4] == RAISES["error"]

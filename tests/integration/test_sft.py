@@ -11,7 +11,7 @@ import pytest
 
 from harness.commands.common import REPOSITORY
 from harness.core.run import Run
-from harness.report import structure
+from harness.report import structure_history
 from tests.integration.conftest import Said
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
@@ -50,7 +50,7 @@ def test_the_release_that_leaves_norms_and_adapter_narrow_is_seen(replay: Callab
 
 
 def test_the_report_says_since_which_release(replay: Callable[..., Said]) -> None:
-    found = structure.rows(Run.model_validate(replay(CREATOR, CHANGED).report))
+    found = structure_history.rows(Run.model_validate(replay(CREATOR, CHANGED).report))
     assert {(row.package, row.creators, row.loaders, row.alike) for row in found} == {
         ("trl", "0.24.0", "0.26.2", "loaded with 0.24.0")
     }

@@ -11,7 +11,7 @@ from harness.core.errors import ExitCode
 from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, Run
 from harness.core.verdict import Verdict
 from harness.judge import change
-from harness.report import markdown, story
+from harness.report import markdown, summary
 from tests import samples
 from tests.samples import cell, crashed, exact, known, refused, wrong
 
@@ -144,7 +144,7 @@ def test_an_expectation_that_the_change_makes_stale_is_good_news() -> None:
     found = one(known(off(0.5)), exact("a"), expectation_problems=(stale,))
     assert found.exit_code == ExitCode.CLEAN
     assert "expected until now" in found.comparisons[0].why
-    assert "1 deviation fixed" in story.sentence(found).text
+    assert "1 deviation fixed" in summary.sentence(found).text
 
 
 def test_a_new_warning_is_told_and_is_red_only_where_it_is_asked_to_be() -> None:

@@ -11,8 +11,8 @@ from harness.core.scenario import Scenario
 from harness.judge import sft
 from harness.judge.contracts import Found
 from harness.judge.outcomes import compare as compare_outcomes
-from harness.pages import trl_structure
-from harness.pages.trl_structure import Seen
+from harness.report.pages import trl_structure
+from harness.report.pages.trl_structure import Seen
 from tests.judge.test_structure_steps import FACTORS, put, structure
 from tests.observations import Pair
 

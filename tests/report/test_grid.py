@@ -9,7 +9,8 @@ from rich.console import Console
 
 from harness.core.run import Cell, CheckpointKeys, ProbeResult, Run
 from harness.core.verdict import Verdict
-from harness.report import grid, html, markdown, terminal
+from harness.report import grid, markdown, terminal
+from harness.report.html import render
 from tests import samples
 
 ROUNDTRIP = {"roundtrip": ProbeResult(verdict=Verdict.CONTRACT, outcome="ok")}
@@ -116,7 +117,7 @@ def test_every_format_shows_it() -> None:
     terminal.render(run(), Console(file=file, width=120))
     text = file.getvalue()
     comment = markdown.render(run(), markdown.COMMENT_BUDGET)
-    page = html.render(run()).decode()
+    page = render.render(run()).decode()
     for shown in (text, comment, page):
         assert all(box in shown for box in ("S5/6", "S1/3", "use_dora", "7 checkpoints under an older PEFT"))
     assert "| `0.14.0` | **S5/6** | =1 |" in comment.replace("\u200b", "")
@@ -127,6 +128,6 @@ def test_nothing_from_outside_leaves_its_place() -> None:
     for hostile in samples.HOSTILE:
         every = run()
         cells = [cell.model_copy(update={"loader": f"{cell.loader}{hostile}"}) for cell in every.cells]
-        page = html.render(samples.run(*cells, environments=every.environments)).decode()
+        page = render.render(samples.run(*cells, environments=every.environments)).decode()
         assert "<script>alert" not in page
         assert "\x1b" not in markdown.render(samples.run(*cells, environments=every.environments))

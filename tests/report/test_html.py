@@ -13,7 +13,9 @@ import pytest
 
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
-from harness.report import html, html_data, html_map, html_page
+from harness.report.html import data as html_data
+from harness.report.html import heat_map, render
+from harness.report.html import page as html_page
 from tests import samples
 
 
@@ -65,7 +67,7 @@ def details_of(run: Run) -> list[dict[str, Any]]:
 
 
 def test_creators_stand_in_release_order_and_loaders_have_a_panel_each() -> None:
-    found = html_map.build(samples.across_releases())
+    found = heat_map.build(samples.across_releases())
     assert [column.label for column in found.columns] == ["0.6.1", "0.9.0", "0.10.0", "0.13.2", "0.17.1"]
     assert [panel.label for panel in found.panels] == ["v0200 0.20.0", "current 0.21.2"]
     assert [panel.bad for panel in found.panels] == [1, 3]
@@ -74,25 +76,25 @@ def test_creators_stand_in_release_order_and_loaders_have_a_panel_each() -> None
 
 
 def test_scenarios_stand_by_family() -> None:
-    groups = html_map.build(samples.regressed()).panels[0].groups
+    groups = heat_map.build(samples.regressed()).panels[0].groups
     assert [group.family for group in groups] == ["adalora", "ia3", "lokr", "lora"]
     assert [row.scenario for row in groups[2].rows] == ["lokr-alpha", "lokr-both", "lokr-conv", "lokr-old"]
     assert groups[2].bad == 3
 
 
 def test_two_devices_are_two_panels() -> None:
-    found = html_map.build(samples.run(samples.exact("lora-a"), samples.exact("lora-a", device="cuda")))
+    found = heat_map.build(samples.run(samples.exact("lora-a"), samples.exact("lora-a", device="cuda")))
     assert [panel.label for panel in found.panels] == ["current 0.21.2 · cpu", "current 0.21.2 · cuda"]
 
 
 def test_a_creator_that_was_not_checked_leaves_a_gap() -> None:
     run = samples.run(samples.exact("lora-a"), samples.exact("lora-a", creator="v090"), samples.exact("lora-b"))
-    assert html_map.build(run).panels[0].groups[0].rows[1].squares[1] is None
+    assert heat_map.build(run).panels[0].groups[0].rows[1].squares[1] is None
 
 
 def test_what_is_expected_or_unstable_is_hatched() -> None:
     run = samples.run(samples.known(samples.wrong("a")), samples.cell("b", "unstable"), samples.wrong("c"))
-    squares = [group.rows[0].squares[0] for group in html_map.build(run).panels[0].groups]
+    squares = [group.rows[0].squares[0] for group in heat_map.build(run).panels[0].groups]
     assert [square and square.hatched for square in squares] == [True, True, False]
 
 
@@ -102,20 +104,20 @@ LEVELS = [(0.0, 0), (1e-9, 1), (1e-3, 1), (5e-3, 2), (0.05, 3), (0.3, 4), (0.5, 
 
 @pytest.mark.parametrize(("ratio", "level"), LEVELS)
 def test_the_shade_is_the_decade_of_error_over_allowance(ratio: float, level: int) -> None:
-    assert html_map.ratio_level(ratio) == level
+    assert heat_map.ratio_level(ratio) == level
 
 
 def test_what_deviates_is_never_paler_than_what_does_not() -> None:
-    assert html_map.level(samples.cell("a", "silent-wrong", worst_ratio=0.2)) > 5
-    assert html_map.level(samples.cell("a", "load-error")) == html_map.LEVELS - 1
-    assert html_map.level(samples.cell("a", "no-fixture")) == 0
+    assert heat_map.level(samples.cell("a", "silent-wrong", worst_ratio=0.2)) > 5
+    assert heat_map.level(samples.cell("a", "load-error")) == heat_map.LEVELS - 1
+    assert heat_map.level(samples.cell("a", "no-fixture")) == 0
 
 
 def test_a_change_of_the_checkpoint_is_marked_at_the_release_that_made_it() -> None:
     creators = ["v1", "v2", "v3", "v4", "v5"]
     digests = {("a", c): d for c, d in zip(creators, ["x", "x", "", "y", "y"], strict=True) if d}
     digests |= {("b", "v3"): "p", ("b", "v4"): "q"}
-    assert html_map.format_changes(digests, creators) == {("a", "v4"), ("b", "v4")}
+    assert heat_map.format_changes(digests, creators) == {("a", "v4"), ("b", "v4")}
 
 
 def test_columns_count_the_checkpoints_that_changed() -> None:
@@ -125,13 +127,13 @@ def test_columns_count_the_checkpoints_that_changed() -> None:
     ]
     known = [("v061", "0.6.1"), ("v090", "0.9.0"), ("v0100", "0.10.0")]
     environments = (*(samples.environment(*each) for each in known), samples.CURRENT)
-    found = html_map.build(samples.run(*cells, environments=environments))
+    found = heat_map.build(samples.run(*cells, environments=environments))
     assert [column.changed for column in found.columns] == [0, 1, 0]
 
 
 def test_long_families_go_on_in_a_further_table() -> None:
-    run = samples.run(*(samples.exact(f"lora-{n:03}") for n in range(html_map.BLOCK + 1)))
-    assert [len(rows) for rows in html_map.build(run).panels[0].groups[0].blocks] == [html_map.BLOCK, 1]
+    run = samples.run(*(samples.exact(f"lora-{n:03}") for n in range(heat_map.BLOCK + 1)))
+    assert [len(rows) for rows in heat_map.build(run).panels[0].groups[0].blocks] == [heat_map.BLOCK, 1]
 
 
 # What the script reads -----------------------------------------------------------------------------------------------
@@ -315,7 +317,7 @@ RUNS = {
 
 @pytest.mark.parametrize("name", RUNS)
 def test_a_page_needs_nothing_from_outside(name: str) -> None:
-    markup = Markup(html.render(RUNS[name]()))
+    markup = Markup(render.render(RUNS[name]()))
     assert {tag for tag, _ in markup.elements} & {"img", "iframe", "object", "embed", "base", "form"} == set()
     assert [link["href"] for link in markup.named("link")] == ["data:,"]
     assert all("src" not in script for script in markup.named("script"))
@@ -324,7 +326,7 @@ def test_a_page_needs_nothing_from_outside(name: str) -> None:
 
 
 def test_the_policy_lets_only_the_pages_own_scripts_run() -> None:
-    page = html.render(samples.regressed()).decode()
+    page = render.render(samples.regressed()).decode()
     content = Markup(page.encode()).named("meta")[1]["content"]
     sources = dict(part.split(" ", 1) for part in content.split("; "))
     assert sources["default-src"] == "'none'"
@@ -336,7 +338,7 @@ def test_the_policy_lets_only_the_pages_own_scripts_run() -> None:
 
 
 def test_without_its_script_the_page_has_all_that_matters() -> None:
-    markup = Markup(html.render(samples.against_baseline()))
+    markup = Markup(render.render(samples.against_baseline()))
     text = "\n".join(markup.texts)
     for wanted in (
         "REGRESSED", "5 of 10 adapters of v061 deviate", "0.6.1", "0.21.2", "lokr-alpha", "Causes",
@@ -353,8 +355,8 @@ def test_without_its_script_the_page_has_all_that_matters() -> None:
 
 @pytest.mark.parametrize("text", samples.HOSTILE)
 def test_hostile_text_stays_text(text: str) -> None:
-    page = html.render(samples.hostile(text))
-    markup, plain = Markup(page), Markup(html.render(samples.hostile("harmless")))
+    page = render.render(samples.hostile(text))
+    markup, plain = Markup(page), Markup(render.render(samples.hostile("harmless")))
     assert [tag for tag, _ in markup.elements if tag in ("script", "style", "x", "b", "img")] == [
         tag for tag, _ in plain.elements if tag in ("script", "style", "x", "b", "img")
     ]
@@ -371,7 +373,7 @@ def test_hostile_text_stays_text(text: str) -> None:
 def test_hostile_addresses_are_not_linked() -> None:
     for text in ("javascript:alert(1)", "http://evil.example", 'https://evil.example" onclick="x'):
         run = samples.run(samples.known(samples.wrong("k"), text))
-        assert all(link["href"].startswith("#") for link in Markup(html.render(run)).named("a"))
+        assert all(link["href"].startswith("#") for link in Markup(render.render(run)).named("a"))
 
 
 @pytest.mark.parametrize("text", ["</script><script>", "<!--<script>", "a\u2028b", "&amp;", "\x1b[31m", "\ud800"])

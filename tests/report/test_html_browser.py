@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.run import Run
-from harness.report import html
+from harness.report.html import render
 from tests import samples
 from tests.browser import Browser, Page, running
 
@@ -37,7 +37,7 @@ def page(browser: Browser) -> Iterator[Page]:
 def written(run: Run, folder: Path) -> str:
     """The address of a run's page."""
     path = folder / f"report-{len(list(folder.iterdir()))}.html"
-    path.write_bytes(html.render(run))
+    path.write_bytes(render.render(run))
     return path.as_uri()
 
 

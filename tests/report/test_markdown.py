@@ -10,7 +10,7 @@ from markdown_it.token import Token
 
 from harness.core.run import Run
 from harness.judge import causes
-from harness.report import markdown, story
+from harness.report import markdown, summary
 from tests import samples
 
 READER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -31,7 +31,7 @@ def test_the_first_line_has_the_verdict_and_the_counts() -> None:
 
 @pytest.mark.parametrize("run", [samples.green(), samples.clean()])
 def test_where_all_is_well_there_is_one_line(run: Run) -> None:
-    assert markdown.render(run) == f"**CLEAN**: {story.sentence(run).text}.\n"
+    assert markdown.render(run) == f"**CLEAN**: {summary.sentence(run).text}.\n"
 
 
 def test_verbose_has_every_cell() -> None:

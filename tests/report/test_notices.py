@@ -10,7 +10,8 @@ from rich.console import Console
 from harness.core import run as results
 from harness.core.run import Run
 from harness.judge import run_diff
-from harness.report import html, markdown, terminal
+from harness.report import markdown, terminal
+from harness.report.html import render
 from tests import samples
 
 NOTICE = "the matrix is behind the registry: no environment for PEFT 9.9.9"
@@ -33,7 +34,7 @@ def test_it_stands_near_the_end(run: Run) -> None:
     assert NOTICE in said[-3:], "only the sentence comes after it"
     comment = markdown.render(with_notice(run), markdown.COMMENT_BUDGET)
     assert f"- `{NOTICE}`" in comment.rstrip().splitlines()[-3:]
-    page = html.render(with_notice(run)).decode()
+    page = render.render(with_notice(run)).decode()
     assert page.index(f'<p class="note">{NOTICE}</p>') > page.rfind("</table>")
 
 

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness.core.run import Run
-from harness.report import story, terminal
+from harness.report import summary, terminal
 from tests import samples
 
 SAMPLES = [
@@ -42,7 +42,7 @@ def flat(text: str) -> str:
 
 @pytest.mark.parametrize("run", SAMPLES)
 def test_the_sentence_is_last_and_alone_with_q(run: Run) -> None:
-    said = flat(str(story.sentence(run)))
+    said = flat(str(summary.sentence(run)))
     assert flat(printed(run)).endswith(said)
     assert flat(printed(run, terminal.QUIET)) == said
 

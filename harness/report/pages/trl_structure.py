@@ -11,7 +11,7 @@ from packaging.version import Version
 
 from harness.core.text import code, listed, many
 from harness.judge import sft, structure_steps
-from harness.pages import page, table
+from harness.report.pages import page, table
 
 _INTRO = """\
 What TRL's `SFTTrainer` makes of a model, from release to release, as the stored goldens show it: types, classes and \

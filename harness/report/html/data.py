@@ -18,7 +18,8 @@ from harness.core.run import Cell, ErrorReport, Figures, ProbeResult, Run
 from harness.core.text import exactly, one_line, tail, visible, visible_lines
 from harness.core.verdict import Verdict
 from harness.judge import causes
-from harness.report import facts, html_map
+from harness.report import cell_facts
+from harness.report.html import heat_map
 
 CHUNK = 200
 """Cells whose details are read together."""
@@ -150,8 +151,8 @@ def index(run: Run) -> dict[str, Any]:
         "fields": FIELDS,
         "chunk": CHUNK,
         "environments": {e.name: {"python": e.python, **e.versions} for e in run.environments},
-        "labels": {**html_map.creator_labels(run), **html_map.loader_labels(run)},
-        "packages": facts.FIRST_PACKAGES,
+        "labels": {**heat_map.creator_labels(run), **heat_map.loader_labels(run)},
+        "packages": cell_facts.FIRST_PACKAGES,
         "run": {"id": run.id, "created": run.created, "tool": run.tool_version},
     }
 
@@ -187,7 +188,7 @@ def _short(value: float | None) -> float | str | None:
 
 def detail(cell: Cell) -> list[Any]:
     """The values of `FIELDS`, words apart from figures so that many cells share the words."""
-    figures = facts.worst_figures(cell)
+    figures = cell_facts.worst_figures(cell)
     values = {
         **(_figures(figures) if figures else {}),
         "found": _found(cell),
@@ -204,7 +205,7 @@ def detail(cell: Cell) -> list[Any]:
         "error": _error(cell.error) if cell.error else None,
         "log": tail(cell.log_tail, _TAIL_LINES),
         "standing": cell.standing_defects,
-        "notes": (*cell.notes, *([f"Computed {facts.alike(cell)}."] if cell.same_as else [])),
+        "notes": (*cell.notes, *([f"Computed {cell_facts.alike(cell)}."] if cell.same_as else [])),
         "expectation": _expectation(cell) if cell.expected else None,
         "reason": cell.reason,
         "fixture": cell.fixture,

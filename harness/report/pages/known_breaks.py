@@ -12,8 +12,8 @@ from harness.core.matrix import Declared
 from harness.core.text import listed, many
 from harness.judge.causes import KIND_PHRASES
 from harness.judge.expectations import Expectation
-from harness.pages import first_sentence, page, table
-from harness.report.html_page import MEANINGS
+from harness.report.html.page import MEANINGS
+from harness.report.pages import first_sentence, page, table
 
 _SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "!=": "other than", "~=": "about", "===": ""}
 _NAMES = {"peft": "PEFT", "transformers": "Transformers", "torch": "Torch", "accelerate": "Accelerate"}

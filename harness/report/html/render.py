@@ -18,7 +18,8 @@ from markupsafe import Markup, escape
 
 from harness.core.run import Run
 from harness.core.text import many, visible, visible_lines
-from harness.report import html_data, html_page
+from harness.report.html import data as html_data
+from harness.report.html import page
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,7 +29,7 @@ def render(run: Run) -> bytes:
     style, early, script = _asset("page.css"), _asset("early.js"), _asset("page.js") + _asset("drawer.js")
     data = html_data.build(run)
     text = _template().render(
-        page=html_page.build(run),
+        page=page.build(run),
         policy=policy(style, early, script),
         style=Markup(style),
         early=Markup(early),
@@ -66,7 +67,7 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"lines": _lines, "https": html_page.https, "count": "{:,}".format, "cells": _cells}
+    environment.filters |= {"lines": _lines, "https": page.https, "count": "{:,}".format, "cells": _cells}
     return environment.get_template("page.html.j2")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
 from harness.judge.causes import Calendar
-from harness.report import story
+from harness.report import summary
 
 LEVELS = 10
 """Shades, 0 to 9, by error ÷ allowance. Up to 5 it is within the allowance, from 6 on beyond."""
@@ -201,7 +201,7 @@ class _Maker:
             level=level(cell),
             hatched=cell.expected or cell.verdict is Verdict.UNSTABLE,
             changed=(cell.scenario, cell.creator) in self.changed,
-            size=story.size(cell),
+            size=summary.size(cell),
         )
 
 

@@ -1,6 +1,6 @@
 """What the HTML page says, as data: the sentence, the filters, where the run comes from, the sections. Pure.
 
-Nothing here is escaped or made visible: the template's environment does that to every value (`harness.report.html`).
+Nothing here is escaped or made visible: the template's environment does that to every value (`harness.report.html.render`).
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from harness.core.text import clip, many, seconds
 from harness.core.verdict import Verdict
 from harness.judge import causes
 from harness.judge.causes import Cause
-from harness.report import facts, grid, held, html_map, story, structure
-from harness.report.facts import Fact
+from harness.report import cell_facts, change_summary, grid, structure_history, summary
+from harness.report.cell_facts import Fact
 from harness.report.grid import Grid
-from harness.report.html_map import HeatMap
+from harness.report.html import heat_map
+from harness.report.html.heat_map import HeatMap
 
 LISTED = 60
 """Cells that a cause lists in the markup; the rest is counted, and found on the map."""
@@ -157,7 +158,7 @@ class Page:
     grid_legend: str
     provenance: Provenance
     causes: tuple[CauseBlock, ...]
-    history: structure.History | None
+    history: structure_history.History | None
     untold: tuple[CauseBlock, ...]
     expected: tuple[CauseBlock, ...]
     problems: tuple[ExpectationProblem, ...]
@@ -170,7 +171,7 @@ class Page:
 
 def build(run: Run) -> Page:
     """All that the page says of a run."""
-    said, places = story.sentence(run), {cell.id: place for place, cell in enumerate(run.cells)}
+    said, places = summary.sentence(run), {cell.id: place for place, cell in enumerate(run.cells)}
     unexpected, expected = causes.unexpected(run), causes.expected(run)
     cells = _table(run)
     return Page(
@@ -178,16 +179,16 @@ def build(run: Run) -> Page:
         tone=_TONES[exit_code_of(run)],
         sentence=said.text,
         title=run.title or run.id,
-        about=tuple(held.about(run.against)) if run.against else (),
+        about=tuple(change_summary.about(run.against)) if run.against else (),
         run=run,
         took=seconds(run.duration_s) if run.duration_s else "",
         chips=chips(run),
-        map=html_map.build(run),
+        map=heat_map.build(run),
         grid=grid.build(run),
         grid_legend=grid.LEGEND,
         provenance=provenance(run),
         causes=_blocks(unexpected, places),
-        history=structure.history(run),
+        history=structure_history.history(run),
         expected=_blocks(expected, places, len(unexpected)),
         untold=_blocks(causes.untold(run), places),
         problems=run.expectation_problems,
@@ -216,7 +217,7 @@ def chips(run: Run) -> tuple[Chip, ...]:
         found.append(Chip("expected", "is:expected", expected, "a deviation that an expectation covers"))
     there = {cell.id for cell in run.cells}
     changed = Counter(comparison.change for comparison in run.comparisons if comparison.cell in there)
-    found += [Chip(name, f"change:{name}", count, story.CHANGES[name]) for name, count in changed.items()]
+    found += [Chip(name, f"change:{name}", count, summary.CHANGES[name]) for name, count in changed.items()]
     return tuple(found)
 
 
@@ -241,12 +242,12 @@ def provenance(run: Run) -> Provenance:
 
 
 def _package_order(name: str) -> tuple[int, str]:
-    first = facts.FIRST_PACKAGES
+    first = cell_facts.FIRST_PACKAGES
     return (first.index(name) if name in first else len(first), name)
 
 
 def _ordered(run: Run) -> list[EnvironmentReport]:
-    order = {name: place for place, name in enumerate([*html_map.creator_labels(run), *html_map.loader_labels(run)])}
+    order = {name: place for place, name in enumerate([*heat_map.creator_labels(run), *heat_map.loader_labels(run)])}
     return sorted(run.environments, key=lambda e: order.get(e.name, len(order)))
 
 
@@ -305,13 +306,13 @@ def _block(number: int, cause: Cause, places: dict[str, int]) -> CauseBlock:
         number=number,
         title=clip(cause.title.split("\n", 1)[0], 400),
         verdict=cause.verdict,
-        reach=story.reach(cause, 4),
-        since=story.since(cause),
+        reach=summary.reach(cause, 4),
+        since=summary.since(cause),
         count=len(cause.cells),
-        size=story.size(cell),
+        size=summary.size(cell),
         index=places[cell.id],
         id=cell.id,
-        facts=facts.facts(cell),
+        facts=cell_facts.facts(cell),
         cells=tuple(_line(places[each.id], each) for each in cause.cells[:LISTED]),
         more=max(0, len(cause.cells) - LISTED),
         issue=known.get("issue", ""),
@@ -321,7 +322,7 @@ def _block(number: int, cause: Cause, places: dict[str, int]) -> CauseBlock:
 
 
 def _line(place: int, cell: Cell) -> CellLine:
-    return CellLine(place, cell.id, cell.verdict, story.size(cell), clip(story.remark(cell).split("\n", 1)[0], 160))
+    return CellLine(place, cell.id, cell.verdict, summary.size(cell), clip(summary.remark(cell).split("\n", 1)[0], 160))
 
 
 def _table(run: Run) -> tuple[CellLine, ...]:
@@ -339,7 +340,7 @@ def coverage(run: Run, places: dict[str, int]) -> Coverage:
     for name, reason in run.left_out.items():
         reasons.setdefault(reason, []).append(name)
     defects: dict[str, list[str]] = {}
-    for cell, defect in story.standing(run):
+    for cell, defect in summary.standing(run):
         defects.setdefault(defect, []).append(cell.id)
     not_run = run.not_run
     return Coverage(
@@ -354,7 +355,7 @@ def coverage(run: Run, places: dict[str, int]) -> Coverage:
 def changes(run: Run, places: dict[str, int]) -> tuple[Change, ...]:
     """What changed against the baseline, regressions first."""
     found = []
-    for name, rows in story.change_rows(run).items():
+    for name, rows in summary.change_rows(run).items():
         shown = tuple((said, cell, places.get(cell)) for said, cell in rows[:TABLED])
-        found.append(Change(name, story.CHANGES[name], shown, max(0, len(rows) - TABLED)))
+        found.append(Change(name, summary.CHANGES[name], shown, max(0, len(rows) - TABLED)))
     return tuple(found)

@@ -16,7 +16,7 @@ from harness.core.text import listed, many, one_line, seconds, times
 from harness.core.verdict import Verdict
 from harness.judge import causes
 from harness.judge.causes import Cause, Releases
-from harness.report import held
+from harness.report import change_summary
 
 WORDS = {
     ExitCode.CLEAN: "CLEAN",
@@ -85,7 +85,7 @@ def sentence(run: Run) -> Sentence:
     """The verdict of a run with its counts, so that nobody has to add them up."""
     code, counts = exit_code_of(run), tally(run)
     if run.against is not None:
-        return Sentence(WORDS[code], "; ".join(part for part in held.sentence(run, run.against) if part))
+        return Sentence(WORDS[code], "; ".join(part for part in change_summary.sentence(run, run.against) if part))
     opening = {
         ExitCode.CLEAN: _clean,
         ExitCode.REGRESSED: _regressed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.core.run import Run
-from harness.report import facts, story
+from harness.report import cell_facts, summary
 from tests import samples
 
 SENTENCES = [
@@ -60,27 +60,27 @@ SENTENCES = [
     ("run", "said"), SENTENCES, ids=[said.split(":")[0] + f"-{n}" for n, (_, said) in enumerate(SENTENCES)]
 )
 def test_the_sentence(run: Run, said: str) -> None:
-    assert str(story.sentence(run)) == said
+    assert str(summary.sentence(run)) == said
 
 
 def test_the_sentence_counts_problems_of_expectations_and_changes() -> None:
-    assert "2 expectations no longer hold (1 expired and 1 stale)" in story.sentence(samples.every_verdict()).text
-    assert story.sentence(samples.against_baseline()).text.endswith(
+    assert "2 expectations no longer hold (1 expired and 1 stale)" in summary.sentence(samples.every_verdict()).text
+    assert summary.sentence(samples.against_baseline()).text.endswith(
         "against 2026-11-19T03-12-00: 1 regressed, 1 new, 1 gone, 1 fixed, 1 still"
     )
 
 
 def test_every_cell_is_counted_once() -> None:
     for run in (samples.every_verdict(), samples.regressed(), samples.clean(), samples.nothing()):
-        counts = story.tally(run)
+        counts = summary.tally(run)
         parts = (len(counts.clean), len(counts.deviating), counts.expected, len(counts.untold), counts.unsupported)
         assert sum(parts) == counts.cells == len(run.cells)
 
 
 def test_changes_come_in_the_order_in_which_they_matter() -> None:
-    found = story.changes(samples.against_baseline())
+    found = summary.changes(samples.against_baseline())
     assert list(found) == ["regressed", "new", "gone", "fixed", "still"]
-    assert [story.arrow(every[0]) for every in found.values()] == [
+    assert [summary.arrow(every[0]) for every in found.values()] == [
         "exact → silent-wrong",
         "– → silent-wrong",
         "exact → –",
@@ -90,13 +90,13 @@ def test_changes_come_in_the_order_in_which_they_matter() -> None:
 
 
 def test_a_change_that_an_expectation_covers_says_so() -> None:
-    rows = story.change_rows(samples.against_baseline())
+    rows = summary.change_rows(samples.against_baseline())
     assert rows["still"] == [("silent-wrong (expected)", "lokr-old@v061:current[cpu]")]
     assert rows["regressed"] == [("exact → silent-wrong", "lokr-alpha@v061:current[cpu]")]
 
 
 def test_the_facts_of_a_deviation_in_the_order_of_the_questions() -> None:
-    rows = {fact.label: fact.value for fact in facts.facts(samples.wrong("lokr-alpha"))}
+    rows = {fact.label: fact.value for fact in cell_facts.facts(samples.wrong("lokr-alpha"))}
     assert rows == {
         "found": "forward: the output differs; the first layer that differs is model.layers.0.self_attn.q_proj",
         "elements": "640 of 640 of forward/float32/logits beyond the allowance",
@@ -113,7 +113,7 @@ def test_the_facts_of_a_deviation_in_the_order_of_the_questions() -> None:
 
 
 def test_what_never_arrived_is_named() -> None:
-    rows = {fact.label: fact.value for fact in facts.facts(samples.lost("lora-bias-all"))}
+    rows = {fact.label: fact.value for fact in cell_facts.facts(samples.lost("lora-bias-all"))}
     assert rows["found"] == "accounting: 4 of 12 tensors of the checkpoint are nowhere in the loaded model"
     assert rows["also"].startswith("merged, forward: ")
     assert rows["checkpoint"] == "8 of 12 tensors arrived"
@@ -124,26 +124,26 @@ def test_details_that_have_a_place_of_their_own_are_told_once() -> None:
     cell = samples.lost("lora-bias-all")
     assert cell.keys is not None
     found = cell.findings[-1].model_copy(update={"details": (*cell.keys.lost, "another detail")})
-    rows = facts.facts(cell.model_copy(update={"findings": (found,)}))
+    rows = cell_facts.facts(cell.model_copy(update={"findings": (found,)}))
     assert [row.value for row in rows if row.label == ""] == ["another detail"]
 
 
 def test_an_error_has_its_stage_type_message_and_tail() -> None:
-    rows = {fact.label: fact.value for fact in facts.facts(samples.refused("adalora-gpt2", "no such key"))}
+    rows = {fact.label: fact.value for fact in cell_facts.facts(samples.refused("adalora-gpt2", "no such key"))}
     assert rows["found"] == "state dict: RuntimeError: no such key"
     assert rows["traceback"] == "File x.py, line 3\nRuntimeError: no such key"
 
 
 def test_long_lists_are_cut_and_counted_but_whole_in_show() -> None:
     many = samples.wrong("lokr-alpha", config_differences=tuple(f"key{n}" for n in range(9)))
-    config = [fact.value for fact in facts.facts(many) if fact.value.startswith(("key", "5"))]
+    config = [fact.value for fact in cell_facts.facts(many) if fact.value.startswith(("key", "5"))]
     assert config == ["key0", "key1", "key2", "key3", "5 more (show the cell to see)"]
-    assert sum(fact.value.startswith("key") for fact in facts.facts(many, whole=True)) == 9
+    assert sum(fact.value.startswith("key") for fact in cell_facts.facts(many, whole=True)) == 9
 
 
 def test_only_packages_that_differ_are_shown_the_important_ones_first() -> None:
     run = samples.regressed()
-    assert facts.package_rows(run, run.cells[0]) == [
+    assert cell_facts.package_rows(run, run.cells[0]) == [
         ("peft", "0.6.1", "0.21.2"),
         ("transformers", "4.35.2", "5.23.0"),
         ("accelerate", "0.24.1", "1.9.0"),
@@ -151,7 +151,7 @@ def test_only_packages_that_differ_are_shown_the_important_ones_first() -> None:
 
 
 def test_probes_have_their_error_and_their_allowance() -> None:
-    rows = facts.probe_rows(samples.wrong("lokr-alpha"))
+    rows = cell_facts.probe_rows(samples.wrong("lokr-alpha"))
     assert rows[0] == ("forward", "silent-wrong", "forward/float32/logits", "0.791", "4.10e-07", "1.9e+06×")
     assert rows[3] == ("generate", "skipped", "the base has no generate", "", "", "")
 
@@ -160,5 +160,5 @@ def test_where_a_cause_shows() -> None:
     from harness.judge import causes
 
     cause = causes.unexpected(samples.across_releases())[0]
-    assert story.reach(cause) == "creators 0.6.1–0.9.0, 0.13.2, loaders 0.20.0–0.21.2, 1 scenario: lokr-alpha"
-    assert story.since(cause) == "first bad creator 0.6.1, first bad loader 0.20.0"
+    assert summary.reach(cause) == "creators 0.6.1–0.9.0, 0.13.2, loaders 0.20.0–0.21.2, 1 scenario: lokr-alpha"
+    assert summary.since(cause) == "first bad creator 0.6.1, first bad loader 0.20.0"

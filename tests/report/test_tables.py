@@ -11,7 +11,7 @@ import pytest
 
 from harness.core import run as results
 from harness.core.errors import HarnessError, UsageError
-from harness.report import frame
+from harness.report import tables
 from tests import samples
 
 
@@ -47,7 +47,7 @@ def test_frames_of_all_runs_have_one_shape(run: results.Run) -> None:
 
 def test_csv_comes_back(tmp_path: Path) -> None:
     made = samples.every_verdict().frame()
-    frame.write(made, tmp_path / "cells.csv")
+    tables.write(made, tmp_path / "cells.csv")
     back = pd.read_csv(tmp_path / "cells.csv", keep_default_na=False)
     assert list(back.columns) == list(made.columns)
     assert list(back.id) == list(made.id)
@@ -55,7 +55,7 @@ def test_csv_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", samples.HOSTILE)
 def test_hostile_text_is_neither_a_formula_nor_a_control(text: str) -> None:
-    raw = frame.csv(samples.hostile(text).frame()).decode()
+    raw = tables.csv(samples.hostile(text).frame()).decode()
     assert raw.count("\n") == len(samples.hostile(text).cells) + 1
     back = pd.read_csv(io.StringIO(raw), dtype=str, keep_default_na=False)
     assert not [value for value in back.to_numpy().ravel() if value[:1] in ("=", "+", "@")]
@@ -65,7 +65,7 @@ def test_hostile_text_is_neither_a_formula_nor_a_control(text: str) -> None:
 def test_parquet_without_pyarrow_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(HarnessError) as caught:
-        frame.write(samples.green().frame(), tmp_path / "cells.parquet")
+        tables.write(samples.green().frame(), tmp_path / "cells.parquet")
     assert "pyarrow" in caught.value.found
     assert "pip install pyarrow" in caught.value.next_step
     assert list(tmp_path.iterdir()) == []
@@ -73,10 +73,10 @@ def test_parquet_without_pyarrow_says_what_to_do(monkeypatch: pytest.MonkeyPatch
 
 def test_another_ending_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\.csv or \.parquet"):
-        frame.write(samples.green().frame(), tmp_path / "cells.xlsx")
+        tables.write(samples.green().frame(), tmp_path / "cells.xlsx")
 
 
 def test_parquet_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     run_frame = samples.every_verdict().frame()
-    frame.write(run_frame, tmp_path / "cells.parquet")
+    tables.write(run_frame, tmp_path / "cells.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cells.parquet"), run_frame)

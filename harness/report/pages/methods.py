@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from harness.core.matrix import Declared
 from harness.core.text import many
-from harness.pages import page, table
-from harness.pages.known_breaks import anchor, method
+from harness.report.pages import page, table
+from harness.report.pages.known_breaks import anchor, method
 
 _INTRO = """\
 Every method that is tested, with the first and the last release whose adapters are stored (of the releases that are \
