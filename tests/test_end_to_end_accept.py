@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import expectation_file
 from harness.core import files
-from harness.expectation_file import Changed, Snapshot
+from harness.deviation.accept import file
+from harness.deviation.accept.file import Changed, Snapshot
 from harness.judge import expectations
 from tests.mini.world import Said, World, filled
 
@@ -231,7 +231,7 @@ def test_a_draft_that_nobody_filled_in_is_no_expectation(broken: World) -> None:
 
 def names(folder: Path) -> set[str]:
     """What is in a folder, but for the lock."""
-    return {path.name for path in folder.iterdir()} - {expectation_file.LOCK}
+    return {path.name for path in folder.iterdir()} - {file.LOCK}
 
 
 def meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
@@ -280,7 +280,7 @@ def test_a_full_disk_leaves_the_old_file(broken: World, monkeypatch: pytest.Monk
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(expectation_file, "write_atomically", with_little_room)
+    monkeypatch.setattr(file, "write_atomically", with_little_room)
     said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 2, said
     assert f"{path} can't be written: " in said.err
@@ -292,8 +292,8 @@ def test_a_full_disk_leaves_the_old_file(broken: World, monkeypatch: pytest.Monk
 def test_two_writers_wait_for_each_other(broken: World, monkeypatch: pytest.MonkeyPatch) -> None:
     import filelock
 
-    monkeypatch.setattr(expectation_file, "LOCK_TIMEOUT_S", 0.05)
-    with filelock.FileLock(broken.matrices / expectation_file.LOCK):
+    monkeypatch.setattr(file, "LOCK_TIMEOUT_S", 0.05)
+    with filelock.FileLock(broken.matrices / file.LOCK):
         said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 2, said
     assert "another process has been changing the expectations" in said.err

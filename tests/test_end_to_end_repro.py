@@ -11,8 +11,8 @@ import pytest
 
 from harness.commands import repro
 from harness.core.errors import HarnessError
-from harness.repro.aspects import Aspect
-from harness.repro.text import Part
+from harness.deviation.repro.aspects import Aspect
+from harness.deviation.repro.python_text import Part
 from tests.mini.world import Said, World, main, scenario
 
 
@@ -178,7 +178,7 @@ def test_a_place_that_cannot_be_written(broken: World, tmp_path: Path) -> None:
 def test_what_scripts_cannot_tell_is_refused_by_name(
     broken: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.repro.aspects.candidates", lambda *_: iter(()))
+    monkeypatch.setattr("harness.deviation.repro.aspects.candidates", lambda *_: iter(()))
     said = asked(broken, "two-layers", "--no-verify", "--output", str(tmp_path / "one"))
     assert said.code == 2
     assert "can't be told in two short scripts" in said.err

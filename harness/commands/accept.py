@@ -6,15 +6,15 @@ import argparse
 import datetime
 from pathlib import Path
 
-from harness import acceptable, accepting, expiry, proposal
-from harness.accepting import Said
 from harness.commands import cells, common
 from harness.core import run as results
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
 from harness.core.text import enumerated, many, visible
-from harness.expectation_file import Snapshot
-from harness.proposal import Proposal
+from harness.deviation.accept import entries, expiry, proposal, select
+from harness.deviation.accept.entries import Said
+from harness.deviation.accept.file import Snapshot
+from harness.deviation.accept.proposal import Proposal
 
 _SHOWN = 8
 
@@ -27,8 +27,8 @@ def accept(arguments: argparse.Namespace) -> int:
     said = _said(arguments, today)
     folder = cells.run_folder(arguments)
     before = Snapshot.of(expectations_file(arguments))
-    run = accepting.applied(results.load(folder), before.expectations, today)
-    named = acceptable.named(run, arguments.cell)
+    run = entries.applied(results.load(folder), before.expectations, today)
+    named = select.named(run, arguments.cell)
     proposed = proposal.propose(run, named.cells, said, before, today)
     for note in (*proposed.notes, *filter(None, [expiry.remark(said.expires, today)])):
         common.say(f"note: {note}")

@@ -13,17 +13,17 @@ from packaging.version import InvalidVersion, Version
 from harness.commands import common, searching
 from harness.commands.searching import Work
 from harness.core.errors import ExitCode, UsageError
+from harness.deviation.search import rows
+from harness.deviation.search.bisection import Border, dissect
+from harness.deviation.search.candidates import plain_versions
+from harness.deviation.search.contexts import Held, PeriodTrue
+from harness.deviation.search.coupling import LIKELY
+from harness.deviation.search.journal import Entry
+from harness.deviation.search.outcome import Kind
+from harness.deviation.search.trials import Refused
 from harness.envs import missing_releases
 from harness.envs.environment import EnvFailed, Environment
 from harness.envs.index import Known
-from harness.search import rows
-from harness.search.candidates import plain_versions
-from harness.search.contexts import Held, PeriodTrue
-from harness.search.coupling import LIKELY
-from harness.search.deviation import Kind
-from harness.search.dissect import Border, dissect
-from harness.search.journal import Entry
-from harness.search.trials import Refused
 
 Context = Held | PeriodTrue
 

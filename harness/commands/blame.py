@@ -8,11 +8,11 @@ from typing import Any
 from harness.commands import common, searching
 from harness.commands.searching import Work
 from harness.core.errors import ExitCode
+from harness.deviation.search import delta, sentence
+from harness.deviation.search.coupling import Ends
+from harness.deviation.search.delta import Ask, Blame, Candidate, Search
+from harness.deviation.search.outcome import Outcome
 from harness.envs.environment import EnvFailed
-from harness.search import delta, sentence
-from harness.search.coupling import Ends
-from harness.search.delta import Ask, Blame, Candidate, Search
-from harness.search.deviation import Outcome
 
 
 def blame(arguments: argparse.Namespace) -> int:

@@ -22,16 +22,16 @@ from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
+from harness.deviation.repro import aspects, bases, loading, python_text, readme, scripts
+from harness.deviation.repro.aspects import Aspect
+from harness.deviation.repro.pins import Pinned
+from harness.deviation.repro.readme import Ran
+from harness.deviation.repro.releases import Release
+from harness.deviation.repro.subject import Side, Subject, output_names
 from harness.envs import source_tree
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.judge import causes
-from harness.repro import aspects, bases, loading, readme, scripts, text
-from harness.repro.aspects import Aspect
-from harness.repro.pins import Pinned
-from harness.repro.readme import Ran
-from harness.repro.releases import Release
-from harness.repro.subject import Side, Subject, output_names
 from harness.runner.session import Planned
 from harness.store.fixtures import Manifest, Store
 
@@ -266,7 +266,7 @@ def _write_loaded(case: _Case, folder: Path) -> None:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(case.store.content(case.manifest, name))
-    large = {name: array for name, array in case.subject.inputs.items() if not text.is_literal(array)}
+    large = {name: array for name, array in case.subject.inputs.items() if not python_text.is_literal(array)}
     if large:
         (folder / loading.INPUTS_FILE).write_bytes(save(large))
     if model := bases.model_file(case.subject.after.base):

@@ -14,16 +14,16 @@ from typing import Any
 from harness.commands import cells, common
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
+from harness.deviation.search import question as questions
+from harness.deviation.search.candidates import Candidates, ends_of, plain_versions
+from harness.deviation.search.coupling import Ends
+from harness.deviation.search.journal import Entry, Journal
+from harness.deviation.search.question import Question
+from harness.deviation.search.trials import Trials
 from harness.envs.environment import Environment, Overlay
 from harness.report import terminal
 from harness.runner import plan
 from harness.runner.session import Session
-from harness.search import question as questions
-from harness.search.candidates import Candidates, ends_of, plain_versions
-from harness.search.coupling import Ends
-from harness.search.journal import Entry, Journal
-from harness.search.question import Question
-from harness.search.trials import Trials
 from harness.store.fixtures import Store
 
 

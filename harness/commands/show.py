@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pydantic
 
-from harness import where as wheres
 from harness.commands import cells, common
 from harness.core import files
 from harness.core import run as results
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.observation import Observed
 from harness.core.run import Cell
+from harness.deviation import where as wheres
+from harness.deviation import where_text as report
+from harness.deviation.where import Where
 from harness.envs.environment import EnvFailed
 from harness.report import terminal
-from harness.report import where as report
 from harness.runner.workers.pool import WorkerFailed
-from harness.where import Where
 
 FOLDER = "where"
 """Within a run's folder: what was traced of its cells."""

@@ -9,19 +9,21 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import accepting, expiry, proposal, sentences, triage
-from harness.accepting import Said
 from harness.commands import accept, blame, cells, common
 from harness.core import files
 from harness.core import run as results
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.text import many
-from harness.expectation_file import Snapshot
+from harness.deviation import blame_notes, triage
+from harness.deviation.accept import entries as accepting
+from harness.deviation.accept import expiry, proposal
+from harness.deviation.accept.entries import Said
+from harness.deviation.accept.file import Snapshot
+from harness.deviation.triage import Item
 from harness.judge import causes
 from harness.judge import expectations as expect
 from harness.judge.causes import Cause
-from harness.triage import Item
 
 Blame = Callable[[str, argparse.Namespace], str]
 """Cell → the sentence that says whose doing it is; takes as long as it takes."""
@@ -55,7 +57,7 @@ class Desk:
         self.today = today or datetime.date.today()
         self.found = results.load(cells.run_folder(arguments))
         self.file = Snapshot.of(accept.expectations_file(arguments))
-        self.sentences = sentences.known(common.reports_folder(arguments))
+        self.sentences = blame_notes.known(common.reports_folder(arguments))
         self.aside: set[Any] = set()
         self.accepted = self.mended = 0
         self._of: Snapshot | None = None
@@ -82,7 +84,7 @@ class Desk:
         """Have the representative of each cause without a sentence looked at; one that fails is told, and left."""
         for cause in causes.unexpected(self.run):
             cell = cause.representative.id
-            if sentences.of(cause.cells, self.sentences):
+            if blame_notes.of(cause.cells, self.sentences):
                 continue
             common.say(f"blame: {cell}")
             try:

@@ -1,0 +1,1 @@
+"""Known deviations: select, write, renew and remove their entries."""

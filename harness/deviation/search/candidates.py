@@ -1,0 +1,168 @@
+"""Environments that are made up on the way: mixes of two others, one package of another version, a commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.deviation.search.coupling import Ends
+from harness.deviation.search.delta import Candidate
+from harness.envs import lock, source_tree
+from harness.envs.declaration import Declaration
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
+from harness.envs.environments import Environments
+from harness.envs.spec import Git
+
+Packages = tuple[tuple[str, str], ...]
+"""Packages with versions, sorted."""
+_OUTAGE = re.compile(
+    r"no space left on device|disk quota exceeded|os error 28\b|error sending request|failed to fetch|dns error|"
+    r"connection (?:refused|reset|timed out)|network is unreachable|temporary failure in name resolution|"
+    r"operation timed out|request timed out|could not connect|HTTP status server error|read-only file system|"
+    r"cannot allocate memory|permission denied",
+    re.IGNORECASE,
+)
+_NEEDS = """
+import importlib.metadata, json, re
+found = {}
+for one in importlib.metadata.distributions():
+    if one.metadata["Name"]:
+        found.setdefault(re.sub(r"[-_.]+", "-", one.metadata["Name"]).lower(), list(one.requires or []))
+print("\\n" + json.dumps(found))
+"""
+_TOOLS = frozenset({"pip", "wheel", "uv"})
+"""What an interpreter of the user's own has besides, and no lock has."""
+
+
+def is_outage(error: EnvFailed) -> bool:
+    """True where the disk or the network failed and not the versions: such a failure says nothing of them."""
+    said = f"{error.found}\n{error.tail}"
+    return bool(_OUTAGE.search(said)) and "404 Not Found" not in said
+
+
+class Candidates(Environments):
+    """Environments, and those that a search makes up."""
+
+    def __init__(self, *arguments: Any, **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self._made: dict[str, Environment] = {}
+        self._resolutions: dict[tuple[Packages, Packages], dict[str, str] | EnvFailed] = {}
+
+    def describe(self, spec: str) -> Environment:
+        """What an environment is; one that was made up here is known by its name."""
+        return self._made.get(spec) or super().describe(spec)
+
+    def adopt(self, environment: Environment) -> Environment:
+        """Take an environment that was made up, so that it can be built and used under its name."""
+        return self._made.setdefault(environment.name, environment)
+
+    def between(self, candidate: Candidate, overlays: Mapping[str, Overlay], python: str) -> Environment:
+        """The environment of a candidate.
+
+        Args:
+            overlays: version, as `plain_versions` spells it → the source tree that stands for it.
+
+        Raises:
+            EnvFailed: it does not resolve, or the registry can't be reached.
+        """
+        versions = dict(candidate.versions)
+        if candidate.pins is not None:
+            versions = self.resolved(candidate.pins, versions, overlays)
+        return self.of_versions(versions, overlays, candidate.words, python)
+
+    def of_versions(
+        self, versions: Mapping[str, str], overlays: Mapping[str, Overlay], why: str, python: str
+    ) -> Environment:
+        """An environment with just these packages."""
+        overlay = next((overlays[version] for version in versions.values() if version in overlays), None)
+        digest = lock.digest_of(versions, *([f"tree sha256:{overlay.digest}"] if overlay else []))
+        name = f"try-{digest[:10]}"
+        made = Environment(
+            name, name, "pins", digest, why, python, dict(versions), overlay=overlay, tried_first=False
+        )  # fmt: skip
+        return self.adopt(made)
+
+    def resolved(
+        self, pins: Mapping[str, str], preferred: Mapping[str, str], overlays: Mapping[str, Overlay] | None = None
+    ) -> dict[str, str]:
+        """All packages with some at given versions, the others as preferred wherever that fits.
+
+        Raises:
+            EnvFailed: nothing fits, or the registry can't be reached.
+        """
+        overlays = overlays or {}
+        kept = {package: version for package, version in preferred.items() if version not in overlays}
+        exact = {package: version for package, version in pins.items() if version not in overlays}
+        if (
+            "torch" in kept
+        ):  # never left to choose: as a preference it would mean a build, which is the machine's choice
+            exact.setdefault("torch", kept["torch"])
+        for package in exact:
+            kept.pop(package, None)
+        found = self._resolved(tuple(sorted(exact.items())), tuple(sorted(kept.items())))
+        return found | {package: version for package, version in {**preferred, **pins}.items() if version in overlays}
+
+    def _resolved(self, exact: Packages, kept: Packages) -> dict[str, str]:
+        known = self._resolutions
+        if (exact, kept) not in known:
+            words = ", ".join(f"{package} {version}" for package, version in exact)
+            self._log(f"resolving {words}")
+            # what nobody requires any more stays as it was: whether it is there may be what matters
+            extra = {package: "it is there in the environment that this one is made of" for package, _ in kept}
+            declared = Declaration(why=words, python=self._template().python, pins=dict(exact), extra=extra)
+            try:
+                known[exact, kept] = lock.resolve(words, declared, self._uv, dict(kept))
+            except EnvFailed as error:
+                known[exact, kept] = error
+        found = known[exact, kept]
+        if isinstance(found, EnvFailed):
+            raise found
+        return dict(found)
+
+    def commit(self, repository: Path, commit: str, subdirectory: str = "") -> Overlay:
+        """A commit of a local clone as a source tree; the clone's own work tree is not touched.
+
+        Raises:
+            EnvFailed: git can't hand it out.
+        """
+        git = Git(repository.resolve().as_uri(), commit, subdirectory)
+        tree, full = source_tree.fetch(f"git+{git.url}@{commit}", git, self.cache / "git")
+        package, version = source_tree.package_of(tree)
+        return Overlay(tree, package, version, source_tree.digest(tree), f"{repository}@{full[:12]}")
+
+
+def plain_versions(environment: Environment) -> tuple[dict[str, str], dict[str, Overlay]]:
+    """An environment's packages without local parts of versions, and what a tree in it stands for."""
+    versions = {p: v.partition("+")[0] for p, v in environment.versions.items() if p not in _TOOLS}
+    if (overlay := environment.overlay) is None:
+        return versions, {}
+    label = f"{overlay.version or 'of unknown version'} ({environment.name})"
+    return {**versions, overlay.package: label}, {label: overlay}
+
+
+def ends_of(old: tuple[Mapping[str, str], BuiltEnvironment], new: tuple[Mapping[str, str], BuiltEnvironment]) -> Ends:
+    """What two environments have, and what their packages require of each other."""
+    return Ends(old[0], new[0], needs_of(old[1].python), needs_of(new[1].python))
+
+
+def needs_of(python: Path) -> dict[str, Sequence[str]]:
+    """Package → its requirements, as the metadata in an environment states them.
+
+    Raises:
+        EnvFailed: the interpreter does not run.
+    """
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    try:
+        done = subprocess.run(
+            [str(python), "-I", "-c", _NEEDS], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=True, timeout=120,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EnvFailed(str(python), "import", f"it can't be asked for its packages: {error}", "a Python") from error
+    found: dict[str, Sequence[str]] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+    return found

@@ -1,0 +1,348 @@
+"""The smallest set of version changes that turns a verdict: delta debugging over the pins (pure).
+
+Between an environment in which the cell is sound and one in which it deviates, k packages differ. From the bad one
+packages are put back to their old version, the likely culprits one by one, all others at once and in halves:
+
+* still bad: what was put back is innocent, and stays put back;
+* sound: it is needed, and stays at its new version;
+* untestable (it can't be installed or imported, or deviates otherwise): as in a bisection it is passed over.
+
+So every answer rests on two environments that were tried, one sound, one bad, which differ in the culprits alone. What
+packages require of each other (`coupling`) keeps mixes that can't work from being built; a library that can't be put
+back because of such a requirement is tried once more with the rest resolved around it.
+
+After Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE TSE 28(2), 2002.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from harness.deviation.search.coupling import LIKELY, Ends, Mix
+from harness.deviation.search.outcome import Kind, Outcome
+
+Label = Literal["needed", "innocent", "tied"]
+MOST_CULPRITS = 3
+"""Independent sets of culprits that are looked for."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An environment to try.
+
+    Attributes:
+        versions: all packages; where `pins` is set, what the others should be as far as they fit.
+        pins: what must be so while the rest is resolved around it; None where `versions` is all of it, to the letter.
+        words: what it is, for the log.
+    """
+
+    versions: Mapping[str, str]
+    words: str
+    pins: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the search wants to know next.
+
+    Attributes:
+        ahead: what it will probably ask after that, so that it may be built meanwhile.
+        left: how many more candidates there can be at most, this one included.
+    """
+
+    candidate: Candidate
+    ahead: tuple[Candidate, ...] = ()
+    left: int = 1
+
+
+@dataclass(frozen=True)
+class Culprits:
+    """One set of version changes that turns the verdict.
+
+    Attributes:
+        packages: the set; every one of them is needed.
+        companions: package of the set → those that can't be at another version than it is.
+        sound: the candidate that is sound, and
+        bad: the one that deviates: they differ in `packages` and companions alone.
+        still_bad_without: packages that could be put back, and it stayed bad.
+        tied: package → why it could not be put back.
+    """
+
+    packages: tuple[str, ...]
+    companions: Mapping[str, tuple[str, ...]]
+    sound: Candidate
+    bad: Candidate
+    still_bad_without: tuple[str, ...]
+    tied: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What the search found.
+
+    Attributes:
+        culprits: the sets, in the order in which they were found; none where nothing could be told.
+        complete: False where a further set may be left.
+        why_not: for an incomplete search: why.
+    """
+
+    culprits: tuple[Culprits, ...]
+    complete: bool = True
+    why_not: str = ""
+
+
+Search = Generator[Ask, Outcome, Blame]
+
+
+def search(ends: Ends) -> Search:
+    """Find the sets of version changes that turn the verdict. Both ends are taken to be verified."""
+    found: list[Culprits] = []
+    start: Mix = frozenset(ends.differing)
+    while len(found) < MOST_CULPRITS:
+        hunt = _Hunt(ends, start)
+        one = yield from hunt.run()
+        if one is None:
+            return Blame(tuple(found), False, hunt.why_not)
+        found.append(one)
+        put_back = ends.moved(start, dict.fromkeys(one.packages, "old"))
+        if put_back is None or not put_back:
+            return Blame(tuple(found), put_back is not None, "they can't be put back alone" if put_back is None else "")
+        outcome = yield Ask(_exact(ends, put_back, _words(ends, put_back)), left=1)
+        if outcome.kind != "bad":
+            return Blame(tuple(found), outcome.kind == "good", "" if outcome.kind == "good" else outcome.why)
+        start = put_back  # something else turns it too
+    return Blame(tuple(found), False, f"{MOST_CULPRITS} sets were enough")
+
+
+@dataclass
+class _Hunt:
+    """The search for one set, from a mix that is bad."""
+
+    ends: Ends
+    mix: Mix
+    labels: dict[str, Label] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Needed package → all that went back with it when that was found out."""
+    witness: tuple[Candidate, Candidate] | None = None
+    """A sound candidate and the bad one that it was made of."""
+    why_not: str = ""
+    jumped: Kind | None = None
+    """What came of putting all back at once that is not known to be needed; None where that was not tried."""
+
+    def run(self) -> Generator[Ask, Outcome, Culprits | None]:
+        """The set; None where nothing could be told, and `why_not` says why."""
+        for package in self.ends.likely:
+            if package in self.mix and package not in self.labels:
+                yield from self._put_back_one(package)
+        if not self._needed() or self.jumped == "good":
+            yield from self._put_back_rest()  # the culprit, or one more of them, is among the unlikely ones
+        for package in [p for p, label in self.labels.items() if label == "tied" and p in LIKELY and p in self.mix]:
+            yield from self._try_again(package)
+        return (yield from self._confirmed())
+
+    # -- steps ------------------------------------------------------------------------------------------------------
+
+    def _put_back_one(self, package: str) -> Generator[Ask, Outcome, None]:
+        to = self._moved([package])
+        if to is None:
+            self._tie(package, self._needed_by(package))
+            return
+        candidate = self._candidate(to)
+        outcome = yield Ask(candidate, self._ahead(package, to), self._left())
+        self._learn([package], to, candidate, outcome)
+        if outcome.kind == "good":
+            yield from self._jump()
+
+    def _jump(self) -> Generator[Ask, Outcome, None]:
+        """All at once put back that is not known to be needed and need not go along: mostly it is enough."""
+        needed = self._needed()
+        least = self.ends.moved(frozenset(), dict.fromkeys(needed, "new"))
+        if least is None or not least < self.mix:
+            return
+        candidate = self._candidate(least)
+        outcome = yield Ask(candidate, (), self._left())
+        self.jumped = outcome.kind
+        if outcome.kind == "bad":
+            self._accept(least)
+            for package in least - set(needed):
+                self._tie(package, self._needed_by(package))
+
+    def _put_back_rest(self) -> Generator[Ask, Outcome, None]:
+        """What is left, at once; where that does not stay bad, in halves."""
+        waiting = [self._unknown()] if self._unknown() else []
+        while waiting:
+            part = [package for package in waiting.pop(0) if package in self.mix and package not in self.labels]
+            if not part:
+                continue
+            to = self._moved(part)
+            if to is None and len(part) == 1:
+                self._tie(part[0], self._needed_by(part[0]))
+            elif to is None:
+                waiting = [*_halves(part), *waiting]
+            else:
+                candidate = self._candidate(to)
+                outcome = yield Ask(candidate, (), self._left())
+                if outcome.kind == "bad" or len(part) == 1:
+                    self._learn(part, to, candidate, outcome)
+                else:
+                    waiting = [*_halves(part), *waiting]
+
+    def _try_again(self, package: str) -> Generator[Ask, Outcome, None]:
+        """Put one back that could not be before: among fewer others now, or with those resolved anew around it."""
+        to = self._moved([package])
+        if to is not None:
+            candidate = self._candidate(to)
+            outcome = yield Ask(candidate, (), self._left())
+            self._learn([package], to, candidate, outcome)
+        elif self.ends.version(package, "old") is not None:
+            yield from self._resolve_around(package)
+
+    def _resolve_around(self, package: str) -> Generator[Ask, Outcome, None]:
+        now = self.ends.versions(self.mix)
+        held = [name for name in self.ends.likely if self.labels.get(name) in ("needed", "innocent")]
+        pins = {name: now[name] for name in (*self._needed(), *held) if name in now and name != package}
+        pins[package] = str(self.ends.version(package, "old"))
+        candidate = Candidate(now, f"{package} {pins[package]} put back, the rest resolved around it", pins)
+        outcome = yield Ask(candidate, (), self._left())
+        if outcome.kind == "bad":
+            self.labels[package] = "innocent"
+            self.reasons.pop(package, None)
+        elif outcome.kind == "good":
+            self.labels[package] = "needed"
+            self.reasons.pop(package, None)
+            self.witness = self.witness or (candidate, self._candidate(self.mix))
+        else:
+            self.reasons[package] = outcome.why
+
+    def _confirmed(self) -> Generator[Ask, Outcome, Culprits | None]:
+        needed = self._needed()
+        if not needed or self.witness is None:
+            said = "; ".join(f"{package}: {why}" for package, why in self.reasons.items())
+            self.why_not = said or "nothing that was put back makes the cell sound"
+            return None
+        sound, bad = self.witness
+        if len(needed) > 1:
+            to = self._moved(list(needed), keep=())
+            if to is not None:
+                candidate = self._candidate(to)
+                outcome = yield Ask(candidate, (), 1)
+                if outcome.kind == "good":
+                    sound, bad = candidate, self._candidate(self.mix)
+        innocent = tuple(sorted(p for p, label in self.labels.items() if label == "innocent"))
+        companions = self._companions(needed)
+        along = {package for those in companions.values() for package in those}
+        tied = {package: why for package, why in self.reasons.items() if package not in along and package not in needed}
+        return Culprits(needed, companions, sound, bad, innocent, tied)
+
+    # -- what is known ----------------------------------------------------------------------------------------------
+
+    def _learn(self, asked: Sequence[str], to: Mix, candidate: Candidate, outcome: Outcome) -> None:
+        back = self.mix - to
+        if outcome.kind == "bad":
+            self._accept(to)
+        elif outcome.kind == "good":
+            self.witness = (candidate, self._candidate(self.mix))
+            head = asked[0]
+            self.labels[head] = "needed"
+            self.groups[head] = back
+            for package in back - {head}:  # whether it is this one or the head, nobody can tell: they go together
+                if package in self.ends.companions(head, "new") and head in self.ends.companions(package, "new"):
+                    self.labels[package] = "tied"
+        else:
+            self._tie(asked[0], outcome.why)
+
+    def _accept(self, to: Mix) -> None:
+        for package in self.mix - to:
+            self.labels[package] = "innocent"
+            self.reasons.pop(package, None)
+        self.mix = to
+
+    def _tie(self, package: str, why: str) -> None:
+        self.labels[package] = "tied"
+        self.reasons[package] = why
+
+    def _needed(self) -> tuple[str, ...]:
+        return tuple(p for p in self.ends.differing if self.labels.get(p) == "needed")
+
+    def _unknown(self) -> list[str]:
+        return [package for package in self.ends.differing if package in self.mix and package not in self.labels]
+
+    def _companions(self, needed: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        return {
+            package: tuple(p for p in self.ends.differing if p in self.ends.companions(package, "new") and p in group)
+            for package in needed
+            if len(group := self.groups.get(package, frozenset())) > 1
+        }
+
+    # -- candidates -------------------------------------------------------------------------------------------------
+
+    def _moved(self, packages: Sequence[str], keep: Sequence[str] | None = None) -> Mix | None:
+        held = self._needed() if keep is None else keep
+        must = {**dict.fromkeys(held, "new"), **dict.fromkeys(packages, "old")}
+        to = self.ends.moved(self.mix, must)  # type: ignore[arg-type]
+        return None if to == self.mix or (to is not None and not to < self.mix) else to
+
+    def _needed_by(self, package: str) -> str:
+        for needed in self._needed():
+            if package in self.ends.companions(needed, "new"):
+                return f"{_at(self.ends, needed)} can't be installed with {_at(self.ends, package, old=True)}"
+        return "it can't be put back alone: the versions that are left require it"
+
+    def _candidate(self, mix: Mix) -> Candidate:
+        return _exact(self.ends, mix, _words(self.ends, mix))
+
+    def _ahead(self, package: str, to: Mix) -> tuple[Candidate, ...]:
+        """What comes next if this is sound, and if it is still bad."""
+        least = self.ends.moved(frozenset(), {package: "new"})
+        following = [p for p in self.ends.likely if p in to and p not in self.labels and p != package]
+        then = self.ends.moved(to, {following[0]: "old"}) if following else None
+        found = [least if least is not None and least < self.mix else None, then]
+        return tuple(self._candidate(mix) for mix in found if mix)
+
+    def _left(self) -> int:
+        """At most: each likely culprit, a jump or a second try for each, the others in halves, two checks."""
+        unknown = self._unknown()
+        actors = sum(package in LIKELY for package in unknown)
+        others = len(unknown) - actors
+        tied = sum(label == "tied" and package in LIKELY for package, label in self.labels.items())
+        halves = 2 * others - 1 if others > 1 else others
+        return 2 * actors + halves + tied + 2
+
+
+def _halves(part: list[str]) -> list[list[str]]:
+    middle = (len(part) + 1) // 2
+    return [part[:middle], part[middle:]]
+
+
+def _exact(ends: Ends, mix: Mix, words: str) -> Candidate:
+    return Candidate(ends.versions(mix), words)
+
+
+def _words(ends: Ends, mix: Mix) -> str:
+    back = [package for package in ends.differing if package not in mix]
+    if len(back) <= len(mix):
+        return f"{_named(_changes(ends, back, back=True))} put back" if back else "all at their new version"
+    forth = [package for package in ends.differing if package in mix]
+    return f"only {_named(_changes(ends, forth))} at the new version" if forth else "all at their old version"
+
+
+def _changes(ends: Ends, packages: Sequence[str], *, back: bool = False) -> list[str]:
+    return [_change(ends, package, back=back) for package in packages]
+
+
+def _change(ends: Ends, package: str, *, back: bool = False) -> str:
+    version = ends.version(package, "old" if back else "new")
+    return f"{package} {version}" if version else f"no {package}"
+
+
+def _at(ends: Ends, package: str, *, old: bool = False) -> str:
+    return _change(ends, package, back=old)
+
+
+def _named(words: Sequence[str], most: int = 3) -> str:
+    shown = list(words[:most])
+    more = [f"{len(words) - most} more"] if len(words) > most else []
+    return ", ".join([*shown, *more])

@@ -1,0 +1,144 @@
+"""`blame`, all of it: a registry on this machine, the real uv, fake libraries."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.deviation.search.conftest import Libraries
+from tests.mini.world import interrupt, scenario, until
+
+OLD = {"peft": "70.0", "trl": "1.0", "idna": "1.0", "tqdm": "1.0"}
+BROKEN = {"peft": "71.0", "trl": "2.0", "idna": "2.0", "tqdm": "2.0"}
+
+
+def blamed(libraries: Libraries, *more: str) -> dict[str, Any]:
+    """What is found, as data."""
+    return libraries.data("blame", *more)
+
+
+def test_one_library_alone(libraries: Libraries) -> None:
+    libraries.ends(OLD, BROKEN)
+    said = libraries.world.run("blame", libraries.cell)
+    assert said.code == 0, said
+    assert said.line.startswith("peft 70.0 → 71.0 alone does it; trl, idna and tqdm are innocent.")
+    assert "minipeft has to go along with peft" in said.line
+    assert "verifying both ends: two-layers under old and current" in said.err
+    assert "5 packages differ" in said.err
+    assert "candidate 1 (at most " in said.err
+    assert f"bisect '{libraries.cell}' --package peft" in said.err
+    kept = libraries.world.reports / "blame" / "two-layers_old_current_cpu_.json"
+    assert json.loads(kept.read_text())["sentence"].startswith("peft 70.0 → 71.0 alone")
+
+
+def test_another_library_alone(libraries: Libraries) -> None:
+    libraries.ends({**OLD, "peft": "72.0"}, {**BROKEN, "peft": "72.1"})
+    found = blamed(libraries)
+    assert found["sentence"] == "trl 1.0 → 2.0 alone does it; peft, idna and tqdm are innocent"
+    assert found["complete"]
+
+
+def test_two_only_together(libraries: Libraries) -> None:
+    libraries.ends(OLD, {**BROKEN, "peft": "72.0"})
+    found = blamed(libraries)
+    assert found["sentence"].startswith("peft 70.0 → 72.0 and trl 1.0 → 2.0 only together do it; ")
+
+
+def test_what_cannot_be_imported_is_passed_over(libraries: Libraries) -> None:
+    libraries.index.package("accelerate", "1.0", "import trl\nassert not trl.SECOND, 'too new'\n")
+    libraries.index.package("accelerate", "2.0", "import trl\nassert trl.SECOND, 'too old'\n")
+    libraries.ends({**OLD, "accelerate": "1.0"}, {**BROKEN, "accelerate": "2.0"})
+    found = blamed(libraries)
+    assert [list(one["packages"]) for one in found["culprits"]] == [["peft"]]
+
+
+def test_it_goes_on_where_it_was_stopped(libraries: Libraries) -> None:
+    libraries.ends(OLD, BROKEN)
+    first = blamed(libraries)
+    journal = Path(first["journal"])
+    assert first["spent"]["remembered"] == 0
+    with journal.open("ab") as file:
+        file.write(b'{"question": "torn')
+    again = blamed(libraries)
+    assert again["sentence"] == first["sentence"]
+    assert again["spent"]["remembered"] == len(first["tried"]) - 2, "all but the ends, which are looked at each time"
+    assert again["spent"]["cells"] == 4
+    assert blamed(libraries, "--anew")["spent"]["remembered"] == 0
+    moved = journal.rename(journal.with_name("elsewhere"))
+    assert blamed(libraries, "--replay", str(moved))["spent"]["remembered"] > 0
+
+
+def test_a_registry_that_fails_half_way_says_nothing_of_the_versions(libraries: Libraries) -> None:
+    libraries.ends(OLD, BROKEN)
+    assert libraries.world.run("env", "build", "old", "current").code == 0
+    for path in (libraries.world.root / "cache" / "uv").glob("*"):
+        if path.is_dir():
+            import shutil
+
+            shutil.rmtree(path)
+    libraries.index.down = True
+    said = libraries.world.run("blame", libraries.cell)
+    assert said.code == 2, said
+    assert "innocent" not in said.out
+    assert "next:" in said.err
+    assert not list((libraries.world.root / "cache" / "envs").glob("try-*/peft-regress.json"))
+    libraries.index.down = False
+    assert blamed(libraries)["sentence"].startswith("peft 70.0 → 71.0 alone")
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "found"),
+    [
+        (["two-layers@old:old[cpu]"], 64, "both ends are 'old'"),
+        (["two-layers@old:current[cpu]", "--good", "nowhere"], 64, "no environment 'nowhere'"),
+        (["no-such@old:current[cpu]"], 64, "no scenario 'no-such'"),
+        (["lokr"], 64, "no run in"),
+        (["two-layers@old:current[cpu]", "--good", "alike"], 2, "the good end deviates in the same way"),
+        (["two-layers@old:sound[cpu]"], 2, "does not deviate under sound: exact"),
+        (["two-layers@old:current[cpu]", "--good", "import"], 2, "import peft fails"),
+        (["two-layers@old:current[cpu]", "--replay", "/nowhere"], 64, "nothing to be played again"),
+    ],
+)
+def test_what_cannot_be_asked(libraries: Libraries, more: list[str], code: int, found: str) -> None:
+    libraries.index.peft("73.0", "minipeft==2.8")
+    libraries.ends(OLD, BROKEN)
+    libraries.declare("alike", {**BROKEN, "idna": "1.0"})
+    libraries.declare("sound", {**OLD, "idna": "2.0"})
+    libraries.declare("import", {**OLD, "peft": "73.0"})
+    said = libraries.world.run("blame", *more)
+    assert said.code == code, said
+    assert found in said.err
+    assert not list((libraries.world.root / "cache" / "envs").glob("*.part"))
+
+
+def test_ctrl_c_leaves_nothing_half_built_and_it_goes_on(libraries: Libraries) -> None:
+    libraries.index.package("accelerate", "1.0", "import time\n")
+    libraries.ends({**OLD, "accelerate": "1.0"}, BROKEN)
+    environments = libraries.world.root / "cache" / "envs"
+    process = libraries.world.start("blame", libraries.cell)
+    until(lambda: list(environments.glob("try-*")))
+    said = interrupt(process)
+    assert said.code == 130, said
+    assert "the same command goes on" in said.err
+    halves = [path for path in environments.glob("try-*") if not (path / "peft-regress.json").exists()]
+    assert [path for path in halves if path.is_dir()] == []
+    assert blamed(libraries)["sentence"].startswith("peft 70.0 → 71.0 alone")
+
+
+def test_a_journal_that_cannot_be_written_is_told(libraries: Libraries) -> None:
+    libraries.ends(OLD, BROKEN)
+    said = libraries.world.run("blame", libraries.cell, "--log", "/proc/no/journal.jsonl")
+    assert said.code == 2, said
+    assert "next: free some space" in said.err
+
+
+def test_flaky_ends_are_refused(libraries: Libraries) -> None:
+    libraries.world.scenarios(scenario("flaky-one", fault="flaky"))
+    libraries.ends(OLD, BROKEN)
+    assert libraries.world.run("create", "old", "-k", "flaky-one").code == 0
+    said = libraries.world.run("blame", "flaky-one@old:current[cpu]")
+    assert said.code == 2, said
+    assert "flaky" in said.err

@@ -1,0 +1,169 @@
+"""Where a deviation starts: what is concluded from a trace, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.core.run import Cell, Finding
+from harness.core.verdict import Verdict
+from harness.deviation import where
+from harness.deviation import where_text as report
+from harness.deviation.where import Parameter, Where
+from tests.observations import BIAS, KEYS, LAYERS, Pair, lost, now, refuses
+
+FIRST, SECOND = LAYERS
+
+
+def traced(mutation: Callable[[Pair], None], findings: tuple[Finding, ...] = ()) -> Where:
+    """What is said of the sound pair after a mutation."""
+    pair = Pair()
+    draw = np.random.default_rng(3)
+    for layer in LAYERS:
+        given = draw.uniform(-1, 1, (1, 5, 4)).astype(np.float32)
+        pair.golden.arrays[f"layers/input/{layer}"] = given
+        pair.now.arrays[f"trace/input/{layer}"] = given.copy()
+    pair.now.facts["trace"] = {"layers": {layer: facts(layer) for layer in LAYERS}, "order": list(LAYERS)}
+    mutation(pair)
+    cell = Cell(id="s@a:b[cpu]", scenario="s", creator="a", loader="b", verdict=Verdict.SILENT_WRONG, findings=findings)
+    return where.find(cell, pair.golden.observed(), pair.now.observed())
+
+
+def facts(layer: str) -> dict[str, Any]:
+    rows = [
+        {"name": key.removeprefix("base_model.model."), "dtype": "float32", "shape": [4, 4], "key": key, "max_abs": 0.0,
+         "found": "by value"}
+        for key in KEYS if f".{layer}." in key
+    ]  # fmt: skip
+    return {"class": "Linear", "scalars": {"scaling": 2.0}, "parameters": rows}
+
+
+def parameter(layer: str, **changes: Any) -> Callable[[Pair], None]:
+    return lambda pair: pair.now.facts["trace"]["layers"][layer]["parameters"][0].update(changes)
+
+
+def together(*mutations: Callable[[Pair], None]) -> Callable[[Pair], None]:
+    def apply(pair: Pair) -> None:
+        for mutation in mutations:
+            mutation(pair)
+
+    return apply
+
+
+def effect(layer: str) -> Callable[[Pair], None]:
+    return lambda pair: pair.now.shift("layers", 0.2, only=layer)
+
+
+def given(layer: str) -> Callable[[Pair], None]:
+    def apply(pair: Pair) -> None:
+        pair.now.arrays[f"trace/input/{layer}"] += 0.3
+
+    return apply
+
+
+def put_out(place: int) -> Callable[[Pair], None]:
+    def apply(pair: Pair) -> None:
+        for precision in ("float32", "float64"):
+            pair.now.arrays[f"forward/{precision}/sketch"] = pair.now.arrays[f"forward/{precision}/sketch"].copy()
+            pair.now.arrays[f"forward/{precision}/sketch"][place] += 1.0
+
+    return apply
+
+
+def a_block(pair: Pair) -> None:
+    for side in (pair.golden, pair.now):
+        side.facts["forward"]["sketch"][1] = ["layers.0", "block"]
+
+
+#: what is done to a sound pair, the first layer, whose doing, what is said
+TABLE: list[tuple[str, Callable[[Pair], None], str, str, str]] = [
+    ("nothing", lambda _: None, "", "afterwards", "no layer differs"),
+    ("another effect", effect(SECOND), SECOND, "computation", "the computation changed, not the loading"),
+    ("another value", together(parameter(FIRST, max_abs=0.1, found="by name"), effect(FIRST)), FIRST, "loading",
+     "its parameters are not the checkpoint's: the loading"),
+    ("anothers values", together(parameter(SECOND, max_abs=0.1, found="by name", holds=KEYS[0]), effect(SECOND)),
+     SECOND, "loading", f"it holds what the checkpoint has under {KEYS[0]}"),
+    ("another shape", parameter(FIRST, max_abs=None, stored_shape=[2, 4]), FIRST, "loading", "is 2×4"),
+    ("a lost tensor", lost(BIAS), FIRST, "loading", f"{BIAS} never arrived"),
+    ("another input", together(given(SECOND), put_out(1)), SECOND, "base", "its inputs already differed"),
+    ("a moved base", together(given(FIRST), lambda pair: pair.move_base(0.3)), FIRST, "base",
+     "the base moved before it"),
+    ("another base layer", put_out(0), FIRST, "base layer", "the base's own layer in it computes otherwise"),
+    ("a moved block", together(a_block, put_out(1)), "layers.0", "base", "the base moved in it"),
+    ("a block's tensor", together(a_block, put_out(1), lost("base_model.model.layers.0.norm.bias")), "layers.0",
+     "loading", "nowhere in the model"),
+    ("only the output", lambda pair: pair.now.shift("forward", 0.3), "", "base", "what comes after the last of them"),
+    ("no loading", lambda pair: refuses(pair.now), "", "not loaded", "it does not load (state dict)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("mutation", "first", "doing", "says"), [t[1:] for t in TABLE], ids=[t[0] for t in TABLE])
+def test_whose_doing_it_is(mutation: Callable[[Pair], None], first: str, doing: str, says: str) -> None:
+    found = traced(mutation)
+    assert (found.first, found.doing) == (first, doing), found.said
+    assert says in "\n".join(report.lines(found))
+    assert Where.model_validate_json(found.model_dump_json()) == found
+
+
+def test_the_first_in_execution_order_is_told_and_not_the_worst() -> None:
+    found = traced(together(effect(FIRST), now("shift", "layers", 9.0, only=SECOND)))
+    assert found.first == FIRST
+
+
+def test_what_the_creator_kept_otherwise_is_told() -> None:
+    pair = Pair()
+    effect(FIRST)(pair)
+    pair.now.facts["trace"] = {"layers": {FIRST: facts(FIRST)}}
+    pair.golden.facts["trace"] = {"layers": {FIRST: facts(FIRST) | {"scalars": {"scaling": 1.0, "gone": 1}}}}
+    cell = Cell(id="s@a:b[cpu]", scenario="s", creator="a", loader="b", verdict=Verdict.SILENT_WRONG)
+    found = where.find(cell, pair.golden.observed(), pair.now.observed(), pair.golden.observed())
+    assert "the computation changed (scaling: 1.0 → 2.0), not the loading" in found.said
+
+
+def test_a_layer_of_another_name_is_the_same_layer() -> None:
+    def renamed(pair: Pair) -> None:
+        pair.now.facts["layers"]["renamed"] = {FIRST: "blocks.0.q_proj"}
+        pair.now.facts["trace"]["layers"]["blocks.0.q_proj"] = pair.now.facts["trace"]["layers"].pop(FIRST)
+        pair.now.arrays["trace/input/blocks.0.q_proj"] = pair.now.arrays.pop(f"trace/input/{FIRST}")
+        pair.now.facts["forward"]["sketch"][0][0] = "blocks.0.q_proj"
+        effect(FIRST)(pair)
+
+    found = traced(renamed)
+    layer = found.first_layer
+    assert layer is not None
+    assert (layer.name, layer.called) == (FIRST, "blocks.0.q_proj")
+    assert layer.input is not None
+    assert [row.name for row in found.layers] == list(LAYERS)
+
+
+def finding(probe: str, verdict: Verdict = Verdict.SILENT_WRONG) -> Finding:
+    return Finding(probe=probe, kind="values", verdict=verdict, message=f"{probe} differs")
+
+
+@pytest.mark.parametrize(
+    ("probes", "cheapest"),
+    [(("forward", "layers", "merged"), "layers"), (("forward", "accounting", "layers"), "accounting"),
+     (("merged", "unmerged"), "merged"), (("base", "forward"), "forward"), ((), "")],
+)  # fmt: skip
+def test_the_smallest_probe(probes: tuple[str, ...], cheapest: str) -> None:
+    assert where.smallest([finding(probe) for probe in probes])[0] == cheapest
+
+
+def test_what_deviates_from_nothing_is_no_probe_that_shows_it() -> None:
+    assert where.smallest([finding("layers", Verdict.CLOSE), finding("forward")])[0] == "forward"
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({}, "keeps its initial value"),
+        ({"key": "k", "max_abs": 0.0}, "k, to the bit"),
+        ({"key": "k", "max_abs": 0.5}, "k, but |Δ| 0.5"),
+        ({"key": "k", "stored_shape": (3, 2)}, "k is 3×2"),
+    ],
+)
+def test_a_parameter_explains_itself(values: dict[str, Any], says: str) -> None:
+    assert says in str(Parameter(name="a", dtype="float32", shape=(2, 3), **values))
