@@ -1,3 +1,3 @@
 """Makes scenario files collectable: `pytest matrices/scenarios --loader current -k loha`."""
 
-pytest_plugins = ["harness.pytest_plugin"]
+pytest_plugins = ["harness.cli.pytest_plugin"]

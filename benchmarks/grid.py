@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.commands.common import REPOSITORY, cores
+from harness.cli.common import REPOSITORY, cores
 from harness.envs.environments import CURRENT, Environments
 from harness.store.fixtures import Store
 

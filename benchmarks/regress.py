@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.commands.common import REPOSITORY, cores
+from harness.cli.common import REPOSITORY, cores
 from harness.envs.environments import Environments
 
 _CREATOR, _LOADER = "v061", "current"

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from harness import cli
+from harness.cli import main as cli
 from harness.core import run as results
 from harness.core.run import Cell
 

@@ -20,7 +20,7 @@ import tempfile
 import time
 from typing import Any
 
-from harness.commands.common import REPOSITORY
+from harness.cli.common import REPOSITORY
 from harness.envs.environments import default_cache
 
 CELLS = ("lokr-alpha-differs@v061:current[cpu]", "lora-bias-all@v061:current[cpu]")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import filelock
 
-from harness.added import Added, Outcome
+from harness.cli.added import Added, Outcome
 from harness.core import interrupts, matrix
 from harness.core.errors import HarnessError
 from harness.core.interrupts import Interrupts

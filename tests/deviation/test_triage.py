@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands import blame
-from harness.commands import triage as command
+from harness.cli import blame
+from harness.cli import triage as command
 from harness.core.errors import HarnessError, UsageError
 from harness.core.run import Run
 from harness.deviation import blame_notes, triage

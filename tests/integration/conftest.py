@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness.commands.common import REPOSITORY
+from harness.cli.common import REPOSITORY
 from harness.envs.environments import Environments
 
 MUTANTS = Path(__file__).parent / "mutants"

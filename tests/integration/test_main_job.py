@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.common import REPOSITORY
+from harness.cli.common import REPOSITORY
 from tests.integration.conftest import Said
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]

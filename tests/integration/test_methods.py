@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness.commands.common import REPOSITORY
+from harness.cli.common import REPOSITORY
 from harness.core.matrix import Matrix
 from harness.envs.environments import Environments
 

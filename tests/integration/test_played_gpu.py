@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.common import REPOSITORY
+from harness.cli.common import REPOSITORY
 from harness.core import run
 from harness.envs.environments import Environments
 

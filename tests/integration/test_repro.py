@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import cli
+from harness.cli import main
 from harness.envs.environments import Environments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
@@ -35,7 +35,7 @@ def run(python: Path, script: str, folder: Path) -> subprocess.CompletedProcess[
 def test_the_scripts_alone_show_it(cell: str, says: str, environments: Environments, tmp_path: Path) -> None:
     folder = tmp_path / "issue"
     words = ["repro", cell, "--no-verify", "--reports", str(tmp_path / "reports"), "--output", str(folder)]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     creator, loader = (environments.build(name).python for name in (cell.split("@")[1].split(":")[0], "current"))
 
     assert run(creator, "before.py", folder).returncode == 0
@@ -49,7 +49,7 @@ def test_where_nothing_deviates_the_script_says_so(environments: Environments, t
     """The negative control: the very same scripts, with the creator's libraries on both sides."""
     folder = tmp_path / "issue"
     words = ["repro", "lokr-alpha-differs@v061:current[cpu]", "--no-verify", "--reports", str(tmp_path / "reports")]
-    assert cli.main([*words, "--output", str(folder)]) == 0
+    assert main.main([*words, "--output", str(folder)]) == 0
     creator = environments.build("v061").python
     assert run(creator, "before.py", folder).returncode == 0
     after = run(creator, "after.py", folder)
@@ -63,7 +63,7 @@ def test_verified_by_default_and_unknown_to_this_machine(
     """A loader that is an interpreter, whose break is in no run: checked, written and run in one go."""
     cell = f"lora-linear@v061:{mutant('merged_twice')}[cpu]"
     words = ["repro", cell, "--reports", str(tmp_path / "reports"), "--output", str(tmp_path / "issue")]
-    assert cli.main(words) == 0
+    assert main.main(words) == 0
     assert "the deviation shows" in capsys.readouterr().err
     readme = (tmp_path / "issue" / "README.md").read_text()
     assert "It deviates." in readme

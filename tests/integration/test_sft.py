@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.commands.common import REPOSITORY
+from harness.cli.common import REPOSITORY
 from harness.core.run import Run
 from harness.report import structure_history
 from tests.integration.conftest import Said

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness import cli
+from harness.cli import main as cli
 from harness.core import run as results
 from harness.core.run import Cell, Run
 from harness.runner import folder as runs

@@ -3,5 +3,5 @@
 `subject` says what a script loads; `loading`, `bases`, `quantised` and `wrapping` how that reads as Python; `aspects`
 what is shown of it, by the finding that the cell is red for, with lines of `measures`, `operations` and `doorways`;
 `scripts` puts the two files together, `pins` and `readme` make what lies beside them.
-Files are written, and the scripts run, by `harness.commands.repro`.
+Files are written, and the scripts run, by `harness.cli.repro`.
 """

@@ -32,7 +32,7 @@ from harness.store.fixtures import Store
 
 FOLDER = "remembered"
 _CODE = Path(__file__).parents[2]
-_NO_JUDGES = {"commands", "report", "__pycache__"}  # they show and arrange what has been judged
+_NO_JUDGES = {"cli", "report", "__pycache__"}  # they show and arrange what has been judged
 _PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
 """What a busy machine may have done: computed anew each time."""
 

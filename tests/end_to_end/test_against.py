@@ -1,0 +1,288 @@
+"""`check --against` in the world of fake libraries: checkouts of every form, with and without git, sound and broken."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.test_environments import declare, named
+from tests.mini import releases
+from tests.mini.projects import project
+from tests.mini.world import Said, World, main, scenario
+
+__all__ = ["named"]
+
+FIX = ("self.config.alpha / self.config.r", "self.config.alpha / self.config.r * 1.01")
+PROJECT = project(
+    "minipeft", "9.0.dev0", {"src/minipeft.py": "minipeft.py", "mini_libraries.pth": "mini_libraries.pth"}
+)
+
+
+@pytest.fixture
+def world(named: World) -> World:
+    """Environments `v1`, `current` (sound: 2.0) and `broken` (2.1), and fixtures of v1."""
+    declare(named, "current", "2.0")
+    declare(named, "broken", "2.1")
+    for name in ("current", "broken"):
+        assert named.run("env", "lock", name).code == 0
+    assert named.run("create", "v1").code == 0
+    return named
+
+
+def unpacked(world: World, release: str = "2.0", name: str = "unpacked") -> Path:
+    """A release's wheel, unpacked."""
+    folder = world.root / name
+    with zipfile.ZipFile(releases.wheel(world.root / "made", release)) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def checkout(world: World, release: str = "2.0") -> Path:
+    """A source tree of a release with a build backend of its own; no git."""
+    wheel = unpacked(world, release, "for-checkout")
+    tree = world.root / "checkout"
+    (tree / "src").mkdir(parents=True)
+    shutil.copy(wheel / "minipeft.py", tree / "src")
+    shutil.copy(wheel / "mini_libraries.pth", tree)
+    for name, content in PROJECT.items():
+        (tree / name).write_text(content)
+    return tree
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))
+
+
+def git(tree: Path, *args: str) -> str:
+    command = ["git", "-C", str(tree), "-c", "user.name=x", "-c", "user.email=x@x", *args]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def against(world: World, what: Path | str, *more: str) -> Said:
+    return world.run("check", "--against", str(what), *more)
+
+
+def changes(world: World) -> dict[str, str]:
+    return {c.cell.partition("@")[0]: c.change for c in world.report().comparisons}
+
+
+def test_an_unpacked_wheel_untouched_edited_and_mended(world: World) -> None:
+    tree = unpacked(world)
+    said = against(world, tree)
+    assert said.code == 0, said
+    assert "makes none of" in said.line
+    run = world.report()
+    assert run.against is not None
+    assert run.against.remembered == 0
+    assert "nothing that is installed differs" in run.against.scope
+    assert {cell.loader for cell in run.cells} == {run.against.loader}
+    assert set(run.plan) == {cell.id for cell in run.cells}
+
+    edit(tree / "minipeft.py", *FIX)
+    said = against(world, tree, "--format", "markdown")
+    assert said.code == 1, said
+    assert said.out.startswith("**REGRESSED**: minipeft 2.0 from")
+    run = world.report()
+    assert run.against is not None
+    assert run.against.changed == ("minipeft.py",)
+    assert run.against.remembered == 1, "what the sample computed of the baseline"
+    assert "remembered, computed since" in said.out
+    assert set(changes(world).values()) == {"regressed"}
+    html = (world.folder() / "report.html").read_text()
+    assert "remembered, computed since" in html
+
+    declare(world, "current", "2.1")
+    assert world.run("env", "lock", "current").code == 0
+    said = against(world, unpacked(world, name="sound"))
+    assert said.code == 0, said
+    assert set(changes(world).values()) == {"fixed"}
+    assert "fixed" in said.line
+
+
+def test_what_the_baseline_has_too_is_still_and_a_worse_one_is_not(world: World) -> None:
+    tree = unpacked(world, "2.1")
+    edit(tree / "minipeft.py", "def activation(x: Any) -> Any:", "def activation(x: Any) -> Any:  # a remark")
+    said = against(world, tree, "--baseline", "broken", "--every-scenario")
+    assert said.code == 0, said
+    assert set(changes(world).values()) == {"still"}
+    assert world.report().deviations == ()
+    edit(tree / "minipeft.py", "self.config.alpha / self.config.r**0.5", "self.config.alpha / self.config.r**0.5 * 1.5")
+    said = against(world, tree, "--baseline", "broken")
+    assert said.code == 1, said
+    assert "further off" in said.line
+    edit(tree / "minipeft.py", "def load_adapter(weights: Weights, folder: str) -> Model:",
+         "def load_adapter(weights: Weights, folder: str) -> Model:\n    raise KeyError('no')\n")  # fmt: skip
+    assert against(world, tree, "--baseline", "broken").code == 1
+    assert "for another reason" in next(c.why for c in world.report().comparisons)
+
+
+def test_a_checkout_without_git_with_it_and_its_own_branch_as_baseline(world: World) -> None:
+    tree = checkout(world)
+    edit(tree / "src" / "minipeft.py", *FIX)
+    said = against(world, tree)
+    assert said.code == 1, said
+    assert "9.0.dev0" in said.line
+    edit(tree / "src" / "minipeft.py", *reversed(FIX))
+    git(tree, "init", "-qb", "main")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "first")
+    git(tree, "switch", "-qc", "fix")
+    edit(tree / "src" / "minipeft.py", *FIX)  # not committed
+    head = git(tree, "status", "--short", "--branch")
+    said = against(world, tree, "--baseline", f"{tree}@main")
+    assert said.code == 1, said
+    run = world.report()
+    assert run.against is not None
+    assert "where it left" in run.against.known_by
+    assert "@" in run.against.baseline
+    assert git(tree, "status", "--short", "--branch") == head
+    said = against(world, f"{tree}@fix", "--baseline", f"{tree}@main")
+    assert said.code == 2, said
+    assert "the same to the byte" in said.err, "of the commit, which is main's"
+    assert against(world, f"git+{tree.as_uri()}@fix").code == 0
+
+
+def test_only_tests_changed(world: World) -> None:
+    tree = checkout(world)
+    git(tree, "init", "-qb", "main")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "first")
+    git(tree, "switch", "-qc", "docs")
+    (tree / "tests").mkdir()
+    (tree / "tests" / "test_x.py").touch()
+    said = against(world, tree)
+    assert said.code == 0, said
+    assert "a sample, one scenario of each family" in said.line
+    assert world.report().counts["compared"] >= 1, "0 is never said of nothing"
+    assert any("a sample was checked" in why for why in world.report().left_out.values())
+
+
+def test_changed_files_as_words_and_on_stdin(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    assert against(world, tree, "--changed-files", "docs/index.md", "README.md").code == 1
+    assert "a sample" in world.report().against.scope  # type: ignore[union-attr]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("minipeft.py\n\ntests/test_x.py\n"))
+    assert against(world, tree, "--changed-files", "-").code == 1
+    assert world.report().against.changed == ("minipeft.py",)  # type: ignore[union-attr]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n"))
+    assert against(world, tree, "--changed-files", "-").code == 64
+    assert world.run("check", "--changed-files", "x").code == 64
+
+
+def test_a_release_and_an_earlier_run(world: World) -> None:
+    assert world.run("check", "--loader", "current").code == 0
+    earlier = world.folder()
+    said = against(world, "minipeft==2.1", "--baseline", str(earlier))
+    assert said.code == 1, said
+    assert f"run {earlier.name}" in said.line
+    assert "differs too" not in said.out, "one package, over the same lock"
+    assert against(world, "broken").code == 1
+    assert against(world, "current").code == 64
+
+
+@pytest.mark.parametrize("release", ["2.4", "2.8"])
+def test_what_is_refused_is_red_and_what_does_not_import_cannot_be_told(world: World, release: str) -> None:
+    said = against(world, unpacked(world, release), "--format", "markdown", "--every-scenario")
+    assert said.code == (2 if release == "2.8" and "COULD NOT TELL" in said.out else 1), said
+
+
+def test_a_change_that_does_not_build(world: World) -> None:
+    tree = checkout(world)
+    (tree / "backend.py").write_text("raise RuntimeError('frobnicator missing')")
+    said = against(world, tree, "--format", "markdown")
+    assert said.code == 2, said
+    assert "COULD NOT TELL" in said.out
+    assert "frobnicator missing" in said.out
+    assert "the change can't be had" in said.err
+    assert not list((world.root / "cache" / "envs").glob("checkout-*")), "nothing half-built stays"
+
+
+def test_a_baseline_that_cannot_be_had(world: World) -> None:
+    declare(world, "gone", "2.0")
+    assert world.run("env", "lock", "gone").code == 0
+    text = (world.matrices / "envs" / "locks" / "gone.txt").read_text()
+    (world.matrices / "envs" / "locks" / "gone.txt").write_text(text.replace("minipeft==2.0", "minipeft==7.7"))
+    said = against(world, unpacked(world), "--baseline", "gone")
+    assert said.code == 2, said
+    assert "7.7" in said.out + said.err
+
+
+@pytest.mark.parametrize("baseline", ["nonsense", "./nowhere", "reports/none", "git+nonsense", "peft=1"])
+def test_a_baseline_that_is_nothing(world: World, baseline: str) -> None:
+    said = against(world, unpacked(world), "--baseline", baseline)
+    assert said.code == 64, said
+    assert "next:" in said.err
+    assert "no run and no environment" in said.err
+
+
+def test_what_does_not_go_together(world: World, tmp_path: Path) -> None:
+    tree = unpacked(world)
+    for more in (["--loader", "v1"], ["-n", "2"]):
+        assert against(world, tree, *more).code == 64
+    assert world.run("check", "--all", "--creator", "v1").code == 64
+    assert world.run("check", "--every-scenario").code == 64
+    assert world.run("check", "--baseline", "current").code == 64
+    (tmp_path / "empty").mkdir()
+    assert against(world, tmp_path / "empty").code == 64
+    said = against(world, tree, "-k", "nothing-is-called-that")
+    assert said.code == 2, said
+
+
+def test_what_can_be_told_on_one_side_alone_cannot_be_told(world: World) -> None:
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", "activation(y)", "activation(y)  # remark")
+    manifest = world.fixtures / "v1" / "one-layer.json"
+    manifest.write_text("{}")
+    assert against(world, tree, "--every-scenario").code == 2
+    edit(tree / "minipeft.py", *FIX)
+    assert against(world, tree).code == 1, "what regressed outweighs it"
+
+
+def test_a_dry_run_says_what_would_be_checked(world: World) -> None:
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    said = against(world, tree, "--dry-run")
+    assert said.code == 0, said
+    assert "changed: minipeft.py" in said.out
+    assert "of the baseline are remembered" in said.out
+    assert not world.reports.exists()
+
+
+def test_what_is_remembered_hangs_on_fixture_and_scenario(world: World) -> None:
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+
+    def remembered(*more: str) -> int:
+        assert against(world, tree, *more).code == 1
+        return world.report().against.remembered  # type: ignore[union-attr]
+
+    assert remembered() == 0
+    every = remembered()
+    assert every == len(world.report().cells) > 0
+    assert remembered("--each") == 0, "asked for anew"
+    world.scenarios(scenario("more", targets=("layer1",)))
+    assert world.run("create", "v1", "-k", "more").code == 0
+    assert remembered() == every
+    assert len(world.report().cells) == every + 1
+    said = world.run("env", "gc", "--dry-run")
+    assert "remembered" not in said.out, "of this very code"
+
+
+def test_the_exit_code_and_the_report_agree(world: World) -> None:
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    said = against(world, tree, "--json")
+    assert said.code == 1
+    data = json.loads(said.out)
+    assert (data["exit_code"], data["against"]["package"]) == (1, "minipeft")
+    again = main("report", str(world.folder()), "--format", "markdown")
+    assert again.out.startswith("**REGRESSED**")
