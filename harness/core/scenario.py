@@ -49,7 +49,7 @@ DOORS: tuple[str, ...] = (
     "hotswap-prepared",
     "mixed",
 )
-"""Every way into a model besides `PeftModel.from_pretrained`; what each does says `harness/worker/doors.py`."""
+"""Every way into a model besides `PeftModel.from_pretrained`; what each does says `harness/worker/observe/doors.py`."""
 
 DOOR = "door."
 """What stands before a door's name where it is a probe among others: `door.auto`."""
@@ -68,7 +68,7 @@ WRAPPERS: dict[str, bool] = {
     "adapter": True,
     "peft": False,
 }
-"""What may stand around a model → whether it takes a name, as in `attribute:model`; `harness/worker/wrappers.py`."""
+"""What may stand around a model → whether it takes a name, as in `attribute:model`; `harness/worker/model/wrappers.py`."""
 
 
 class Input(Strict):

@@ -187,6 +187,6 @@ def out_of_date(environments: Environments) -> list[Path]:
 def worker_digest() -> str:
     """SHA-256 of the worker's code: another worker may observe otherwise."""
     whole = hashlib.sha256()
-    for path in sorted(WORKER.glob("*.py")):
-        whole.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in sorted(WORKER.rglob("*.py")):
+        whole.update(path.relative_to(WORKER).as_posix().encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()

@@ -24,7 +24,7 @@ CONFIG = "adapter/adapter_config.json"
 _OBSERVATION = "golden/observation.json"
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
 _DIGITS = 16
-"""Of a digest, as the worker keeps it: see `digest` in `harness/worker/accounting.py`."""
+"""Of a digest, as the worker keeps it: see `digest` in `harness/worker/observe/accounting.py`."""
 _HEADER = 100_000_000
 """No header of a safetensors file is longer."""
 

@@ -33,15 +33,15 @@ def main(argv: list[str] | None = None) -> int:
     """Does what the command line says; returns the exit code."""
     options = _parser().parse_args(argv)
     _load_package()
-    numerics = importlib.import_module(_PACKAGE + ".numerics")
+    numerics = importlib.import_module(_PACKAGE + ".serve.numerics")
     missing = numerics.missing(os.environ, options.hash_seed)
     if missing:
         # The hash seed and glibc's tunables are read when a process starts, so setting them here is too late.
         _restart(missing)
     if options.serve:
-        serve = importlib.import_module(_PACKAGE + ".serve")
+        serve = importlib.import_module(_PACKAGE + ".serve.server")
         return int(serve.main(_handler_file(options), Path(options.log), _forks(options)))
-    standalone = importlib.import_module(_PACKAGE + ".standalone")
+    standalone = importlib.import_module(_PACKAGE + ".serve.standalone")
     return int(standalone.main(options, _handler_file(options), _forks(options)))
 
 

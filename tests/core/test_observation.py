@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from harness.core.observation import FORMAT, BadObservation, read
-from harness.worker.observe import Observation
+from harness.worker.observe.recorder import Observation
 
 
 def _written(folder: Path) -> Path:

@@ -11,7 +11,7 @@ from harness.core import matrix
 from harness.core.matrix import Declared
 from harness.core.scenario import WRAPPERS, Base, Scenario
 from harness.core.verdict import Verdict as V
-from harness.worker import wrappers
+from harness.worker.model import wrappers
 from tests.observations import KEYS, Pair
 
 SCENARIO = {"name": "x", "why": "x", "base": "x", "adapter": {"config": "X"}}

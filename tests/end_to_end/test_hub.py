@@ -69,7 +69,12 @@ def test_a_base_that_is_declared_wrongly(real: World, text: str, words: str) -> 
 
 
 def test_a_model_that_is_not_there_accuses_no_library() -> None:
-    error = {"stage": "base", "type": "peft_regress_worker.hub.NotInHubCache", "message": "me/tiny …", "traceback": ""}
+    error = {
+        "stage": "base",
+        "type": "peft_regress_worker.model.hub.NotInHubCache",
+        "message": "me/tiny …",
+        "traceback": "",
+    }
     golden = Observed("x", {"float32": {"outcome": "ok"}}, {}, {}, {})
     now = Observed("x", {"float32": {"outcome": "error", "error": error}}, {}, {}, {})
     cell = cell_result.cell(CellId("x", "v061", "current"), golden, now, Done("x", "done", "", "", 0.1))

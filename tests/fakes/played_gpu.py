@@ -16,7 +16,7 @@ NAME = "played"
 _MIXED = frozenset({"aten::copy_", "aten::_to_copy", "aten::_copy_from", "aten::index", "aten::index_put_"})
 """What may have tensors of both devices among its arguments."""
 _VIEWS = frozenset({"aten::view", "aten::_unsafe_view", "aten::_reshape_alias"})
-_cell = importlib.import_module("peft_regress_worker.cell")
+_cell = importlib.import_module("peft_regress_worker.observe.cell")
 _kept: list[Any] = []
 _known: dict[int, Any] = {}
 """Storage of a played tensor → the CPU tensor with its values: autograd keeps the one without the other."""

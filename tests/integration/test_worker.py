@@ -16,7 +16,8 @@ import pytest
 
 from harness.envs.environments import Environments
 from harness.runner.workers.process import WORKER
-from harness.worker import fill, numerics
+from harness.worker.model import fill
+from harness.worker.serve import numerics
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

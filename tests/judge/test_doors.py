@@ -11,7 +11,7 @@ from harness.core.verdict import Verdict as V
 from harness.judge import numbers
 from harness.judge.compare import Judgement
 from harness.judge.numbers import Noise
-from harness.worker import doors as _workers
+from harness.worker.observe import doors as _workers
 from tests.observations import KEYS, Pair, Side
 
 DOOR = "door.auto"

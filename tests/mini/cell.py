@@ -1,4 +1,4 @@
-"""Does in a worker what `harness/worker/cell.py` does there, with the fake library in place of torch and PEFT.
+"""Does in a worker what `harness/worker/observe/cell.py` does there, with the fake library in place of torch and PEFT.
 
 An adapter's arguments may hold `fault`: what the replay then does to its process, or to the numbers. `MINI_GPU` (JSON)
 gives the machine a GPU: its facts, `drift` (how far its numbers are from the CPU's, as a share), `spread` (how far two
@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-_ours = importlib.import_module("peft_regress_worker.observe")
-_capture = importlib.import_module("peft_regress_worker.capture")
+_ours = importlib.import_module("peft_regress_worker.observe.recorder")
+_capture = importlib.import_module("peft_regress_worker.observe.capture")
 minipeft: Any = None
 
 PRECISIONS = ("float32", "float64")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.worker import adapters, bases, fill
+from harness.worker.model import adapters, bases, fill
 
 
 class BaseTunerLayer:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.worker import apart
+from harness.worker.serve import apart
 
 REPOSITORY = Path(__file__).parents[2]
 AROUND = "import os, signal\nfrom harness.worker import apart\n{work}\napart.run(work)\nprint('went on')"

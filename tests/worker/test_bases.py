@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.worker import bases
+from harness.worker.model import bases
 
 IDS: dict[str, Any] = {"kind": "tokens", "shape": [2, 7], "low": 3, "high": 48}
 MASK: dict[str, Any] = {"kind": "mask", "shape": [2, 7], "pad_right": [0, 2]}

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from harness.worker import bases, capture
-from harness.worker.capture import Attempt, Skip, attempt, normalise
+from harness.worker.model import bases
+from harness.worker.observe import capture
+from harness.worker.observe.capture import Attempt, Skip, attempt, normalise
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from harness.worker import compat
+from harness.worker.compat import libraries
 
 
 def test_peft_0_8_is_told_that_the_hub_has_no_such_base(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,7 +16,7 @@ def test_peft_0_8_is_told_that_the_hub_has_no_such_base(monkeypatch: pytest.Monk
 
     module = types.SimpleNamespace(file_exists=asked)
     monkeypatch.setitem(sys.modules, "peft.utils.save_and_load", module)
-    with compat.without_hub():
+    with libraries.without_hub():
         assert module.file_exists("base", "config.json") is False
     assert module.file_exists is asked
 
@@ -24,8 +24,8 @@ def test_peft_0_8_is_told_that_the_hub_has_no_such_base(monkeypatch: pytest.Monk
 def test_releases_that_do_not_ask_when_offline_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.SimpleNamespace(file_exists=len, check_file_exists_on_hf_hub=len)
     monkeypatch.setitem(sys.modules, "peft.utils.save_and_load", module)
-    with compat.without_hub():
+    with libraries.without_hub():
         assert module.file_exists is len
     monkeypatch.delitem(sys.modules, "peft.utils.save_and_load")
-    with compat.without_hub():
+    with libraries.without_hub():
         pass

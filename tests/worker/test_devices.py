@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.worker import devices
+from harness.worker.serve import devices
 
 
 class Ones:

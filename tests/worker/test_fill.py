@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.worker import fill
+from harness.worker.model import fill
 
 SPACE = "adapter:lora-linear"
 QUERY = "model.layers.0.self_attn.q_proj.lora_A.weight"

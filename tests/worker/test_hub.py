@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.worker import hub
+from harness.worker.model import hub
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 

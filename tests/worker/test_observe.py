@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
-from harness.worker.observe import FORMAT, Observation, read_arrays
+from harness.worker.observe.recorder import FORMAT, Observation, read_arrays
 
 FILES = ("arrays.safetensors", "observation.json")
 

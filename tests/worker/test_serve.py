@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.runner.workers.process import WORKER
-from harness.worker import children, numerics
+from harness.worker.serve import children, numerics
 
 HANDLER = Path(__file__).parent.parent / "fakes" / "handler.py"
 

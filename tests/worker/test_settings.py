@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness.worker import compat_settings
-from harness.worker.observe import Observation
-from harness.worker.settings import Asked
+from harness.worker.compat import settings
+from harness.worker.observe.recorder import Observation
+from harness.worker.observe.settings import Asked
 
 LLAMA = {"kind": "transformers", "model": "Llama", "name": "llama"}
 TORCH = SimpleNamespace(bfloat16="torch.bfloat16")
@@ -27,7 +27,7 @@ def transformers(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def release(monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...]) -> None:
-    monkeypatch.setattr("harness.worker.compat_quant.release", lambda _: numbers)
+    monkeypatch.setattr("harness.worker.compat.quantised.release", lambda _: numbers)
 
 
 def said(base: dict[str, Any], device: str = "cpu", **asked: str) -> tuple[str, str]:
@@ -91,8 +91,8 @@ def test_what_from_pretrained_gets(monkeypatch: pytest.MonkeyPatch, numbers: tup
     release(monkeypatch, numbers)
     base = {**LLAMA, "dtype": "bfloat16", "attention": "sdpa"}
 
-    assert compat_settings.loading(TORCH, base) == {"attn_implementation": "sdpa", name: "torch.bfloat16"}
-    assert compat_settings.loading(TORCH, LLAMA) == {}
+    assert settings.loading(TORCH, base) == {"attn_implementation": "sdpa", name: "torch.bfloat16"}
+    assert settings.loading(TORCH, LLAMA) == {}
 
 
 def test_flash_computes_in_the_narrow_type_alone() -> None:

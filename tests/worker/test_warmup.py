@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 import pytest
 
-from harness.worker import warmup
+from harness.worker.observe import warmup
 
 torch: Any = SimpleNamespace(
     dtype="float32",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from harness.envs.environment import BuiltEnvironment
 from harness.runner.workers.pool import Done, Job, Pool, WorkerFailed
-from harness.worker import devices
+from harness.worker.serve import devices
 
 
 class Serves(Protocol):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.worker import numerics
+from harness.worker.serve import numerics
 
 WORKER = Path(__file__).resolve().parents[2] / "worker"
 """The folder that an interpreter runs as a script."""

@@ -1,0 +1,1 @@
+"""Bases and adapters: built, filled, quantised, wrapped."""

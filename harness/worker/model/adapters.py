@@ -1,0 +1,143 @@
+"""Creates, saves and loads adapters through the libraries' public doors."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping
+
+from ..compat import libraries
+from . import bases, fill
+from .names import canonical
+
+ADAPTER_FOLDER = "adapter"
+EXPERTS_FOLDER = "adapter/experts"
+"""Of adapters that the scenario's own is made of; inside of the checkpoint, since it can't be loaded without them."""
+_INITIAL_FOLDER = os.path.join("work", "initial")
+
+
+def make_config(adapter: Mapping[str, Any]) -> Any:
+    """The adapter's configuration object, from the class's name and its arguments."""
+    import peft
+
+    return getattr(peft, adapter["config"])(**adapter["args"])
+
+
+def wrap(base: Any, adapter: Mapping[str, Any]) -> Any:
+    """A new adapter on a base model."""
+    return libraries.new_adapter(base, make_config(adapter), adapter["name"])
+
+
+def save_experts(torch: Any, scenario: Mapping[str, Any]) -> None:
+    """Make and save the adapters that the scenario's own refers to by path; each has values of its own."""
+    for name, expert in scenario["adapter"].get("experts", {}).items():
+        model = wrap(bases.load(torch, scenario["base"]), {**expert, "name": "default"})
+        fill.fill_parameters(torch, trainable(model, "default"), f"adapter:{scenario['name']}:{name}")
+        save(model, f"{EXPERTS_FOLDER}/{name}", "default")
+
+
+def create(torch: Any, base: Any, scenario: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """The scenario's adapter on a base, filled, and active beside whatever the scenario puts beside it.
+
+    Returns:
+        the model in eval mode and the canonical names of the parameters that were filled.
+    """
+    adapter = scenario["adapter"]
+    model = wrap(base, adapter)
+    if adapter.get("convert"):
+        libraries.save_initial(model, _INITIAL_FOLDER, adapter["name"])
+    filled = fill_adapter(torch, model, scenario, adapter["name"])
+    if scenario.get("beside"):
+        put_beside(torch, model, scenario, make_config(scenario["beside"]))
+        model.set_adapter(adapter["name"])
+    return model.eval(), filled
+
+
+def put_beside(torch: Any, model: Any, scenario: Mapping[str, Any], config: Any) -> None:
+    """Add the adapter `beside`, with values of its own, and make it the active one."""
+    model.add_adapter("beside", config)
+    model.set_adapter("beside")
+    fill_adapter(torch, model, scenario, "beside", own=True)
+
+
+def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
+    """The parameters that training would change, by canonical name."""
+    names = (adapter_name,)
+    return [(canonical(name, names), p) for name, p in model.named_parameters() if p.requires_grad]
+
+
+def fill_adapter(
+    torch: Any, model: Any, scenario: Mapping[str, Any], adapter_name: str, own: bool = False
+) -> list[str]:
+    """Give every trainable parameter of the adapter its value; returns the canonical names.
+
+    The base keeps its values, trainable or not: a head may be tied to them, and the adapter is loaded on the base as it
+    was.
+
+    Args:
+        own: only those that carry the adapter's name, with values of their own: for an adapter beside another, whose
+            parameters (a prompt encoder's, say) may be trainable at the same time.
+    """
+    parameters = [(name, p) for name, p in trainable(model, adapter_name) if not libraries.is_of_base(name)]
+    space = f"adapter:{scenario['name']}"
+    if own:
+        named = [(name, p) for name, p in model.named_parameters() if adapter_name in name.split(".")]
+        parameters = [(canonical(name, (adapter_name,)), p) for name, p in named]
+        space += f":{adapter_name}"
+    return fill.fill_parameters(torch, parameters, space, scenario["fill"])
+
+
+def save(model: Any, folder: str, adapter_name: str, convert: bool = False) -> None:
+    """Write the adapter as `save_pretrained` does by default, into `folder` whatever the adapter is called.
+
+    Args:
+        convert: as plain LoRA, from what was kept of the adapter before it was filled.
+    """
+    arguments: dict[str, Any] = {}
+    if len(getattr(model, "peft_config", None) or ()) > 1:
+        arguments["selected_adapters"] = [adapter_name]
+    if convert:
+        arguments["path_initial_model_for_weight_conversion"] = _INITIAL_FOLDER
+    with libraries.without_hub():
+        model.save_pretrained(folder, **arguments)
+    nested = os.path.join(folder, adapter_name)
+    if adapter_name != "default" and os.path.isdir(nested):
+        for name in os.listdir(nested):
+            os.replace(os.path.join(nested, name), os.path.join(folder, name))
+        os.rmdir(nested)
+
+
+def load(base: Any, adapter_name: str, folder: str = ADAPTER_FOLDER, is_trainable: bool = False) -> Any:
+    """A saved adapter on a base model, through `PeftModel.from_pretrained`, in eval mode.
+
+    The configuration is read on its own first, so that an error there is told apart.
+    """
+    import peft
+
+    peft.PeftConfig.from_pretrained(folder)
+    model = peft.PeftModel.from_pretrained(base, folder, adapter_name=adapter_name, is_trainable=is_trainable)
+    model.eval()
+    bases.realign(model)
+    return model
+
+
+def adapter_layers(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
+    """Every layer that carries an adapter, by canonical name; not what is inside of one."""
+    found: list[tuple[str, Any]] = []
+    inside: list[str] = []
+    for name, module in model.named_modules():
+        if any(name.startswith(prefix) for prefix in inside):
+            continue
+        if libraries.is_adapter_layer(module):
+            found.append((canonical(name, (adapter_name,)), module))
+            inside.append(name + ".")
+    return found
+
+
+def blocks(torch: Any, model: Any, adapter_name: str) -> list[tuple[str, Any]]:
+    """The base's repeated blocks (members of a ModuleList), by canonical name."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.ModuleList):
+            for index, block in enumerate(module):
+                found.append((canonical(f"{name}.{index}", (adapter_name,)), block))
+    return found

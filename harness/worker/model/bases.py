@@ -1,0 +1,285 @@
+"""Builds, saves and loads the tiny base models, and their inputs.
+
+A base is built and filled once, by the creator; what every later step uses, the creator's own golden included, is
+what the library's own `save_pretrained` wrote, read by its own `from_pretrained`, so that a model's conversion runs
+as it does for users.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import shutil
+from typing import Any, Iterator, Mapping
+
+import numpy as np
+
+from ..compat import libraries, settings
+from . import fill, hub, quantised
+
+BASE_FOLDER = "base"
+"""Relative to the working directory, the cell's scratch folder: no path of this machine gets into a checkpoint."""
+
+
+def build(torch: Any, base: Mapping[str, Any]) -> Any:
+    """The base as declared, filled, in float32 and eval mode."""
+    torch.manual_seed(0)
+    model = _construct(torch, base)
+    fill.fill_parameters(torch, model.named_parameters(), "base:" + base["name"], recipes=())
+    return model.eval()
+
+
+def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
+    if base["kind"] == "transformers":
+        import transformers
+
+        config = getattr(transformers, base["config"])(**base["args"])
+        return getattr(transformers, base["model"])(config)
+    if base["kind"] == "modules":
+        return _sequence(torch, base["modules"])
+    return _from_source(base)
+
+
+def _sequence(torch: Any, modules: Any) -> Any:
+    class PlainModel(torch.nn.Module):  # type: ignore[misc]
+        """Named modules, one after the other: the plainest base that PEFT can be put on."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.steps = [step["name"] for step in modules]
+            for step in modules:
+                kind = libraries.module_class(torch, step["type"])
+                setattr(self, step["name"], kind(*step["args"], **step["kwargs"]))
+
+        def forward(self, x: Any) -> Any:
+            for name in self.steps:
+                x = getattr(self, name)(x)
+            return x
+
+    return PlainModel()
+
+
+def _from_source(base: Mapping[str, Any]) -> Any:
+    namespace: dict[str, Any] = {"__name__": "scenario_base", "__file__": base["file"]}
+    exec(compile(base["source"], base["file"], "exec"), namespace)
+    if "build" not in namespace:
+        raise TypeError(f"{base['file']} has no function build() that returns the base model")
+    return namespace["build"]()
+
+
+def save(model: Any, folder: str = BASE_FOLDER) -> None:
+    """Write the base as its own library does; a plain module's state dict as safetensors."""
+    os.makedirs(folder, exist_ok=True)
+    if hasattr(model, "save_pretrained"):
+        model.save_pretrained(folder)
+        return
+    from safetensors.torch import save_model
+
+    save_model(model, os.path.join(folder, "model.safetensors"))
+
+
+def load_quantised(
+    torch: Any,
+    base: Mapping[str, Any],
+    folder: str = BASE_FOLDER,
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Any:
+    """Read a base whose declaration says `quantize`: see `quantised.load`."""
+
+    def make(read: bool) -> Any:
+        if read:
+            return load(torch, {name: value for name, value in base.items() if name != "quantize"}, folder)
+        torch.manual_seed(0)
+        return _construct(torch, base)
+
+    return quantised.load(torch, base, folder, make, device, dtype)
+
+
+def store_quantised(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
+    """Quantise what is in the folder and put what bitsandbytes makes of it in its place."""
+    spec = {**base["quantize"], "from": "weights"}
+    model = load_quantised(torch, {**base, "quantize": spec}, folder)
+    shutil.rmtree(folder)
+    quantised.save(model, folder, spec)
+
+
+def save_mark(base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
+    """Write which model of the hub it is, in the place of its weights."""
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, hub.MARK), "w", encoding="utf-8") as file:
+        json.dump({"repo": base["repo"], "revision": base["revision"]}, file, sort_keys=True)
+        file.write("\n")
+
+
+def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
+    """Read the base from what `save` wrote, in eval mode, on the CPU.
+
+    In float32 and with its release's own attention, unless the base says `dtype` or `attention`: settings of a replay.
+    """
+    if base.get("quantize"):
+        return load_quantised(torch, base, folder)
+    if os.path.isfile(os.path.join(folder, hub.MARK)):
+        model = hub.load(base, os.environ, settings.loading(torch, base))
+    elif base["kind"] in ("transformers", "hub"):  # a real model that was merged and saved is in a folder too
+        import transformers
+
+        how = {**base["load_with"], **settings.loading(torch, base)}
+        model = getattr(transformers, base["model"]).from_pretrained(folder, **how)
+    else:
+        from safetensors.torch import load_file
+
+        model = _construct(torch, base)
+        if hasattr(model, "save_pretrained"):
+            model = type(model).from_pretrained(folder)
+        else:
+            state = load_file(os.path.join(folder, "model.safetensors"))
+            missing, unexpected = model.load_state_dict(state, strict=False)
+            tied = {name for name in missing if _is_tied(model, name, state)}
+            if unexpected or set(missing) - tied:
+                raise ValueError(f"base checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+        model = model.to(getattr(torch, base["dtype"])) if base.get("dtype") else model
+    if base.get("resize_to"):
+        _add_tokens(torch, model, base["name"], base["resize_to"])
+    model.eval()
+    realign(model)
+    return model
+
+
+def _add_tokens(torch: Any, model: Any, name: str, size: int) -> None:
+    """Enlarge the vocabulary as a user does before new tokens are trained; their rows get values of their own."""
+    before = int(model.get_input_embeddings().weight.shape[0])
+    if before >= size:
+        return  # a model that was merged and saved has them already
+    libraries.resize_vocabulary(model, size)
+    for what, layer in (("input", model.get_input_embeddings()), ("output", model.get_output_embeddings())):
+        if layer is not None:
+            drawn = fill.values("base:" + name, f"added.{what}", tuple(layer.weight.shape))
+            with torch.no_grad():
+                layer.weight[before:] = torch.from_numpy(np.array(drawn)).to(layer.weight.dtype)[before:]
+
+
+def _is_tied(model: Any, name: str, state: Mapping[str, Any]) -> bool:
+    own = dict(model.named_parameters(remove_duplicate=False))
+    twin = own.get(name)
+    return twin is not None and any(own.get(other) is twin for other in state)
+
+
+def realign(model: Any) -> None:
+    """Move parameters out of memory-mapped, unaligned storage; what shared storage goes on sharing it.
+
+    `safetensors.load_file` hands out views into a mapped file; on unaligned addresses the kernels take other paths,
+    which moved outputs by 3e-8 against bit-equal ones after a clone.
+    """
+    tensors = [t for t in [*model.parameters(), *model.buffers()] if t.device.type == "cpu" and t.numel()]
+    shapes: dict[int, set[Any]] = {}
+    for tensor in tensors:
+        shapes.setdefault(tensor.data_ptr(), set()).add(tensor.shape)
+    moved: dict[int, Any] = {}
+    for tensor in tensors:
+        address = tensor.data_ptr()
+        # views of one storage in different shapes can't be told from ties by address: they stay where they are
+        if address % 64 and len(shapes[address]) == 1:
+            moved.setdefault(address, tensor.data.clone())
+            tensor.data = moved[address]
+
+
+@contextlib.contextmanager
+def precision(torch: Any, name: str) -> Iterator[None]:
+    """Make `float32` or `float64` the default dtype inside; masks of old Transformers take theirs from there."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def make_inputs(specs: Mapping[str, Mapping[str, Any]], base_name: str) -> dict[str, np.ndarray[Any, Any]]:
+    """The declared inputs as arrays: int64, or float32."""
+    masks = [_array(f"{base_name}.{name}", spec) for name, spec in specs.items() if spec["kind"] == "mask"]
+    first_mask = masks[0] if masks else None
+    made = {}
+    for name, spec in specs.items():
+        array = _array(f"{base_name}.{name}", spec)
+        made[name] = _with_tokens(array, spec.get("contain") or [], first_mask)
+    return made
+
+
+def _array(name: str, spec: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    kind = spec["kind"]
+    if kind == "values":
+        default = (
+            "int64" if all(isinstance(v, int) for v in np.ravel(np.array(spec["values"], dtype=object))) else "float32"
+        )
+        return np.array(spec["values"], dtype=spec.get("dtype") or default)
+    shape = tuple(spec["shape"])
+    count = int(np.prod(shape))
+    if kind == "tokens":
+        return fill.integers("input", name, count, int(spec["low"]), int(spec["high"])).reshape(shape)
+    if kind == "uniform":
+        unit = (fill.uniform("input", name, count) + 1.0) / 2.0
+        return np.asarray((spec["low"] + unit * (spec["high"] - spec["low"])).astype(np.float32).reshape(shape))
+    return _mask(shape, spec)
+
+
+def _mask(shape: tuple[int, ...], spec: Mapping[str, Any]) -> np.ndarray[Any, Any]:
+    mask = np.ones(shape, dtype=np.int64)
+    for row, padded in enumerate(spec.get("pad_left") or []):
+        mask[row, :padded] = 0
+    for row, padded in enumerate(spec.get("pad_right") or []):
+        mask[row, shape[1] - padded :] = 0
+    return mask
+
+
+def _with_tokens(array: np.ndarray[Any, Any], contain: list[int], mask: Any) -> np.ndarray[Any, Any]:
+    """Put the tokens that must occur into the last row, where it is not padded."""
+    if not contain:
+        return array
+    array = array.copy()
+    open_places = np.arange(array.shape[-1])
+    if mask is not None and mask.shape == array.shape:
+        open_places = np.flatnonzero(mask[-1])
+    if len(open_places) < len(contain):
+        raise ValueError(f"{len(contain)} tokens must occur, the last row has room for {len(open_places)}")
+    array[-1, open_places[: len(contain)]] = contain
+    return array
+
+
+def to_tensors(torch: Any, inputs: Mapping[str, Any], dtype: str, device: str) -> dict[str, Any]:
+    """Inputs as tensors; the floating ones in the precision of the run."""
+    made = {}
+    for name, array in inputs.items():
+        tensor = torch.from_numpy(np.array(array))
+        if tensor.is_floating_point():
+            tensor = tensor.to(getattr(torch, dtype))
+        made[name] = tensor.to(device)
+    return made
+
+
+def call(model: Any, base_model: Any, inputs: Mapping[str, Any]) -> Any:
+    """Run the model on its inputs: by name where the base's forward knows the names, else in order."""
+    parameters = inspect.signature(base_model.forward).parameters
+    hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())  # a wrapper
+    by_name = hands_on or all(name in parameters for name in inputs) or hasattr(base_model, "config")
+    return model(**inputs) if by_name else model(*inputs.values())
+
+
+def outputs(result: Any, wanted: list[str]) -> dict[str, Any]:
+    """The tensors of a model's result that are compared, by name."""
+    if hasattr(result, "detach"):
+        return {"output": result}
+    if wanted and isinstance(result, tuple) and wanted == ["logits"]:  # a wrapper that gives them first
+        return {"logits": result[0]}
+    if wanted:
+        return {name: result[name] for name in wanted}
+    if isinstance(result, Mapping):
+        found = next((name for name in ("logits", "last_hidden_state") if name in result), None)
+        if found:
+            return {found: result[found]}
+    if isinstance(result, (tuple, list)) and hasattr(result[0], "detach"):
+        return {"output": result[0]}
+    raise TypeError(f"cannot tell what to compare of a {type(result).__name__}; name it under `outputs`")

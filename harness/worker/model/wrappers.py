@@ -1,0 +1,140 @@
+"""What may stand around a model when its adapter is made or loaded, so that a prefix comes into every name.
+
+Wrappers are put around the base from inside out; `peft` in the list says where the adapter is put, and what comes after
+it stands around the PeftModel.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Mapping, Sequence
+
+from ..compat import doors, libraries
+from . import fill
+from .names import canonical
+
+ADAPTER = "peft"
+"""Where in the list the adapter is put; at the end where it is not named."""
+
+Wrapper = Callable[[Any, Any, str, Mapping[str, Any]], Any]
+
+
+def beneath(torch: Any, base: Any, scenario: Mapping[str, Any], when: str) -> Any:
+    """The base with what stands between it and its adapter.
+
+    Args:
+        when: `saved` or `loaded`.
+    """
+    return _put(torch, base, _split(scenario, when)[0], scenario)
+
+
+def around(torch: Any, model: Any, scenario: Mapping[str, Any], when: str) -> Any:
+    """The PeftModel with what stands around it; the model itself where nothing does."""
+    return _put(torch, model, _split(scenario, when)[1], scenario)
+
+
+def is_wrapped(scenario: Mapping[str, Any], when: str = "") -> bool:
+    """True where anything stands around base or PeftModel; at either time where none is named."""
+    return any(any(_split(scenario, time)) for time in ([when] if when else ["saved", "loaded"]))
+
+
+def differ(scenario: Mapping[str, Any]) -> bool:
+    """True where the adapter is loaded into something else than it was made in."""
+    return _split(scenario, "saved") != _split(scenario, "loaded")
+
+
+def what_saves(wrapped: Any, model: Any) -> Any:
+    """What the user calls `save_pretrained` of: the outermost that has it, else the PeftModel inside."""
+    return wrapped if hasattr(wrapped, "save_pretrained") else model
+
+
+def _split(scenario: Mapping[str, Any], when: str) -> tuple[list[str], list[str]]:
+    kinds = list(scenario.get("wrap", {}).get(when, []))
+    at = kinds.index(ADAPTER) if ADAPTER in kinds else len(kinds)
+    return kinds[:at], kinds[at + 1 :]
+
+
+def _put(torch: Any, model: Any, kinds: Sequence[str], scenario: Mapping[str, Any]) -> Any:
+    for declared in kinds:
+        kind, _, name = declared.partition(":")
+        model = WRAPPERS[kind](torch, model, name, scenario)
+    return model.eval() if kinds else model
+
+
+def _attribute(torch: Any, model: Any, name: str, _: Mapping[str, Any]) -> Any:
+    class Holder(torch.nn.Module):  # type: ignore[misc]
+        """A plain module that holds the model at an attribute, and hands everything on to it that it is called with."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            setattr(self, name, model)
+
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            return getattr(self, name)(*args, **kwargs)
+
+    return Holder()
+
+
+def _delegating(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) -> Any:
+    kind = type(_attribute(torch, model, name, scenario))
+
+    class Delegate(kind):  # type: ignore[misc, valid-type]
+        """As above, and what it does not have itself it asks the model for: `config`, `generate`, …"""
+
+        def __getattr__(self, wanted: str) -> Any:
+            try:
+                return super().__getattr__(wanted)
+            except AttributeError:
+                if wanted == name:
+                    raise
+                return getattr(super().__getattr__(name), wanted)
+
+    return Delegate()
+
+
+def _compiled(torch: Any, model: Any, _: str, __: Mapping[str, Any]) -> Any:
+    return doors.compiled(torch, model)
+
+
+def _data_parallel(torch: Any, model: Any, _: str, __: Mapping[str, Any]) -> Any:
+    return torch.nn.DataParallel(model)
+
+
+def _hooked(_: Any, model: Any, __: str, ___: Mapping[str, Any]) -> Any:
+    """As `device_map` leaves a model that fits one device: hooks in the place of its functions, no other names.
+
+    Put on by hand: `dispatch_model` warns of offloading where the only device is the CPU.
+    """
+    from accelerate import hooks
+
+    device = next(model.parameters()).device
+    hooks.attach_execution_device_hook(model, device)
+    top = hooks.AlignDevicesHook(device, io_same_device=True)
+    return hooks.add_hook_to_module(model, top, append=True)
+
+
+def _value_head(_: Any, model: Any, __: str, ___: Mapping[str, Any]) -> Any:
+    return doors.value_head_class().from_pretrained(model)
+
+
+def _adapter(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) -> Any:
+    """A PeftModel of another adapter, which is nowhere stored: its values belong to its names."""
+    import peft
+
+    declared = scenario["wrap"]["adapters"][name]
+    wrapped = libraries.new_adapter(model, getattr(peft, declared["config"])(**declared["args"]), name)
+    parameters = [(canonical(key, (name,)), p) for key, p in wrapped.named_parameters() if p.requires_grad]
+    fill.fill_parameters(torch, parameters, f"wrap:{scenario['name']}:{name}")
+    for _, parameter in parameters:
+        parameter.requires_grad_(False)  # it is the base of the adapter that is looked at
+    return wrapped
+
+
+WRAPPERS: dict[str, Wrapper] = {
+    "attribute": _attribute,
+    "delegating": _delegating,
+    "compile": _compiled,
+    "data-parallel": _data_parallel,
+    "accelerate": _hooked,
+    "value-head": _value_head,
+    "adapter": _adapter,
+}

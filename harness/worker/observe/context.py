@@ -1,0 +1,213 @@
+"""What a probe works with: the scenario, its base and adapter, loaded as often as it likes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import Any, Mapping
+
+from ..compat import libraries
+from ..model import adapters, bases, quantised, wrappers
+from ..model.copies import Mould
+from .capture import Skip
+from .recorder import Observation
+
+NARROW = ("bfloat16", "float16")
+"""Precisions that no golden is in: a replay's own (`settings`)."""
+WORK_FOLDER = "work"
+"""For what probes write and read again; taken away when the cell is done."""
+
+
+class Context:
+    """One scenario in one precision.
+
+    Attributes:
+        precision: `float32` or `float64`; one of `NARROW` where a replay is asked for it.
+        inputs: the inputs as tensors in that precision.
+        layer_inputs: canonical layer name → the input (float32) that the layer saw in the golden run; filled by the
+            forward probe at creation, read from the golden at replay.
+        kernels: which arithmetic a quantised base computes with: `own`; `arithmetic`, `truncated` or `scales` in
+            bfloat16; `plain` (dequantised).
+    """
+
+    def __init__(
+        self,
+        torch: Any,
+        scenario: Mapping[str, Any],
+        observation: Observation,
+        precision: str,
+        inputs: Mapping[str, Any],
+        layer_inputs: dict[str, Any],
+        device: str = "cpu",
+        creating: bool = False,
+        kernels: str = "own",
+    ) -> None:
+        self.torch = torch
+        self.scenario = scenario
+        self.observation = observation
+        self.precision = precision
+        self.inputs = bases.to_tensors(torch, inputs, precision, device)
+        self.layer_inputs = layer_inputs
+        self.device = device
+        self.creating = creating
+        self.quantize: Mapping[str, Any] = scenario["base"].get("quantize") or {}
+        # float64 is what quantised weights stand for: bitsandbytes itself has no kernel that computes in it
+        self.kernels = "plain" if precision == "float64" else kernels
+        # a golden is what the creator made, in what it was made in; what it is to be loaded into may lose it
+        self.wrapped = "saved" if creating else "loaded"
+        self.adapter_name: str = scenario["adapter"]["name"]
+        self._pristine: Any = None  # the Mould of the base
+        self._shared: Any = None
+        self._trained: Any = None
+        self._kept: dict[str, Any] = {}
+
+    def base(self, when: str = "") -> Any:
+        """A base of its own, as it came from disk, in this precision, in what the scenario wraps it in.
+
+        Args:
+            when: wrapped as when the adapter is `saved` or `loaded`; the context's own where nothing is said.
+        """
+        when = when or self.wrapped
+        if self._pristine is None:
+            self._pristine = Mould(self._loaded_base(), self.torch.Tensor)
+        model = self._pristine.copy()
+        if self.quantize:
+            quantised.own(model)
+            self._narrow(model)
+        if not wrappers.is_wrapped(self.scenario, when):
+            return model
+        return self.cast(wrappers.beneath(self.torch, model, self.scenario, when))
+
+    def _loaded_base(self) -> Any:
+        if not self.quantize:
+            # loaded in the narrow type, as people do: what a library keeps in float32 then stays there
+            dtype = {"dtype": self.precision} if self.precision in NARROW else {}
+            return self.cast(bases.load(self.torch, {**self.scenario["base"], **dtype}))
+        # quantised layers are read, and dequantised, in the default dtype that every user has
+        with bases.precision(self.torch, "float32"):
+            model = bases.load_quantised(self.torch, self.scenario["base"], device=self.device)
+            if self.kernels == "plain":
+                model = quantised.dequantise(self.torch, model, self.quantize, self.precision)
+        return model
+
+    def _narrow(self, model: Any) -> Any:
+        if self.quantize and self.kernels not in ("own", "plain"):
+            quantised.narrow(self.torch, model, self.kernels)
+        return model
+
+    def untouched(self) -> Any:
+        """A loaded adapter that was not run yet: running a quantised layer may lay its weight out anew."""
+        return self.load() if self.quantize else self.model()
+
+    def model(self) -> Any:
+        """The loaded adapter that probes share which change nothing."""
+        if self._shared is None:
+            self._shared = self.load()
+        return self._shared
+
+    def drop_model(self) -> None:
+        """Forget the shared models: a probe raised, and nobody knows what it left behind."""
+        self._shared = self._trained = None
+
+    def keep(self, what: str, model: Any) -> None:
+        """Keep a model that a probe changed, for the one probe that goes on from there."""
+        self._kept[what] = model
+
+    def take(self, what: str) -> Any:
+        """What was kept, once.
+
+        Raises:
+            Skip: nothing was, since the probe before did not come that far.
+        """
+        if what not in self._kept:
+            raise Skip(f"there is no model that was {what}")
+        return self._kept.pop(what)
+
+    def load(
+        self, adapter_name: str | None = None, is_trainable: bool = False, folder: str = adapters.ADAPTER_FOLDER
+    ) -> Any:
+        """A freshly loaded adapter on a fresh base."""
+        name = adapter_name or self.adapter_name
+        base = self.base()
+        # What a method draws on loading (VeRA's projections, say) is drawn in the default dtype, and float64 has other
+        # numbers for the same seed: both precisions take those of float32.
+        with bases.precision(self.torch, "float32"):
+            model = adapters.load(base, name, folder, is_trainable)
+        return self._narrow(self.cast(model))  # up to PEFT 0.6 IA³ puts layers of its own in the base's place
+
+    def load_for_training(self) -> Any:
+        """An adapter whose parameters train, shared by the probes that only run it.
+
+        Raises:
+            Skip: prompt learning, which no release loads for training.
+        """
+        if libraries.is_prompt_learning(self.model()):
+            raise Skip("PEFT does not load prompt learning adapters for training")
+        if self._trained is None:
+            self._trained = self.load(is_trainable=True)
+        return self._trained
+
+    def cast(self, model: Any) -> Any:
+        """The model in this precision, on the device."""
+        if self.quantize and self.kernels != "plain":
+            return model  # it is where it belongs, and moving what is quantised may quantise it again
+        if self.precision == "float64":
+            model = model.double()
+        # where it is already there it is left alone: Accelerate warns of each move of a model with its hooks
+        return model if self.device == "cpu" else model.to(self.device)
+
+    def run(self, model: Any, disabled: bool = False) -> dict[str, Any]:
+        """The model's compared outputs, without gradients.
+
+        Args:
+            disabled: its adapter is switched off, so that it takes what the base takes.
+        """
+        with self.torch.no_grad():
+            return self.run_with_gradients(model, disabled)
+
+    def run_with_gradients(self, model: Any, disabled: bool = False) -> dict[str, Any]:
+        """The model's compared outputs."""
+        inputs = self.inputs_of_base() if disabled or not libraries.is_peft_model(model) else self.inputs
+        called = model
+        if libraries.is_peft_model(model) and wrappers.is_wrapped(self.scenario, self.wrapped):
+            called = wrappers.around(self.torch, model, self.scenario, self.wrapped)
+        return bases.outputs(bases.call(called, libraries.base_of(model), inputs), self.scenario["outputs"])
+
+    def inputs_of_base(self) -> dict[str, Any]:
+        """The inputs without those that the adapter alone takes."""
+        own = self.scenario.get("adapter_inputs", {})
+        return {name: value for name, value in self.inputs.items() if name not in own}
+
+    def folder(self, name: str) -> str:
+        """A new, empty folder in the working directory; its name is fixed, since error messages quote it."""
+        path = os.path.join(WORK_FOLDER, name)
+        shutil.rmtree(path, ignore_errors=True)
+        os.makedirs(path)
+        return path
+
+    def save_merged(self, plain: Any, folder: str) -> None:
+        """Write a model that an adapter was merged into."""
+        if self.quantize and self.kernels != "plain":
+            quantised.save(plain, folder, self.quantize)
+        else:
+            bases.save(plain, folder)
+
+    def read_merged(self, folder: str) -> Any:
+        """Read it again; what was quantised is read as it was stored."""
+        base = self.scenario["base"]
+        if not self.quantize:
+            return bases.load(self.torch, base, folder).to(self.device)
+        if self.kernels == "plain":
+            raise Skip("what is dequantised has no quantised form to be saved in")
+        base = {**base, "quantize": {**self.quantize, "from": "quantised"}}
+        return self._narrow(bases.load_quantised(self.torch, base, folder, device=self.device))
+
+    def record(self, probe: str, tensors: Mapping[str, Any], prefix: str = "") -> None:
+        """Record tensors under `probe/precision/`."""
+        for name, tensor in tensors.items():
+            self.observation.array(f"{probe}/{self.precision}/{prefix}{name}", tensor)
+
+    def fact(self, probe: str, key: str, value: Any) -> None:
+        """Record a fact of a probe (those of the float32 pass count)."""
+        if self.precision == "float32":
+            self.observation.facts.setdefault(probe, {})[key] = value

@@ -1,0 +1,63 @@
+"""Which layer of the loaded model is a layer of the golden that went by another name.
+
+Told by the base's own weights and never by the adapter's: an adapter that was put into the wrong layer would vouch for
+itself. Nor by the order of execution, which changes between releases as well (query after key and value, or before).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Iterable, Mapping
+
+from ..model.names import canonical
+from .accounting import fingerprint
+
+
+def layers(stored: Mapping[str, Any], base: Any, missing: Iterable[str], found: Iterable[str]) -> dict[str, str]:
+    """Name in the golden → name in the loaded model, for the missing layers whose base weights are in one found layer.
+
+    Args:
+        stored: the base's checkpoint as the creator wrote it.
+        base: the same base as the loader read it, without an adapter.
+        missing: canonical names of layers of the golden that the loaded model has none of.
+        found: canonical names of the adapter layers of the loaded model.
+    """
+    places: dict[Any, list[str]] = {}
+    for name, tensor in base.named_parameters():
+        if tensor.numel():
+            places.setdefault(fingerprint(tensor), []).append(canonical(name))
+    candidates = set(found)
+    told: dict[str, str] = {}
+    for layer in missing:
+        now = {place for rest, value in _weights(stored, layer) for place in _owners(rest, places, value, candidates)}
+        if len(now) == 1:
+            told[layer] = now.pop()
+    return told if len(set(told.values())) == len(told) else {}
+
+
+def _weights(stored: Mapping[str, Any], layer: str) -> list[tuple[str, Any]]:
+    """The layer's own tensors in the checkpoint, by the end of their names.
+
+    A checkpoint's keys may lack the first parts of a layer's name, or have more of them: what saves a model may undo
+    what loading it renamed.
+    """
+    parts = layer.split(".")
+    for start in range(len(parts)):
+        mark = "." + ".".join(parts[start:]) + "."
+        hits = [(key, ("." + key).find(mark)) for key in stored]
+        hits = [(key, at) for key, at in hits if at >= 0]
+        # with parts of the layer's name left out, only a key that begins there is the same layer; else any that ends so
+        hits = [(key, at) for key, at in hits if not start or not at]
+        stems = {key[:at] for key, at in hits}
+        if len(stems) == 1:
+            return [(key[at + len(mark) - 1 :], stored[key]) for key, at in hits]
+        if stems:
+            return []
+    return []
+
+
+def _owners(rest: str, places: Mapping[Any, list[str]], value: Any, candidates: set[str]) -> list[str]:
+    if not value.is_floating_point() or value.numel() < 2 or bool((value == value.flatten()[0]).all()):
+        return []
+    names = places.get(fingerprint(value), [])
+    owners = [name[: -len(rest) - 1] for name in names if name.endswith("." + rest)]
+    return [owner for owner in owners if owner in candidates]

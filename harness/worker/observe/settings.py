@@ -1,0 +1,145 @@
+"""A replay in a precision and with an attention that people use, though no golden is in it.
+
+The adapter is replayed in float32 and float64 as always, so that its meaning is held against the golden. Beyond that
+
+* with another attention all of it computes with that attention; the base alone also with its release's own, so that
+  what the attention itself moves is not taken for a base that moved;
+* in another precision the base is loaded in that type and the adapter on it, as people do; and what that may cost is
+  measured on the same model: see `rounding`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Collection, Mapping
+
+import numpy as np
+
+from ..compat import settings
+from ..model import bases
+from . import rounding
+from .capture import attempt
+from .context import Context
+from .recorder import Observation
+
+PROBES = ("forward", "base", "layers", "gradients", "merged", "merge_and_unload")
+"""What is run in a narrow type: what yields numbers there."""
+FLASH = "flash_attention_2"
+PLAIN = "plain"
+
+Observe = Callable[[Context, Collection[str]], None]
+
+
+class Asked:
+    """What a replay is asked for: `dtype`, `attention`, both or neither."""
+
+    def __init__(self, torch: Any, scenario: Mapping[str, Any], said: Mapping[str, str], device: str) -> None:
+        self.torch, self.device = torch, device
+        self.dtype, self.attention = said.get("dtype", ""), said.get("attention", "")
+        self.plain = scenario
+
+    @property
+    def scenario(self) -> Mapping[str, Any]:
+        """The scenario as it is replayed in float32 and float64: flash attention knows neither."""
+        return self._with(self.attention if self.attention != FLASH else "")
+
+    def _with(self, attention: str) -> Mapping[str, Any]:
+        return {**self.plain, "base": {**self.plain["base"], "attention": attention}} if attention else self.plain
+
+    def possible(self, observation: Observation) -> bool:
+        """False where it can't be done here; the observation says which verdict that is, and why."""
+        verdict, reason = self._hindrance() if self.dtype or self.attention else ("", "")
+        if verdict:
+            observation.load["settings"] = {"outcome": verdict, "reason": reason}
+        return not verdict
+
+    def _hindrance(self) -> tuple[str, str]:
+        base = self.plain["base"]
+        if base.get("quantize"):
+            return "unsupported", "its base is quantised: it computes in what its own declaration says"
+        if not self.attention:
+            return "", ""
+        if base["kind"] not in ("transformers", "hub"):
+            return "unsupported", "its base is no model of Transformers and has no attention to choose"
+        if reason := settings.no_attention(base, self.attention):
+            return "unsupported", f"loader: {reason}"
+        if self.attention == FLASH and (reason := settings.no_flash(self.device)):
+            return "no-device", reason
+        if self.attention == FLASH and not self.dtype:
+            return "not-comparable", "flash attention computes in float16 and bfloat16 alone: add --dtype"
+        return "", ""
+
+    def observe(self, observation: Observation, inputs: Any, layer_inputs: dict[str, Any], observe: Observe) -> None:
+        """What is asked for beyond float32 and float64, after those have been observed."""
+
+        def context(precision: str, into: Observation, scenario: Mapping[str, Any]) -> Context:
+            return Context(self.torch, scenario, into, precision, inputs, layer_inputs, self.device)
+
+        if not (self.dtype or self.attention) or not _loaded(observation, "float32"):
+            return
+        facts: dict[str, Any] = {"asked": {"dtype": self.dtype, "attention": self.attention}}
+        if self.attention and self.attention != FLASH:
+            facts["attention"] = settings.attention_of(context("float32", observation, self.scenario).base())
+            self._base_alone(observation, context)
+        if self.dtype:
+            facts["dtype"] = self.dtype
+            self._narrow(observation, context, observe, facts)
+        observation.facts["settings"] = facts
+
+    def _base_alone(self, observation: Observation, context: Callable[..., Context]) -> None:
+        """The base's outputs with its release's own attention."""
+        for precision in ("float32", "float64"):
+            if _loaded(observation, precision):
+                plain = context(precision, observation, self.plain)
+                with attempt(PLAIN), bases.precision(self.torch, precision):
+                    plain.record(PLAIN, plain.run(plain.base()))
+
+    def _narrow(
+        self, observation: Observation, context: Callable[..., Context], observe: Observe, facts: dict[str, Any]
+    ) -> None:
+        scenario = self._with(self.attention)
+        alone = context(self.dtype, observation, scenario)
+        with attempt("base") as tried:
+            base = alone.base()
+            facts["widths"] = sorted({str(p.dtype)[len("torch.") :] for p in base.parameters()})
+            outputs = alone.run(base)
+            facts["overflows"] = [n for n, t in sorted(outputs.items()) if not bool(self.torch.isfinite(t).all())]
+        if self.attention == FLASH:
+            facts["attention"] = settings.attention_of(base)
+        facts["base"] = tried.as_dict()
+        if tried.outcome != "ok" or facts["overflows"]:
+            return
+        observe(context(self.dtype, observation, scenario), PROBES)
+        reference = "float64" if _loaded(observation, "float64") else "float32"
+        facts["reference"] = reference
+        facts["cost"] = {}
+        for kind in rounding.KINDS:
+            other = Observation(observation.scenario)
+            with rounding.every_operator(self.torch, reference, self.dtype, kind):
+                observe(context(reference, other, self.scenario), PROBES)
+            facts["cost"][kind] = _apart(observation.arrays(), other.arrays(), reference)
+            facts.setdefault("unmeasured", []).extend(_errors(other, reference))
+
+
+def _errors(observation: Observation, precision: str) -> list[str]:
+    """What raised where each operator was rounded: that is no matter of the libraries, and leaves no measure."""
+    tried = {"loading": observation.load, **observation.probes}
+    said = [(what, by.get(precision, {}).get("error")) for what, by in tried.items()]
+    return [f"{what}: {error['type']}: {error['message'][:200]}" for what, error in said if error]
+
+
+def _loaded(observation: Observation, precision: str) -> bool:
+    return bool(observation.load.get(precision, {}).get("outcome") == "ok")
+
+
+def _apart(wide: Mapping[str, Any], rounded: Mapping[str, Any], precision: str) -> dict[str, float]:
+    """Array (`probe/rest`) → how far it is from the wide one's, as far as both are finite."""
+    apart = {}
+    for name, array in sorted(rounded.items()):
+        reference = wide.get(name)
+        if reference is None or reference.shape != array.shape or not np.issubdtype(array.dtype, np.floating):
+            continue
+        probe, found, rest = name.split("/", 2)
+        gap = np.abs(array.astype(np.float64) - reference)
+        if found == precision and gap.size and np.isfinite(gap).any():
+            apart[f"{probe}/{rest}"] = float(gap[np.isfinite(gap)].max())
+    return apart

@@ -1,0 +1,291 @@
+"""Does the cells of a plan without a controller, and leaves in a folder what the controller judges later.
+
+    PLAN.json = {"format": 1, "preload": [...], "cells": [{"id", "kind", "scenario", "fixture", "time_limit_s", …}]}
+    DIR/hello.json                     the facts of the environment (hello-1.json … of further GPUs)
+    DIR/worker.log                     what libraries printed at import
+    DIR/cells/<n>/request.json         the cell as the plan has it, n = its place in the plan
+    DIR/cells/<n>/reply.json           how it ended (as in the protocol); written last: a cell that has one is done
+    DIR/cells/<n>/log.txt, now/, …     what it printed and left
+
+On GPUs there is a process for each that is visible; they share the cells out among themselves.
+
+`fixture` is a folder beside the plan; its content is copied into the cell's folder first and taken away again after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fnmatch
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from . import devices
+from .children import DEFAULT_LIMIT_S, Children, InProcess, redirect
+from .server import Handler
+
+FORMAT = 1
+_ONCE = "PEFT_REGRESS_ONCE"
+_SHARE = "PEFT_REGRESS_SHARE"
+"""Which of how many processes this one is, `1/4`: it does every fourth cell."""
+_POLL_S = 0.005
+_OK, _CANNOT_TELL, _USAGE, _AGAIN, _INTERRUPTED = 0, 2, 64, 75, 130
+
+
+class PlanError(Exception):
+    """The plan can't be read, or nothing of it is selected."""
+
+
+def main(options: argparse.Namespace, handler_file: Path | None, forks: bool) -> int:
+    """Does what is left of the plan; returns the exit code."""
+    try:
+        if options.out is None:
+            raise PlanError("--plan needs --out DIR, where the observations go")
+        cells, preload = _read(options.plan, options.k)
+    except PlanError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return _USAGE
+    run = _Run(options, cells, preload)
+    try:
+        if forks:
+            return run.forked(handler_file)
+        return run.in_process(handler_file) if os.environ.get(_ONCE) else _on_each_device(run, options, cells)
+    except KeyboardInterrupt:
+        run.say("interrupted; the same command goes on where it stopped")
+        return _INTERRUPTED
+
+
+class _Cell:
+    """One cell of the plan with its folder."""
+
+    def __init__(self, number: int, content: dict[str, Any], plan: Path) -> None:
+        self.number = number
+        self.content = content
+        self.fixture = plan.parent / content["fixture"] if content.get("fixture") else None
+        self.id = str(content["id"])
+
+    def folder(self, out: Path) -> Path:
+        return out / "cells" / str(self.number)
+
+
+def _read(plan: Path, pattern: str) -> tuple[list[_Cell], list[Any]]:
+    try:
+        content = json.loads(plan.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PlanError(f"{plan}: {error}; expected a plan file (see --help)") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise PlanError(f"{plan}: not a plan of format {FORMAT}: make it anew with this worker's own peft-regress")
+    cells = [_Cell(number, cell, plan) for number, cell in enumerate(content["cells"])]
+    chosen = [cell for cell in cells if fnmatch.fnmatch(cell.id, _glob(pattern))]
+    if not chosen:
+        raise PlanError(f"{plan}: none of its {len(cells)} cells matches {pattern!r}")
+    return chosen, list(content.get("preload", []))
+
+
+def _glob(pattern: str) -> str:
+    # Ids hold `[cpu]`: brackets are meant as they stand.
+    escaped = pattern.replace("[", "[[]")
+    return escaped if "*" in pattern or "?" in pattern else f"*{escaped}*"
+
+
+class _Run:
+    """One pass over the plan."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        cells: list[_Cell],
+        preload: list[Any],
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.out = options.out.resolve()
+        self.device = options.device
+        self.jobs = max(1, options.jobs)
+        self.share, self.shares = _share(environ)
+        self.cells = cells[self.share :: self.shares]
+        self.preload = preload
+        self._done = 0
+        self._terminal = os.dup(2)  # 1 and 2 become a log
+        self.out.mkdir(parents=True, exist_ok=True)
+
+    def forked(self, handler_file: Path | None) -> int:
+        """Each cell in a child of its own, several at once."""
+        handler = self._hello(handler_file)
+        if handler is None:
+            return _CANNOT_TELL
+        children = Children(handler, [self._terminal])
+        children.warmed_up()
+        waiting = iter(self._left())
+        running: dict[str, _Cell] = {}
+        try:
+            while True:
+                for cell in _take(waiting, self.jobs - len(running)):
+                    running[str(cell.number)] = cell
+                    children.start(self._prepare(cell))
+                if not running:
+                    return _OK
+                for reply in children.collect():
+                    self._finish(running.pop(reply["id"]), reply)
+                time.sleep(min(children.timeout() or 0.0, _POLL_S))
+        finally:
+            children.kill_all()
+
+    def in_process(self, handler_file: Path | None) -> int:
+        """One cell after the other in this process, which may die of it."""
+        handler = self._hello(handler_file)
+        if handler is None:
+            return _CANNOT_TELL
+        runner = InProcess(handler)
+        for cell in self._left():
+            request = self._prepare(cell)
+            started = cell.folder(self.out) / "started"
+            started.write_text(str(time.time()))
+            try:
+                runner.start(request)
+            except KeyboardInterrupt:
+                started.unlink()
+                raise
+            for reply in runner.collect():
+                self._finish(cell, reply)
+            if not runner.is_sound:
+                self.say("the device is in no state for further cells; going on in a fresh process")
+                return _AGAIN
+        return _OK
+
+    def blame(self) -> int:
+        """Gives a reply to the cell that was being worked on when the process ended; returns how many there were."""
+        blamed = 0
+        left = self._left()
+        self._done = len(self.cells) - len(left)
+        for cell in left:
+            started = cell.folder(self.out) / "started"
+            if started.exists():
+                duration_s = time.time() - float(started.read_text())
+                late = duration_s >= float(cell.content.get("time_limit_s") or DEFAULT_LIMIT_S)
+                reply: dict[str, Any] = {
+                    "outcome": "timeout" if late else "died",
+                    "signal": None,
+                    "exit": None,
+                    "max_rss_mb": None,
+                }
+                reply.update(detail="the process ended while it worked on this cell", duration_s=round(duration_s, 3))
+                self._finish(cell, reply)
+                blamed += 1
+        return blamed
+
+    def say(self, text: str) -> None:
+        """Writes a line to the terminal, wherever descriptor 2 leads by now."""
+        with contextlib.suppress(OSError):
+            os.write(self._terminal, (text + "\n").encode())
+
+    def _hello(self, handler_file: Path | None) -> Handler | None:
+        left = len(self._left())
+        self._done = len(self.cells) - left
+        self.say(f"{left} of {len(self.cells)} cells to do; {self._done} are done already")
+        if not left:
+            return Handler(handler_file)
+        number = f"-{self.share}" if self.share else ""
+        redirect(self.out / f"worker{number}.log")
+        handler = Handler(handler_file)
+        reply = handler.hello({"id": "hello", "kind": "hello", "device": self.device, "preload": self.preload})
+        _write(self.out / f"hello{number}.json", reply)
+        if reply["outcome"] != "done":
+            self.say(f"the environment does not import:\n{reply['detail']}")
+            return None
+        gpu = reply["facts"].get("gpu") or {}
+        if self.device != "cpu" and gpu and not gpu.get("usable"):
+            self.say(f"no device: {self.device} can't be used here: {gpu.get('why')}")
+            return None
+        self.say(f"imported in {reply['duration_s']:.1f} s")
+        return handler
+
+    def _left(self) -> list[_Cell]:
+        return [cell for cell in self.cells if not self._is_done(cell)]
+
+    def _is_done(self, cell: _Cell) -> bool:
+        folder = cell.folder(self.out)
+        try:
+            asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        # Another plan may have been written to the same place since.
+        return (folder / "reply.json").exists() and asked == {**cell.content, "device": self.device}
+
+    def _prepare(self, cell: _Cell) -> dict[str, Any]:
+        folder = cell.folder(self.out)
+        shutil.rmtree(folder, ignore_errors=True)
+        if cell.fixture is not None:
+            shutil.copytree(cell.fixture, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / "request.json", {**cell.content, "device": self.device})
+        return {**cell.content, "device": self.device, "id": str(cell.number), "scratch": str(folder)}
+
+    def _finish(self, cell: _Cell, reply: dict[str, Any]) -> None:
+        folder = cell.folder(self.out)
+        copied = [entry.name for entry in cell.fixture.iterdir()] if cell.fixture else []
+        for name in [*copied, "pid", "done.json", "started"]:
+            _remove(folder / name)
+        _write(folder / "reply.json", {**reply, "id": cell.content["id"]})
+        width = len(str(len(self.cells)))
+        self._done += 1
+        line = f"[{self._done:{width}}/{len(self.cells)}] {reply['outcome']:8}{reply['duration_s']:7.2f} s  {cell.id}"
+        self.say(line + (f"  ({reply['detail'].strip().splitlines()[-1]})" if reply.get("detail") else ""))
+
+
+def _share(environ: Mapping[str, str]) -> tuple[int, int]:
+    number, _, count = str(environ.get(_SHARE, "0/1")).partition("/")
+    return int(number), int(count)
+
+
+def _on_each_device(run: _Run, options: argparse.Namespace, cells: list[_Cell]) -> int:
+    """A process for each GPU that the caller shows, where it is more than one; else one that takes what it finds."""
+    gpus = devices.visible(os.environ) if run.device.partition(":")[0] == "cuda" and ":" not in run.device else []
+    if len(gpus) < 2:
+        return _again_until_done(run, {})
+    run.say(f"{len(gpus)} GPUs: a process for each")
+    codes: dict[int, int] = {}
+
+    def one(number: int, gpu: str) -> None:
+        environ = {devices.VISIBLE: gpu, _SHARE: f"{number}/{len(gpus)}"}
+        codes[number] = _again_until_done(_Run(options, cells, run.preload, environ), environ)
+
+    with ThreadPoolExecutor(max_workers=len(gpus)) as executor:
+        list(executor.map(one, range(len(gpus)), gpus))
+    return max(codes.values())
+
+
+def _again_until_done(run: _Run, environ: Mapping[str, str]) -> int:
+    """Runs this command in a process of its own, and again after each cell that the process died of."""
+    while True:
+        command = [sys.executable, *getattr(sys, "orig_argv", [sys.executable, *sys.argv])[1:]]
+        code = subprocess.call(command, env={**os.environ, **environ, _ONCE: "1"})
+        if not run.blame() and code != _AGAIN:  # whatever the code: a library may have ended the process with 0
+            return code if code >= 0 else _CANNOT_TELL
+
+
+def _take(cells: Iterator[_Cell], count: int) -> Iterator[_Cell]:
+    for _ in range(count):
+        with contextlib.suppress(StopIteration):
+            yield next(cells)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+    partial.replace(path)
