@@ -19,8 +19,8 @@ from typing import Any
 from harness.core import run as results
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.report.html import render
-from tests import samples
-from tests.browser import Page, running
+from tests.support import samples
+from tests.support.browser import Page, running
 
 RELEASES = (
     "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.2", "0.9.0", "0.10.0", "0.11.1",

@@ -14,7 +14,7 @@ import pytest
 
 from harness.cli import main as cli
 from harness.core.errors import HarnessError
-from tests.mini.world import HANDLER, World, main, scenario
+from tests.support.mini.world import HANDLER, World, main, scenario
 
 
 def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

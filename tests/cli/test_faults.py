@@ -13,7 +13,7 @@ from harness.core import matrix
 from harness.core.run import Cell, Run
 from harness.store.blobs import Blobs, content
 from harness.store.manifest import StoredFile
-from tests.mini.world import Said, World, filled, gone, scenario, until
+from tests.support.mini.world import Said, World, filled, gone, scenario, until
 
 FAULTS = [
     # fault, verdict, what the reason says, what the log says

@@ -14,8 +14,8 @@ from harness.judge.expectations import Expectation, load
 from harness.report import pages
 from harness.report.pages import format_history, known_breaks, methods
 from harness.report.pages.methods import Stored
-from tests.mini.world import REPOSITORY, main
 from tests.store.test_saved_adapter import BIN, one
+from tests.support.mini.world import REPOSITORY, main
 
 
 def declared(name: str, config: str = "LoraConfig", why: str = "First. Second.", **more: Any) -> Declared:

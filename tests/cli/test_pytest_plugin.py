@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mini.world import HANDLER, REPOSITORY, World, gone, scenario
+from tests.support.mini.world import HANDLER, REPOSITORY, World, gone, scenario
 
 
 def run_pytest(

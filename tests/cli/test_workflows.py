@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.mini import releases
-from tests.mini.world import HANDLER, REPOSITORY, World
+from tests.support.mini import releases
+from tests.support.mini.world import HANDLER, REPOSITORY, World
 
 WORKFLOWS = REPOSITORY / ".github" / "workflows"
 FILES = sorted(WORKFLOWS.glob("*.yml"))

@@ -11,8 +11,8 @@ from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.report import cell_facts
 from harness.report.html import data
-from tests.mini.world import World, main, scenario
-from tests.observations import Side
+from tests.support.mini.world import World, main, scenario
+from tests.support.observations import Side
 
 BASE = {
     "of": "base", "given": "Llava", "keys": 8, "changed": 8, "examples": [["tower.vision.q", "tower.q"]],

@@ -10,8 +10,8 @@ import pytest
 from harness.core import run as results
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
-from tests import samples
-from tests.samples import cell, exact, known, run, wrong
+from tests.support import samples
+from tests.support.samples import cell, exact, known, run, wrong
 
 ALL = [
     samples.green(),

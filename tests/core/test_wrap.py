@@ -12,7 +12,7 @@ from harness.core.matrix import Declared
 from harness.core.scenario import WRAPPERS, Base, Scenario
 from harness.core.verdict import Verdict as V
 from harness.worker.model import wrappers
-from tests.observations import KEYS, Pair
+from tests.support.observations import KEYS, Pair
 
 SCENARIO = {"name": "x", "why": "x", "base": "x", "adapter": {"config": "X"}}
 

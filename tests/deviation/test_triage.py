@@ -27,8 +27,8 @@ from harness.deviation.accept import entries as accepting
 from harness.judge import expectations
 from harness.judge.expectations import Expectation
 from tests.deviation.test_accept import KNOWN, TODAY, cell, run
-from tests.mini.world import REPOSITORY, World, filled
-from tests.samples import HOSTILE
+from tests.support.mini.world import REPOSITORY, World, filled
+from tests.support.samples import HOSTILE
 
 SENTENCE = "minipeft 2.0 → 2.1 alone does it; numpy is innocent"
 

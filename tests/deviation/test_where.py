@@ -13,7 +13,7 @@ from harness.core.verdict import Verdict
 from harness.deviation import where
 from harness.deviation import where_text as report
 from harness.deviation.where import Parameter, Where
-from tests.observations import BIAS, KEYS, LAYERS, Pair, lost, now, refuses
+from tests.support.observations import BIAS, KEYS, LAYERS, Pair, lost, now, refuses
 
 FIRST, SECOND = LAYERS
 

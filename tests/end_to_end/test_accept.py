@@ -17,7 +17,7 @@ from harness.core import files
 from harness.deviation.accept import file
 from harness.deviation.accept.file import Changed, Snapshot
 from harness.judge import expectations
-from tests.mini.world import Said, World, filled
+from tests.support.mini.world import Said, World, filled
 
 SAID = ("--issue", "https://example.org/issues/7", "--expires", "6 months", "--reason", 'Scaled by the "root" of r.')
 COMMENT = "# Kept as it is:   spaces too\n"

@@ -16,8 +16,8 @@ from harness.core.errors import HarnessError
 from harness.envs import lock
 from harness.runner import add_release
 from harness.store.fixtures import Store
-from tests.mini.index import Index, serving
-from tests.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until
+from tests.support.mini.index import Index, serving
+from tests.support.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 CURRENT = f'why = "x"\npython = "{PYTHON}"\n[pins]\npeft = "newest"\n'

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_environments import declare, named
-from tests.mini import releases
-from tests.mini.projects import project
-from tests.mini.world import Said, World, main, scenario
+from tests.support.mini import releases
+from tests.support.mini.projects import project
+from tests.support.mini.world import Said, World, main, scenario
 
 __all__ = ["named"]
 

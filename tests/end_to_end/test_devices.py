@@ -11,7 +11,7 @@ import pytest
 
 from harness.runner.workers.process import WORKER
 from harness.store.fixtures import Store
-from tests.mini.world import HANDLER, World
+from tests.support.mini.world import HANDLER, World
 
 H200 = {"usable": True, "name": "NVIDIA H200", "capability": "9.0"}
 NOISE = 2.0**-23

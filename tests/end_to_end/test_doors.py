@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mini.world import World, main, scenario
+from tests.support.mini.world import World, main, scenario
 
 DOORED = scenario("doored", doors=["low-cpu-mem", "hotswap"])
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mini import releases
-from tests.mini.world import World
+from tests.support.mini import releases
+from tests.support.mini.world import World
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 DECLARED = 'why = "x"\npython = "{python}"\n[pins]\nminipeft = "{release}"\n'

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.mini.world import World, scenario
+from tests.support.mini.world import World, scenario
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from harness.core.matrix import CellId, Matrix
 from harness.core.observation import Observed
 from harness.judge import cell_result
 from harness.runner.workers.pool import Done
-from tests.mini.world import World, scenario
+from tests.support.mini.world import World, scenario
 
 BASE = """
 why = "x"

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from harness.core import run as results
-from tests.mini import releases
-from tests.mini.world import Said, World, ended, interrupt, scenario, until
+from tests.support.mini import releases
+from tests.support.mini.world import Said, World, ended, interrupt, scenario, until
 
 SLOW = ["slow-a", "slow-b"]
 

@@ -7,7 +7,7 @@ import shlex
 
 import pytest
 
-from tests.mini.world import World, main, scenario
+from tests.support.mini.world import World, main, scenario
 
 TILTED = scenario("tilted", requires=["minipeft>=3.0"]).replace("alpha = 3.0", "alpha = 3.0, tilt = 2.0")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mini import releases
-from tests.mini.world import World, main, scenario
+from tests.support.mini import releases
+from tests.support.mini.world import World, main, scenario
 
 BASE = """
 import numpy as np

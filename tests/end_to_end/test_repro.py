@@ -13,7 +13,7 @@ from harness.cli import repro
 from harness.core.errors import HarnessError
 from harness.deviation.repro.aspects import Aspect
 from harness.deviation.repro.python_text import Part
-from tests.mini.world import Said, World, main, scenario
+from tests.support.mini.world import Said, World, main, scenario
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.mini.world import World
+from tests.support.mini.world import World
 
 NARROW = ("--dtype", "bfloat16", "-k", "two-layers")
 

@@ -13,8 +13,8 @@ import jsonschema
 import pytest
 
 from harness.core.run import Cell, Run
-from tests.mini.releases import FOR_ONE_TEST, RELEASES
-from tests.mini.world import REPOSITORY, Said, World, main, scenario
+from tests.support.mini.releases import FOR_ONE_TEST, RELEASES
+from tests.support.mini.world import REPOSITORY, Said, World, main, scenario
 
 Key = tuple[str, str]
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.mini.world import Said, World, main
+from tests.support.mini.world import Said, World, main
 
 
 def asked(world: World, cell: str, *words: str) -> Said:

@@ -17,7 +17,7 @@ import pytest
 
 from harness.core.errors import UsageError
 from harness.envs.environments import EnvFailed, Environments
-from tests.mini.projects import project
+from tests.support.mini.projects import project
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 CURRENT = f"""

@@ -18,9 +18,9 @@ from harness.envs.environments import Environments
 from harness.envs.installers import Outcome
 from harness.envs.piptool import Told
 from tests.envs.test_envs_build import environments, make_wheel, room, run
-from tests.mini import index, releases
-from tests.mini.index import Index
-from tests.mini.world import World
+from tests.support.mini import index, releases
+from tests.support.mini.index import Index
+from tests.support.mini.world import World
 
 __all__ = ["room"]
 

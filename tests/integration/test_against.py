@@ -9,7 +9,7 @@ from types import ModuleType
 import pytest
 
 from harness.core import run as results
-from tests.mini.world import REPOSITORY
+from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -7,8 +7,8 @@ import pytest
 from harness.core.run import Cell, ErrorReport, Finding
 from harness.core.verdict import Verdict
 from harness.judge import causes
-from tests import samples
-from tests.samples import cell, exact, known, lost, refused, run, wrong
+from tests.support import samples
+from tests.support.samples import cell, exact, known, lost, refused, run, wrong
 
 
 @pytest.mark.parametrize(

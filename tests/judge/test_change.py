@@ -12,8 +12,8 @@ from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, 
 from harness.core.verdict import Verdict
 from harness.judge import change
 from harness.report import markdown, summary
-from tests import samples
-from tests.samples import cell, crashed, exact, known, refused, wrong
+from tests.support import samples
+from tests.support.samples import cell, crashed, exact, known, refused, wrong
 
 SAID = Against(package="peft", spec="../peft", source="/src/peft", version="0.22.dev0",
                baseline="peft 0.21.2 (current)",

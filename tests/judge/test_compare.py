@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.core.verdict import Verdict
 from harness.judge.compare import COMPARED
-from tests.observations import (
+from tests.support.observations import (
     BIAS,
     FORWARD,
     HEAD,

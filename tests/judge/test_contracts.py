@@ -8,7 +8,7 @@ import pytest
 
 from harness.core.verdict import Verdict
 from harness.judge.config_entries import SAID_NOTHING, config_changes
-from tests.observations import (
+from tests.support.observations import (
     BIAS,
     FORWARD,
     KEYS,

@@ -12,7 +12,7 @@ from harness.judge import numbers
 from harness.judge.compare import Judgement
 from harness.judge.numbers import Noise
 from harness.worker.observe import doors as _workers
-from tests.observations import KEYS, Pair, Side
+from tests.support.observations import KEYS, Pair, Side
 
 DOOR = "door.auto"
 

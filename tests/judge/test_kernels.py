@@ -8,7 +8,7 @@ import pytest
 
 from harness.judge import numbers
 from harness.judge.compare import Judgement
-from tests.observations import FORWARD, LAYERS, LIKE_FORWARD, NOISE, Pair, swapped_layers, told
+from tests.support.observations import FORWARD, LAYERS, LIKE_FORWARD, NOISE, Pair, swapped_layers, told
 
 NARROW, MERGE = 0.02, 0.3
 """What bfloat16 kernels cost the outputs of this base, and what merging into its few bits costs."""

@@ -10,7 +10,7 @@ from harness.core.run import CheckpointKeys, ProbeResult
 from harness.core.verdict import Verdict
 from harness.judge import load_behaviour
 from harness.judge.config_entries import SAID_NOTHING
-from tests import samples
+from tests.support import samples
 
 OK = {name: ProbeResult(verdict=Verdict.EXACT, outcome="ok") for name in ("forward", "roundtrip")}
 LOST = CheckpointKeys(total=4, arrived=2, lost=("a.lora_magnitude_vector", "b.lora_magnitude_vector"))

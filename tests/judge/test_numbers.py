@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from harness.core.observation import Array
 from harness.judge import numbers
 from harness.judge.numbers import BELIEVED, Noise
-from tests.observations import FORWARD, Pair
+from tests.support.observations import FORWARD, Pair
 
 EPSILON = float(np.finfo(np.float32).eps)
 SIZES = st.floats(0, 1e3)

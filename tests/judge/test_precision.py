@@ -16,7 +16,7 @@ from harness.core.verdict import Verdict
 from harness.judge import precision as narrow
 from harness.judge.cell_result import cell
 from harness.runner.workers.pool import Done
-from tests.observations import BOTH_PRECISIONS, LAYERS, Pair
+from tests.support.observations import BOTH_PRECISIONS, LAYERS, Pair
 
 DTYPE = "bfloat16"
 ID = CellId("sound", "v061", "current", "cpu", Settings(DTYPE))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from harness.core.verdict import Verdict
-from tests import observations
-from tests.observations import KEYS, LAYERS, Mutation, Pair, both, fact, swapped_layers, told
+from tests.support import observations
+from tests.support.observations import KEYS, LAYERS, Mutation, Pair, both, fact, swapped_layers, told
 
 NEW = {layer: layer.replace("layers", "body.blocks") for layer in LAYERS}
 FUSED = "body.experts"

@@ -10,8 +10,8 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.verdict import Verdict
 from harness.judge import run_diff
-from tests import samples
-from tests.samples import cell, exact, known, run, wrong
+from tests.support import samples
+from tests.support.samples import cell, exact, known, run, wrong
 
 CHANGES = [
     # before, now, change

@@ -14,7 +14,7 @@ from harness.judge.outcomes import compare as compare_outcomes
 from harness.report.pages import trl_structure
 from harness.report.pages.trl_structure import Seen
 from tests.judge.test_structure_steps import FACTORS, put, structure
-from tests.observations import Pair
+from tests.support.observations import Pair
 
 
 def pair_of(change: Callable[[dict[str, Any]], object] = lambda _: None) -> Pair:

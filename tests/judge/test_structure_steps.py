@@ -9,7 +9,7 @@ import pytest
 
 from harness.judge import structure_steps
 from harness.judge.contracts import Found
-from tests.observations import Pair, told
+from tests.support.observations import Pair, told
 
 NORMS = ("layers.0.input_layernorm.weight", "layers.1.input_layernorm.weight", "norm.weight")
 FACTORS = tuple(f"layers.{n}.q_proj.lora_{part}.weight" for n in (0, 1) for part in "AB")

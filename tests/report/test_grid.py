@@ -11,7 +11,7 @@ from harness.core.run import Cell, CheckpointKeys, ProbeResult, Run
 from harness.core.verdict import Verdict
 from harness.report import grid, markdown, terminal
 from harness.report.html import render
-from tests import samples
+from tests.support import samples
 
 ROUNDTRIP = {"roundtrip": ProbeResult(verdict=Verdict.CONTRACT, outcome="ok")}
 LOST = CheckpointKeys(total=8, arrived=6, lost=("a.layers.0.q.lora_magnitude_vector.weight", "a.layers.1.q.bias"))

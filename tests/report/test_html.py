@@ -16,7 +16,7 @@ from harness.core.verdict import Verdict
 from harness.report.html import data as html_data
 from harness.report.html import heat_map, render
 from harness.report.html import page as html_page
-from tests import samples
+from tests.support import samples
 
 
 class Markup(HTMLParser):

@@ -10,8 +10,8 @@ import pytest
 
 from harness.core.run import Run
 from harness.report.html import render
-from tests import samples
-from tests.browser import Browser, Page, running
+from tests.support import samples
+from tests.support.browser import Browser, Page, running
 
 ALPHA = "lokr-alpha@v061:current[cpu]"
 HITS = "[...document.querySelectorAll('.panel.on td[data-c]:not(.dim)')].map((td) => idOf(Number(td.dataset.c)))"
@@ -316,7 +316,7 @@ def test_20_000_cells_open(page: Page, tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_browser_the_tests_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests import browser
+    from tests.support import browser
 
     monkeypatch.setattr(browser, "find", lambda: "")
     monkeypatch.delenv("CI", raising=False)

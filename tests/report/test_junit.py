@@ -11,7 +11,7 @@ import pytest
 from harness.core.run import Run
 from harness.core.text import visible_lines
 from harness.report import junit
-from tests import samples
+from tests.support import samples
 
 
 def read(run: Run) -> dict[str, junitparser.TestCase]:

@@ -11,7 +11,7 @@ from markdown_it.token import Token
 from harness.core.run import Run
 from harness.judge import causes
 from harness.report import markdown, summary
-from tests import samples
+from tests.support import samples
 
 READER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 OUR_TAGS = {"details", "/details", "details open", "summary", "/summary", "code", "/code"}

@@ -12,7 +12,7 @@ from harness.core.run import Run
 from harness.judge import run_diff
 from harness.report import markdown, terminal
 from harness.report.html import render
-from tests import samples
+from tests.support import samples
 
 NOTICE = "the matrix is behind the registry: no environment for PEFT 9.9.9"
 ALL = [samples.clean(), samples.regressed(), samples.nothing()]

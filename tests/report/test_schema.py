@@ -8,7 +8,7 @@ import pytest
 
 from harness.core.run import Run, as_json
 from harness.report import schema
-from tests import samples
+from tests.support import samples
 
 jsonschema: Any = pytest.importorskip("jsonschema", reason="the schema's own validator is not installed")
 

@@ -6,8 +6,8 @@ from harness.core.run import Cell, EnvironmentReport, ProbeResult, Run
 from harness.core.verdict import Verdict
 from harness.report import markdown, structure_history
 from harness.report.html import render
-from tests import samples
-from tests.samples import cell, trained
+from tests.support import samples
+from tests.support.samples import cell, trained
 
 HALF = "lora_A, lora_B (8 parameters): float32 → bfloat16"
 NORMS = "norm layers (5 parameters): bfloat16 → float32"

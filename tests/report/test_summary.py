@@ -6,7 +6,7 @@ import pytest
 
 from harness.core.run import Run
 from harness.report import cell_facts, summary
-from tests import samples
+from tests.support import samples
 
 SENTENCES = [
     (

@@ -12,7 +12,7 @@ import pytest
 from harness.core import run as results
 from harness.core.errors import HarnessError, UsageError
 from harness.report import tables
-from tests import samples
+from tests.support import samples
 
 
 def test_a_row_a_cell_of_a_report_on_disk(tmp_path: Path) -> None:

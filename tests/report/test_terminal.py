@@ -11,7 +11,7 @@ from rich.console import Console
 
 from harness.core.run import Run
 from harness.report import summary, terminal
-from tests import samples
+from tests.support import samples
 
 SAMPLES = [
     samples.green(),

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.core import text
-from tests.samples import HOSTILE
+from tests.support.samples import HOSTILE
 
 ANY = st.text() | st.text(alphabet="`|\\<>&*_[]()#@!\n\r\x1b\u202e ab1")
 

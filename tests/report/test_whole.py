@@ -15,7 +15,7 @@ from rich.console import Console
 
 from harness.core.run import Run
 from harness.report import junit, markdown, terminal
-from tests import samples
+from tests.support import samples
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -8,7 +8,7 @@ import pytest
 
 from harness import report
 from harness.core import run
-from tests import samples
+from tests.support import samples
 
 
 def test_all_formats_are_written(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from harness.runner import fixture_source, plan
 from harness.runner.plan import Asked
 from harness.runner.session import Session
 from harness.store.fixtures import Store
-from tests.mini.world import HANDLER, World
+from tests.support.mini.world import HANDLER, World
 
 
 class MovingOn(Environments):

@@ -14,7 +14,7 @@ from harness.core.errors import UsageError
 from harness.core.run import EnvironmentReport
 from harness.runner import folder as runs
 from harness.runner.folder import Recorder
-from tests.samples import cell, exact, wrong
+from tests.support.samples import cell, exact, wrong
 
 ONE, TWO = exact("lora-a"), wrong("lokr-a")
 PLAN = [ONE.id, TWO.id]

@@ -15,7 +15,7 @@ from harness.envs.environment import EnvFailed, Environment
 from harness.runner import plan as planning
 from harness.runner.plan import Asked
 from harness.store.fixtures import Store
-from tests.mini.world import World, scenario
+from tests.support.mini.world import World, scenario
 
 
 class FakeEnvironments:

@@ -19,7 +19,7 @@ from harness.runner.workers import pool as pool_module
 from harness.runner.workers.pool import Done, Job, Pool, WorkerFailed
 from harness.runner.workers.process import WORKER
 
-FAKES = Path(__file__).parents[1] / "fakes"
+FAKES = Path(__file__).parents[1] / "support" / "fakes"
 WAIT_S = 20.0
 
 Start = Callable[..., Pool]

@@ -11,7 +11,7 @@ import pytest
 
 from harness.envs.environment import EnvFailed
 from harness.runner.workers.schedule import AHEAD, Closed, Key, Pools
-from tests.mini.world import until
+from tests.support.mini.world import until
 
 A, B, C = (Key(name, "cpu") for name in "ABC")
 

@@ -16,7 +16,7 @@ from harness.runner.fixture_source import recorded_versions
 from harness.runner.plan import Asked
 from harness.runner.session import Planned, Session
 from harness.store.fixtures import Store
-from tests.mini.world import HANDLER, World, scenario, until
+from tests.support.mini.world import HANDLER, World, scenario, until
 
 Begin = Callable[..., tuple[Session, list[Planned], list[Cell]]]
 

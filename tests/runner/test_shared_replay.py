@@ -14,8 +14,8 @@ from harness.envs.environments import Environments
 from harness.runner import plan, shared_replay
 from harness.runner.plan import Asked
 from harness.store.fixtures import Store
-from tests.mini.world import World
-from tests.observations import Pair
+from tests.support.mini.world import World
+from tests.support.observations import Pair
 
 CREATORS = ("4.0", "4.1", "4.2")
 OLDEST, MIDDLE, NEWEST = CREATORS

@@ -17,7 +17,7 @@ import pytest
 from harness.runner.workers.process import WORKER
 from harness.worker.serve import children, numerics
 
-HANDLER = Path(__file__).parent.parent / "fakes" / "handler.py"
+HANDLER = Path(__file__).parents[1] / "support" / "fakes" / "handler.py"
 
 
 class Server:

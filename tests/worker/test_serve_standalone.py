@@ -15,7 +15,7 @@ import pytest
 
 from harness.runner.workers.process import WORKER
 
-HANDLER = Path(__file__).parent.parent / "fakes" / "handler.py"
+HANDLER = Path(__file__).parents[1] / "support" / "fakes" / "handler.py"
 
 
 def write_plan(folder: Path, *cells: dict[str, Any], **more: Any) -> Path:

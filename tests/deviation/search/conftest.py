@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.mini.index import Index, serving
-from tests.mini.world import World
+from tests.support.mini.index import Index, serving
+from tests.support.mini.world import World
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 

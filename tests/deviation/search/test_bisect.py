@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.deviation.search.conftest import Libraries
-from tests.mini import releases
-from tests.mini.projects import project
+from tests.support.mini import releases
+from tests.support.mini.projects import project
 
 PROJECT = project("minipeft", "2.1", {name: name for name in ("minipeft.py", "mini_libraries.pth")})
 

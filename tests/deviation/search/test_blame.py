@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.deviation.search.conftest import Libraries
-from tests.mini.world import interrupt, scenario, until
+from tests.support.mini.world import interrupt, scenario, until
 
 OLD = {"peft": "70.0", "trl": "1.0", "idna": "1.0", "tqdm": "1.0"}
 BROKEN = {"peft": "71.0", "trl": "2.0", "idna": "2.0", "tqdm": "2.0"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.mini import releases
+from tests.support.mini import releases
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 

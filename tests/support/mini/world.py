@@ -22,11 +22,11 @@ from harness.cli import main as cli
 from harness.core import run as results
 from harness.core.run import Cell, Run
 from harness.runner import folder as runs
-from tests.mini import releases
+from tests.support.mini import releases
 
 HERE = Path(__file__).parent
 HANDLER = HERE / "cell.py"
-REPOSITORY = HERE.parents[1]
+REPOSITORY = HERE.parents[2]
 WAIT_S = 30.0
 
 
