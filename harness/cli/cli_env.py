@@ -42,7 +42,7 @@ def add_to(commands: Any) -> None:
                    "  peft-regress env lock current")  # fmt: skip
     one.add_argument("name", nargs="+", metavar="NAME")
     where(one, fixtures=False)
-    one = command(inner, "add", env_add.add, "make a release of PEFT a creator: declare, lock, build, create its fixtures",
+    one = command(inner, "add", env_add.add, "add a PEFT release as a creator: declare, lock, build, create fixtures",
                    "  peft-regress env add peft==0.12.0\n"
                    "  peft-regress env add peft==0.13.2,transformers==4.36.2 --keep-going\n"
                    "  peft-regress env add peft==0.12.0 --dry-run\n"

@@ -18,7 +18,7 @@ from harness.core.errors import HarnessError
 Array = NDArray[Any]
 
 FORMAT = 1
-"""Format of the worker's files (`harness/worker/observe/recorder.py` writes it: a change needs a new number in both places)."""
+"""Format of the worker's files. `harness/worker/observe/recorder.py` writes it: change the number in both places."""
 
 
 class BadObservation(HarnessError):

@@ -69,7 +69,7 @@ class Finding(Model):
 
     probe: str
     kind: str
-    """A short stable word: `values`, `lost-tensors`, `error`, `tie-broken`, `new-warning`, …; see `harness.judge.compare`."""
+    """A stable word: `values`, `lost-tensors`, `error`, `tie-broken`, `new-warning`, … (`harness.judge.compare`)."""
     verdict: Verdict
     message: str
     """One line for a person."""
@@ -156,7 +156,7 @@ class Cell(Model):
     duration_s: float = 0.0
     compute_s: float = 0.0  # seconds that the worker spent on it
     same_as: str = ""
-    """The cell that was computed for both, where the loader can't tell the two fixtures apart (`harness.runner.shared_replay`)."""
+    """Cell whose replay was reused, where the loader reads both fixtures alike (`harness.runner.shared_replay`)."""
     gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
     first_difference: str = ""
     """The first layer in execution order whose activation differs beyond its allowance."""

@@ -68,7 +68,7 @@ WRAPPERS: dict[str, bool] = {
     "adapter": True,
     "peft": False,
 }
-"""What may stand around a model → whether it takes a name, as in `attribute:model`; `harness/worker/model/wrappers.py`."""
+"""Wrapper → whether it takes a name, as in `attribute:model`; see `harness/worker/model/wrappers.py`."""
 
 
 class Input(Strict):

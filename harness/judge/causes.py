@@ -52,7 +52,7 @@ KIND_PHRASES = {
     "train-mode": "train mode differs",
     "values": "values differ",
 }
-"""How a kind of finding (`harness.judge.compare`, `harness.judge.contracts`) reads in a title; another reads as its own name."""
+"""How a kind of finding reads in a title; a kind that is missing here reads as its own name."""
 
 
 @dataclass(frozen=True)

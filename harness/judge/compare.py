@@ -7,7 +7,7 @@ The order of the questions is the policy:
 3. Did the base's own output move, and did the adapter's own effect (each layer fed the golden's input) move? Outputs
    that moved are the adapter's doing, unless the base moved, every layer's effect is what it was, and the outputs moved
    no further than the base's move explains.
-4. What must equal what within the loader (merged = unmerged, disabled = base, …): see `harness.judge.invariants`; what comes
+4. What must be equal within the loader (merged = unmerged, disabled = base, …): `harness.judge.invariants`; what comes
    through other doors than `PeftModel.from_pretrained`: see `harness.judge.doors`.
 5. Contracts that no number shows: see `harness.judge.contracts`.
 """

@@ -1,6 +1,6 @@
 """What a fixture is: the manifest, its format, which names it may hold, and what may follow what.
 
-Pure: text in, values out. `harness.store.fixtures` keeps the files; `fixtures/FORMAT.md` tells the same to a reader by hand.
+Pure: text in, values out. `harness.store.fixtures` keeps the files; `fixtures/FORMAT.md` documents the format.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Changes `matrices/expectations.toml` on disk: whole or not at all, and never over what somebody else wrote meanwhile.
 
-A change is made in the text (`harness.deviation.accept.toml_text`). Before it is written it is read as the program will read
-it, and compared: the entries that were there must be there, unchanged and in their order.
+Changes are made in the text (`harness.deviation.accept.toml_text`). The result is read as the program reads it and
+compared before it is written: the entries that were there must be there, unchanged and in their order.
 """
 
 from __future__ import annotations

@@ -100,10 +100,10 @@ def _in_order(helpers: dict[str, tuple[str, ...]]) -> list[str]:
 
 def _quoted(does: str) -> str:
     does = " ".join(does.split())
-    cut = does if len(does) < python_text.WIDTH - 6 else does[: does.rfind(" ", 0, python_text.WIDTH - 6)] + "\n" + does[
-        does.rfind(" ", 0, python_text.WIDTH - 6) + 1 :
-    ]  # fmt: skip
-    return f'"""{cut}"""'
+    if len(does) >= python_text.WIDTH - 6:
+        at = does.rfind(" ", 0, python_text.WIDTH - 6)
+        does = f"{does[:at]}\n{does[at + 1 :]}"
+    return f'"""{does}"""'
 
 
 def _tidy(lines: Iterable[str]) -> str:

@@ -1,6 +1,6 @@
 """What the HTML page says, as data: the sentence, the filters, where the run comes from, the sections. Pure.
 
-Nothing here is escaped or made visible: the template's environment does that to every value (`harness.report.html.render`).
+Nothing is escaped here: the template's environment escapes every value (`harness.report.html.render`).
 """
 
 from __future__ import annotations

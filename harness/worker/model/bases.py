@@ -58,6 +58,8 @@ def _sequence(torch: Any, modules: Any) -> Any:
                 x = getattr(self, name)(x)
             return x
 
+    # PEFT writes this name into adapter_config.json (`parent_library`): it is part of the stored fixtures.
+    PlainModel.__module__ = "peft_regress_worker.bases"
     return PlainModel()
 
 
