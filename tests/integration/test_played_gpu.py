@@ -17,7 +17,7 @@ from harness.envs.environments import Environments
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
-HANDLER = REPOSITORY / "tests" / "fakes" / "played_gpu.py"
+HANDLER = REPOSITORY / "tests" / "support" / "fakes" / "played_gpu.py"
 SCENARIOS = ("lora-linear", "loha-linear", "prompt-tuning", "adaption-prompt")
 """Of bases without ties: a played parameter that is moved becomes another one."""
 

@@ -27,9 +27,12 @@ import contextlib, hashlib, importlib, json, os, runpy, sys, tempfile
 
 main = runpy.run_path(os.path.join(sys.argv[1], "__main__.py"), run_name="worker_main")
 main["_load_package"]()
-accounting, adapters, bases, capture, fill, mould, numerics, observe, probes, structure, warmup = (
+accounting, capture, probes, recorder, structure, warmup, adapters, bases, copies, fill, numerics = (
     importlib.import_module("peft_regress_worker." + name)
-    for name in "accounting adapters bases capture fill mould numerics observe probes structure warmup".split()
+    for name in (
+        "observe.accounting observe.capture observe.probes observe.recorder observe.structure observe.warmup "
+        "model.adapters model.bases model.copies model.fill serve.numerics"
+    ).split()
 )
 import numpy, torch
 numerics.after_import(torch)
@@ -214,7 +217,7 @@ def ties():
         bases.save(model)
         loaded = bases.load(torch, llama(tied))
         result = {"built": structure.ties(model, ()), "loaded": structure.ties(loaded, ()),
-                  "copied": structure.ties(mould.Mould(loaded, torch.Tensor).copy(), ())}
+                  "copied": structure.ties(copies.Mould(loaded, torch.Tensor).copy(), ())}
         if tied:
             loaded.lm_head.weight = torch.nn.Parameter(loaded.lm_head.weight.detach().clone())
             result["broken"] = structure.ties(loaded, ())
@@ -345,14 +348,14 @@ def sketches():
 
 @check
 def observed():
-    observation = observe.Observation("s")
+    observation = recorder.Observation("s")
     x = drawn("x", 4, 6)
     tensors = {"turned": x.t(), "grad": torch.nn.Parameter(x), "bf16": x.bfloat16(), "f16": x.half(), "f64": x.double(),
                "bool": x > 0, "int": torch.arange(3)}
     for name, tensor in tensors.items():
         observation.array(name, tensor)
     observation.write("now")
-    back = observe.read_arrays("now")
+    back = recorder.read_arrays("now")
     equal = {name: bool(numpy.array_equal(
         back[name], (t.detach().float() if t.dtype in (torch.bfloat16, torch.float16) else t.detach()).numpy()))
         for name, t in tensors.items()}

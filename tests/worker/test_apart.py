@@ -12,7 +12,7 @@ import pytest
 from harness.worker.serve import apart
 
 REPOSITORY = Path(__file__).parents[2]
-AROUND = "import os, signal\nfrom harness.worker import apart\n{work}\napart.run(work)\nprint('went on')"
+AROUND = "import os, signal\nfrom harness.worker.serve import apart\n{work}\napart.run(work)\nprint('went on')"
 
 
 def ended(work: str) -> subprocess.CompletedProcess[str]:
