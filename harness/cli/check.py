@@ -27,7 +27,7 @@ from harness.judge import expectations, run_diff
 from harness.report import markdown, terminal
 from harness.runner import plan
 from harness.runner.folder import Recorder
-from harness.runner.session import Planned
+from harness.runner.plan import Planned
 
 
 def check(arguments: argparse.Namespace) -> int:

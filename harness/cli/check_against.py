@@ -32,7 +32,7 @@ from harness.runner.change.known_cells import Memory, Remembered
 from harness.runner.change.sides import Built, SideFailed, Sides
 from harness.runner.change.touched import Affected
 from harness.runner.folder import Recorder
-from harness.runner.session import Planned
+from harness.runner.plan import Planned
 
 
 def check(arguments: argparse.Namespace) -> int:

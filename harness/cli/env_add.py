@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 
 from harness.cli import common
-from harness.cli.added import Added, markdown
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
+from harness.core.text import clip, code, fenced, many, prose, seconds
 from harness.envs import missing_releases
 from harness.envs.draft import Draft
 from harness.envs.environments import Environments
 from harness.envs.index import Release
+from harness.report.cell_facts import FIRST_PACKAGES
 from harness.runner import add_release
-from harness.runner.add_release import Order
+from harness.runner.add_release import Added, Order, Outcome
 
 
 def add(arguments: argparse.Namespace) -> int:
@@ -167,3 +169,60 @@ def _where(arguments: argparse.Namespace) -> str:
     options = [(option, value) for option, value in given.items() if value]
     options += [("--scenarios", path) for path in arguments.scenarios]
     return "".join(f" {option} {shlex.quote(value)}" for option, value in options)
+
+
+def markdown(added: Added, command: str, where: str = "") -> str:
+    """A summary for a pull request.
+
+    Args:
+        command: the one that was run.
+        where: the options that say where matrices and fixtures are, with a blank before them.
+    """
+    peft = added.versions.get("peft", added.requirement)
+    shown = [name for name in FIRST_PACKAGES if name in added.versions]
+    blocks = [
+        f"### PEFT {prose(peft)}: {code(added.name)}",
+        f"Released {added.released}; Python {prose(added.python)}; {len(added.versions):,} packages; "
+        f"done in {seconds(added.seconds)}.",
+        _table(shown, [[code(added.versions[name]) for name in shown]]),
+        *(_fixtures(added) if added.fixtures else ["No fixtures were asked for."]),
+        "Made by, and next:\n\n" + fenced("\n".join([command, *added.next_steps(where)])),
+    ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _fixtures(added: Added) -> list[str]:
+    made, verdicts = added.of("made"), ", ".join(f"{count:,} {verdict}" for verdict, count in added.verdicts.items())
+    counts = [many(len(made), "fixture") + " made", f"{len(added.of('unsupported')):,} unsupported"]
+    counts += [f"{len(added.of('refused')):,} refused", *_some(len(added.of("deviates")), "not loaded as it was")]
+    lines = [
+        f"- {', '.join(counts)}; {added.size / 1e6:.2f} MB added",
+        f"- self-check, each loaded again by {code(added.name)} itself: {verdicts or 'nothing to check'}",
+    ]
+    blocks = ["\n".join(lines)]
+    blocks += _section("Not kept", [(one.scenario, one.detail) for one in added.outcomes if _failed(one)], "scenario")
+    again = Counter(one.detail for one in added.of("made") if one.detail)
+    blocks += _section("Said on loading it again", [(f"{n:,}", text) for text, n in again.most_common()], "scenarios")
+    standing = [(f"{count:,}", text) for text, count in added.defects.items()]
+    blocks += _section("Standing defects: what its own library fails too", standing, "scenarios")
+    reasons = Counter(one.detail for one in added.of("unsupported"))
+    return blocks + _section("Unsupported", [(f"{count:,}", text) for text, count in reasons.most_common()], "scenarios")
+
+
+def _some(count: int, words: str) -> list[str]:
+    return [f"{count:,} {words}"] if count else []
+
+
+def _failed(one: Outcome) -> bool:
+    return one.outcome in ("refused", "deviates")
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]], first: str) -> list[str]:
+    if not rows:
+        return []
+    table = _table([first, "what"], [[code(head), code(clip(text, 300))] for head, text in rows])
+    return [f"**{title}**\n\n{table}"]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])

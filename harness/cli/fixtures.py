@@ -13,9 +13,8 @@ from harness.cli import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.text import enumerated, many, visible
-from harness.runner.fixture_source import recorded_versions
 from harness.store import saved_adapter, saved_diff, saved_history
-from harness.store.fixtures import Store
+from harness.store.fixtures import Store, recorded_versions
 from harness.store.saved_adapter import Written
 from harness.store.saved_diff import KINDS, Change, Shared
 from harness.store.saved_history import History, Storage

@@ -13,6 +13,7 @@ from harness.cli import common
 from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import CellId
+from harness.core.observation import Done
 from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
 from harness.judge import cell_result
@@ -20,7 +21,6 @@ from harness.judge import expectations as expect
 from harness.report import terminal
 from harness.runner import folder as runs
 from harness.runner import plan as planning
-from harness.runner.workers.pool import Done
 from harness.runner.workers.process import WORKER
 from harness.store import device_class
 

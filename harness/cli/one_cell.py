@@ -23,7 +23,8 @@ from harness.envs import spec as specs
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.runner import plan
-from harness.runner.session import Planned, Session
+from harness.runner.plan import Planned
+from harness.runner.session import Session
 from harness.store.fixtures import Manifest, NoFixture, Store
 
 

@@ -14,7 +14,7 @@ from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.text import visible
 from harness.core.verdict import Verdict
-from harness.runner.session import Planned
+from harness.runner.plan import Planned
 
 CELL_PROPERTY = "peft_regress_cell"
 """The property of a test's report that carries its cell as JSON, from whichever process checked it."""

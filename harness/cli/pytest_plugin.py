@@ -31,9 +31,9 @@ from harness.judge import expectations
 from harness.report import summary
 from harness.runner import folder as runs
 from harness.runner import plan as planning
-from harness.runner.fixture_source import recorded_versions
-from harness.runner.session import Planned, Session
-from harness.store.fixtures import Store
+from harness.runner.plan import Planned
+from harness.runner.session import Session
+from harness.store.fixtures import Store, recorded_versions
 
 _CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[[\w+]+\])$")
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -12,6 +12,7 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.matrix import NEEDS_HUB
 from harness.judge import run_diff
 from harness.report import markdown, tables, terminal
+from harness.runner import shards
 
 
 def list_(arguments: argparse.Namespace) -> int:
@@ -46,7 +47,7 @@ def list_(arguments: argparse.Namespace) -> int:
 
 def report_(arguments: argparse.Namespace) -> int:
     """Render runs again, or merge the shards of one plan."""
-    run = run_diff.merge([results.load(Path(folder)) for folder in arguments.run])
+    run = shards.merge([results.load(Path(folder)) for folder in arguments.run])
     if arguments.out and arguments.format in ("csv", "parquet"):
         tables.write(run.frame(), Path(arguments.out))
         return ExitCode.CLEAN

@@ -32,7 +32,7 @@ from harness.envs import source_tree
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.judge import causes
-from harness.runner.session import Planned
+from harness.runner.plan import Planned
 from harness.store.fixtures import Manifest, Store
 
 TRIED = 6

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
@@ -16,9 +16,24 @@ from safetensors.numpy import load, load_file
 from harness.core.errors import HarnessError
 
 Array = NDArray[Any]
+Outcome = Literal["done", "died", "timeout", "error"]
 
 FORMAT = 1
 """Format of the worker's files. `harness/worker/observe/recorder.py` writes it: change the number in both places."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a job ended."""
+
+    id: str
+    outcome: Outcome
+    """`died` is the cell's doing (verdict `crash`), `error` ours."""
+    detail: str
+    log_tail: str
+    duration_s: float
+    note: str = ""
+    """What the reader should know of how it came about: that it was run twice."""
 
 
 class BadObservation(HarnessError):

@@ -7,13 +7,12 @@ from typing import Any
 
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
-from harness.core.observation import Observed
+from harness.core.observation import Done, Observed
 from harness.core.run import Cell
 from harness.core.verdict import Verdict, worst
 from harness.judge import compare, load_behaviour, precision
 from harness.judge.contracts import finding
 from harness.judge.numbers import same_bits
-from harness.runner.workers.pool import Done
 from harness.store import device_class
 
 

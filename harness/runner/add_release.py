@@ -12,13 +12,14 @@ import hashlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import filelock
 
-from harness.cli.added import Added, Outcome
 from harness.core import interrupts, matrix
 from harness.core.errors import HarnessError
 from harness.core.interrupts import Interrupts
@@ -29,7 +30,8 @@ from harness.core.verdict import Verdict
 from harness.envs.draft import Draft
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
-from harness.runner.session import Planned, Session
+from harness.runner.plan import Planned
+from harness.runner.session import Session
 from harness.store.adopt import adopting
 from harness.store.fixtures import Store
 
@@ -47,6 +49,91 @@ class Order:
     """Keep what could be made although some scenarios were refused."""
     handler: Path | None = None
     """In place of the worker's own cell module; for tests of everything around it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one scenario."""
+
+    scenario: str
+    outcome: Literal["made", "unsupported", "refused", "deviates"]
+    """`deviates`: it was made, and its own creator does not load it as it was."""
+    verdict: str
+    """Of the self-check."""
+    detail: str = ""
+    """Why it is not kept; of one that is, what was warned when it was loaded again."""
+    defects: tuple[str, ...] = ()
+    """What the creator's own library fails; stored with the golden."""
+    log: str = ""
+
+    @property
+    def kept(self) -> bool:
+        """True where its fixture is stored."""
+        return self.outcome == "made"
+
+    @property
+    def word(self) -> str:
+        """The outcome, and the self-check's verdict where there was one."""
+        return f"{self.outcome}, {self.verdict}" if self.outcome in ("made", "deviates") else self.outcome
+
+
+@dataclass(frozen=True)
+class Added:
+    """A release that was added."""
+
+    name: str
+    requirement: str
+    released: str
+    files: tuple[Path, ...]
+    """Declaration and lock."""
+    python: str
+    versions: Mapping[str, str]
+    outcomes: tuple[Outcome, ...]
+    fixtures: bool
+    """False where none were asked for."""
+    size: int
+    """Bytes that the fixtures added."""
+    seconds: float
+
+    def of(self, outcome: str) -> list[Outcome]:
+        """The scenarios with an outcome."""
+        return [one for one in self.outcomes if one.outcome == outcome]
+
+    @property
+    def whole(self) -> bool:
+        """True where nothing that was tried is missing."""
+        return not (self.of("refused") or self.of("deviates"))
+
+    @property
+    def verdicts(self) -> dict[str, int]:
+        """The self-check's verdicts of what was kept, with counts."""
+        return dict(Counter(one.verdict for one in self.of("made")).most_common())
+
+    @property
+    def defects(self) -> dict[str, int]:
+        """Standing defects by their text, with how many scenarios have them."""
+        return dict(Counter(text for one in self.of("made") for text in dict.fromkeys(one.defects)).most_common())
+
+    def next_steps(self, where: str = "") -> list[str]:
+        """The commands to go on with.
+
+        Args:
+            where: the options that say where matrices and fixtures are, with a blank before them.
+        """
+        if self.fixtures:
+            return [f"peft-regress check --creator {self.name}{where}"]
+        return [f"peft-regress create {self.name}{where}"]
+
+    def data(self) -> dict[str, Any]:
+        """For a program."""
+        counts = Counter(one.outcome for one in self.outcomes)
+        return {
+            "name": self.name, "requirement": self.requirement, "released": self.released, "python": self.python,
+            "files": [str(path) for path in self.files], "versions": dict(self.versions), "counts": dict(counts),
+            "self_check": self.verdicts, "standing_defects": self.defects, "bytes_added": self.size,
+            "seconds": self.seconds,
+            "scenarios": [{k: v for k, v in vars(one).items() if k != "log"} for one in self.outcomes],
+        }  # fmt: skip
 
 
 class ScenariosRefused(HarnessError):

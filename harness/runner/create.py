@@ -12,10 +12,10 @@ import numpy as np
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.matrix import Declared
-from harness.core.observation import Observed
+from harness.core.observation import Done, Observed
 from harness.judge import checkpoint_keys, compare, numbers
 from harness.runner.workers.gpus import Serves
-from harness.runner.workers.pool import Done, Job
+from harness.runner.workers.pool import Job
 from harness.runner.workers.process import WORKER
 from harness.store.fixtures import Manifest, Store
 

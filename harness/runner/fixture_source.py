@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.core import matrix
 from harness.core.errors import HarnessError
@@ -18,12 +16,10 @@ from harness.envs.environment import BuiltEnvironment
 from harness.envs.environments import Environments
 from harness.judge import cell_result
 from harness.runner.create import create, save
-from harness.runner.workers.process import WORKER
+from harness.runner.plan import Planned
+from harness.runner.workers.process import worker_digest
 from harness.runner.workers.schedule import Key, Pools
-from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
-
-if TYPE_CHECKING:
-    from harness.runner.session import Planned
+from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store, recorded_versions
 
 
 @dataclass
@@ -156,14 +152,6 @@ def _of_another_declaration(cell: Planned, manifest: Manifest) -> bool:
     return matrix.digest(matrix.resolve(cell.declared, manifest.versions)) != manifest.scenario_digest
 
 
-def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
-    """The versions in which a creator's fixtures were made, by one of them; empty where it has none that is sound."""
-    for scenario in store.scenarios(creator):
-        with contextlib.suppress(BadFixture):
-            return store.manifest(creator, scenario).versions
-    return {}
-
-
 def fixtures_cache(environments: Environments) -> Path:
     """Where fixtures are made on demand, a folder for each creator and state of its lock."""
     return environments.cache / "fixtures"
@@ -182,11 +170,3 @@ def out_of_date(environments: Environments) -> list[Path]:
             described = environments.describe(name)
             wanted.add(folder_of(described.name, described.lock_digest))
     return sorted(path for path in fixtures_cache(environments).glob("*") if path.name not in wanted)
-
-
-def worker_digest() -> str:
-    """SHA-256 of the worker's code: another worker may observe otherwise."""
-    whole = hashlib.sha256()
-    for path in sorted(WORKER.rglob("*.py")):
-        whole.update(path.relative_to(WORKER).as_posix().encode() + b"\0" + path.read_bytes())
-    return whole.hexdigest()

@@ -18,9 +18,23 @@ from harness.core.matrix import CellId, Declared, Matrix
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
-from harness.runner.fixture_source import recorded_versions
-from harness.runner.session import Planned
-from harness.store.fixtures import Store
+from harness.store.fixtures import Store, recorded_versions
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell that is to be checked."""
+
+    id: CellId
+    declared: Declared
+    creator_spec: str
+    loader_spec: str
+    limit_s: float | None = None
+
+    @property
+    def time_limit_s(self) -> float:
+        """How long the worker may be silent about it."""
+        return self.limit_s or self.declared.scenario.time_limit_s
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError
-from harness.core.matrix import CellId, Declared
+from harness.core.observation import Done
 from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
 from harness.envs.environment import BuiltEnvironment, EnvFailed
@@ -29,31 +29,16 @@ from harness.judge import cell_result, checkpoint_keys, load_behaviour
 from harness.runner.create import CreationRefused, worker_command
 from harness.runner.environments_seen import Met
 from harness.runner.fixture_source import Supply
+from harness.runner.plan import Planned
 from harness.runner.shared_replay import Sharing
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import Serves
-from harness.runner.workers.pool import Done, Job, WorkerFailed
+from harness.runner.workers.pool import Job, WorkerFailed
 from harness.runner.workers.schedule import Closed, Key, Pools
 from harness.store import device_class
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A cell that is to be checked."""
-
-    id: CellId
-    declared: Declared
-    creator_spec: str
-    loader_spec: str
-    limit_s: float | None = None
-
-    @property
-    def time_limit_s(self) -> float:
-        """How long the worker may be silent about it."""
-        return self.limit_s or self.declared.scenario.time_limit_s
 
 
 @dataclass

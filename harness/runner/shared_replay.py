@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packaging.version import InvalidVersion, Version
 from safetensors.numpy import load
@@ -32,14 +32,12 @@ from safetensors.numpy import load
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
 from harness.judge.numbers import same_bits
+from harness.runner.plan import Planned
 from harness.runner.workers.gpus import Serves
 from harness.runner.workers.pool import Job
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 from harness.store.manifest import Manifest
-
-if TYPE_CHECKING:
-    from harness.runner.session import Planned
 
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 GENERATION_CONFIG = "base/generation_config.json"

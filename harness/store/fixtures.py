@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import glob
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -48,6 +48,7 @@ __all__ = [
     "Replacement",
     "Store",
     "StoredFile",
+    "recorded_versions",
 ]
 
 LOCK_TIMEOUT_S = 120.0
@@ -340,6 +341,14 @@ class Store:
                 "one writer at a time, each for a moment",
                 "look for a hanging peft-regress process, end it and try again",
             ) from error
+
+
+def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
+    """The versions in which a creator's fixtures were made, by one of them; empty where it has none that is sound."""
+    for scenario in store.scenarios(creator):
+        with contextlib.suppress(BadFixture):
+            return store.manifest(creator, scenario).versions
+    return {}
 
 
 def _parsed_or_none(path: Path, text: bytes, read: ReadBlob) -> Manifest | None:

@@ -6,9 +6,8 @@ import pytest
 
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId, Matrix
-from harness.core.observation import Observed
+from harness.core.observation import Done, Observed
 from harness.judge import cell_result
-from harness.runner.workers.pool import Done
 from tests.support.mini.world import World, scenario
 
 BASE = """

@@ -7,12 +7,12 @@ import pytest
 
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
-from harness.core.observation import Observed
+from harness.core.observation import Done, Observed
 from harness.core.run import Cell, Figures, Finding
 from harness.core.verdict import Verdict
 from harness.envs.environment import EnvFailed
 from harness.judge import cell_result
-from harness.runner.workers.pool import Done, WorkerFailed
+from harness.runner.workers.pool import WorkerFailed
 
 ID = CellId("lora-x", "v061", "current")
 

@@ -11,11 +11,11 @@ import pytest
 
 from harness.core.cell_settings import Settings
 from harness.core.matrix import CellId
+from harness.core.observation import Done
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.judge import precision as narrow
 from harness.judge.cell_result import cell
-from harness.runner.workers.pool import Done
 from tests.support.observations import BOTH_PRECISIONS, LAYERS, Pair
 
 DTYPE = "bfloat16"

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from harness.core import run as results
 from harness.core.run import Run
-from harness.judge import run_diff
 from harness.report import markdown, terminal
 from harness.report.html import render
+from harness.runner import shards
 from tests.support import samples
 
 NOTICE = "the matrix is behind the registry: no environment for PEFT 9.9.9"
@@ -48,4 +48,4 @@ def test_it_changes_nothing_else(run: Run) -> None:
 def test_of_shards_the_newest_is_told() -> None:
     one = samples.clean()
     newer = with_notice(one.model_copy(update={"id": "newer", "created": "2999-01-01T00:00:00+00:00"}))
-    assert run_diff.merge([newer, one]).notices == (NOTICE,)
+    assert shards.merge([newer, one]).notices == (NOTICE,)

@@ -15,8 +15,9 @@ from typing import Any
 
 import pytest
 
+from harness.core.observation import Done
 from harness.runner.workers import pool as pool_module
-from harness.runner.workers.pool import Done, Job, Pool, WorkerFailed
+from harness.runner.workers.pool import Job, Pool, WorkerFailed
 from harness.runner.workers.process import WORKER
 
 FAKES = Path(__file__).parents[1] / "support" / "fakes"

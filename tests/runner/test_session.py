@@ -12,10 +12,9 @@ from harness.core.matrix import Matrix
 from harness.core.run import Cell
 from harness.envs.environments import Environments
 from harness.runner import plan
-from harness.runner.fixture_source import recorded_versions
-from harness.runner.plan import Asked
-from harness.runner.session import Planned, Session
-from harness.store.fixtures import Store
+from harness.runner.plan import Asked, Planned
+from harness.runner.session import Session
+from harness.store.fixtures import Store, recorded_versions
 from tests.support.mini.world import HANDLER, World, scenario, until
 
 Begin = Callable[..., tuple[Session, list[Planned], list[Cell]]]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId, Declared
-from harness.runner.session import Planned
+from harness.runner.plan import Planned
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ from harness.deviation.search.outcome import Deviation, Outcome
 from harness.deviation.search.question import Question
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs.environments import Environments
-from harness.runner.fixture_source import worker_digest
-from harness.runner.session import Planned, Session
+from harness.runner.plan import Planned
+from harness.runner.session import Session
+from harness.runner.workers.process import worker_digest
 
 _STOPS = (Verdict.NO_FIXTURE, Verdict.BAD_FIXTURE, Verdict.NO_DEVICE)
 """What no other candidate would mend."""

@@ -26,7 +26,7 @@ from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import Environment
-from harness.runner.session import Planned
+from harness.runner.plan import Planned
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 

@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.core.observation import Done
 from harness.envs.environment import BuiltEnvironment
-from harness.runner.workers.pool import Done, Job, Pool, WorkerFailed
+from harness.runner.workers.pool import Job, Pool, WorkerFailed
 from harness.worker.serve import devices
 
 

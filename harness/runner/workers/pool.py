@@ -18,12 +18,11 @@ from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast, get_args
 
 from harness.core.errors import HarnessError
+from harness.core.observation import Done, Outcome
 from harness.runner.workers.process import WORKER, Eof, Event, Processes, WorkerProcess, environment, tail
-
-Outcome = Literal["done", "died", "timeout", "error"]
 
 GRACE_S = 15.0
 """How long after a cell's own limit the worker may be silent about it: the worker enforces the limit, this one
@@ -42,20 +41,6 @@ class Job:
     request: Mapping[str, Any]
     scratch: Path
     time_limit_s: float
-
-
-@dataclass(frozen=True)
-class Done:
-    """How a job ended."""
-
-    id: str
-    outcome: Outcome
-    """`died` is the cell's doing (verdict `crash`), `error` ours."""
-    detail: str
-    log_tail: str
-    duration_s: float
-    note: str = ""
-    """What the reader should know of how it came about: that it was run twice."""
 
 
 class WorkerFailed(HarnessError):
