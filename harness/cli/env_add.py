@@ -200,13 +200,13 @@ def _fixtures(added: Added) -> list[str]:
         f"- self-check, each loaded again by {code(added.name)} itself: {verdicts or 'nothing to check'}",
     ]
     blocks = ["\n".join(lines)]
-    blocks += _section("Not kept", [(one.scenario, one.detail) for one in added.outcomes if _failed(one)], "scenario")
+    blocks += _titled("Not kept", [(one.scenario, one.detail) for one in added.outcomes if _failed(one)], "scenario")
     again = Counter(one.detail for one in added.of("made") if one.detail)
-    blocks += _section("Said on loading it again", [(f"{n:,}", text) for text, n in again.most_common()], "scenarios")
+    blocks += _titled("Said on loading it again", [(f"{n:,}", text) for text, n in again.most_common()], "scenarios")
     standing = [(f"{count:,}", text) for text, count in added.defects.items()]
-    blocks += _section("Standing defects: what its own library fails too", standing, "scenarios")
+    blocks += _titled("Standing defects: what its own library fails too", standing, "scenarios")
     reasons = Counter(one.detail for one in added.of("unsupported"))
-    return blocks + _section("Unsupported", [(f"{count:,}", text) for text, count in reasons.most_common()], "scenarios")
+    return blocks + _titled("Unsupported", [(f"{count:,}", text) for text, count in reasons.most_common()], "scenarios")
 
 
 def _some(count: int, words: str) -> list[str]:
@@ -217,7 +217,7 @@ def _failed(one: Outcome) -> bool:
     return one.outcome in ("refused", "deviates")
 
 
-def _section(title: str, rows: Sequence[tuple[str, str]], first: str) -> list[str]:
+def _titled(title: str, rows: Sequence[tuple[str, str]], first: str) -> list[str]:
     if not rows:
         return []
     table = _table([first, "what"], [[code(head), code(clip(text, 300))] for head, text in rows])
