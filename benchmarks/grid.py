@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cli.common import REPOSITORY, cores
+from harness.cli.common import cores
+from harness.core import data
 from harness.envs.environments import CURRENT, Environments
 from harness.store.fixtures import Store
 
@@ -47,14 +48,14 @@ class Measured:
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--fixtures", type=Path, default=REPOSITORY / "fixtures", help="where fixtures are")
+    parser.add_argument("--fixtures", type=Path, default=data.fixtures(), help="where fixtures are")
     parser.add_argument("--creators", help="names with commas between (default: all that have fixtures)")
     parser.add_argument("--loaders", help="names with commas between (default: current, then the creators)")
     parser.add_argument("-k", dest="keyword", help="only scenarios of which pytest's -k says so")
     arguments = parser.parse_args()
     creators = _names(arguments.creators) or Store(arguments.fixtures).creators()
     loaders = _names(arguments.loaders) or [CURRENT, *creators]
-    environments = Environments(REPOSITORY / "matrices")
+    environments = Environments(data.matrices())
     for name in loaders:
         environments.build(name)
     more = [f"--fixtures={arguments.fixtures.resolve()}", *(["-k", arguments.keyword] if arguments.keyword else [])]
@@ -102,7 +103,7 @@ def _check(label: str, creators: list[str], loaders: list[str], more: list[str])
         asked = [f"--creator={name}" for name in creators] + [f"--loader={name}" for name in loaders]
         command = [sys.executable, "-m", "harness", "check", "-q", f"--reports={folder}", *asked, *more]
         before, started = _processor_s(), time.perf_counter()
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        done = subprocess.run(command, cwd=data.root(), capture_output=True, text=True)
         wall_s, cpu_s = time.perf_counter() - started, _processor_s() - before
         found = list(Path(folder).glob("*/report.json"))
         if not found:

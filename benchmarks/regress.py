@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.cli.common import REPOSITORY, cores
+from harness.cli.common import cores
+from harness.core import data
 from harness.envs.environments import Environments
 
 _CREATOR, _LOADER = "v061", "current"
@@ -31,7 +32,7 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3, help="how often each is measured (default: 3)")
     parser.add_argument("--sample", type=int, default=4, help="cells of the naive way (default: 4)")
     arguments = parser.parse_args()
-    loader = Environments(REPOSITORY / "matrices").build(_LOADER)
+    loader = Environments(data.matrices()).build(_LOADER)
     _check([])  # warm: byte code, file cache
     wholes, computes, imports, cells = [], [], [], 0
     for _ in range(arguments.runs):
@@ -71,7 +72,7 @@ def _check(more: list[str]) -> tuple[float, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "harness", "check", "--creator", _CREATOR, "--loader", _LOADER, "-q"]
         started = time.perf_counter()
-        done = subprocess.run([*command, "--reports", folder, *more], cwd=REPOSITORY, capture_output=True, text=True)
+        done = subprocess.run([*command, "--reports", folder, *more], cwd=data.root(), capture_output=True, text=True)
         seconds = time.perf_counter() - started
         found = list(Path(folder).glob("*/report.json"))
         if not found:

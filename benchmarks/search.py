@@ -20,8 +20,7 @@ import tempfile
 import time
 from typing import Any
 
-from harness.cli.common import REPOSITORY
-from harness.envs.environments import default_cache
+from harness.core import data
 
 CELLS = ("lokr-alpha-differs@v061:current[cpu]", "lora-bias-all@v061:current[cpu]")
 
@@ -34,10 +33,10 @@ def main() -> int:
     arguments = parser.parse_args()
     head = ("", "seconds", "environments built", "least", "cells run", "least")
     rows: list[tuple[str, ...]] = []
-    with tempfile.TemporaryDirectory(dir=default_cache() if arguments.cold else None, prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(dir=data.cache() if arguments.cold else None, prefix="bench-") as folder:
         environ = dict(os.environ)
         if arguments.cold:
-            environ |= {"PEFT_REGRESS_CACHE": folder, "UV_CACHE_DIR": str(default_cache() / "uv")}
+            environ |= {"PEFT_REGRESS_CACHE": folder, "UV_CACHE_DIR": str(data.cache() / "uv")}
         for cell in arguments.cells:
             rows.append(_row("blame", cell, folder, environ))
             rows.append(_row("bisect", cell, folder, environ))
@@ -51,7 +50,7 @@ def main() -> int:
 def _row(command: str, cell: str, folder: str, environ: dict[str, str]) -> tuple[str, ...]:
     started = time.perf_counter()
     words = [sys.executable, "-m", "harness", command, cell, "--json", "-q", "--anew", "--reports", f"{folder}/reports"]
-    done = subprocess.run(words, cwd=REPOSITORY, env=environ, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=data.root(), env=environ, capture_output=True, text=True)
     seconds = time.perf_counter() - started
     if done.returncode != 0:
         raise SystemExit(f"{command} {cell} failed\n{done.stderr[-2000:]}")

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness import report
 from harness.cli import common
 from harness.cli.pytest_plugin import Check
+from harness.core import data
 from harness.core import run as results
 from harness.core.cell_settings import Settings
 from harness.core.errors import ExitCode, UsageError
@@ -134,12 +135,12 @@ def _dry_run(arguments: argparse.Namespace, cells: list[Planned], environments: 
 
 def pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
     """What pytest is told of a check."""
-    matrices = common.path(arguments.matrices) or common.REPOSITORY / "matrices"
+    matrices = common.path(arguments.matrices) or data.matrices()
     where = [str(Path(text).resolve()) for text in arguments.scenarios] or [str(matrices / "scenarios")]
     files = [str(file) for text in where for file in _files(Path(text))]
     # -s: what is said of progress, of environments that are built first of all, is for the user and no test's output
     command = ["-s", "-p", "harness.cli.pytest_plugin", "-c", str(_configuration())]
-    command += [f"--rootdir={common.REPOSITORY}", *files]
+    command += [f"--rootdir={data.root()}", *files]
     for option, values in (
         ("--creator", arguments.creator),
         ("--loader", arguments.loader),

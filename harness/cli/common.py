@@ -12,12 +12,11 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.core import data
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.envs.environments import Environments
 from harness.runner import plan
 from harness.store.fixtures import Store
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 def say(line: str) -> None:
@@ -47,12 +46,12 @@ def path(text: str | None) -> Path | None:
 
 def reports_folder(arguments: argparse.Namespace) -> Path:
     """Where runs are written."""
-    return path(getattr(arguments, "reports", None)) or REPOSITORY / "reports"
+    return path(getattr(arguments, "reports", None)) or data.reports()
 
 
 def fixtures_folder(arguments: argparse.Namespace) -> Path:
     """Where fixtures are."""
-    return path(getattr(arguments, "fixtures", None)) or REPOSITORY / "fixtures"
+    return path(getattr(arguments, "fixtures", None)) or data.fixtures()
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
@@ -62,12 +61,12 @@ def store_of(arguments: argparse.Namespace) -> Store:
 
 def matrix_of(arguments: argparse.Namespace) -> Matrix:
     """The matrix that a command works on."""
-    return plan.matrix_of(path(getattr(arguments, "matrices", None)), REPOSITORY)
+    return plan.matrix_of(path(getattr(arguments, "matrices", None)))
 
 
 def environments_of(arguments: argparse.Namespace) -> Environments:
     """The environments that a command works on; says on stderr what takes time."""
-    return plan.environments_of(path(getattr(arguments, "matrices", None)), REPOSITORY, say)
+    return plan.environments_of(path(getattr(arguments, "matrices", None)), say)
 
 
 def chosen(declared: Iterable[Declared], expression: str | None, families: Collection[str] = ()) -> list[Declared]:

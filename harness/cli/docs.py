@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.cli import common
+from harness.core import data
 from harness.core.errors import ExitCode
 from harness.core.files import write_atomically
 from harness.core.matrix import Declared
@@ -19,7 +20,7 @@ from harness.store.saved_adapter import Written
 
 def docs(arguments: argparse.Namespace) -> int:
     """Write docs/known-breaks.md, methods.md, format-history.md and trl-structure.md; with --check only compare."""
-    folder = common.path(arguments.out) or common.REPOSITORY / "docs"
+    folder = common.path(arguments.out) or data.docs()
     stale = []
     for name, text in pages(arguments).items():
         path = folder / name

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness import report
 from harness.cli import common
-from harness.core import matrix, observation
+from harness.core import data, matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import CellId
 from harness.core.observation import Done
@@ -96,7 +96,7 @@ def judge(arguments: argparse.Namespace) -> int:
     plan, meta = _read(folder / "plan.json"), _read(folder / _META)
     said = _said(out)
     cells = [_cell(folder, out, number, entry, said) for number, entry in enumerate(plan["cells"])]
-    target = common.path(arguments.reports) or common.REPOSITORY / "reports"
+    target = common.path(arguments.reports) or data.reports()
     recorder = runs.Recorder(
         runs.new_folder(target, f"judged-{meta['loader']}"), [cell.id for cell in cells],
         f"peft-regress judge {folder}",

@@ -24,6 +24,7 @@ import pytest
 from harness import report
 from harness.cli import cli_settings
 from harness.cli.pytest_items import CELL_PROPERTY, CellItem, ScenarioCollector
+from harness.core import data
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId, Matrix
 from harness.core.run import Cell, EnvironmentReport, Run
@@ -36,7 +37,6 @@ from harness.runner.session import Session
 from harness.store.fixtures import Store, recorded_versions
 
 _CELL_IN_NODE = re.compile(r"::([^:]+@[^:]+:.+\[[\w+]+\])$")
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,7 +89,7 @@ class Check:
         self.config = config
         self.worker = hasattr(config, "workerinput")
         self.matrices = _path(config.getoption("--matrices"))
-        self.fixtures = _path(config.getoption("--fixtures-dir")) or REPOSITORY / "fixtures"
+        self.fixtures = _path(config.getoption("--fixtures-dir")) or data.fixtures()
         self.pair = bool(config.getoption("--pair"))
         self.asked = planning.Asked(
             creators=tuple(config.getoption("--creator")),
@@ -101,7 +101,7 @@ class Check:
             limit_s=config.getoption("--time-limit"),
             settings=cli_settings.of(config),
         )
-        self.environments = planning.environments_of(self.matrices, REPOSITORY, _say)
+        self.environments = planning.environments_of(self.matrices, _say)
         self.scratch = Path(tempfile.gettempdir())
         self.matrix: Matrix | None = None
         self.session: Session | None = None
@@ -130,8 +130,8 @@ class Check:
     def cells_of(self, file: Path) -> list[Planned]:
         """The planned cells of one scenario file."""
         if self.matrix is None:
-            self.matrix = planning.matrix_of(self.matrices, REPOSITORY)
-            where = (self.matrices or REPOSITORY / "matrices") / "expectations.toml"
+            self.matrix = planning.matrix_of(self.matrices)
+            where = (self.matrices or data.matrices()) / "expectations.toml"
             self.expectations = expectations.load(where)
         creators = self.asked.creators
         if not self.pair:
@@ -258,7 +258,7 @@ class Check:
         return self.session
 
     def _reports(self) -> Path:
-        return _path(self.config.getoption("--reports")) or REPOSITORY / "reports"
+        return _path(self.config.getoption("--reports")) or data.reports()
 
     def _places(self) -> str:
         """The options of this check that a line which reproduces one of its cells needs too."""

@@ -84,7 +84,7 @@ def work(arguments: argparse.Namespace, command: str, suffix: str = "") -> Itera
         HarnessError: an end does not lock or resolve.
     """
     log = _quiet if arguments.quiet else common.say
-    environments = plan.environments_as(Candidates, common.path(arguments.matrices), common.REPOSITORY, log)
+    environments = plan.environments_as(Candidates, common.path(arguments.matrices), log)
     cell, _, _, planned = one_cell.located(arguments, environments)
     stored = common.store_of(arguments)
     made = cell is not None and cell.fixture_origin == "created" and not stored.has(cell.creator, cell.scenario)

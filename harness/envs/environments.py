@@ -13,6 +13,7 @@ from pathlib import Path
 
 import filelock
 
+from harness.core import data
 from harness.core.errors import HarnessError, UsageError
 from harness.envs import build as envbuild
 from harness.envs import declaration, index, source_tree
@@ -26,17 +27,10 @@ from harness.envs.installers import RunUv, Uv
 from harness.envs.lock import Lock
 from harness.envs.overlay import Overlays
 
-__all__ = ["BuiltEnvironment", "EnvFailed", "EnvStatus", "Environment", "Environments", "default_cache"]
+__all__ = ["BuiltEnvironment", "EnvFailed", "EnvStatus", "Environment", "Environments"]
 
 CURRENT = "current"
 """The environment that checkouts are installed over, and whose held packages those made on the fly hold too."""
-
-
-def default_cache() -> Path:
-    """Where environments are built, unless the user says otherwise: outside every checkout."""
-    if os.environ.get("PEFT_REGRESS_CACHE"):
-        return Path(os.environ["PEFT_REGRESS_CACHE"]).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "peft-regress"
 
 
 def _quiet(line: str) -> None:
@@ -48,7 +42,7 @@ class Environments:
 
     Args:
         matrices: the folder whose `envs/` declares them; new ones are written there.
-        cache: where they are built; by default as `default_cache` says.
+        cache: where they are built; by default as `harness.core.data` says.
         log: is told each step that takes time.
         fallback: another matrices folder, for names that the first has not.
         uv: runs uv; by default the real one.
@@ -66,7 +60,7 @@ class Environments:
         fetch: Fetch | None = None,
     ) -> None:
         self._folders = [folder / "envs" for folder in (matrices, fallback) if folder is not None]
-        self.cache = cache or default_cache()
+        self.cache = cache or data.cache()
         self._log = log
         real = Uv(self.cache / "uv", os.environ)
         self._uv = uv or real

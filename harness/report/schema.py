@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
+from harness.core import data
 from harness.core.files import write_atomically
 from harness.core.run import FORMAT, Run
 
-FILE = Path(__file__).parents[2] / "docs" / "report.schema.json"
-"""Where the schema of this version is committed."""
+NAME = "report.schema.json"
+"""The schema of this version under docs/."""
 
 
 class _Generator(GenerateJsonSchema):
@@ -48,8 +48,9 @@ def text() -> str:
 
 def main() -> int:
     """Write the schema to where it is committed."""
-    write_atomically(FILE, text().encode())
-    sys.stdout.write(f"{FILE}\n")
+    file = data.docs() / NAME
+    write_atomically(file, text().encode())
+    sys.stdout.write(f"{file}\n")
     return 0
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from packaging.version import InvalidVersion, Version
 
-from harness.core import matrix, versions
+from harness.core import data, matrix, versions
 from harness.core.cell_settings import OWN, Settings, placed
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared, Matrix
@@ -61,20 +61,20 @@ def _quiet(line: str) -> None:
     """Say nothing."""
 
 
-def matrix_of(matrices: Path | None, repository: Path) -> Matrix:
-    """The matrix of a folder outside the repository over the repository's own, or that alone."""
-    own = repository / "matrices"
-    return Matrix(matrices or own, own if own.is_dir() else None)
+def matrix_of(matrices: Path | None) -> Matrix:
+    """Our own matrix, or that of another folder with our own as its fallback."""
+    own = data.matrices()
+    return Matrix(matrices or own, own)
 
 
-def environments_of(matrices: Path | None, repository: Path, log: object = None) -> Environments:
-    """The environments of a folder outside the repository over the repository's own, or those alone."""
-    return environments_as(Environments, matrices, repository, log)
+def environments_of(matrices: Path | None, log: object = None) -> Environments:
+    """Our own environments, or those of another folder with our own as their fallback."""
+    return environments_as(Environments, matrices, log)
 
 
-def environments_as(kind: type[Known], matrices: Path | None, repository: Path, log: object = None) -> Known:
+def environments_as(kind: type[Known], matrices: Path | None, log: object = None) -> Known:
     """The same, of a kind that can do more."""
-    own = repository / "matrices"
+    own = data.matrices()
     say = log if callable(log) else _quiet
     return kind(matrices or own, log=say, fallback=own if matrices else None)
 
@@ -90,6 +90,8 @@ def creators_with_fixtures(
     Raises:
         UsageError: there is no fixture at all.
     """
+    if not store.folder.is_dir() and data.checkout() is None:
+        raise data.fixtures_missing(store.folder)
     if asked:
         return tuple(asked)
     found = sorted(store.creators(), key=lambda name: (_release(store, name), name))

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.core import data
 from harness.core.errors import HarnessError, UsageError
-from harness.envs import build, environments
+from harness.envs import build
 from harness.envs import lock as locks
 from harness.envs.environments import EnvFailed, Environments
 from harness.envs.installers import Outcome
@@ -404,6 +405,6 @@ def test_what_was_built_for_a_spec_can_be_removed(room: Room, spec: str) -> None
 def test_the_cache_is_where_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("PEFT_REGRESS_CACHE", raising=False)
-    assert environments.default_cache() == tmp_path / "peft-regress"
+    assert data.cache() == tmp_path / "peft-regress"
     monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path / "own"))
-    assert environments.default_cache() == tmp_path / "own"
+    assert data.cache() == tmp_path / "own"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from harness.cli.common import REPOSITORY
 from harness.envs.environments import Environments
+from tests.support.mini.world import REPOSITORY
 
 MUTANTS = Path(__file__).parent / "mutants"
 

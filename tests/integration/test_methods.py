@@ -7,9 +7,9 @@ import subprocess
 
 import pytest
 
-from harness.cli.common import REPOSITORY
 from harness.core.matrix import Matrix
 from harness.envs.environments import Environments
+from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

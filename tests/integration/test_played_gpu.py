@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.common import REPOSITORY
 from harness.core import run
 from harness.envs.environments import Environments
+from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.common import REPOSITORY
 from harness.envs.environments import Environments
 from tests.integration.conftest import Said
+from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

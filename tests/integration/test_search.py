@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.cli.common import REPOSITORY
+from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli.common import REPOSITORY
 from harness.core.run import Run
 from harness.report import structure_history
 from tests.integration.conftest import Said
+from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

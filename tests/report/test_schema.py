@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from harness.core import data
 from harness.core.run import Run, as_json
 from harness.report import schema
 from tests.support import samples
@@ -32,7 +33,9 @@ def validator() -> Any:
 
 
 def test_the_committed_schema_is_current() -> None:
-    assert schema.FILE.read_text(encoding="utf-8") == schema.text(), "run `python -m harness.report.schema`"
+    assert (data.docs() / schema.NAME).read_text(encoding="utf-8") == schema.text(), (
+        "run `python -m harness.report.schema`"
+    )
 
 
 @pytest.mark.parametrize("run", SAMPLES)

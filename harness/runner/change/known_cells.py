@@ -21,7 +21,7 @@ from pathlib import Path
 import filelock
 import pydantic
 
-from harness.core import matrix
+from harness.core import data, matrix
 from harness.core.errors import HarnessError
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
@@ -31,7 +31,7 @@ from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 
 FOLDER = "remembered"
-_CODE = Path(__file__).parents[2]
+
 _NO_JUDGES = {"cli", "report", "__pycache__"}  # they show and arrange what has been judged
 _PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
 """What a busy machine may have done: computed anew each time."""
@@ -136,8 +136,8 @@ def _worth_it(cell: Cell) -> bool:
 def code_digest() -> str:
     """SHA-256 of all our code that may decide what a cell says."""
     whole = hashlib.sha256()
-    for path in sorted(_CODE.rglob("*.py")):
-        inner = path.relative_to(_CODE)
+    for path in sorted(data.CODE.rglob("*.py")):
+        inner = path.relative_to(data.CODE)
         if inner.parts[0] not in _NO_JUDGES:
             whole.update(f"{inner}\0".encode() + path.read_bytes())
     return whole.hexdigest()

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core import data
 from harness.worker.serve import numerics
 
-WORKER = Path(__file__).resolve().parents[2] / "worker"
+WORKER = data.CODE / "worker"
 """The folder that an interpreter runs as a script."""
 
 _INTERPRETER_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS")

@@ -1,0 +1,92 @@
+"""Where data is: in a checkout the repository's folders, else what the installed package carries.
+
+| | in a checkout | installed |
+|---|---|---|
+| scenarios, bases, environments, known breaks | `matrices/` | inside the package |
+| fixtures | `fixtures/` | `CACHE/fixtures/VERSION`, filled by `peft-regress fixtures fetch` |
+| reports | `reports/` | `reports/` in the current folder |
+| generated pages | `docs/` | nowhere |
+
+CACHE is `$PEFT_REGRESS_CACHE`, else `$XDG_CACHE_HOME/peft-regress`, else `~/.cache/peft-regress`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from harness import __version__
+from harness.core.errors import UsageError
+
+CODE = Path(__file__).resolve().parents[1]
+"""The folder of our own code."""
+
+
+def checkout() -> Path | None:
+    """The repository that this code runs from; None where the package is installed."""
+    folder = CODE.parent
+    return folder if (folder / "pyproject.toml").is_file() and (folder / "matrices").is_dir() else None
+
+
+def cache() -> Path:
+    """Where everything is kept that can be made or fetched again: environments, indexes' answers, fetched fixtures."""
+    if os.environ.get("PEFT_REGRESS_CACHE"):
+        return Path(os.environ["PEFT_REGRESS_CACHE"]).expanduser().absolute()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "peft-regress"
+
+
+def matrices() -> Path:
+    """Scenarios, bases, environments and known breaks."""
+    folder = checkout()
+    return folder / "matrices" if folder else CODE / "data" / "matrices"
+
+
+def fixtures() -> Path:
+    """The stored fixtures. Not there where the package is installed and nobody fetched them."""
+    folder = checkout()
+    return folder / "fixtures" if folder else cache() / "fixtures" / __version__
+
+
+def reports() -> Path:
+    """Where runs are written."""
+    return (checkout() or Path.cwd()) / "reports"
+
+
+def root() -> Path:
+    """What paths in reports are relative to."""
+    return checkout() or Path.cwd()
+
+
+def docs() -> Path:
+    """Where the generated pages are committed.
+
+    Raises:
+        UsageError: the package is installed, so that there is no such folder.
+    """
+    folder = checkout()
+    if folder is None:
+        raise UsageError(
+            "peft-regress does not run from a checkout", "a repository with docs/", "name a folder with --out DIR"
+        )
+    return folder / "docs"
+
+
+def refuse_packaged(folder: Path) -> None:
+    """Refuse to write into the matrices that an installed package carries.
+
+    Raises:
+        UsageError: the folder is inside the installed package.
+    """
+    if checkout() is None and folder.resolve().is_relative_to(CODE):
+        raise UsageError(
+            f"{folder} belongs to the installed package", "a folder of your own",
+            "pass --matrices DIR, or work in a checkout of peft-regress",
+        )  # fmt: skip
+
+
+def fixtures_missing(folder: Path) -> UsageError:
+    """The error where a command needs stored fixtures and there is no such folder."""
+    return UsageError(
+        f"no fixtures: {folder} does not exist", "a folder of fixtures",
+        "pass --fixtures DIR, or fetch those of this release: `peft-regress fixtures fetch`",
+    )  # fmt: skip
