@@ -29,7 +29,6 @@ Typing_Extensions = { reason = "torch" }
 [extra]
 "safetensors>=0.4" = "saved with it"
 """
-REPOSITORY = Path(__file__).parents[2]
 
 
 def load(tmp_path: Path, text: str = PLAIN) -> Declaration:
@@ -165,12 +164,3 @@ def test_pins_over_a_template_keep_what_is_held() -> None:
     assert made.requirements() == ["peft==0.9.0", "torch==2.13.0"]
     assert made.exceptions == template.exceptions
     assert made.released == datetime.date(2024, 2, 28)
-
-
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "matrices" / "envs").glob("*.toml")), ids=lambda path: path.stem)
-def test_declared_environments_are_locked_and_tie_to_no_machine(path: Path) -> None:
-    lock = path.parent / "locks" / f"{path.stem}.txt"
-    packages = locks.read(lock, path.stem, declaration.load(path)).packages
-    assert {"peft", "torch", "transformers", "safetensors"} <= packages.keys()
-    assert declaration.load(path).exact().items() <= packages.items()
-    assert "://" not in lock.read_text() + path.read_text()

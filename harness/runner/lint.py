@@ -1,0 +1,79 @@
+"""Checks everything that is declared: scenarios, bases, environments with their locks, known breaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harness.core import lint, toml_files
+from harness.core.errors import HarnessError
+from harness.core.lint import Complaint
+from harness.core.matrix import Declared, Matrix
+from harness.core.scenario import Base
+from harness.envs import declaration, lock
+from harness.judge import expectations
+
+
+def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
+    """What is wrong in a folder laid out as `matrices/`; every file is read, whatever the others hold.
+
+    Args:
+        folder: with `scenarios/`, and `bases/`, `envs/` and known breaks where there are some.
+        fallback: a folder that has the bases which this one lacks.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    found: list[Complaint] = []
+    own = Matrix(folder, fallback)
+    declared = list(_scenarios(own, found))
+    bases = sorted((folder / "bases").glob("*.toml"))
+    for path in bases:
+        with _noting(path, found):
+            toml_files.validated(Base, toml_files.read(path), path)
+    locked = dict(_locks(folder, found)) or (dict(_locks(fallback, [])) if fallback else {})
+    with _noting(folder, found):
+        expectations.load(folder / "expectations.toml")
+    found += lint.scenarios(declared, locked)
+    found += lint.unused_bases(bases, declared)
+    return sorted(found)
+
+
+class _noting:
+    """A context in which an error of a file becomes a complaint about it."""
+
+    def __init__(self, path: Path, found: list[Complaint]) -> None:
+        self._path, self._found = path, found
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, HarnessError):
+            return False
+        expected = f"; expected {error.expected}" if error.expected else ""
+        says = error.found.removeprefix(f"{self._path}: ")
+        self._found.append(Complaint(str(self._path), 0, "valid", f"{says}{expected}"))
+        return True
+
+
+def _scenarios(own: Matrix, found: list[Complaint]) -> Iterator[Declared]:
+    seen: dict[str, Path] = {}
+    for path in own.scenario_files():
+        with _noting(path, found):
+            for one in own.read(path):
+                if one.name in seen:
+                    says = f"scenario name {one.name!r} is already used in {seen[one.name]}; expected unique names"
+                    found.append(Complaint(str(path), 0, "unique", says))
+                seen[one.name] = path
+                yield one
+
+
+def _locks(folder: Path, found: list[Complaint]) -> Iterator[tuple[str, Mapping[str, str]]]:
+    for path in sorted((folder / "envs").glob("*.toml")):
+        with _noting(path, found):
+            declared = declaration.load(path)
+            locked = lock.read(path.parent / "locks" / f"{path.stem}.txt", path.stem, declared)
+            found += lint.missing_packages(path, locked.packages)
+            found += lint.not_as_pinned(path, declared.exact(), locked.packages)
+            yield path.stem, locked.packages
