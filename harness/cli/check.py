@@ -95,12 +95,12 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         tuple(arguments.loader) or ("current",),
         arguments.device,
         tuple(arguments.cell),
-        tuple(arguments.family),
+        tuple(arguments.families),
         arguments.hub,
         settings=Settings(arguments.dtype, arguments.attention),
     )
     where = [Path(text).resolve() for text in arguments.scenarios] or None
-    scenarios = matrix.scenarios(where, hub=arguments.hub, families=arguments.family)
+    scenarios = matrix.scenarios(where, hub=arguments.hub, families=arguments.families)
     cells = plan.plan(scenarios, asked, environments, described=pair)
     if not cells:
         raise UsageError(
@@ -147,7 +147,7 @@ def pytest_arguments(arguments: argparse.Namespace, pair: bool) -> list[str]:
         ("--cell", arguments.cell),
     ):
         command += [f"{option}={value}" for value in values]
-    command += [f"--family={value}" for value in arguments.family]
+    command += [f"--family={value}" for value in arguments.families]
     named = {"fixtures": "--fixtures-dir"}  # `--fixtures` is pytest's own
     for option in (
         "matrices",

@@ -137,7 +137,7 @@ class _Asked:
         specs = [self.sides.change.spec, *([] if before is not None else [self.sides.baseline.spec])]
         arguments.loader = specs
         asked = plan.Asked(
-            tuple(creators), tuple(specs), arguments.device, tuple(arguments.cell), tuple(arguments.family),
+            tuple(creators), tuple(specs), arguments.device, tuple(arguments.cell), tuple(arguments.families),
             arguments.hub, settings=Settings(arguments.dtype, arguments.attention),
         )  # fmt: skip
         every = plan.plan(declared, replace(asked, cells=()), self.environments, described=False)
@@ -163,7 +163,7 @@ class _Asked:
     def _declared(self) -> list[Declared]:
         arguments = self.arguments
         where = [Path(text).resolve() for text in arguments.scenarios] or None
-        return common.matrix_of(arguments).scenarios(where, hub=arguments.hub, families=arguments.family)
+        return common.matrix_of(arguments).scenarios(where, hub=arguments.hub, families=arguments.families)
 
     def _touched(self, declared: list[Declared]) -> tuple[Changed | None, Affected | None, str]:
         """The changed files and whom they touch; None, and why, where every scenario is wanted."""

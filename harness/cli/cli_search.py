@@ -27,6 +27,7 @@ def add_to(commands: Any) -> None:
         "\nTwo environments differ in many packages. Each candidate is a mix of the two, built (seconds, cached) and\n"
         "tried; what can't be installed or imported is passed over, as a bisection does. The answer is a sentence:\n"
         "  peft 0.6.1 → 0.21.2 alone does it; transformers, accelerate and 36 more packages are innocent.\n" + _CODES,
+        resume="the same command goes on",
     )  # fmt: skip
     one.add_argument(
         "--good", dest="sound_in", metavar="SPEC", help=f"where it is sound (default: CELL's creator): {SPEC}"
@@ -41,6 +42,7 @@ def add_to(commands: Any) -> None:
         "  peft-regress bisect CELL --repo ../peft                     then on to the commit\n"
         "\nYanked releases are passed over, and so is what can't be tested, as `git bisect skip` does. Both ends are\n"
         "verified first. The journal remembers what was tried: the same command goes on where it stopped.\n" + _CODES,
+        resume="the same command goes on",
     )  # fmt: skip
     one.add_argument(
         "--package", metavar="NAME", help="what is bisected (default: what blame found, else the likeliest)"
@@ -61,7 +63,6 @@ def add_to(commands: Any) -> None:
 
 
 def _shared(one: Parser) -> None:
-    one.set_defaults(goes_on="the same command goes on")
     one.add_argument("cell", metavar="CELL", help="scenario@creator:loader[device], or a scenario of the run")
     one.add_argument("--run", metavar="RUN", help="the run that CELL is of (default: the newest)")
     one_cell(one, "where results and journals go (default: reports/)")

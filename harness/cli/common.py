@@ -87,7 +87,7 @@ def left_out(declared: Iterable[Declared], arguments: argparse.Namespace) -> dic
     """Scenarios on models of the hub that a command does not run, and why: nobody said `--hub`."""
     if arguments.hub:
         return {}
-    return {one.name: NEEDS_HUB for one in chosen(declared, arguments.keyword, arguments.family) if one.needs_hub}
+    return {one.name: NEEDS_HUB for one in chosen(declared, arguments.keyword, arguments.families) if one.needs_hub}
 
 
 def cores() -> int:

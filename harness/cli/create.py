@@ -40,7 +40,7 @@ def create(arguments: argparse.Namespace) -> int:
         raise UsageError(
             "--replace without --reason", "why stored evidence is replaced", 'add --reason "…"; the manifest keeps it'
         )
-    declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.family)
+    declared = common.chosen(_scenarios(arguments), arguments.keyword, arguments.families)
     every = common.matrix_of(arguments).scenarios(
         [Path(text).resolve() for text in arguments.scenarios] or None, hub=True
     )

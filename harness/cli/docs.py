@@ -2,35 +2,59 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.cli import common
+from harness.cli.parser import command, where
 from harness.core import data
 from harness.core.errors import ExitCode
 from harness.core.files import write_atomically
 from harness.core.matrix import Declared
 from harness.judge import expectations
 from harness.report.pages import format_history, known_breaks, methods, trl_structure
+from harness.runner.request import Places
 from harness.store import saved_adapter
+from harness.store.fixtures import Store
 from harness.store.saved_adapter import Written
 
 
-def docs(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class DocsOptions:
+    """Options of `docs`."""
+
+    check: bool = False
+    out: Path | None = None
+    places: Places = Places()
+
+
+def add_to(commands: Any) -> None:
+    """Add `docs`."""
+    one = command(
+        commands, "docs", docs, "write the generated pages under docs/",
+        "  peft-regress docs\n  peft-regress docs --check      exit 1 if a page is not up to date", DocsOptions,
+    )  # fmt: skip
+    one.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
+    one.add_argument("--out", metavar="DIR", help="where the pages are (default: docs/)")
+    where(one)
+
+
+def docs(options: DocsOptions) -> int:
     """Write docs/known-breaks.md, methods.md, format-history.md and trl-structure.md; with --check only compare."""
-    folder = common.path(arguments.out) or data.docs()
+    folder = options.out or data.docs()
     stale = []
-    for name, text in pages(arguments).items():
+    for name, text in pages(options.places).items():
         path = folder / name
         if _there(path) == text:
             continue
         stale.append(path)
-        if not arguments.check:
+        if not options.check:
             write_atomically(path, text.encode())
             common.say(str(path))
-    if not arguments.check:
+    if not options.check:
         return ExitCode.CLEAN
     for path in stale:
         common.out(
@@ -46,25 +70,25 @@ def _there(path: Path) -> str | None:
         return None
 
 
-def pages(arguments: argparse.Namespace) -> dict[str, str]:
+def pages(places: Places) -> dict[str, str]:
     """File name → text of every generated page."""
-    matrix = common.matrix_of(arguments)
+    matrix = places.matrix()
     declared = matrix.scenarios()
-    found = _written(arguments)
+    found = _written(places.store())
     made: Mapping[str, Callable[[], str]] = {
         "known-breaks.md": lambda: known_breaks.render(
             expectations.load(matrix.folder / "expectations.toml"), declared
         ),
         "methods.md": lambda: methods.render(_in_file_order(declared), _stored(found)),
         "format-history.md": lambda: format_history.render(found),
-        "trl-structure.md": lambda: trl_structure.render(_prepared(arguments)),
+        "trl-structure.md": lambda: trl_structure.render(_prepared(places.store())),
     }
     return {name: render() for name, render in made.items()}
 
 
-def _prepared(arguments: argparse.Namespace) -> list[trl_structure.Seen]:
+def _prepared(store: Store) -> list[trl_structure.Seen]:
     """What the goldens that SFTTrainer had a part in say of it."""
-    store, found = common.store_of(arguments), []
+    found = []
     for creator in store.creators():
         for name in store.scenarios(creator):
             manifest = store.manifest(creator, name)
@@ -79,8 +103,7 @@ def _in_file_order(declared: Sequence[Declared]) -> list[Declared]:
     return sorted(declared, key=lambda one: one.file.name)
 
 
-def _written(arguments: argparse.Namespace) -> list[Written]:
-    store = common.store_of(arguments)
+def _written(store: Store) -> list[Written]:
     return [
         saved_adapter.read(store, store.manifest(creator, name))
         for creator in store.creators()

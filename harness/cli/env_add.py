@@ -48,7 +48,7 @@ def add(arguments: argparse.Namespace) -> int:
 def _scenarios(arguments: argparse.Namespace) -> list[Declared]:
     where = [common.path(text) for text in arguments.scenarios]
     declared = common.matrix_of(arguments).scenarios([path for path in where if path] or None)
-    chosen = common.chosen(declared, arguments.keyword, arguments.family)
+    chosen = common.chosen(declared, arguments.keyword, arguments.families)
     if not chosen:
         raise UsageError(
             "no scenario is selected", "at least one", "loosen -k or --family, or add the environment --no-fixtures"
@@ -159,7 +159,7 @@ def _command(arguments: argparse.Namespace, requirement: str) -> str:
     """The command that adds this release alone, as it was run."""
     words = ["peft-regress", "env", "add", requirement]
     words += ["-k", arguments.keyword] if arguments.keyword else []
-    words += [f"--family={name}" for name in arguments.family]
+    words += [f"--family={name}" for name in arguments.families]
     words += ["--keep-going"] * arguments.keep_going + ["--no-fixtures"] * arguments.no_fixtures
     return shlex.join(words) + _where(arguments)
 

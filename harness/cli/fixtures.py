@@ -57,10 +57,10 @@ def _selected(arguments: argparse.Namespace, store: Store, creator: str) -> list
         )
     declared = common.matrix_of(arguments).scenarios()
     known = {one.name for one in declared}
-    chosen = {one.name for one in common.chosen(declared, arguments.keyword, arguments.family)}
+    chosen = {one.name for one in common.chosen(declared, arguments.keyword, arguments.families)}
     parts = [part.strip() for part in (arguments.keyword or "").split(" or ")]
     stray = {name for name in names if name not in known and any(part in name for part in parts)}
-    return [name for name in names if name in chosen or (name in stray and not arguments.family)]
+    return [name for name in names if name in chosen or (name in stray and not arguments.families)]
 
 
 def _why_not(arguments: argparse.Namespace, store: Store, scenario: str, creator: str) -> str:

@@ -24,7 +24,7 @@ from harness.cli import (
     offline,
     reports,
 )
-from harness.cli.parser import SPEC, Parser, choice, command, handler, hub, saying, where
+from harness.cli.parser import SPEC, Parser, choice, command, handler, hub, resume, run, saying, where
 from harness.core.errors import ExitCode, HarnessError
 
 _EXIT = """
@@ -50,7 +50,7 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"peft-regress {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    _list(commands)
+    reports.add_to(commands)
     _create(commands)
     _check(commands)
     _pair(commands)
@@ -58,21 +58,12 @@ def parser() -> Parser:
     cli_show.add_to(commands)
     cli_repro.add_to(commands)
     cli_search.add_to(commands)
-    _report(commands)
     cli_expectations.add_to(commands)
     _fixtures(commands)
     cli_env.add_to(commands)
     _offline(commands)
-    _docs(commands)
+    docs.add_to(commands)
     return top
-
-
-def _list(commands: Any) -> None:
-    one = command(commands, "list", reports.list_, "list the scenarios and which creators have fixtures of them",
-                   "  peft-regress list -v --family lokr\n  peft-regress list --json")  # fmt: skip
-    where(one)
-    choice(one, scenarios=False)
-    saying(one)
 
 
 def _create(commands: Any) -> None:
@@ -197,24 +188,6 @@ def _pair(commands: Any) -> None:
     _running(one)
 
 
-def _report(commands: Any) -> None:
-    one = command(commands, "report", reports.report_, "render a run again, or merge the shards of one plan",
-                   "  peft-regress report reports/20261122-v061-current --format markdown\n"
-                   "  peft-regress report shard-1 shard-2 --out merged\n"
-                   "  peft-regress report reports/x --format csv --out x.csv")  # fmt: skip
-    one.add_argument("run", nargs="+", metavar="RUN", help="a run's folder or its report.json")
-    formats = ["terminal", "markdown", "json", "html", "junit", "csv", "parquet"]
-    one.add_argument("--format", choices=formats, default="terminal")
-    one.add_argument("--out", metavar="PATH", help="a folder for all formats; for csv and parquet a file")
-    one.add_argument("-v", "--verbose", action="count", default=0, help="a line a cell")
-    other = command(commands, "diff", reports.diff, "compare two runs: regressed, fixed, still, new, gone",
-                     "  peft-regress diff reports/yesterday reports/today --format markdown")  # fmt: skip
-    other.add_argument("before", metavar="RUN_A")
-    other.add_argument("now", metavar="RUN_B")
-    other.add_argument("--format", choices=["terminal", "markdown"], default="terminal")
-    saying(other)
-
-
 def _fixtures(commands: Any) -> None:
     group = commands.add_parser(
         "fixtures", help="look after the stored fixtures", description="Look after the stored fixtures."
@@ -283,16 +256,6 @@ def _offline(commands: Any) -> None:
     one.add_argument("--json", action="store_true", help="for a program")
 
 
-def _docs(commands: Any) -> None:
-    one = command(
-        commands, "docs", docs.docs, "write the generated pages under docs/",
-        "  peft-regress docs\n  peft-regress docs --check      exit 1 if a page is not up to date",
-    )  # fmt: skip
-    one.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
-    one.add_argument("--out", metavar="DIR", help="where the pages are (default: docs/)")
-    where(one)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     try:
@@ -300,13 +263,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return int(end.code or 0) if not isinstance(end.code, str) else int(ExitCode.USAGE)
     try:
-        return int(parsed.call(parsed))
+        return run(parsed)
     except HarnessError as error:
         print(f"peft-regress: {error}", file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
-        goes_on = getattr(parsed, "goes_on", "--resume goes on")
-        print(f"peft-regress: interrupted; what had finished is kept, {goes_on}", file=sys.stderr)
+        print(f"peft-regress: interrupted; what had finished is kept, {resume(parsed)}", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
     except BrokenPipeError:  # the reader of our output went away: `| head`
         sys.stderr.close()

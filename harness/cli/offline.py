@@ -38,7 +38,7 @@ def export(arguments: argparse.Namespace) -> int:
     versions = environments.locked_versions(arguments.loader)
     name = arguments.name or planning.name_of(environments, arguments.loader)
     declared = common.chosen(
-        common.matrix_of(arguments).scenarios(hub=arguments.hub), arguments.keyword, arguments.family
+        common.matrix_of(arguments).scenarios(hub=arguments.hub), arguments.keyword, arguments.families
     )
     device = device_class.Device.named(arguments.device_class or arguments.device)
     if device.kind != arguments.device:

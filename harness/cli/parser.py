@@ -1,13 +1,28 @@
-"""What the command lines of all commands are made of."""
+"""Declaring commands: an argparse parser, and the frozen dataclass that its arguments become.
+
+A command has an options dataclass, a function `run(options) -> exit code`, and a parser made by `command(…)`. `main`
+parses once, and `options_of` fills the dataclass by field name: the field `time_limit` gets the argument whose `dest`
+is `time_limit`. A field whose type is a dataclass is filled from the same arguments, so options are composed:
+`places: Places` for what `where(…)` declares, `selection: Selection` for `choice(…)` and `hub(…)`, `output: Output`
+for `saying(…)`. The field's type decides the value: `Path` (absolute, `~` expanded), `tuple[…]` for a repeatable
+argument, anything else as argparse gives it. A field whose argument is not given (None) keeps its default. Options are
+never changed: use `dataclasses.replace`. Only this module and `main` know argparse's Namespace.
+"""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 from harness.core.errors import ExitCode
+
+Options = TypeVar("Options")
 
 SPEC = "a name, peft==X, several pins with commas, a checkout's path, a git URL with a ref, python:PATH"
 """The forms in which an environment may be given."""
@@ -26,11 +41,84 @@ class Parser(argparse.ArgumentParser):
         raise SystemExit(int(ExitCode.USAGE))
 
 
-def command(commands: Any, name: str, call: Callable[[argparse.Namespace], int], help: str, examples: str) -> Parser:
-    """A command of the command line."""
+@dataclass(frozen=True)
+class Output:
+    """How much is printed, and for whom; declared by `saying`."""
+
+    verbose: int = 0
+    json: bool = False
+
+
+def command(
+    commands: Any,
+    name: str,
+    run: Callable[[Any], int],
+    help: str,
+    examples: str,
+    options: type[Any] = argparse.Namespace,
+    *,
+    resume: str = "--resume goes on",
+) -> Parser:
+    """A command of the command line.
+
+    Args:
+        run: the command; gets an instance of `options`, returns the exit code.
+        options: the dataclass that the arguments become.
+        resume: how to go on after Ctrl-C.
+    """
     made: Parser = commands.add_parser(name, help=help, description=help + ".", epilog=f"examples:\n{examples}")
-    made.set_defaults(call=call)
+    made.set_defaults(**{_RUN: run, _OPTIONS: options, _RESUME: resume})
     return made
+
+
+_RUN, _OPTIONS, _RESUME = "command run", "command options", "command resume"
+"""Where `command` keeps what it knows in the Namespace; with a space, so that no argument's `dest` is called so."""
+
+
+def run(parsed: argparse.Namespace) -> int:
+    """Run the command that was parsed; its exit code."""
+    values = vars(parsed)
+    return int(values[_RUN](options_of(values[_OPTIONS], values)))
+
+
+def resume(parsed: argparse.Namespace) -> str:
+    """How to go on with the command that was parsed, after Ctrl-C."""
+    return str(vars(parsed)[_RESUME])
+
+
+def options_of(kind: type[Options], values: Mapping[str, Any]) -> Options:
+    """An options dataclass from parsed arguments, by field name; see the module's docstring."""
+    if kind is argparse.Namespace:
+        return kind(**values)
+    types = typing.get_type_hints(kind)
+    found: dict[str, Any] = {}
+    for one in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if dataclasses.is_dataclass(types[one.name]):
+            found[one.name] = options_of(types[one.name], values)
+        elif values.get(one.name) is not None:
+            found[one.name] = _converted(values[one.name], types[one.name])
+    return kind(**found)
+
+
+def _converted(value: Any, wanted: Any) -> Any:
+    kinds = typing.get_args(wanted) or (wanted,)
+    if typing.get_origin(wanted) is tuple:
+        return tuple(_converted(each, kinds[0]) for each in value)
+    return Path(value).expanduser().resolve() if Path in kinds else value
+
+
+def arguments_of(options: Any) -> dict[str, Any]:
+    """The plain values of an options dataclass, flat: `options_of` makes the same dataclass of them again."""
+    found: dict[str, Any] = {}
+    for one in dataclasses.fields(options):
+        value = getattr(options, one.name)
+        if dataclasses.is_dataclass(value):
+            found |= arguments_of(value)
+        elif isinstance(value, tuple):
+            found[one.name] = [str(each) if isinstance(each, Path) else each for each in value]
+        else:
+            found[one.name] = str(value) if isinstance(value, Path) else value
+    return found
 
 
 def where(one: Parser, *, fixtures: bool = True) -> None:
@@ -43,10 +131,14 @@ def where(one: Parser, *, fixtures: bool = True) -> None:
 def choice(one: Parser, scenarios: bool = True) -> None:
     """Options that choose scenarios."""
     one.add_argument(
-        "-k", dest="keyword", metavar="EXPR", help="scenarios whose name matches, for example 'lokr or loha'"
+        "-k",
+        dest="keyword",
+        default="",
+        metavar="EXPR",
+        help="scenarios whose name matches, for example 'lokr or loha'",
     )
     one.add_argument(
-        "--family", action="append", default=[], metavar="NAME",
+        "--family", dest="families", action="append", default=[], metavar="NAME",
         help="scenarios of this family, or of those that a glob fits: 'bnb-*' (repeatable)",
     )  # fmt: skip
     if scenarios:

@@ -2,25 +2,82 @@
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness import report
 from harness.cli import common
+from harness.cli.parser import Output, choice, command, saying, where
 from harness.core import run as results
 from harness.core.errors import ExitCode, UsageError
 from harness.core.matrix import NEEDS_HUB
 from harness.judge import run_diff
 from harness.report import markdown, tables, terminal
 from harness.runner import shards
+from harness.runner.request import Places, Selection
+
+_FORMATS = ["terminal", "markdown", "json", "html", "junit", "csv", "parquet"]
 
 
-def list_(arguments: argparse.Namespace) -> int:
-    """List scenarios, with where they guard what."""
-    declared = common.chosen(common.matrix_of(arguments).scenarios(hub=True), arguments.keyword, arguments.family)
-    store = common.store_of(arguments)
+@dataclass(frozen=True)
+class ListOptions:
+    """Options of `list`."""
+
+    places: Places = Places()
+    selection: Selection = Selection()
+    output: Output = Output()
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Options of `report`."""
+
+    runs: tuple[Path, ...]
+    format: str = "terminal"
+    out: Path | None = None
+    output: Output = Output()
+
+
+@dataclass(frozen=True)
+class DiffOptions:
+    """Options of `diff`."""
+
+    before: Path
+    now: Path
+    format: str = "terminal"
+    output: Output = Output()
+
+
+def add_to(commands: Any) -> None:
+    """Add `list`, `report` and `diff`."""
+    one = command(commands, "list", list_, "list the scenarios and the creators that have fixtures for them",
+                   "  peft-regress list -v --family lokr\n  peft-regress list --json", ListOptions)  # fmt: skip
+    where(one)
+    choice(one, scenarios=False)
+    saying(one)
+    one = command(commands, "report", report_, "render a run again, or merge runs of one plan",
+                   "  peft-regress report reports/20261122-v061-current --format markdown\n"
+                   "  peft-regress report shard-1 shard-2 --out merged\n"
+                   "  peft-regress report reports/x --format csv --out x.csv", ReportOptions)  # fmt: skip
+    one.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder or its report.json")
+    one.add_argument("--format", choices=_FORMATS, default="terminal", help="what is printed (default: terminal)")
+    one.add_argument("--out", metavar="PATH", help="write to this folder, in all formats; a file for csv and parquet")
+    one.add_argument("-v", "--verbose", action="count", default=0, help="print a line for each cell")
+    one = command(commands, "diff", diff, "compare two runs: regressed, fixed, still, new, gone",
+                   "  peft-regress diff reports/yesterday reports/today --format markdown", DiffOptions)  # fmt: skip
+    one.add_argument("before", metavar="RUN_A", help="the earlier run's folder or report.json")
+    one.add_argument("now", metavar="RUN_B", help="the later run's")
+    one.add_argument("--format", choices=["terminal", "markdown"], default="terminal", help="what is printed")
+    saying(one)
+
+
+def list_(options: ListOptions) -> int:
+    """List scenarios, what each guards, and who has fixtures for it."""
+    declared = options.selection.of(options.places.matrix().scenarios(hub=True))
+    store = options.places.store()
     made = {creator: set(store.scenarios(creator)) for creator in store.creators()}
-    if arguments.json:
+    if options.output.json:
         common.out_json(
             [
                 {
@@ -39,43 +96,43 @@ def list_(arguments: argparse.Namespace) -> int:
         creators = ", ".join(creator for creator, names in made.items() if one.name in names) or "no fixture"
         creators = f"{NEEDS_HUB}; {creators}" if one.needs_hub else creators
         common.out(f"{one.name:{width}}  {one.family:20}  {one.base_name:18}  {creators}")
-        if arguments.verbose:
+        if options.output.verbose:
             common.out(f"{'':{width}}  {' '.join(one.scenario.why.split())}")
     common.say(f"{len(declared)} scenarios")
     return ExitCode.CLEAN
 
 
-def report_(arguments: argparse.Namespace) -> int:
+def report_(options: ReportOptions) -> int:
     """Render runs again, or merge the shards of one plan."""
-    run = shards.merge([results.load(Path(folder)) for folder in arguments.run])
-    if arguments.out and arguments.format in ("csv", "parquet"):
-        tables.write(run.frame(), Path(arguments.out))
+    run = shards.merge([results.load(place) for place in options.runs])
+    if options.out and options.format in ("csv", "parquet"):
+        tables.write(run.frame(), options.out)
         return ExitCode.CLEAN
-    if arguments.out:
-        for path in report.write(run, Path(arguments.out)):
+    if options.out:
+        for path in report.write(run, options.out):
             common.say(str(path))
         return ExitCode.CLEAN
-    if arguments.format in ("csv", "parquet"):
-        raise UsageError(f"--format {arguments.format} without --out", "a file to write", "add --out FILE")
-    if arguments.format == "json":
+    if options.format in ("csv", "parquet"):
+        raise UsageError(f"--format {options.format} without --out", "a file to write", "add --out FILE")
+    if options.format == "json":
         common.out_json(run.model_dump(mode="json"))
-    elif arguments.format == "markdown":
+    elif options.format == "markdown":
         common.out(markdown.render(run, verbose=True))
-    elif arguments.format in report.FORMATS:
-        common.out(report.FORMATS[arguments.format][1](run).decode())
+    elif options.format in report.FORMATS:
+        common.out(report.FORMATS[options.format][1](run).decode())
     else:
-        terminal.render(run, common.console(), terminal.NORMAL + min(arguments.verbose, 1))
+        terminal.render(run, common.console(), terminal.NORMAL + min(options.output.verbose, 1))
     return ExitCode.CLEAN
 
 
-def diff(arguments: argparse.Namespace) -> int:
+def diff(options: DiffOptions) -> int:
     """Compare two runs: regressed, fixed, still, new, gone."""
-    before, now = results.load(Path(arguments.before)), results.load(Path(arguments.now))
+    before, now = results.load(options.before), results.load(options.now)
     run = results.finished(run_diff.against(now, before))
-    if arguments.json:
+    if options.output.json:
         common.out_json([c.model_dump(mode="json") for c in run.comparisons])
-    elif arguments.format == "markdown":
+    elif options.format == "markdown":
         common.out(markdown.render(run, budget=20_000))
     else:
-        terminal.render(run, common.console(), terminal.NORMAL + min(arguments.verbose, 1))
+        terminal.render(run, common.console(), terminal.NORMAL + min(options.output.verbose, 1))
     return ExitCode.REGRESSED if any(c.change == "regressed" for c in run.comparisons) else ExitCode.CLEAN

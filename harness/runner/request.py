@@ -1,0 +1,119 @@
+"""What most requests have in common: where things are, which scenarios are meant, and how many cells run at once.
+
+Commands and library calls share these. Every field has a default, so `Places()` is our own matrix and fixtures,
+and `Selection()` is every scenario that needs no model of the Hub.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from harness.core import data
+from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
+from harness.envs.environments import Environments
+from harness.store.fixtures import Store
+
+Kind = TypeVar("Kind", bound=Environments)
+Log = Callable[[str], None]
+
+
+def quiet(_: str) -> None:
+    """Log nothing."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders that a request reads and writes. None means our own (`harness.core.data`)."""
+
+    matrices: Path | None = None
+    """Scenarios, bases, environments and expectations. What is missing there is taken from our own."""
+    fixtures: Path | None = None
+    reports: Path | None = None
+
+    @property
+    def matrices_folder(self) -> Path:
+        """Where scenarios, environments and expectations are."""
+        return self.matrices or data.matrices()
+
+    @property
+    def fixtures_folder(self) -> Path:
+        """Where fixtures are."""
+        return self.fixtures or data.fixtures()
+
+    @property
+    def reports_folder(self) -> Path:
+        """Where runs are written."""
+        return self.reports or data.reports()
+
+    def matrix(self) -> Matrix:
+        """The scenarios and their bases."""
+        return Matrix(self.matrices_folder, data.matrices())
+
+    def store(self) -> Store:
+        """The fixtures."""
+        return Store(self.fixtures_folder)
+
+    def environments(self, log: Log = quiet) -> Environments:
+        """The environments.
+
+        Args:
+            log: gets a line for each step that takes time.
+        """
+        return self.environments_as(Environments, log)
+
+    def environments_as(self, kind: type[Kind], log: Log = quiet) -> Kind:
+        """The environments, as a subclass that can do more."""
+        return kind(self.matrices_folder, log=log, fallback=data.matrices() if self.matrices else None)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which scenarios are meant. All conditions must hold."""
+
+    keyword: str = ""
+    """A part of the scenario's name, or its family; alternatives with `or`: `lokr or loha`."""
+    families: tuple[str, ...] = ()
+    """Names or globs; empty for all."""
+    scenarios: tuple[Path, ...] = ()
+    """Scenario files, or folders of them, in the place of the matrix."""
+    hub: bool = False
+    """Include scenarios on real models of the Hub, read from its local cache."""
+
+    def declared(self, matrix: Matrix, *, hub: bool | None = None) -> list[Declared]:
+        """The scenarios of the files that are named, or of the matrix. Keyword and families are not applied.
+
+        Args:
+            hub: include scenarios on Hub models, in the place of the selection's own `hub`.
+
+        Raises:
+            UsageError: a file is wrong, or has no scenario.
+        """
+        return matrix.scenarios(self.scenarios or None, hub=self.hub if hub is None else hub)
+
+    def of(self, declared: Iterable[Declared]) -> list[Declared]:
+        """Those of these scenarios that keyword and families select.
+
+        Raises:
+            UsageError: no scenario is of one of the families.
+        """
+        parts = [part.strip() for part in self.keyword.split(" or ") if part.strip()]
+        return [
+            one
+            for one in of_families(declared, self.families)
+            if not parts or any(part in one.name or part == one.family for part in parts)
+        ]
+
+    def left_out(self, matrix: Matrix) -> dict[str, str]:
+        """Selected scenarios that are skipped because they need a model of the Hub: name → why."""
+        if self.hub:
+            return {}
+        return {one.name: NEEDS_HUB for one in self.of(self.declared(matrix, hub=True)) if one.needs_hub}
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
