@@ -20,6 +20,7 @@ from safetensors.numpy import save
 from harness.cli import common, one_cell
 from harness.core import matrix, observation
 from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.files import new_folder
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.deviation.repro import aspects, bases, loading, python_text, readme, scripts
@@ -70,7 +71,7 @@ def repro(arguments: argparse.Namespace) -> int:
         target = target or Path.cwd() / _folder_name(found.cell.id)
         _refuse_existing(target, arguments.force)
         case = _case(found, verify=arguments.verify)
-        with _new_folder(target, arguments.force) as folder:
+        with _written(target, arguments.force) as folder:
             ran, aspect = _made(case, folder, verify=arguments.verify)
     _tell(case.cell, target, ran, aspect, arguments)
     return ExitCode.CLEAN if ran is None or ran.shown else ExitCode.CANNOT_TELL
@@ -200,22 +201,15 @@ def _pinned(environments: Environments, spec: str) -> Pinned:
 
 
 @contextlib.contextmanager
-def _new_folder(target: Path, force: bool) -> Iterator[Path]:
-    """A folder beside the target, which takes its place when all is done; whatever happens before leaves nothing."""
-    made = None
+def _written(target: Path, force: bool) -> Iterator[Path]:
+    """A temporary folder that replaces the target if all goes well.
+
+    Raises:
+        CannotWrite: the disk is full, or the place is not writable.
+    """
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name[:60]}.", dir=target.parent))
-        yield made
-        made.chmod(0o755)
-        _refuse_existing(target, force)
-        if target.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name[:60]}.", dir=target.parent))
-            target.rename(old / "old")
-            made.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            made.rename(target)
+        with new_folder(target, last=lambda: _refuse_existing(target, force)) as folder:
+            yield folder
     except OSError as error:
         raise CannotWrite(
             f"{target} can't be written: {error.strerror or error}"
@@ -223,9 +217,6 @@ def _new_folder(target: Path, force: bool) -> Iterator[Path]:
             "a place that can be written, with room for a few hundred kilobytes",
             "free some space, or name another place with --output; nothing is left of it",
         ) from error
-    finally:
-        if made is not None and made.exists():
-            shutil.rmtree(made, ignore_errors=True)
 
 
 def _made(case: _Case, folder: Path, verify: bool) -> tuple[Ran | None, Aspect]:

@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-import pydantic
-
+from harness.core.model import Model
 from harness.core.verdict import Verdict
 
 
-class _Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Comparison(_Model):
+class Comparison(Model):
     """Against a baseline run: how one cell changed."""
 
     cell: str
@@ -31,7 +26,7 @@ class Comparison(_Model):
         return unjudged or (self.change == "new" and self.now is not None and self.now.is_deviation)
 
 
-class Against(_Model):
+class Against(Model):
     """A change held against a baseline (`check --against`): what was changed, and what it is compared with."""
 
     package: str = ""

@@ -1,38 +1,51 @@
-"""Files that are there whole or not at all."""
+"""Writes files and folders that are complete or not there at all, also when the process is interrupted."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+import signal
 import tempfile
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NAME = 60
+"""A temporary name keeps this much of the target's: the file system limits the length of a name."""
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def write_atomically(
-    path: Path, data: bytes, *, durable: bool = False, mode: int = 0o644, last: Callable[[], None] = lambda: None
+    path: Path, data: bytes, *, durable: bool = False, mode: int = 0o644, last: Callable[[], object] = _nothing
 ) -> None:
-    """Write a file so that a reader sees the old content or the new, never a part; makes the folder.
+    """Write a file so that readers see the old content or the new, never a part; creates the folder.
 
     Args:
-        durable: so even after a power failure: it is on the disk when this returns.
-        mode: its rights; a temporary file's own would lock out whoever shares the folder.
-        last: called before the file takes its place; what it raises leaves the old content there.
+        durable: also survive a power failure: the content is on the disk when this returns.
+        mode: permissions. Those of a temporary file would lock out other users of the folder.
+        last: called before the file is renamed; if it raises, the old content stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:60]}.", suffix=".tmp")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:_NAME]}.", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             if durable:
-                file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno(), file.flush)
         Path(temporary).chmod(mode)
         last()
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    if durable and os.name == "posix":  # elsewhere a folder can't be opened
+    if durable and os.name == "posix":  # other systems cannot open a folder
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -41,5 +54,105 @@ def write_atomically(
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Write a file that is there whole or not at all, even after a power failure."""
+    """Write a file that is complete or not there at all, even after a power failure."""
     write_atomically(path, data, durable=True)
+
+
+def append_lines(path: Path, lines: Iterable[str], *, durable: bool = True) -> None:
+    """Append whole lines to a file; creates file and folder.
+
+    A killed process leaves at most one incomplete line at the end. The next call starts a new line after it, so readers
+    lose that line only. Writers in several processes need a lock of their own.
+
+    Args:
+        lines: without newlines.
+        durable: the lines are on the disk when this returns.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        start = b"" if _ends_a_line(file) else b"\n"
+        file.write(start + "".join(f"{line}\n" for line in lines).encode())
+        if durable:
+            _sync(file.fileno(), file.flush)
+
+
+def _ends_a_line(file: Any) -> bool:
+    if file.seek(0, os.SEEK_END) == 0:
+        return True
+    file.seek(-1, os.SEEK_END)
+    return bool(file.read(1) == b"\n")
+
+
+def _sync(handle: int, flush: Callable[[], None]) -> None:
+    flush()
+    os.fsync(handle)
+
+
+@contextlib.contextmanager
+def new_folder(target: Path, *, last: Callable[[], object] = _nothing) -> Iterator[Path]:
+    """Yield a temporary folder beside `target` that replaces it if the block succeeds, and is removed if it fails.
+
+    Args:
+        last: called before the folder is renamed; if it raises, the target stays as it is.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    made = _temporary_beside(target)
+    try:
+        yield made
+        made.chmod(0o755)  # a temporary folder's 0700 would lock out other users
+        last()
+        _replace_folder(target, made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _replace_folder(target: Path, made: Path) -> None:
+    if not target.exists():
+        made.rename(target)
+        return
+    old = _temporary_beside(target)
+    try:
+        target.rename(old / target.name)
+        try:
+            made.rename(target)
+        except BaseException:
+            (old / target.name).rename(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _temporary_beside(target: Path) -> Path:
+    return Path(tempfile.mkdtemp(prefix=f".{target.name[:_NAME]}.", dir=target.parent))
+
+
+class Interrupts:
+    """Handles Ctrl-C and SIGTERM: the first raises KeyboardInterrupt, later ones are ignored."""
+
+    def __init__(self) -> None:
+        self._ignored = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        """Handle a signal."""
+        if not self._ignored:
+            self._ignored = True
+            raise KeyboardInterrupt
+
+    def ignore(self) -> None:
+        """Ignore all signals from now on, so that cleaning up is not interrupted."""
+        self._ignored = True
+
+
+@contextlib.contextmanager
+def one_interrupt() -> Iterator[Interrupts]:
+    """Raise KeyboardInterrupt for the first SIGINT or SIGTERM within the block, and ignore later ones."""
+    interrupts = Interrupts()
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers there
+        yield interrupts
+        return
+    before: dict[int, Any] = {number: signal.signal(number, interrupts) for number in SIGNALS}
+    try:
+        yield interrupts
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

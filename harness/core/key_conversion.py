@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pydantic
-
+from harness.core.model import Model
 from harness.core.observation import Observed
 
 
-class _Model(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class ConversionView(_Model):
+class ConversionView(Model):
     """What Transformers says to rename and fuse for one model, and what that makes of the checkpoint's keys."""
 
     of: str
@@ -32,7 +27,7 @@ class ConversionView(_Model):
     error: str = ""
 
 
-class Conversion(_Model):
+class Conversion(Model):
     """For the bare base, the PEFT model and a plain wrapper, and what PEFT itself does.
 
     No part of a verdict: it tells why a verdict is what it is.

@@ -16,6 +16,7 @@ from harness.core.comparison import Against, Comparison
 from harness.core.errors import ExitCode, UsageError
 from harness.core.files import write_atomically
 from harness.core.key_conversion import Conversion
+from harness.core.model import Model
 from harness.core.verdict import Reading, Verdict
 
 if TYPE_CHECKING:
@@ -25,12 +26,6 @@ FORMAT = 1
 """Version of `report.json`. Before you change the model below so that an older reader would misread a new file
 (a field renamed, removed or given another meaning), raise this number and teach `load` to read the old one too.
 Adding a field that has a default needs no new number."""
-
-
-class Model(pydantic.BaseModel):
-    """What all parts of a report share: nothing unknown, nothing changed after it was made."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
 
 class Figures(Model):

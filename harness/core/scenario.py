@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pydantic
 
 from harness.core import versions
-from harness.core.toml_files import Strict
+from harness.core.model import Strict
 
 PROBES: tuple[str, ...] = (
     "forward",

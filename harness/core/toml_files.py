@@ -11,13 +11,6 @@ import pydantic
 
 from harness.core.errors import UsageError
 
-
-class Strict(pydantic.BaseModel):
-    """The base of all input models: an unknown key is an error, never ignored."""
-
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
 M = TypeVar("M", bound=pydantic.BaseModel)
 
 

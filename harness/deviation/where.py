@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import pydantic
 
+from harness.core.model import Model
 from harness.core.observation import Observed
-from harness.core.run import Cell, Figures, Finding, Model
+from harness.core.run import Cell, Figures, Finding
 from harness.judge import numbers
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond

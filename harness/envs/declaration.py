@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from harness.core import toml_files
-from harness.core.toml_files import Strict
+from harness.core.model import Strict
 
 NEWEST = "newest"
 

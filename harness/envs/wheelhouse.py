@@ -20,6 +20,7 @@ import pydantic
 from packaging.utils import canonicalize_name
 
 from harness.core.errors import UsageError
+from harness.core.model import Model
 from harness.envs import lock as locks
 from harness.envs.environment import EnvFailed, Environment
 
@@ -29,11 +30,7 @@ WHEELS = "wheels"
 _CHUNK = 1 << 20
 
 
-class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
-
-
-class Wheel(_Strict):
+class Wheel(Model):
     """One wheel of it."""
 
     file: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl$")
@@ -47,7 +44,7 @@ class Wheel(_Strict):
         return f"{self.size} bytes with SHA-256 {self.sha256}"
 
 
-class Wheelhouse(_Strict):
+class Wheelhouse(Model):
     """What a wheelhouse says of itself."""
 
     format: Literal[1] = 1

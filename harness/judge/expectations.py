@@ -19,8 +19,8 @@ import pydantic
 from harness.core import toml_files
 from harness.core import versions as requirements
 from harness.core.errors import UsageError
+from harness.core.model import Strict
 from harness.core.run import Cell, ExpectationProblem
-from harness.core.toml_files import Strict
 from harness.core.verdict import Verdict
 
 Versions = Mapping[str, Mapping[str, str]]

@@ -20,9 +20,9 @@ from typing import Any, Literal
 
 import filelock
 
-from harness.core import interrupts, matrix
+from harness.core import matrix
 from harness.core.errors import HarnessError
-from harness.core.interrupts import Interrupts
+from harness.core.files import Interrupts, one_interrupt
 from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell
 from harness.core.text import enumerated, many
@@ -150,7 +150,7 @@ def add(environments: Environments, store: Store, requirement: str, order: Order
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     begun = time.monotonic()
-    with interrupts.once() as taken:
+    with one_interrupt() as taken:
         draft = environments.draft(requirement)
         with _staging(environments.cache, draft, taken) as folder:
             draft.write(folder / "envs")
@@ -184,7 +184,7 @@ def _staging(cache: Path, draft: Draft, taken: Interrupts) -> Iterator[Path]:
         folder.mkdir()
         yield folder
     finally:
-        taken.clearing()
+        taken.ignore()
         shutil.rmtree(folder, ignore_errors=True)
         lock.release()
 
@@ -196,7 +196,7 @@ def _built(staged: Environments, name: str, taken: Interrupts) -> Iterator[Built
     try:
         yield staged.build(name)
     except BaseException:
-        taken.clearing()
+        taken.ignore()
         if not there_before:
             staged.discard(name)
         raise

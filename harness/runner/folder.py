@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import secrets
 import threading
 import time
@@ -17,7 +16,7 @@ import pydantic
 
 from harness import __version__
 from harness.core.errors import UsageError
-from harness.core.files import write_atomically
+from harness.core.files import append_lines, write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run, finished, load
 from harness.judge import expectations as expect
 
@@ -47,16 +46,12 @@ class Recorder:
 
     def add(self, cell: Cell) -> bool:
         """Keep a finished cell; on disk before this returns. False where it is kept already."""
-        line = json.dumps(cell.model_dump(mode="json"), separators=(",", ":")) + "\n"
+        line = json.dumps(cell.model_dump(mode="json"), separators=(",", ":"))
         with self._lock:
             if cell.id in self.cells:
                 return False
             self.cells[cell.id] = cell
-            # one write of a whole line: a killed run leaves at most one torn line, and the next begins after it
-            with (self.folder / CELLS).open("ab") as file:
-                file.write(_end_of_torn_line(self.folder / CELLS) + line.encode())
-                file.flush()
-                os.fsync(file.fileno())
+            append_lines(self.folder / CELLS, [line])
         return True
 
     def close(self) -> None:
@@ -110,14 +105,6 @@ def new_folder(reports: Path, label: str) -> Path:
 
 def _lock_of(folder: Path) -> filelock.BaseFileLock:
     return filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
-
-
-def _end_of_torn_line(file: Path) -> bytes:
-    with file.open("rb") as lines:
-        if lines.seek(0, os.SEEK_END) == 0:
-            return b""
-        lines.seek(-1, os.SEEK_END)
-        return b"" if lines.read(1) == b"\n" else b"\n"
 
 
 def finished_cells(folder: Path) -> list[Cell]:

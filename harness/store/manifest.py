@@ -15,6 +15,7 @@ from typing import Any
 import pydantic
 
 from harness.core.errors import HarnessError
+from harness.core.model import Strict
 
 FORMAT = 2
 # What a manifest looks like, as a number. Fixtures are evidence and outlive this code, so when you add, rename or
@@ -47,11 +48,7 @@ class NewerFormat(BadFixture):
     """A later version of this project wrote the manifest."""
 
 
-class _Record(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class StoredFile(_Record):
+class StoredFile(Strict):
     """The content of one file: also the name of its blob."""
 
     sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
@@ -61,7 +58,7 @@ class StoredFile(_Record):
         return f"{self.size} bytes with SHA-256 {self.sha256}"
 
 
-class Replacement(_Record):
+class Replacement(Strict):
     """One time that the fixture was replaced: why, and the SHA-256 of the manifest file that stood there before."""
 
     date: str
@@ -73,7 +70,7 @@ ReadBlob = Callable[[StoredFile], bytes]
 """Gets a blob's content, checked; raises BadFixture."""
 
 
-class Circumstances(_Record):
+class Circumstances(Strict):
     """How a golden was made that another process than the fixture's first one added: on a GPU, as a rule."""
 
     created: str
@@ -84,7 +81,7 @@ class Circumstances(_Record):
     unstable: bool
 
 
-class Manifest(_Record):
+class Manifest(Strict):
     """What a fixture is: what it was made from, by what, where, and which files it consists of."""
 
     format: int = FORMAT

@@ -1,7 +1,8 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are complete or not there at all."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.files import write_atomically, write_durably
+from harness.core.files import append_lines, new_folder, write_atomically, write_durably
 
 
 @pytest.mark.parametrize(("write", "fails"), [(write_atomically, "replace"), (write_durably, "fsync")])
@@ -50,3 +51,51 @@ def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path: Path) -> None:
     file = tmp_path / ("n" * 250)
     write_atomically(file, b"data")
     assert file.read_bytes() == b"data"
+
+
+def test_a_line_after_an_incomplete_one_starts_a_new_line(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "cells.jsonl"
+    append_lines(file, ["one", "two"])
+    file.write_bytes(file.read_bytes()[:-2])
+    append_lines(file, ["three"], durable=False)
+    assert file.read_bytes() == b"one\ntw\nthree\n"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_new_folder_replaces_the_old_one_as_a_whole(there: bool, tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    if there:
+        (target / "old").mkdir(parents=True)
+    with new_folder(target) as folder:
+        (folder / "new").write_bytes(b"")
+        assert target.exists() is there
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]
+    assert stat.S_IMODE(target.stat().st_mode) == 0o755
+
+
+@pytest.mark.parametrize("fails", ["block", "last", "rename"])
+def test_a_new_folder_that_fails_leaves_the_old_one(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "made"
+    (target / "old").mkdir(parents=True)
+
+    def fail(*_: object) -> Path:
+        raise OSError("no space left on device")
+
+    rename = Path.rename
+    if fails == "rename":
+        def flaky(self: Path, to: Path) -> Path:
+            return rename(self, to) if self.name in ("made", "old") else fail()
+
+        monkeypatch.setattr(Path, "rename", flaky)
+            Path, "rename", lambda self, to: rename(self, to) if self.name in ("made", "old") else fail()
+        )
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(pytest.raises(OSError, match="no space"))
+        stack.enter_context(new_folder(target, last=fail if fails == "last" else lambda: None))
+        if fails == "block":
+            fail()
+    assert [path.name for path in target.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [target]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.core.files import append_lines
 from harness.deviation.search.outcome import Outcome
 
 KINDS = ("good", "bad", "other", "untestable")
@@ -71,13 +71,7 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """Keep an entry; on disk before this returns."""
         self._known[entry.question, entry.environment] = entry
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("ab") as file:
-            if file.tell() and not _ends_with_newline(self.path):
-                file.write(b"\n")
-            file.write(json.dumps(asdict(entry)).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_lines(self.path, [json.dumps(asdict(entry))])
 
 
 def read(path: Path) -> list[Entry]:
@@ -96,9 +90,3 @@ def _entry(line: bytes) -> Entry | None:
     except (ValueError, TypeError):
         return None  # torn, or of another format: it is tried again
     return entry if entry.kind in KINDS else None
-
-
-def _ends_with_newline(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) == b"\n"

@@ -23,6 +23,7 @@ import pydantic
 
 from harness.core import data, matrix
 from harness.core.errors import HarnessError
+from harness.core.files import append_lines
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import Environment
@@ -89,8 +90,8 @@ class Memory:
 
     def _append(self, file: Path, lines: Iterable[str]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(file.with_suffix(".lock")), file.open("a", encoding="utf-8") as out:
-            out.write("".join(f"{line}\n" for line in lines))
+        with filelock.FileLock(file.with_suffix(".lock")):
+            append_lines(file, lines, durable=False)
 
     def _of(self, creator: str) -> dict[str, Remembered]:
         if creator not in self._known:
