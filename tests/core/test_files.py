@@ -86,12 +86,11 @@ def test_a_new_folder_that_fails_leaves_the_old_one(
 
     rename = Path.rename
     if fails == "rename":
+
         def flaky(self: Path, to: Path) -> Path:
             return rename(self, to) if self.name in ("made", "old") else fail()
 
         monkeypatch.setattr(Path, "rename", flaky)
-            Path, "rename", lambda self, to: rename(self, to) if self.name in ("made", "old") else fail()
-        )
     with contextlib.ExitStack() as stack:
         stack.enter_context(pytest.raises(OSError, match="no space"))
         stack.enter_context(new_folder(target, last=fail if fails == "last" else lambda: None))
