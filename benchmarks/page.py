@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.core import run as results
+from harness.core import run_file
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.report.html import render
 from tests.support import samples
@@ -121,7 +121,7 @@ def main() -> None:
     parser.add_argument("--cells", type=int, default=20_000)
     parser.add_argument("--keep", type=Path, help="a folder for the pages")
     arguments = parser.parse_args()
-    source = results.load(arguments.report) if arguments.report else samples.every_verdict()
+    source = run_file.load(arguments.report) if arguments.report else samples.every_verdict()
     folder = arguments.keep or Path(tempfile.mkdtemp(prefix="page-"))
     folder.mkdir(parents=True, exist_ok=True)
     slow = False

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from harness.cli import main as cli
-from harness.core import run as results
+from harness.core import run_file
 from harness.core.run import Cell
 
 
 def cells(run: Path, every: int = 1) -> list[Cell]:
     """The deviating cells of a run, expected or not, of which every so many-th."""
-    return [cell for cell in results.load(run).cells if cell.verdict.is_deviation][::every]
+    return [cell for cell in run_file.load(run).cells if cell.verdict.is_deviation][::every]
 
 
 def tried(run: Path, chosen: Sequence[Cell], more: Sequence[str] = ()) -> Iterator[tuple[Cell, bool, str]]:

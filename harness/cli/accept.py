@@ -7,7 +7,7 @@ import datetime
 from pathlib import Path
 
 from harness.cli import common, one_cell
-from harness.core import run as results
+from harness.core import run_file
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
 from harness.core.text import enumerated, many, visible
@@ -27,7 +27,7 @@ def accept(arguments: argparse.Namespace) -> int:
     said = _said(arguments, today)
     folder = one_cell.run_folder(arguments)
     before = Snapshot.of(expectations_file(arguments))
-    run = entries.applied(results.load(folder), before.expectations, today)
+    run = entries.applied(run_file.load(folder), before.expectations, today)
     named = select.named(run, arguments.cell)
     proposed = proposal.propose(run, named.cells, said, before, today)
     for note in (*proposed.notes, *filter(None, [expiry.remark(said.expires, today)])):

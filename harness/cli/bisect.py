@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from harness.cli import common, searching
 from harness.cli.searching import Work
 from harness.core.errors import ExitCode, UsageError
+from harness.core.versions import version_of
 from harness.deviation.search import rows
 from harness.deviation.search.bisection import Border, dissect
 from harness.deviation.search.candidates import plain_versions
@@ -187,30 +188,27 @@ def _newest(known: Known) -> str:
 
 def _version(package: str, end: Environment, option: str) -> str:
     found = plain_versions(end)[0].get(package, "")
-    try:
-        return str(Version(found))
-    except InvalidVersion:
+    version = version_of(found)
+    if version is None:
         raise UsageError(
             f"{end.name} has {f'{package} {found}' if found else f'no {package}'}", "a release of it at each end",
             f"name one with {option}, or another package with --package",
-        ) from None  # fmt: skip
+        )  # fmt: skip
+    return str(version)
 
 
 def _parsed(text: str) -> Version:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        raise UsageError(f"{text!r} is no version", "a release such as 0.13.2", "for commits give --repo") from None
+    version = version_of(text)
+    if version is None:
+        raise UsageError(f"{text!r} is no version", "a release such as 0.13.2", "for commits give --repo")
+    return version
 
 
 # -- commits ----------------------------------------------------------------------------------------------------------
 
 
 def _are_versions(*texts: str | None) -> bool:
-    try:
-        return all(Version(text) for text in texts if text)
-    except InvalidVersion:
-        return False
+    return all(version_of(text) for text in texts if text)
 
 
 def _commits(work: Work, package: str, good: str | None, bad: str | None, held: Held) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from harness import report
 from harness.cli import common
 from harness.cli.pytest_plugin import Check
-from harness.core import data
+from harness.core import data, run_file
 from harness.core import run as results
 from harness.core.cell_settings import Settings
 from harness.core.errors import ExitCode, UsageError
@@ -73,7 +73,7 @@ def _baseline_run(arguments: argparse.Namespace) -> Run | None:
             f"no run at {arguments.baseline!r}", "the folder of an earlier run, or its report.json",
             "an environment as the baseline goes with --against",
         )  # fmt: skip
-    return results.load(Path(arguments.baseline))
+    return run_file.load(Path(arguments.baseline))
 
 
 def _planned(arguments: argparse.Namespace, pair: bool, environments: Environments) -> list[Planned]:

@@ -14,6 +14,7 @@ from harness.core import data
 from harness.core.errors import ExitCode
 from harness.core.files import write_atomically
 from harness.core.matrix import Declared
+from harness.core.versions import release_order
 from harness.judge import expectations
 from harness.report.pages import format_history, known_breaks, methods, trl_structure
 from harness.runner.request import Places
@@ -112,7 +113,7 @@ def _written(store: Store) -> list[Written]:
 
 
 def _stored(found: Sequence[Written]) -> list[methods.Stored]:
-    order = sorted({saved_adapter.release_order(one.release, one.creator) for one in found})
+    order = sorted({release_order(one.release, one.creator) for one in found})
     place = {key: index for index, key in enumerate(order)}
     return [
         methods.Stored(
@@ -120,7 +121,7 @@ def _stored(found: Sequence[Written]) -> list[methods.Stored]:
             one.creator,
             one.release,
             one.method,
-            place[saved_adapter.release_order(one.release, one.creator)],
+            place[release_order(one.release, one.creator)],
         )
         for one in found
     ]

@@ -12,11 +12,11 @@ from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.text import clip, code, fenced, many, prose, seconds
+from harness.core.versions import FIRST_PACKAGES
 from harness.envs import missing_releases
 from harness.envs.draft import Draft
 from harness.envs.environments import Environments
 from harness.envs.index import Release
-from harness.report.cell_facts import FIRST_PACKAGES
 from harness.runner import add_release
 from harness.runner.add_release import Added, Order, Outcome
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cli import common
-from harness.core import cell_settings
-from harness.core import run as results
+from harness.core import cell_settings, run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell, Run
@@ -115,7 +114,7 @@ def _in_run(arguments: argparse.Namespace) -> tuple[Cell | None, Run | None, Pat
     whole = all(mark in arguments.cell for mark in "@:[]")
     try:
         folder = run_folder(arguments)
-        run = results.load(folder)
+        run = run_file.load(folder)
         return one_of(run, arguments.cell), run, folder if folder.is_dir() else folder.parent
     except UsageError:
         if not whole or arguments.run:

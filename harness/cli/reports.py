@@ -10,6 +10,7 @@ from harness import report
 from harness.cli import common
 from harness.cli.parser import Output, choice, command, saying, where
 from harness.core import run as results
+from harness.core import run_file
 from harness.core.errors import ExitCode, UsageError
 from harness.core.matrix import NEEDS_HUB
 from harness.judge import run_diff
@@ -104,9 +105,9 @@ def list_(options: ListOptions) -> int:
 
 def report_(options: ReportOptions) -> int:
     """Render runs again, or merge the shards of one plan."""
-    run = shards.merge([results.load(place) for place in options.runs])
+    run = shards.merge([run_file.load(place) for place in options.runs])
     if options.out and options.format in ("csv", "parquet"):
-        tables.write(run.frame(), options.out)
+        tables.write(tables.cells(run), options.out)
         return ExitCode.CLEAN
     if options.out:
         for path in report.write(run, options.out):
@@ -127,7 +128,7 @@ def report_(options: ReportOptions) -> int:
 
 def diff(options: DiffOptions) -> int:
     """Compare two runs: regressed, fixed, still, new, gone."""
-    before, now = results.load(options.before), results.load(options.now)
+    before, now = run_file.load(options.before), run_file.load(options.now)
     run = results.finished(run_diff.against(now, before))
     if options.output.json:
         common.out_json([c.model_dump(mode="json") for c in run.comparisons])

@@ -11,8 +11,7 @@ from pathlib import Path
 import pydantic
 
 from harness.cli import common, one_cell
-from harness.core import files
-from harness.core import run as results
+from harness.core import files, run_file
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.observation import Observed
 from harness.core.run import Cell
@@ -32,7 +31,7 @@ def show(arguments: argparse.Namespace) -> int:
     arguments.run = arguments.run or arguments.place
     if arguments.layers:
         return layers(arguments)
-    run = results.load(one_cell.run_folder(arguments))
+    run = run_file.load(one_cell.run_folder(arguments))
     cell = one_cell.one_of(run, arguments.cell)
     if arguments.json:
         common.out(json.dumps(cell.model_dump(mode="json"), indent=1))
@@ -46,7 +45,7 @@ def layers(arguments: argparse.Namespace) -> int:
     kept = _kept_before(arguments)
     found = kept or _traced(arguments)
     if arguments.json:
-        common.out(json.dumps(results.portable(found), indent=1))
+        common.out(json.dumps(run_file.portable(found), indent=1))
     else:
         common.out("\n".join(report.lines(found)))
     return ExitCode.CLEAN
@@ -58,7 +57,7 @@ def _kept_before(arguments: argparse.Namespace) -> Where | None:
         return None
     try:
         folder = one_cell.run_folder(arguments)
-        cell = one_cell.one_of(results.load(folder), arguments.cell)
+        cell = one_cell.one_of(run_file.load(folder), arguments.cell)
     except UsageError:
         return None  # it is asked for by a whole id that is in no run, or `found` says what is wrong
     try:
@@ -81,7 +80,7 @@ def _traced(arguments: argparse.Namespace) -> Where:
     if cell.run_folder is not None:
         path = _file(cell.run_folder, cell.cell)
         try:
-            files.write_atomically(path, json.dumps(results.portable(found), indent=1).encode() + b"\n")
+            files.write_atomically(path, json.dumps(run_file.portable(found), indent=1).encode() + b"\n")
         except OSError as error:
             common.say(f"{path} can't be kept: {error.strerror}; it will be traced again")
     return found

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli import accept, blame, common, one_cell
-from harness.core import files
-from harness.core import run as results
+from harness.core import files, run_file
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.text import many
@@ -55,7 +54,7 @@ class Desk:
     def __init__(self, arguments: argparse.Namespace, today: datetime.date | None = None) -> None:
         self.arguments = arguments
         self.today = today or datetime.date.today()
-        self.found = results.load(one_cell.run_folder(arguments))
+        self.found = run_file.load(one_cell.run_folder(arguments))
         self.file = Snapshot.of(accept.expectations_file(arguments))
         self.sentences = blame_notes.known(common.reports_folder(arguments))
         self.aside: set[Any] = set()

@@ -1,31 +1,23 @@
-"""`report.json`: the one model of a run. Every renderer reads this and nothing else."""
+"""The model of a run, which `report.json` stores (`harness.core.run_file`). Renderers read this and nothing else."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import pydantic
 
-from harness.core import strictjson
 from harness.core.cell_settings import place
 from harness.core.comparison import Against, Comparison
-from harness.core.errors import ExitCode, UsageError
-from harness.core.files import write_atomically
+from harness.core.errors import ExitCode
 from harness.core.key_conversion import Conversion
 from harness.core.model import Model
 from harness.core.verdict import Reading, Verdict
 
-if TYPE_CHECKING:
-    import pandas
-
 FORMAT = 1
-"""Version of `report.json`. Before you change the model below so that an older reader would misread a new file
-(a field renamed, removed or given another meaning), raise this number and teach `load` to read the old one too.
-Adding a field that has a default needs no new number."""
+"""Version of `report.json`. Before you rename or remove a field of the model below, or change its meaning, raise this
+number and teach `run_file.load` to read the old format too. A new field that has a default needs no new number."""
 
 
 class Figures(Model):
@@ -255,18 +247,6 @@ class Run(Model):
         done = {cell.id for cell in self.cells}
         return tuple(cell for cell in self.plan if cell not in done)
 
-    def frame(self) -> pandas.DataFrame:
-        """A tidy data frame: a row a cell."""
-        from harness.report.tables import cells
-
-        return cells(self)
-
-    def probe_frame(self) -> pandas.DataFrame:
-        """A tidy data frame: a row a probe of a cell."""
-        from harness.report.tables import probes
-
-        return probes(self)
-
 
 def counts_of(cells: Iterable[Cell], planned: int) -> dict[str, int]:
     """Cells by verdict, worst first, plus `expected`, `compared` and `planned`."""
@@ -315,66 +295,3 @@ def finished(run: Run) -> Run:
     cells = tuple(sorted(run.cells, key=lambda cell: (place.get(cell.id, len(place)), cell.id)))
     run = run.model_copy(update={"cells": cells, "counts": counts_of(cells, len(run.plan))})
     return run.model_copy(update={"exit_code": int(exit_code_of(run))})
-
-
-_ALWAYS_IN_RUN = ("format", "id", "created", "tool_version", "plan", "cells", "counts", "exit_code")
-_ALWAYS_IN_CELL = ("device", "verdict", "expected", "probes", "findings", "duration_s")
-"""Written even where they have their default, so that a reader of the file need not know the defaults."""
-
-
-def as_json(run: Run) -> dict[str, Any]:
-    """The run as values that strict JSON can carry: no infinities, no lone surrogates, defaults left out."""
-    data: dict[str, Any] = strictjson.portable(_dumped(run))
-    return data
-
-
-def _dumped(run: Run) -> dict[str, Any]:
-    found = run.model_dump(mode="json", exclude_defaults=True)
-    data = {name: found.get(name, getattr(run, name)) for name in _ALWAYS_IN_RUN[:4]} | found
-    data |= {name: getattr(run, name) for name in _ALWAYS_IN_RUN if name not in data}
-    for cell, values in zip(run.cells, data["cells"], strict=True):
-        values |= {name: getattr(cell, name) for name in _ALWAYS_IN_CELL if name not in values}
-    return data
-
-
-def portable(model: Model) -> Any:
-    """A part of a report as values that strict JSON can carry."""
-    return strictjson.portable(model.model_dump(mode="json", exclude_defaults=True) | _format_of(model))
-
-
-def _format_of(model: Model) -> dict[str, Any]:
-    return {"format": model.format} if hasattr(model, "format") else {}
-
-
-def dump(run: Run, path: Path) -> None:
-    """Write `report.json` atomically."""
-    fields = [f"{json.dumps(name)}: {strictjson.laid_out(value)}" for name, value in _dumped(run).items()]
-    write_atomically(path, ("{\n " + ",\n ".join(fields) + "\n}\n").encode())
-
-
-def load(path: Path) -> Run:
-    """Read a `report.json`, or the one in a run's folder.
-
-    Raises:
-        UsageError: no such file, no JSON, or a format that this version does not read.
-    """
-    file = path / "report.json" if path.is_dir() else path
-    try:
-        data = json.loads(file.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(
-            f"no report at {file}", "a run's folder or its report.json", "list what there is with `ls reports/`"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(
-            f"{file} is not JSON: {error}", "a report.json as `check` writes it", "run the check again"
-        ) from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        found = data.get("format") if isinstance(data, dict) else type(data).__name__
-        raise UsageError(
-            f"{file}: report format {found!r}", f"format {FORMAT}", "use the version of peft-regress that wrote it"
-        )
-    try:
-        return Run.model_validate(data)
-    except pydantic.ValidationError as error:
-        raise UsageError(f"{file}: {error}", "a report.json as `check` writes it", "run the check again") from error

@@ -10,52 +10,40 @@ from collections.abc import Iterable
 from typing import Literal
 
 Reading = Literal["", "refused", "dropped", "ignored", "read"]
-"""What a loader did with a checkpoint: it raised (`refused`), tensors are nowhere in the model (`dropped`), config keys
-that say something were not kept (`ignored`), or all arrived (`read`). See `harness.judge.load_behaviour`."""
+"""What a loader did with a checkpoint: raise (`refused`), lose tensors (`dropped`), lose config keys that matter
+(`ignored`), or load everything (`read`). See `harness.judge.load_behaviour`."""
 
 
 class Verdict(enum.StrEnum):
-    """What comparing a replayed observation with the golden says, worst first."""
+    """The result of comparing a replayed observation with the golden, worst first."""
 
     SILENT_WRONG = "silent-wrong"
-    """It loaded, nothing was raised, and the result is not what it was (or part of the checkpoint never arrived)."""
     LOAD_ERROR = "load-error"
-    """Loading the base or the adapter was refused or raised."""
     RUN_ERROR = "run-error"
-    """It loaded; a probe that works for the creator raised."""
     CRASH = "crash"
-    """The process that worked on the cell died."""
     TIMEOUT = "timeout"
-    """The process that worked on the cell went silent past its time limit."""
     CONTRACT = "contract"
-    """The result agrees, but keys, config, dtypes, ties, trainability or the round trip do not."""
     BASE_MOVED = "base-moved"
-    """The base model's own output moved; the adapter's effect agrees."""
     WARNED = "warned"
-    """Equal, but something new is warned."""
     CLOSE = "close"
-    """Equal within the measured rounding noise."""
     EXACT = "exact"
-    """Equal to the bit."""
     UNSUPPORTED = "unsupported"
-    """Declared (`requires`): this creator or loader has no such feature. Never guessed from an exception."""
     UNSTABLE = "unstable"
-    """Two runs of the same thing disagree."""
     ENV_FAILED = "env-failed"
-    """The environment did not resolve, build or import."""
     NO_FIXTURE = "no-fixture"
-    """There is no fixture of this scenario by this creator."""
     BAD_FIXTURE = "bad-fixture"
-    """The fixture is damaged, or in a format that this version does not read."""
     NO_DEVICE = "no-device"
-    """The device that was asked for is not there."""
     NOT_COMPARABLE = "not-comparable"
-    """Both sides yielded something, and nothing of it can be held against the other."""
 
     @property
     def letter(self) -> str:
-        """The one letter that stands for the verdict where there is room for one; colour is never the only carrier."""
+        """One letter for the verdict: in reports, colour is never the only carrier."""
         return _LETTERS[self]
+
+    @property
+    def meaning(self) -> str:
+        """The verdict in one sentence, without a capital or a full stop."""
+        return MEANINGS[self]
 
     @property
     def severity(self) -> int:
@@ -64,20 +52,40 @@ class Verdict(enum.StrEnum):
 
     @property
     def is_deviation(self) -> bool:
-        """True where what was kept no longer holds. `warned` is one only under `--strict`."""
+        """True for a broken promise. `warned` counts as one only under `--strict`."""
         return self in _DEVIATIONS
 
     @property
     def is_clean(self) -> bool:
-        """True where something was compared and agrees."""
+        """True if something was compared and agrees."""
         return self in (Verdict.EXACT, Verdict.CLOSE, Verdict.WARNED)
 
     @property
     def cannot_tell(self) -> bool:
-        """True where nothing was compared, and somebody has to mend something before it can be."""
+        """True if nothing was compared: something has to be fixed first."""
         return self in _CANNOT_TELL
 
 
+MEANINGS: dict[Verdict, str] = {
+    Verdict.SILENT_WRONG: "loading raised nothing, but the result is wrong or part of the checkpoint never arrived",
+    Verdict.LOAD_ERROR: "loading the base or the adapter raised an error",
+    Verdict.RUN_ERROR: "loading worked, but a probe that works for the creator raised an error",
+    Verdict.CRASH: "the worker process died",
+    Verdict.TIMEOUT: "the worker process exceeded its time limit",
+    Verdict.CONTRACT: "the result agrees, but keys, config, dtypes, ties, trainability or the round trip do not",
+    Verdict.BASE_MOVED: "the base model's own output changed; the adapter's effect agrees",
+    Verdict.WARNED: "equal, but there is a new warning",
+    Verdict.CLOSE: "equal within the measured rounding noise",
+    Verdict.EXACT: "equal to the bit",
+    Verdict.UNSUPPORTED: "this creator or loader lacks the feature, by declaration",
+    Verdict.UNSTABLE: "two runs of the same thing disagree",
+    Verdict.ENV_FAILED: "the environment did not resolve, build or import",
+    Verdict.NO_FIXTURE: "there is no fixture of this scenario by this creator",
+    Verdict.BAD_FIXTURE: "the fixture is damaged, or has a format that this version does not read",
+    Verdict.NO_DEVICE: "the requested device is not available",
+    Verdict.NOT_COMPARABLE: "the two sides have nothing that can be compared",
+}
+"""What each verdict means: the one place that documents them."""
 _LETTERS: dict[Verdict, str] = {
     Verdict.SILENT_WRONG: "S",
     Verdict.LOAD_ERROR: "L",
@@ -124,7 +132,7 @@ _CANNOT_TELL = frozenset(
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
     """The worst of several verdicts.
 
-    What agrees never outshines what could not be told: `unstable` beside `close` is `unstable`. Nothing at all is
+    A verdict that could not tell outweighs a clean one: `unstable` with `close` is `unstable`. No verdict at all is
     `not-comparable`: an empty comparison must never look green.
     """
     return min(verdicts, key=_gravity, default=Verdict.NOT_COMPARABLE)

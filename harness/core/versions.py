@@ -1,4 +1,4 @@
-"""Version conditions in data files: `peft>=0.6,<0.7, transformers>=4.40` against the versions of an environment."""
+"""Versions: how they are read and ordered, and conditions on them (`peft>=0.6,<0.7, transformers>=4.40`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
-__all__ = ["Condition", "Specifier", "parse"]
+__all__ = ["FIRST_PACKAGES", "Condition", "Specifier", "package_order", "parse", "release_order", "version_of"]
+
+FIRST_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl", "safetensors", "numpy")
+"""The packages that are listed first wherever an environment's packages are shown."""
 
 _PIECE = re.compile(r"^\s*(?P<name>[A-Za-z][A-Za-z0-9._-]*?)?\s*(?P<spec>(?:[<>=!~]=?|===).+)?\s*$")
 
@@ -41,11 +44,27 @@ class Condition:
         return not self.unmet(versions)
 
 
-def _release(version: str) -> Version:
+def version_of(text: str) -> Version | None:
+    """The version that a text states; None where it states none."""
     try:
-        return Version(Version(version).base_version)
+        return Version(text)
     except InvalidVersion:
-        return Version("0")
+        return None
+
+
+def release_order(release: str, name: str = "") -> tuple[int, Version, str]:
+    """Sort key: by release, then by name. A release that is not known comes last."""
+    version = version_of(release)
+    return (0, version, name) if version else (1, Version("0"), name)
+
+
+def package_order(name: str) -> tuple[int, str]:
+    """Sort key: the packages that matter most come first, the others by name."""
+    return (FIRST_PACKAGES.index(name) if name in FIRST_PACKAGES else len(FIRST_PACKAGES), name)
+
+
+def _release(version: str) -> Version:
+    return Version((version_of(version) or Version("0")).base_version)
 
 
 def parse(text: str) -> Condition:

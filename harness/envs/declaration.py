@@ -12,10 +12,10 @@ from typing import Literal, Self
 import pydantic
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from harness.core import toml_files
 from harness.core.model import Strict
+from harness.core.versions import version_of
 
 NEWEST = "newest"
 
@@ -106,10 +106,8 @@ class Declaration(Strict):
 
 
 def _version(package: str, version: str) -> None:
-    try:
-        Version(version)
-    except InvalidVersion:
-        raise ValueError(f"{package}: {version!r} is neither one version nor {NEWEST!r}") from None
+    if version_of(version) is None:
+        raise ValueError(f"{package}: {version!r} is neither one version nor {NEWEST!r}")
 
 
 def load(path: Path) -> Declaration:

@@ -12,9 +12,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
 
 from harness.core.errors import UsageError
+from harness.core.versions import version_of
 from harness.envs import unpacked_wheel
 
 FORMS = (
@@ -173,10 +173,10 @@ def _rank(package: str) -> int:
 
 
 def _version(text: str, spec: str) -> str:
-    try:
-        return str(Version(text))
-    except InvalidVersion:
-        raise UsageError(f"{text!r} in {spec!r} is no version", "package==version", FORMS) from None
+    version = version_of(text)
+    if version is None:
+        raise UsageError(f"{text!r} in {spec!r} is no version", "package==version", FORMS)
+    return str(version)
 
 
 def _interpreter(text: str) -> Path:

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
+
+from harness.core.versions import version_of
 
 _INFO = ".dist-info"
 _ANY = "py3-none-any"
@@ -90,8 +92,4 @@ def _tag(info: Path) -> str:
 
 
 def _is_version(text: str) -> bool:
-    try:
-        Version(text)
-    except InvalidVersion:
-        return False
-    return True
+    return version_of(text) is not None

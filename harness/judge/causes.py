@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from packaging.version import InvalidVersion, Version
-
 from harness.core.run import Cell, Finding, Run
 from harness.core.verdict import Verdict, worst
+from harness.core.versions import release_order
 
 _KIND_ORDER = ("error", "lost-tensors", "layers-missing", "values", "tie-broken", "shape", "dtype", "probe-lost")
 """Kinds of finding, the most telling first: a lost tensor explains the values that differ, not the reverse."""
@@ -290,7 +289,7 @@ class _Side:
 
     def __init__(self, versions: dict[str, str], used: Sequence[tuple[str, Cell]]) -> None:
         own = {name: versions.get(name, "") for name, _ in used}
-        self._order = sorted(own, key=lambda name: _release(own[name], name))
+        self._order = sorted(own, key=lambda name: release_order(own[name], name))
         self._labels = {name: _label(name, own) for name in own}
         self._judged: dict[str, set[str]] = {}
         for name, cell in used:
@@ -307,14 +306,6 @@ class _Side:
                 stretches.append([])
         ranges = ", ".join(part[0] if len(part) == 1 else f"{part[0]}–{part[-1]}" for part in stretches if part)
         return Releases(tuple(self._labels[name] for name in self._order if name in bad), ranges)
-
-
-def _release(version: str, name: str) -> tuple[int, Version, str]:
-    """Where an environment stands in release order; one whose release nobody knows stands last."""
-    try:
-        return (0, Version(version), name)
-    except InvalidVersion:
-        return (1, Version("0"), name)
 
 
 def _label(name: str, versions: dict[str, str]) -> str:

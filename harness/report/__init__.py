@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness.core.files import write_atomically
-from harness.core.run import Run, dump
+from harness.core.run import Run
+from harness.core.run_file import dump
 from harness.core.text import visible
 from harness.report import junit, markdown, summary
 from harness.report.html import render

@@ -14,13 +14,11 @@ from harness.core import key_conversion
 from harness.core.run import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
 from harness.core.text import enumerated, exactly, many, number, place, tail, times
 from harness.core.verdict import Verdict
+from harness.core.versions import package_order
 from harness.judge import causes
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is meant: `block` is text of several lines, the rest is weight and colour."""
-
-FIRST_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl", "safetensors", "numpy")
-"""The packages that are named first where two environments are held against each other."""
 
 
 @dataclass(frozen=True)
@@ -217,14 +215,10 @@ def package_rows(run: Run, cell: Cell) -> list[tuple[str, str, str]]:
     known = {environment.name: environment for environment in run.environments}
     before, now = _packages(known.get(cell.creator)), _packages(known.get(cell.loader))
     differing = [name for name in {*before, *now} if before.get(name) != now.get(name)]
-    return [(name, before.get(name, "–"), now.get(name, "–")) for name in sorted(differing, key=_package_order)]
+    return [(name, before.get(name, "–"), now.get(name, "–")) for name in sorted(differing, key=package_order)]
 
 
 def _packages(environment: EnvironmentReport | None) -> dict[str, str]:
     if environment is None:
         return {}
     return environment.versions | ({"python": environment.python} if environment.python else {})
-
-
-def _package_order(name: str) -> tuple[int, str]:
-    return (FIRST_PACKAGES.index(name) if name in FIRST_PACKAGES else len(FIRST_PACKAGES), name)

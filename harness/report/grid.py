@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from packaging.version import InvalidVersion, Version
-
 from harness.core.run import Cell, Run
 from harness.core.text import clip, many
 from harness.core.verdict import Verdict, worst
+from harness.core.versions import version_of
 from harness.judge import load_behaviour
 from harness.judge.causes import Calendar, Releases, normalised
 from harness.report import summary
@@ -147,20 +146,13 @@ def outcomes(run: Run, cells: Iterable[Cell]) -> tuple[Outcome, ...]:
 
 def _newer(run: Run) -> Callable[[str, str], bool]:
     """Whether a creator's PEFT is newer than a loader's; False where nobody knows."""
-    versions = {one.name: _release(one.versions.get("peft", "")) for one in run.environments}
+    versions = {one.name: version_of(one.versions.get("peft", "")) for one in run.environments}
 
     def newer(creator: str, loader: str) -> bool:
         made, read = versions.get(creator), versions.get(loader)
         return made is not None and read is not None and made > read
 
     return newer
-
-
-def _release(version: str) -> Version | None:
-    try:
-        return Version(version)
-    except InvalidVersion:
-        return None
 
 
 def _box(creator: str, loader: str, cells: Sequence[Cell], newer: Callable[[str, str], bool]) -> Box:

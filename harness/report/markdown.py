@@ -13,6 +13,7 @@ from harness.core.comparison import Against
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, Run, exit_code_of
 from harness.core.text import clip, code, fenced, link, many, prose, visible
+from harness.core.versions import FIRST_PACKAGES
 from harness.judge import causes
 from harness.judge.causes import Cause
 from harness.report import cell_facts, change_summary, grid, structure_history, summary
@@ -312,7 +313,7 @@ def _environments(run: Run) -> list[Block]:
     """The first packages of all environments side by side; the installer's words for one that failed."""
     if not run.environments:
         return []
-    names = [name for name in cell_facts.FIRST_PACKAGES if any(name in e.versions for e in run.environments)]
+    names = [name for name in FIRST_PACKAGES if any(name in e.versions for e in run.environments)]
     header = ("environment", "python", *names)
     rows = [
         (code(e.name), code(e.python or "–"), *(code(e.versions.get(name, "–")) for name in names))

@@ -1,20 +1,22 @@
-"""A run as pandas data frames, and these as files."""
+"""A run as pandas data frames, and data frames as files. pandas is an optional extra: `peft-regress[tables]`."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
 from harness.core.run import Cell, EnvironmentReport, ProbeResult, Run
 from harness.core.text import field
+from harness.core.versions import FIRST_PACKAGES
 
-_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl")
+if TYPE_CHECKING:
+    import pandas as pd
+
+_PACKAGES = FIRST_PACKAGES[:6]
 _CELL_TYPES = {
     "expected": "bool",
     "deviates": "bool",
@@ -38,11 +40,15 @@ _PROBE_TYPES = {
     "scale": "float64",
     "duration_s": "float64",
 }
-"""Types of the columns that are not text, held even where a run has no row: frames of many runs concatenate."""
+"""Types of the columns that are not text. A run without rows has them too: frames can be concatenated."""
 
 
 def cells(run: Run) -> pd.DataFrame:
-    """A row a cell; nothing measured is NaN, nothing said is an empty string."""
+    """One row per cell. A missing figure is NaN, a missing text is an empty string.
+
+    Raises:
+        HarnessError: pandas is not installed.
+    """
     known = {environment.name: environment for environment in run.environments}
     change = {comparison.cell: comparison.change for comparison in run.comparisons}
     rows = [_cell(run, cell, known) | {"change": change.get(cell.id, "")} for cell in run.cells]
@@ -50,19 +56,23 @@ def cells(run: Run) -> pd.DataFrame:
 
 
 def probes(run: Run) -> pd.DataFrame:
-    """A row a probe of a cell, with the figures of its worst array."""
+    """One row per probe of a cell, with the figures of its worst array.
+
+    Raises:
+        HarnessError: pandas is not installed.
+    """
     rows = [_probe(run, cell, name, probe) for cell in run.cells for name, probe in cell.probes.items()]
     return _frame(rows, _PROBE_COLUMNS, _PROBE_TYPES)
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
-    """Write a frame atomically, as the file's name says: `.csv` or `.parquet`.
+    """Write a frame atomically as `.csv` or `.parquet`.
 
-    In a CSV file untrusted text is made visible and can't be a formula; parquet holds it as it is.
+    In CSV, untrusted text is escaped and cannot become a formula. Parquet stores it unchanged.
 
     Raises:
-        UsageError: another ending.
-        HarnessError: parquet, and pyarrow is not installed.
+        UsageError: the file name has another suffix.
+        HarnessError: the format is parquet and pyarrow is not installed.
     """
     writers: dict[str, Callable[[pd.DataFrame], bytes]] = {".csv": csv, ".parquet": parquet}
     if path.suffix not in writers:
@@ -76,7 +86,7 @@ def csv(frame: pd.DataFrame) -> bytes:
     """The frame as CSV in UTF-8."""
     safe = frame.copy()
     for name in safe.columns:
-        if not pd.api.types.is_numeric_dtype(safe[name]):
+        if not _pandas().api.types.is_numeric_dtype(safe[name]):
             safe[name] = [field(str(value)) for value in safe[name]]
     text: str = safe.to_csv(index=False, lineterminator="\n")
     return text.encode()
@@ -88,23 +98,35 @@ def parquet(frame: pd.DataFrame) -> bytes:
     try:
         frame.to_parquet(buffer, index=False, engine="pyarrow")
     except ImportError as error:
-        raise HarnessError(
-            "parquet needs pyarrow, which is not installed",
-            "pyarrow in the environment of peft-regress",
-            "run `python -m pip install pyarrow`, or write .csv",
-        ) from error
+        raise _missing("pyarrow", "parquet", ", or write .csv") from error
     return buffer.getvalue()
 
 
 def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...], types: dict[str, str]) -> pd.DataFrame:
-    frame = pd.DataFrame(
+    frame = _pandas().DataFrame(
         [{name: _encodable(value) for name, value in row.items()} for row in rows], columns=list(columns)
     )
-    return frame.astype({name: types.get(name, "str") for name in columns})
+    typed: pd.DataFrame = frame.astype({name: types.get(name, "str") for name in columns})
+    return typed
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError as error:
+        raise _missing("pandas", "tables") from error
+    return pandas
+
+
+def _missing(package: str, extra: str, otherwise: str = "") -> HarnessError:
+    return HarnessError(
+        f"{package} is not installed", f"{package}, an optional dependency",
+        f"run `pip install 'peft-regress[{extra}]'`{otherwise}",
+    )  # fmt: skip
 
 
 def _encodable(value: Any) -> Any:
-    """Text with lone surrogates (out of a broken file name, say) written out: Arrow holds UTF-8 alone."""
+    """Text with its lone surrogates escaped: Arrow stores UTF-8 only."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 

@@ -17,7 +17,8 @@ import pydantic
 from harness import __version__
 from harness.core.errors import UsageError
 from harness.core.files import append_lines, write_atomically
-from harness.core.run import Cell, EnvironmentReport, Run, finished, load
+from harness.core.run import Cell, EnvironmentReport, Run, finished
+from harness.core.run_file import load
 from harness.judge import expectations as expect
 
 CELLS = "cells.jsonl"

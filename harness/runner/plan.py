@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from harness.core import data, matrix, versions
 from harness.core.cell_settings import OWN, Settings, placed
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared, Matrix
+from harness.core.versions import version_of
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
@@ -107,10 +108,7 @@ def creators_with_fixtures(
 
 def _release(store: Store, creator: str) -> Version:
     """The PEFT that a creator had; one that nobody can tell comes first."""
-    try:
-        return Version(recorded_versions(store, creator).get("peft", "0"))
-    except InvalidVersion:
-        return Version("0")
+    return version_of(recorded_versions(store, creator).get("peft", "0")) or Version("0")
 
 
 def _made_on_demand(environments: Environments, name: str) -> bool:

@@ -26,11 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 from safetensors.numpy import load
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
+from harness.core.versions import version_of
 from harness.judge.numbers import same_bits
 from harness.runner.plan import Planned
 from harness.runner.workers.gpus import Serves
@@ -300,11 +301,5 @@ def _id(manifest: Manifest, names: Iterable[str]) -> str:
 
 
 def _age(manifest: Manifest) -> tuple[Any, ...]:
-    return *(_version(manifest.versions.get(package, "")) for package in ("peft", "transformers")), manifest.creator
-
-
-def _version(text: str) -> Version:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        return Version("0")
+    releases = (version_of(manifest.versions.get(package, "")) for package in ("peft", "transformers"))
+    return *(release or Version("0") for release in releases), manifest.creator

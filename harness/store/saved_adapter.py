@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from packaging.version import InvalidVersion, Version
-
 from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, Manifest
 
@@ -140,14 +138,6 @@ def _digest(data: bytes, start: int, offsets: Sequence[int]) -> str:
 
 def _bad(what: str, found: str) -> BadFixture:
     return BadFixture(f"{what}: {found}", "a file as a release of PEFT writes it", "look at it with `fixtures verify`")
-
-
-def release_order(release: str, name: str) -> tuple[int, Version, str]:
-    """Where a creator stands in release order; one whose release nobody knows stands last."""
-    try:
-        return (0, Version(release), name)
-    except InvalidVersion:
-        return (1, Version("0"), name)
 
 
 def generic(key: str) -> str:

@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.core.versions import release_order
 from harness.store import saved_diff
 from harness.store.manifest import Manifest
-from harness.store.saved_adapter import Written, release_order
+from harness.store.saved_adapter import Written
 from harness.store.saved_diff import Change
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from harness.core.matrix import Declared
 from harness.core.scenario import Adapter, Base, Module, Scenario
+from harness.core.verdict import Verdict
 from harness.judge.expectations import Expectation, load
 from harness.report import pages
 from harness.report.pages import format_history, known_breaks, methods
@@ -82,7 +83,7 @@ def test_a_known_break_says_all_that_an_owner_of_an_adapter_needs() -> None:
         "## LoKr\n\n### lokr-scaled\n\nIt is scaled by alpha/r.",
         "adapters saved with PEFT ≥ 0.6 and < 0.14, loaded with PEFT ≥ 0.14.",
         "- `lokr-alpha`: Alpha three times r.\n",
-        "**Shows as:** `silent-wrong`: it loaded, nothing was raised, and the result is not what it was (values",
+        f"**Shows as:** `silent-wrong`: {Verdict.SILENT_WRONG.meaning} (values",
         "**Brought by:** PEFT 0.14.0.",
         "**Verified:** 0.13.2 fine, 0.14.0 wrong.",
         "**What to do:** Set alpha to r.",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import run as results
+from harness.core import run_file
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
 from tests.support import samples
@@ -28,28 +28,28 @@ ALL = [
 
 @pytest.mark.parametrize("sample", ALL)
 def test_a_run_comes_back_as_it_was(sample: Run, tmp_path: Path) -> None:
-    results.dump(sample, tmp_path / "report.json")
-    assert results.load(tmp_path) == sample
-    assert results.load(tmp_path / "report.json") == sample
+    run_file.dump(sample, tmp_path / "report.json")
+    assert run_file.load(tmp_path) == sample
+    assert run_file.load(tmp_path / "report.json") == sample
 
 
 def test_the_file_is_strict_json_whatever_was_measured(tmp_path: Path) -> None:
     sample = run(wrong("lokr-alpha", float("inf"), adapter_delta=float("nan"), reason="lone \ud800"))
-    results.dump(sample, tmp_path / "report.json")
+    run_file.dump(sample, tmp_path / "report.json")
 
     def refuse(word: str) -> None:
         raise AssertionError(f"{word} is no JSON")
 
     data = json.loads((tmp_path / "report.json").read_bytes(), parse_constant=refuse)
     assert data["cells"][0]["worst_ratio"] == "Infinity"
-    back = results.load(tmp_path).cells[0]
+    back = run_file.load(tmp_path).cells[0]
     assert back.worst_ratio == float("inf")
     assert back.adapter_delta != back.adapter_delta
     assert back.reason == r"lone \ud800"
 
 
 def test_what_a_program_reads_is_always_there(tmp_path: Path) -> None:
-    results.dump(run(cell("lora-a", "no-fixture", duration_s=0.0)), tmp_path / "report.json")
+    run_file.dump(run(cell("lora-a", "no-fixture", duration_s=0.0)), tmp_path / "report.json")
     data = json.loads((tmp_path / "report.json").read_bytes())
     assert data.keys() >= {"format", "id", "plan", "cells", "counts", "exit_code"}
     wanted = {
@@ -69,7 +69,7 @@ def test_what_a_program_reads_is_always_there(tmp_path: Path) -> None:
 
 
 def test_a_cell_is_a_line_of_the_file(tmp_path: Path) -> None:
-    results.dump(samples.regressed(), tmp_path / "report.json")
+    run_file.dump(samples.regressed(), tmp_path / "report.json")
     lines = (tmp_path / "report.json").read_text(encoding="utf-8").splitlines()
     found = [json.loads(line.strip().rstrip(",")) for line in lines if line.startswith('  {"id": ')]
     assert [cell["id"] for cell in found] == [cell.id for cell in samples.regressed().cells]
@@ -91,7 +91,7 @@ def test_what_is_no_report_is_refused(tmp_path: Path, content: bytes | None, sai
     if content is not None:
         (tmp_path / "report.json").write_bytes(content)
     with pytest.raises(UsageError) as caught:
-        results.load(tmp_path)
+        run_file.load(tmp_path)
     assert said in caught.value.found
     assert caught.value.next_step
 

@@ -21,6 +21,10 @@ def test_letters_tell_verdicts_apart() -> None:
     assert len({verdict.letter for verdict in Verdict}) == len(Verdict)
 
 
+def test_every_verdict_has_a_meaning() -> None:
+    assert all(verdict.meaning for verdict in Verdict)
+
+
 def test_the_list_is_ordered_worst_first() -> None:
     assert [verdict.severity for verdict in Verdict] == list(range(len(Verdict)))
 

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness.core import run as results
+from harness.core import run_file
 from tests.support.mini import releases
 from tests.support.mini.world import Said, World, ended, interrupt, scenario, until
 
@@ -60,7 +60,7 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(waiting: World) -> Non
     assert again.code == 0, again
     assert "resuming: 2 of 4 cells are done" in again.err
     (folder,) = waiting.reports.iterdir()
-    run = results.load(folder)
+    run = run_file.load(folder)
     assert not run.interrupted
     assert waiting.verdicts() == dict.fromkeys([*SLOW, "one-layer", "two-layers"], "exact")
     replays = waiting.traced("replay")
@@ -143,5 +143,5 @@ def test_two_runs_at_once_do_not_harm_each_other(waiting: World) -> None:
     folders = list(waiting.reports.iterdir())
     assert len(folders) == 2
     for folder in folders:
-        assert results.load(folder).counts["exact"] == 4
+        assert run_file.load(folder).counts["exact"] == 4
     until(lambda: not waiting.processes(), f"still there: {waiting.processes()}")

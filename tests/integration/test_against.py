@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from harness.core import run as results
+from harness.core import run_file
 from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -35,7 +35,7 @@ def test_the_worked_example(example: ModuleType, tmp_path: Path) -> None:
     assert code == 1, said
     assert said.startswith("**REGRESSED**: peft 0.21.2 from my-peft makes")
     newest = max((tmp_path / "reports").iterdir(), key=lambda path: path.stat().st_mtime)
-    run = results.load(newest)
+    run = run_file.load(newest)
     assert run.against is not None
     assert run.against.changed == (example.FILE,)
     assert {cell.method for cell in run.cells} == {"LoKr"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import run
+from harness.core import run_file
 from harness.envs.environments import Environments
 from tests.support.mini.world import REPOSITORY
 
@@ -53,7 +53,7 @@ def test_every_probe_runs_where_no_tensor_may_lie_on_the_cpu(environments: Envir
         cwd=REPOSITORY, capture_output=True, check=False,
     )  # fmt: skip
     (report,) = (box / "reports").iterdir()
-    cells = {cell.scenario: cell for cell in run.load(report).cells}
+    cells = {cell.scenario: cell for cell in run_file.load(report).cells}
     assert set(cells) == set(SCENARIOS)
     for cell in cells.values():
         failed = {name: probe.outcome for name, probe in cell.probes.items() if probe.outcome == "error"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core.run import load
+from harness.core.run_file import load
 from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

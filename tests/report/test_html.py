@@ -283,10 +283,6 @@ def test_a_great_run_is_folded_and_counted() -> None:
     assert page.cells_left == html_page.TABLED
 
 
-def test_every_verdict_has_a_meaning() -> None:
-    assert set(html_page.MEANINGS) == set(Verdict)
-
-
 @pytest.mark.parametrize(
     ("address", "linked"),
     [

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from harness.core import data
-from harness.core.run import Run, as_json
+from harness.core.run import Run
+from harness.core.run_file import as_json
 from harness.report import schema
 from tests.support import samples
 

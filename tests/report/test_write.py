@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import report
-from harness.core import run
+from harness.core import run_file
 from tests.support import samples
 
 
@@ -16,7 +16,7 @@ def test_all_formats_are_written(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["report.json", "report.md", "junit.xml", "report.html"]
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["junit.xml", "report.html", "report.json", "report.md"]
-    assert run.load(tmp_path / "run") == samples.regressed()
+    assert run_file.load(tmp_path / "run") == samples.regressed()
 
 
 def test_report_md_has_the_whole_table_even_where_all_is_well(tmp_path: Path) -> None:
@@ -27,4 +27,4 @@ def test_report_md_has_the_whole_table_even_where_all_is_well(tmp_path: Path) ->
 @pytest.mark.parametrize("text", samples.HOSTILE)
 def test_hostile_runs_are_written_and_read(tmp_path: Path, text: str) -> None:
     report.write(samples.hostile(text), tmp_path)
-    assert len(run.load(tmp_path).cells) == 7
+    assert len(run_file.load(tmp_path).cells) == 7

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.core import run as results
+from harness.core import run_file
 from harness.core.errors import UsageError
 from harness.core.run import EnvironmentReport
 from harness.runner import folder as runs
@@ -100,9 +100,9 @@ def test_the_newest_unfinished_run_of_the_plan_is_resumed(tmp_path: Path) -> Non
     assert runs.to_resume(tmp_path, PLAN) == tmp_path / "b"
     with pytest.raises(UsageError):
         runs.to_resume(tmp_path, [ONE.id])
-    results.dump(run.run([], [], interrupted=True), tmp_path / "b" / "report.json")
+    run_file.dump(run.run([], [], interrupted=True), tmp_path / "b" / "report.json")
     assert runs.to_resume(tmp_path, PLAN) == tmp_path / "b"
-    results.dump(run.run([], []), tmp_path / "b" / "report.json")
+    run_file.dump(run.run([], []), tmp_path / "b" / "report.json")
     assert nothing()
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "plan.json").write_text("[]")
@@ -112,7 +112,7 @@ def test_the_newest_unfinished_run_of_the_plan_is_resumed(tmp_path: Path) -> Non
 def test_what_was_known_of_environments_is_kept(tmp_path: Path) -> None:
     run = recorder(tmp_path / "run")
     known = EnvironmentReport(name="v061", versions={"peft": "0.6.1"})
-    results.dump(run.run([known], [], interrupted=True), run.folder / "report.json")
+    run_file.dump(run.run([known], [], interrupted=True), run.folder / "report.json")
     run.close()
     assert recorder(tmp_path / "run").environments == (known,)
 

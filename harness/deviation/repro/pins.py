@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from packaging.version import InvalidVersion, Version
+from harness.core.versions import package_order, version_of
 
 _TOOLS = frozenset({"pip", "setuptools", "wheel", "uv"})
-FIRST = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl", "safetensors", "numpy")
 """The packages that are named first where two environments are held against each other."""
 
 
@@ -52,26 +51,18 @@ def _pin(package: str, version: str) -> str:
 
 
 def _is_development(version: str) -> bool:
-    try:
-        return Version(version).is_devrelease
-    except InvalidVersion:
-        return False
+    known = version_of(version)
+    return known is not None and known.is_devrelease
 
 
 def _public(version: str) -> str:
     """Without the part of a build (`+cpu`): `2.13.0` stands for all of its builds, and is on every index."""
-    try:
-        return Version(version).public
-    except InvalidVersion:
-        return version
+    known = version_of(version)
+    return known.public if known else version
 
 
 def differing(before: Pinned, after: Pinned) -> list[tuple[str, str, str]]:
     """Package, its version before and after, for all that differ; what matters most first."""
-    names = sorted({*before.versions, *after.versions} - _TOOLS, key=_order)
+    names = sorted({*before.versions, *after.versions} - _TOOLS, key=package_order)
     rows = [(name, before.versions.get(name, "–"), after.versions.get(name, "–")) for name in names]
     return [row for row in rows if row[1] != row[2]]
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (FIRST.index(name) if name in FIRST else len(FIRST), name)

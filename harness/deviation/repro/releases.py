@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
+
+from harness.core.versions import version_of
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,8 @@ class Release:
 
     def at_least(self, package: str, version: str) -> bool:
         """True where the package is that new; a development version counts as the release it leads to."""
-        try:
-            found = Version(self.versions.get(package, "0"))
-        except InvalidVersion:
-            return True
-        return Version(found.base_version) >= Version(version)
+        found = version_of(self.versions.get(package, "0"))
+        return found is None or Version(found.base_version) >= Version(version)
 
     @property
     def loader_quantises(self) -> bool:

@@ -14,7 +14,8 @@ from typing import Literal
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+
+from harness.core.versions import version_of
 
 Side = Literal["old", "new"]
 Mix = frozenset[str]
@@ -131,7 +132,5 @@ def _requirements(texts: Iterable[str]) -> Iterable[tuple[str, Requirement]]:
 def _fits(version: str | None, requirement: Requirement) -> bool:
     if version is None:
         return False
-    try:
-        return requirement.specifier.contains(Version(version), prereleases=True)
-    except InvalidVersion:
-        return True
+    known = version_of(version)
+    return known is None or requirement.specifier.contains(known, prereleases=True)

@@ -17,6 +17,7 @@ from typing import Any
 from harness.core.run import Cell, ErrorReport, Figures, ProbeResult, Run
 from harness.core.text import exactly, one_line, tail, visible, visible_lines
 from harness.core.verdict import Verdict
+from harness.core.versions import FIRST_PACKAGES
 from harness.judge import causes
 from harness.report import cell_facts
 from harness.report.html import heat_map
@@ -152,7 +153,7 @@ def index(run: Run) -> dict[str, Any]:
         "chunk": CHUNK,
         "environments": {e.name: {"python": e.python, **e.versions} for e in run.environments},
         "labels": {**heat_map.creator_labels(run), **heat_map.loader_labels(run)},
-        "packages": cell_facts.FIRST_PACKAGES,
+        "packages": FIRST_PACKAGES,
         "run": {"id": run.id, "created": run.created, "tool": run.tool_version},
     }
 

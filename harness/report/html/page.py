@@ -14,6 +14,7 @@ from harness.core.errors import ExitCode
 from harness.core.run import Cell, EnvironmentReport, ExpectationProblem, Run, exit_code_of
 from harness.core.text import clip, many, seconds
 from harness.core.verdict import Verdict
+from harness.core.versions import package_order
 from harness.judge import causes
 from harness.judge.causes import Cause
 from harness.report import cell_facts, change_summary, grid, structure_history, summary
@@ -26,27 +27,6 @@ LISTED = 60
 """Cells that a cause lists in the markup; the rest is counted, and found on the map."""
 TABLED = 400
 """Rows of the table of all cells; in a greater run it has only those that are not as they were."""
-
-MEANINGS = {
-    Verdict.SILENT_WRONG: "it loaded, nothing was raised, and the result is not what it was",
-    Verdict.LOAD_ERROR: "loading the base or the adapter was refused or raised",
-    Verdict.RUN_ERROR: "it loaded; what works for the creator raised",
-    Verdict.CRASH: "the process died",
-    Verdict.TIMEOUT: "the process went silent",
-    Verdict.CONTRACT: "the result agrees; keys, config, dtypes, ties or the round trip do not",
-    Verdict.BASE_MOVED: "the base model's own output moved; the adapter's effect agrees",
-    Verdict.WARNED: "equal, but something new is warned",
-    Verdict.CLOSE: "equal within the measured rounding noise",
-    Verdict.EXACT: "equal to the bit",
-    Verdict.UNSUPPORTED: "declared: this creator or loader has no such feature",
-    Verdict.UNSTABLE: "two runs of the same thing disagree",
-    Verdict.ENV_FAILED: "the environment did not resolve, build or import",
-    Verdict.NO_FIXTURE: "there is no fixture of this scenario by this creator",
-    Verdict.BAD_FIXTURE: "the fixture is damaged",
-    Verdict.NO_DEVICE: "the device is not there",
-    Verdict.NOT_COMPARABLE: "nothing of one side can be held against the other",
-}
-"""A verdict in a few words, for the legend."""
 
 _TONES = {
     ExitCode.CLEAN: "good",
@@ -196,7 +176,7 @@ def build(run: Run) -> Page:
         changes=changes(run, places),
         cells=cells,
         cells_left=len(run.cells) - len(cells),
-        legend=tuple((verdict, MEANINGS[verdict]) for verdict in Verdict if str(verdict) in run.counts),
+        legend=tuple((verdict, verdict.meaning) for verdict in Verdict if str(verdict) in run.counts),
     )
 
 
@@ -211,7 +191,7 @@ def https(address: str) -> str:
 def chips(run: Run) -> tuple[Chip, ...]:
     """Counts by verdict, worst first; then the changes against the baseline and what is expected."""
     counts = Counter(cell.verdict for cell in run.cells)
-    found = [Chip(str(v), f"verdict:{v}", counts[v], MEANINGS[v], v) for v in Verdict if counts[v]]
+    found = [Chip(str(v), f"verdict:{v}", counts[v], v.meaning, v) for v in Verdict if counts[v]]
     expected = sum(cell.expected for cell in run.cells)
     if expected:
         found.append(Chip("expected", "is:expected", expected, "a deviation that an expectation covers"))
@@ -225,7 +205,7 @@ def provenance(run: Run) -> Provenance:
     """The environments side by side, in release order: creators, then loaders."""
     every = _ordered(run)
     packages = {e.name: e.versions | ({"python": e.python} if e.python else {}) for e in every}
-    names = sorted({name for known in packages.values() for name in known}, key=_package_order)
+    names = sorted({name for known in packages.values() for name in known}, key=package_order)
     table = [(name, tuple(packages[e.name].get(name, "–") for e in every)) for name in names]
     known = [place for place, e in enumerate(every) if packages[e.name]]
     alike = {name for name, row in table if len({row[place] for place in known}) == 1}
@@ -239,11 +219,6 @@ def provenance(run: Run) -> Provenance:
         fixtures=fixtures(run),
         devices=", ".join(dict.fromkeys(cell.place for cell in run.cells)) or "none",
     )
-
-
-def _package_order(name: str) -> tuple[int, str]:
-    first = cell_facts.FIRST_PACKAGES
-    return (first.index(name) if name in first else len(first), name)
 
 
 def _ordered(run: Run) -> list[EnvironmentReport]:

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Iterable, Sequence
 
 from harness.core.text import code, enumerated, many
+from harness.core.versions import release_order
 from harness.report.pages import page, table
 from harness.store import saved_diff, saved_history
-from harness.store.saved_adapter import Written, release_order
+from harness.store.saved_adapter import Written
 from harness.store.saved_diff import KINDS, Shared
 
 _INTRO = """\

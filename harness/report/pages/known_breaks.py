@@ -12,7 +12,6 @@ from harness.core.matrix import Declared
 from harness.core.text import listed, many
 from harness.judge.causes import KIND_PHRASES
 from harness.judge.expectations import Expectation
-from harness.report.html.page import MEANINGS
 from harness.report.pages import first_sentence, page, table
 
 _SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "!=": "other than", "~=": "about", "===": ""}
@@ -99,7 +98,7 @@ def _entry(one: _Break) -> str:
         " ".join(stated.reason.split()),
         f"**Affected:** adapters saved with {condition(stated.creators)}, loaded with {condition(stated.loaders)}.",
         *_trigger(one),
-        f"**Shows as:** `{stated.verdict}`: {MEANINGS[stated.verdict]}{_how(stated.kinds)}.",
+        f"**Shows as:** `{stated.verdict}`: {stated.verdict.meaning}{_how(stated.kinds)}.",
         f"**Brought by:** {stated.since}." if stated.since else "",
         f"**Verified:** {_sentence(stated.verified)}" if stated.verified else "",
         f"**What to do:** {_sentence(stated.workaround)}" if stated.workaround else "",

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
-from harness.core import run as results
+from harness.core import run_file
 from harness.core.comparison import Against
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Run
+from harness.core.versions import version_of
 from harness.envs import source_tree
 from harness.envs import spec as specs
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
@@ -106,7 +107,7 @@ def _run(text: str, names: Sequence[str]) -> Run | None:
     if not text or text in names:
         return None
     if path.is_file() or (path / "report.json").is_file():
-        return results.load(path)
+        return run_file.load(path)
     try:
         specs.parse(text, names)
     except UsageError as error:
@@ -159,10 +160,7 @@ def _versions(environments: Environments, name: str) -> Mapping[str, str]:
 
 
 def _release(text: str) -> Version:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        return Version("0")
+    return version_of(text) or Version("0")
 
 
 def _laid(text: str, above: specs.Spec, home: str) -> str:

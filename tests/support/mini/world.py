@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from harness.cli import main as cli
-from harness.core import run as results
+from harness.core import run_file
 from harness.core.run import Cell, Run
 from harness.runner import folder as runs
 from tests.support.mini import releases
@@ -176,7 +176,7 @@ class World:
 
     def report(self) -> Run:
         """The newest run's report."""
-        return results.load(self.folder())
+        return run_file.load(self.folder())
 
     def cell(self, scenario: str) -> Cell:
         """The newest run's one cell of a scenario."""
