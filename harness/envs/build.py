@@ -20,7 +20,7 @@ from typing import Any
 
 import filelock
 
-from harness.envs import source_tree, unpacked_wheel
+from harness.envs import byte_code, source_tree, unpacked_wheel
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Log, Overlay
 from harness.envs.installers import Outcome, RunUv
 
@@ -148,6 +148,7 @@ class Builder:
         self._log(f"building {environment.name}: {len(environment.locked())} packages")
         try:
             self._fill(environment, directory, wheels)
+            self._share_byte_code(environment, directory)
             found = self._probe(environment, directory)
             _write_stamp(environment, directory, found, time.monotonic() - started)
         except BaseException:  # Ctrl-C too; what could not be removed has no stamp, and goes next time
@@ -193,6 +194,18 @@ class Builder:
         for line in outcome.stderr.splitlines() if outcome.code else []:
             if line.startswith("The package"):
                 self._log(f"{environment.name}: {line}")
+
+    def _share_byte_code(self, environment: Environment, directory: Path) -> None:
+        """Spare the first import most of its compiling, where another environment has the same packages."""
+        identity = self._base(environment).identity
+        stamps = ((path.parent, read_stamp(path.parent)) for path in sorted(self.root.glob(f"*/{STAMP}")))
+        alike = [
+            (path, stamp["versions"])
+            for path, stamp in stamps
+            if stamp and _identity(stamp["python_version"]) == identity
+        ]
+        if donor := byte_code.most_alike(environment.versions, alike):
+            byte_code.share(donor, directory)
 
     def _probe(self, environment: Environment, directory: Path) -> Facts:
         imports = [package for package in _PROBED if package in environment.versions and environment.tried_first]

@@ -1,0 +1,62 @@
+"""Byte code of a new environment, taken from one that has the same source files.
+
+uv makes environments of hard links, so that packages of the same version are the same files in each. Their byte code is
+not: the first import of torch, transformers and PEFT compiles some 2,700 files, which is most of what a new environment
+costs. Where a source is the very same file, its byte code is too, and Python accepts it: it looks at the source's time
+and size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+_CACHE = "__pycache__"
+
+
+def most_alike(versions: Mapping[str, str], others: Iterable[tuple[Path, Mapping[str, str]]]) -> Path | None:
+    """The environment that has most packages in the same version; None where none has one.
+
+    Args:
+        versions: package → version, of the new environment.
+        others: directory and versions of each built environment of the same Python.
+    """
+    ranked = [(len(versions.items() & other.items()), directory.name, directory) for directory, other in others]
+    best = max(ranked, default=None)
+    return best[2] if best is not None and best[0] else None
+
+
+def share(source: Path, target: Path) -> int:
+    """Link the byte code of one environment into another, for the source files that both have; returns how many.
+
+    What can't be linked is left out: Python compiles it when it is imported.
+    """
+    linked = 0
+    for folder, names in _compiled(source):
+        inner = folder.relative_to(source)
+        if not (target / inner).is_dir():
+            continue
+        for name in names:
+            linked += _link(folder, target / inner, name)
+    return linked
+
+
+def _compiled(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder of an environment that has byte code, with the names of its files."""
+    for folder, folders, _ in os.walk(root / "lib"):
+        if _CACHE in folders:
+            folders.remove(_CACHE)
+            yield Path(folder), [name for name in os.listdir(Path(folder) / _CACHE) if name.endswith(".pyc")]  # noqa: PTH208
+
+
+def _link(source: Path, target: Path, name: str) -> bool:
+    module = f"{name.partition('.')[0]}.py"
+    try:
+        if not os.path.samefile(source / module, target / module):  # noqa: PTH121 - two plain calls, thousands of times
+            return False
+        (target / _CACHE).mkdir(exist_ok=True)
+        os.link(source / _CACHE / name, target / _CACHE / name)
+    except OSError:
+        return False
+    return True
