@@ -21,6 +21,7 @@ from harness.cli import (
     docs,
     fixtures,
     grid,
+    lint,
     offline,
     reports,
 )
@@ -62,6 +63,7 @@ def parser() -> Parser:
     _fixtures(commands)
     cli_env.add_to(commands)
     _offline(commands)
+    lint.add_to(commands)
     docs.add_to(commands)
     return top
 

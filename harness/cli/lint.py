@@ -1,0 +1,49 @@
+"""`lint`: checks scenarios, bases, environments and known breaks without running anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cli import common
+from harness.cli.parser import command
+from harness.core import data
+from harness.core.errors import ExitCode
+from harness.runner import lint as checks
+
+
+@dataclass(frozen=True)
+class LintOptions:
+    """Options of `lint`."""
+
+    matrices: Path | None = None
+    json: bool = False
+
+
+def add_to(commands: Any) -> None:
+    """Add `lint`."""
+    one = command(
+        commands, "lint", lint, "check scenarios, bases, environments and known breaks; nothing is run",
+        "  peft-regress lint\n"
+        "  peft-regress lint --matrices my-matrices\n\n"
+        "Each complaint is one line: FILE:LINE: RULE: what was found, and what is expected.\n\n"
+        "exit codes: 0 no complaint, 1 complaints, 64 there is no such folder",
+        LintOptions,
+    )  # fmt: skip
+    one.add_argument("--matrices", metavar="DIR", help="the folder to check (default: the repository's matrices/)")
+    one.add_argument("--json", action="store_true", help="print the complaints as JSON")
+
+
+def lint(options: LintOptions) -> int:
+    """Print every complaint about a folder of declarations."""
+    folder = options.matrices or data.matrices()
+    found = checks.matrix(folder, data.matrices())
+    if options.json:
+        common.out_json([dataclasses.asdict(one) for one in found])
+    else:
+        for one in found:
+            common.out(str(one))
+        common.say(f"{len(found)} complaints in {folder}" if found else f"{folder}: no complaint")
+    return ExitCode.REGRESSED if found else ExitCode.CLEAN

@@ -1,0 +1,31 @@
+"""`lint` prints a line a complaint; its exit code says whether there was one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.cli.main import main
+from tests.runner.test_lint import FILES, folder
+
+
+def test_the_repository_has_no_complaint(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lint"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_complaints_are_printed_with_their_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = FILES["scenarios/lora.toml"].replace("lora_alpha = 6", "lora_alpha = 4")
+    folder(tmp_path, {"scenarios/lora.toml": wrong})
+    assert main(["lint", "--matrices", str(tmp_path)]) == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{tmp_path}/scenarios/lora.toml:3: alpha: ")
+    assert main(["lint", "--json", "--matrices", str(tmp_path)]) == 1
+    (found,) = json.loads(capsys.readouterr().out)
+    assert (found["rule"], found["line"]) == ("alpha", 3)
+
+
+def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
+    assert main(["lint", "--matrices", str(tmp_path / "gone")]) == 64
