@@ -23,8 +23,8 @@ from harness.runner import folder as runs
 from harness.runner import plan as planning
 from harness.runner.workers.process import WORKER
 from harness.store import device_class
+from harness.worker.shared import PLAN_FORMAT
 
-PLAN_FORMAT = 1
 _META = "judge.json"
 
 

@@ -19,7 +19,8 @@ from harness.core import toml_files
 from harness.core import versions as requirements
 from harness.core.cell_settings import OWN, Settings, place
 from harness.core.errors import UsageError
-from harness.core.scenario import TRAINER, Base, Input, Quantize, Scenario, ScenarioFile
+from harness.core.scenario import Base, Input, Quantize, Scenario, ScenarioFile
+from harness.worker.shared import TRAINER
 
 NEEDS_HUB = "needs --hub"
 """Why a scenario on a model of the hub is not run."""

@@ -7,19 +7,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, load_file
 
 from harness.core.errors import HarnessError
+from harness.worker.shared import OBSERVATION_FORMAT, Outcome
 
 Array = NDArray[Any]
-Outcome = Literal["done", "died", "timeout", "error"]
-
-FORMAT = 1
-"""Format of the worker's files. `harness/worker/observe/recorder.py` writes it: change the number in both places."""
 
 
 @dataclass(frozen=True)
@@ -112,9 +109,11 @@ def parse(path: Path, text: bytes, arrays: bytes) -> Observed:
 
 def _observed(path: Path, text: bytes, tensors: dict[str, Array], timings: dict[str, float]) -> Observed:
     data = json.loads(text)
-    if data["format"] != FORMAT:
+    if data["format"] != OBSERVATION_FORMAT:
         raise BadObservation(
-            f"{path}: observation format {data['format']!r}", f"format {FORMAT}", "use the version that wrote it"
+            f"{path}: observation format {data['format']!r}",
+            f"format {OBSERVATION_FORMAT}",
+            "use the version that wrote it",
         )
     arrays = {**tensors, **{name: tensors[other] for name, other in data["same"].items()}}
     return Observed(data["scenario"], data["load"], data["probes"], data["facts"], arrays, timings)

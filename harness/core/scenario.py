@@ -8,67 +8,7 @@ import pydantic
 
 from harness.core import versions
 from harness.core.model import Strict
-
-PROBES: tuple[str, ...] = (
-    "forward",
-    "layers",
-    "base",
-    "accounting",
-    "structure",
-    "train",
-    "gradients",
-    "merged",
-    "unmerged",
-    "safe_merged",
-    "unloaded",
-    "merge_and_unload",
-    "merged_saved",
-    "roundtrip",
-    "renamed",
-    "second",
-    "generate",
-    "fresh",
-    "merged_after_run",
-    "steps",
-    "sft",
-)
-"""Every probe, in the order in which the worker runs them."""
-
-
-DOORS: tuple[str, ...] = (
-    "auto",
-    "transformers",
-    "transformers-auto",
-    "inject",
-    "low-cpu-mem",
-    "load-adapter",
-    "weighted-linear",
-    "weighted-svd",
-    "weighted-cat",
-    "hotswap",
-    "hotswap-prepared",
-    "mixed",
-)
-"""Every way into a model besides `PeftModel.from_pretrained`; what each does says `harness/worker/observe/doors.py`."""
-
-DOOR = "door."
-"""What stands before a door's name where it is a probe among others: `door.auto`."""
-
-
-TRAINER = "SFTTrainer"
-"""What a worker is told to import beforehand, as it is told the models, where a cell trains with TRL."""
-
-WRAPPERS: dict[str, bool] = {
-    "attribute": True,
-    "delegating": True,
-    "compile": False,
-    "data-parallel": False,
-    "accelerate": False,
-    "value-head": False,
-    "adapter": True,
-    "peft": False,
-}
-"""Wrapper → whether it takes a name, as in `attribute:model`; see `harness/worker/model/wrappers.py`."""
+from harness.worker.shared import LOAD_PATH, LOAD_PATHS, PROBES, WRAPPERS
 
 
 class Input(Strict):
@@ -304,8 +244,8 @@ class Scenario(Strict):
     For what only changes with a library that few creators differ in. A pair makes the others' fixtures as ever."""
     wrap: Wrap | None = None
     doors: list[str] | Literal["all"] = []
-    """Which ways into a model are tried besides `PeftModel.from_pretrained`: names from `DOORS`, or `all`. What comes
-    out of each must be what the probe `forward` saw."""
+    """Load paths to try besides `PeftModel.from_pretrained`: names from `LOAD_PATHS`, or `all`. The output of each must
+    be that of the probe `forward`."""
     expects: Expects | None = None
     skip: dict[str, str] = {}
     """Probe → why it is not run; a door is the probe `door.NAME`."""
@@ -328,7 +268,7 @@ class Scenario(Strict):
             raise ValueError("a scenario with `quantize` says under `requires` which bitsandbytes it needs")
         if self.sft:
             self._trainable()
-        probes = (*PROBES, *(DOOR + name for name in self.every_door()))
+        probes = (*PROBES, *(LOAD_PATH + name for name in self.every_door()))
         unknown = sorted(set(self.skip) - set(probes))
         if unknown:
             raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
@@ -345,14 +285,16 @@ class Scenario(Strict):
 
     def every_door(self) -> tuple[str, ...]:
         """The doors that are tried, in the order in which they are listed above."""
-        return tuple(name for name in DOORS if self.doors == "all" or name in self.doors)
+        return tuple(name for name in LOAD_PATHS if self.doors == "all" or name in self.doors)
 
     @pydantic.field_validator("doors", mode="before")
     @classmethod
     def _known_doors(cls, doors: Any) -> Any:
         names = doors if isinstance(doors, list) else []
-        if unknown := [str(name) for name in names if name not in DOORS]:
-            raise ValueError(f"no such door: {', '.join(unknown)}; doors are {', '.join(DOORS)}, or `all` for them all")
+        if unknown := [str(name) for name in names if name not in LOAD_PATHS]:
+            raise ValueError(
+                f"no such door: {', '.join(unknown)}; doors are {', '.join(LOAD_PATHS)}, or `all` for them all"
+            )
         if len(set(names)) < len(names):
             raise ValueError("a door is named twice")
         return doors

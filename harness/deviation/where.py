@@ -17,7 +17,7 @@ from harness.core.run import Cell, Figures, Finding
 from harness.judge import numbers
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
-from harness.worker.model.names import canonical
+from harness.worker.shared import canonical
 
 FORMAT = 1
 """Of the file that is kept beside a run: raise it when an older reader would misread it."""

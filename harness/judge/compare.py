@@ -28,10 +28,11 @@ from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
 from harness.judge.outcomes import error_report
+from harness.worker.shared import EQUALS
 
 __all__ = ["COMPARED", "Judgement", "beyond", "error_report", "judge"]
 
-COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *invariants.TWINS)
+COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *EQUALS)
 """Probes whose arrays are held against the golden's."""
 
 
@@ -327,7 +328,7 @@ class _Judge:
         self.found.add(probe, kind, verdict, message, **more)
 
     def _judgement(self) -> Judgement:
-        if following := [probe for probe in self.found.follow if probe not in invariants.TWINS]:
+        if following := [probe for probe in self.found.follow if probe not in EQUALS]:
             self.found.notes.append(f"{', '.join(following)}: other values too, as the output has")
         verdict = worst([*(f.verdict for f in self.found.findings), self._agreement()])
         compared = [f for probe in ("forward", "base", "layers", "gradients") for f in self.figures[probe]]

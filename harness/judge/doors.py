@@ -12,43 +12,27 @@ from typing import Any
 
 from harness.core.observation import Observed
 from harness.core.run import Figures
-from harness.core.scenario import DOOR
 from harness.core.verdict import Verdict, worst
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
-
-WORDS: Mapping[str, str] = {
-    "auto": "AutoPeftModel….from_pretrained",
-    "transformers": "Transformers' model.load_adapter",
-    "transformers-auto": "Transformers' AutoModel….from_pretrained",
-    "inject": "inject_adapter_in_model and set_peft_model_state_dict",
-    "low-cpu-mem": "PeftModel.from_pretrained with low_cpu_mem_usage",
-    "load-adapter": "PeftModel.load_adapter beside another adapter",
-    "weighted-linear": "add_weighted_adapter (linear)",
-    "weighted-svd": "add_weighted_adapter (svd)",
-    "weighted-cat": "add_weighted_adapter (cat)",
-    "hotswap": "hotswap_adapter",
-    "hotswap-prepared": "hotswap_adapter in a model prepared to be compiled",
-    "mixed": "PeftMixedModel.from_pretrained",
-}
-"""What a door is, for a reader who does not know its name here."""
+from harness.worker.shared import LOAD_PATH, LOAD_PATHS
 
 
 def names(side: Observed) -> list[str]:
     """The doors that were tried, as probes, in the order of their names."""
-    return sorted(probe for probe in side.probes if probe.startswith(DOOR))
+    return sorted(probe for probe in side.probes if probe.startswith(LOAD_PATH))
 
 
 def titled(probe: str) -> str:
     """`the door auto (AutoPeftModel….from_pretrained)` for the probe `door.auto`."""
-    name = probe.removeprefix(DOOR)
-    return f"the door {name} ({WORDS[name]})" if name in WORDS else f"the door {name}"
+    name = probe.removeprefix(LOAD_PATH)
+    return f"the door {name} ({LOAD_PATHS[name]})" if name in LOAD_PATHS else f"the door {name}"
 
 
 def kind(probe: str, what: str) -> str:
     """`auto-differs` for the probe `door.auto`: an expectation that knows one door broken must not hide the next."""
-    return f"{probe.removeprefix(DOOR)}-{what}"
+    return f"{probe.removeprefix(LOAD_PATH)}-{what}"
 
 
 def figures(evidence: Evidence) -> dict[str, tuple[Figures, ...]]:

@@ -6,40 +6,13 @@ library failed itself is a standing defect: a loader is judged on what it makes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from harness.core.run import Figures, Finding
 from harness.core.verdict import Verdict
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
+from harness.worker.shared import EQUALS
 
-TWINS: Mapping[str, str] = {
-    "merged": "forward",
-    "merged_after_run": "merged",
-    "unmerged": "forward",
-    "safe_merged": "forward",
-    "merge_and_unload": "forward",
-    "merged_saved": "merge_and_unload",
-    "roundtrip": "forward",
-    "renamed": "forward",
-    "second": "forward",
-    "unloaded": "base",
-}
-"""Probe → the probe whose outputs it must equal within one library."""
-
-_MEANING: Mapping[str, str] = {
-    "merged": "merging in place changes the output",
-    "merged_after_run": "merged after it was run, it computes something else than merged before",
-    "unmerged": "merging and unmerging does not bring the output back",
-    "safe_merged": "the safe merge changes the output",
-    "merge_and_unload": "merge_and_unload changes the output",
-    "merged_saved": "the merged model, saved and read again, computes something else",
-    "roundtrip": "saved again and reloaded, the adapter computes something else",
-    "renamed": "loaded under another adapter name, it computes something else",
-    "second": "after switching to another adapter and back, it computes something else",
-    "unloaded": "unloading does not give the base back",
-}
 _DISABLED = "with the adapter disabled the output is not the base's"
 
 _MERGES = ("merged", "safe_merged", "merge_and_unload")
@@ -53,11 +26,11 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
         outputs_moved: the replay's own outputs are not the golden's, so that sizes of defects can't be compared any
         more.
     """
-    for probe, twin in TWINS.items():
-        now, before = (evidence.twin_gap(side, probe, twin) for side in (evidence.now, evidence.golden))
+    for probe, equal in EQUALS.items():
+        now, before = (evidence.twin_gap(side, probe, equal.probe) for side in (evidence.now, evidence.golden))
         if before is not None and beyond(before):
             found.creators_own.add(probe)
-        if _is_worse(now, before, _MEANING[probe], found, outputs_moved):
+        if _is_worse(now, before, equal.broken, found, outputs_moved):
             assert now is not None
             _broken(probe, now, before, found)
     now, before = evidence.disabled_gap(evidence.now), evidence.disabled_gap(evidence.golden)
@@ -84,11 +57,11 @@ def _is_worse(now: Figures | None, before: Figures | None, meaning: str, found: 
 def _broken(probe: str, now: Figures, before: Figures | None, found: Found) -> None:
     if probe in _MERGES and (told := _told_of_merging(now, found)):
         found.follow[probe] = told.verdict
-        found.notes.append(f"{_MEANING[probe]} too, by as much as told of {told.probe}")
+        found.notes.append(f"{EQUALS[probe].broken} too, by as much as told of {told.probe}")
         return
     # taken off again, the adapter has done its work: what is left behind breaks a promise, not a result
     verdict = Verdict.CONTRACT if probe == "unloaded" else Verdict.SILENT_WRONG
-    found.add(probe, f"differs-from-{TWINS[probe]}", verdict, _worded(_MEANING[probe], before), figures=now)
+    found.add(probe, f"differs-from-{EQUALS[probe].probe}", verdict, _worded(EQUALS[probe].broken, before), figures=now)
 
 
 def _worded(meaning: str, before: Figures | None) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.core.observation import Array, Observed
 from harness.core.run import Figures
-from harness.core.scenario import DOOR
+from harness.worker.shared import LOAD_PATH
 
 BELIEVED = 10.0
 """How many times the creator's rounding noise a loader's own may be and still count as rounding.
@@ -162,7 +162,7 @@ def spread(name: str, golden: Noise, now: Noise) -> float:
 def _group(probe: str, rest: str) -> str:
     if rest == "sketch":
         return "sketch"
-    if probe.startswith(DOOR):  # a decomposition behind a door rounds as it likes, and must not excuse the others
+    if probe.startswith(LOAD_PATH):  # a decomposition behind a door rounds as it likes, and must not excuse the others
         return probe
     return _GROUPS.get(probe, "outputs")
 

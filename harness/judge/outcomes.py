@@ -6,21 +6,11 @@ from collections.abc import Mapping
 
 from harness.core.observation import Observed
 from harness.core.run import ErrorReport
-from harness.core.scenario import DOOR
 from harness.core.verdict import Verdict
 from harness.judge import doors, sft
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
-
-_DOES: Mapping[str, str] = {
-    "base": "running the base and the model with its adapter disabled",
-    "structure": "reading the model's structure",
-    "accounting": "looking for the checkpoint's tensors",
-    "second": "adding a second adapter and switching",
-    "renamed": "loading under another adapter name",
-    "fresh": "creating the scenario anew",
-}
-"""What a probe does, where its name alone could be misread in `… raised`."""
+from harness.worker.shared import LOAD_PATH, PROBES
 
 _GOES_ON_FROM: Mapping[str, str] = {"unmerged": "merged", "merged_saved": "merge_and_unload"}
 """Probe → the probe whose model it goes on with; it can't run where that one raised."""
@@ -66,9 +56,9 @@ def compare(golden: Observed, now: Observed, found: Found) -> None:
 
 def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
     text = f"{_does(probe)} raised {error.type}: {error.message}"
-    if before == "ok" or (before != "error" and probe.startswith(DOOR)):  # the fixture is the same at a newer door
+    if before == "ok" or (before != "error" and probe.startswith(LOAD_PATH)):  # the fixture is the same at a newer door
         found.error = found.error or error
-        kind = doors.kind(probe, "error") if probe.startswith(DOOR) else "error"
+        kind = doors.kind(probe, "error") if probe.startswith(LOAD_PATH) else "error"
         found.add(probe, kind, Verdict.RUN_ERROR, text, stage=error.stage, error_type=error.type)
     elif before == "error":
         found.standing.append(text)
@@ -77,13 +67,15 @@ def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
 
 
 def _does(probe: str) -> str:
-    return doors.titled(probe) if probe.startswith(DOOR) else _DOES.get(probe, probe)
+    if probe.startswith(LOAD_PATH):
+        return doors.titled(probe)
+    return (PROBES[probe].action if probe in PROBES else "") or probe
 
 
 def _lost(probe: str, now: Observed, reason: str, found: Found) -> None:
     if now.outcome(_GOES_ON_FROM.get(probe, "")) == "error":
         found.notes.append(f"{probe} could not run: {reason}")
-    elif probe.startswith(DOOR):  # whether it is only too new for the loader, or was taken away, the worker knows
+    elif probe.startswith(LOAD_PATH):  # whether it is only too new for the loader, or was taken away, the worker knows
         found.notes.append(f"{doors.titled(probe)} was open for the creator and is not there: {reason}")
     elif probe == sft.PROBE:  # a loader without TRL loads what was trained, as most do
         found.notes.append(f"training anew with SFTTrainer was left out: {reason}")

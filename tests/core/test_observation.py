@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from harness.core.observation import FORMAT, BadObservation, read
+from harness.core.observation import BadObservation, read
 from harness.worker.observe.recorder import Observation
+from harness.worker.shared import OBSERVATION_FORMAT
 
 
 def _written(folder: Path) -> Path:
@@ -70,7 +71,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("cut JSON", lambda folder: (folder / "observation.json").write_text('{"format": 1'), "JSONDecodeError"),
     ("no text", lambda folder: (folder / "observation.json").write_bytes(b"\xff\xff{}"), "UnicodeDecodeError"),
     ("no object", lambda folder: (folder / "observation.json").write_text("[]"), "TypeError"),
-    ("another format", _edited(format=FORMAT + 1), f"format {FORMAT + 1}"),
+    ("another format", _edited(format=OBSERVATION_FORMAT + 1), f"format {OBSERVATION_FORMAT + 1}"),
     ("no format", _without("format"), "KeyError"),
     ("no facts", _without("facts"), "KeyError"),
     ("an alias of nothing", _edited(same={"x": "y"}), "KeyError"),

@@ -9,7 +9,7 @@ import pytest
 
 from harness.core import matrix
 from harness.core.matrix import Declared
-from harness.core.scenario import WRAPPERS, Base, Scenario
+from harness.core.scenario import Base, Scenario
 from harness.core.verdict import Verdict as V
 from harness.worker.model import wrappers
 from tests.support.observations import KEYS, Pair
@@ -37,10 +37,6 @@ def declared(**wrap: Any) -> Scenario:
 def test_a_slip_is_told(wrap: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         declared(**wrap)
-
-
-def test_the_worker_knows_what_can_be_declared() -> None:
-    assert {*wrappers.WRAPPERS, wrappers.ADAPTER} == set(WRAPPERS)
 
 
 def test_the_worker_gets_it_and_other_scenarios_keep_their_digest() -> None:

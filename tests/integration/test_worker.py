@@ -17,7 +17,7 @@ import pytest
 from harness.envs.environments import Environments
 from harness.runner.workers.process import WORKER
 from harness.worker.model import fill
-from harness.worker.serve import numerics
+from harness.worker.shared import process_variables
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 
@@ -426,7 +426,7 @@ def found_in(environments: Environments, tmp_path_factory: pytest.TempPathFactor
 
 def looked(python: Path, script: Path) -> dict[str, Any]:
     """What the script found with this interpreter."""
-    environ = {**os.environ, **numerics.wanted(os.environ)}
+    environ = {**os.environ, **process_variables(os.environ)}
     command = [str(python), str(script), str(WORKER)]
     done = subprocess.run(
         command, cwd=script.parent, env=environ, capture_output=True, text=True, timeout=300, check=False

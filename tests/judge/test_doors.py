@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from harness.core.scenario import DOORS, Scenario
+from harness.core.scenario import Scenario
 from harness.core.verdict import Verdict as V
 from harness.judge import numbers
 from harness.judge.compare import Judgement
 from harness.judge.numbers import Noise
-from harness.worker.observe import doors as _workers
+from harness.worker.shared import LOAD_PATHS
 from tests.support.observations import KEYS, Pair, Side
 
 DOOR = "door.auto"
@@ -176,16 +176,12 @@ def test_a_door_that_rounds_coarsely_excuses_no_other_probe() -> None:
     assert Noise(relative={"outputs": 1.0}).of("door.new/float32/logits", side.arrays["forward/float32/logits"]) > 0
 
 
-def test_the_worker_knows_the_doors_that_can_be_declared() -> None:
-    assert tuple(_workers.DOORS) == DOORS
-
-
 SCENARIO = {"name": "x", "why": "x", "base": "x", "adapter": {"config": "X"}}
 
 
 @pytest.mark.parametrize(
     ("doors", "tried"),
-    [([], ()), (["mixed", "auto"], ("auto", "mixed")), ("all", DOORS)],
+    [([], ()), (["mixed", "auto"], ("auto", "mixed")), ("all", tuple(LOAD_PATHS))],
 )
 def test_declared_doors_are_tried_in_one_order(doors: Any, tried: tuple[str, ...]) -> None:
     assert Scenario.model_validate({**SCENARIO, "doors": doors}).every_door() == tried

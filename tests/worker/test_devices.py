@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.worker.serve import devices
+from harness.worker.shared import visible_gpus
 
 
 class Ones:
@@ -126,4 +127,4 @@ SHOWN = [
 
 @pytest.mark.parametrize(("environ", "listed", "found"), SHOWN)
 def test_one_process_for_each_gpu_that_the_caller_shows(environ: dict[str, str], listed: str, found: list[str]) -> None:
-    assert devices.visible(environ, lambda: listed) == found
+    assert visible_gpus(environ, lambda: listed) == found

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.worker.model.names import canonical
+from harness.worker.shared import canonical
 
 TABLE = [
     # name, adapter names, canonical

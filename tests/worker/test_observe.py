@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load_file
 
-from harness.worker.observe.recorder import FORMAT, Observation, read_arrays
+from harness.worker.observe.recorder import Observation, read_arrays
+from harness.worker.shared import OBSERVATION_FORMAT
 
 FILES = ("arrays.safetensors", "observation.json")
 
@@ -81,7 +82,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert (found[name].dtype, found[name].shape) == (array.dtype, array.shape)
         assert found[name].tobytes() == array.tobytes()
     assert text_of(tmp_path) == {
-        "format": FORMAT,
+        "format": OBSERVATION_FORMAT,
         "scenario": "lora-linear",
         "load": {"float32": {"outcome": "ok"}},
         "probes": {"forward": {"float32": {"outcome": "ok"}}},

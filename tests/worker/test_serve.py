@@ -16,6 +16,7 @@ import pytest
 
 from harness.runner.workers.process import WORKER
 from harness.worker.serve import children, numerics
+from harness.worker.shared import process_variables
 
 HANDLER = Path(__file__).parents[1] / "support" / "fakes" / "handler.py"
 
@@ -184,9 +185,9 @@ def test_help_has_examples() -> None:
 
 def test_nothing_is_missing_once_it_is_set() -> None:
     environ = {"HOME": "/root"}
-    assert numerics.missing(environ) == numerics.wanted(environ)
-    assert numerics.missing(environ | numerics.wanted(environ)) == {}
-    assert numerics.missing(environ | numerics.wanted(environ), "5") == {"PYTHONHASHSEED": "5"}
+    assert numerics.missing(environ) == process_variables(environ)
+    assert numerics.missing(environ | process_variables(environ)) == {}
+    assert numerics.missing(environ | process_variables(environ), "5") == {"PYTHONHASHSEED": "5"}
 
 
 class FakeTorch(SimpleNamespace):

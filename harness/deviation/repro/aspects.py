@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness.core.run import Cell, Figures, Finding
-from harness.core.scenario import DOOR
 from harness.core.verdict import Verdict
 from harness.deviation.repro import measures
 from harness.deviation.repro.doorways import DOORWAYS
 from harness.deviation.repro.loading import Loading
 from harness.deviation.repro.measures import Shown
-from harness.deviation.repro.operations import OPERATIONS, WORDS
+from harness.deviation.repro.operations import OPERATIONS
 from harness.deviation.repro.python_text import Part, joined, part
 from harness.deviation.repro.subject import Subject
-from harness.judge import causes, doors
+from harness.judge import causes
+from harness.worker.shared import LOAD_PATH, LOAD_PATHS, PROBES
 
 SURE = 10.0
 """How many times its allowance a float32 difference is at least to be shown in float32: less could be the machine's own
@@ -99,7 +99,7 @@ def _of(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
     probe, kind = finding.probe, finding.kind
     if causes.is_error(finding) or kind == "probe-lost":
         yield _raising(probe, finding.error_type, subject)
-    elif probe.startswith(DOOR) and probe.removeprefix(DOOR) in DOORWAYS:
+    elif probe.startswith(LOAD_PATH) and probe.removeprefix(LOAD_PATH) in DOORWAYS:
         yield from _through_door(finding, cell, subject)
     elif kind in _STRUCTURE and (shown := _STRUCTURE[kind](finding, cell, subject)):
         yield _shown(shown, cell)
@@ -120,8 +120,8 @@ def _of(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
     elif probe == "generate":
         yield replace(_aspect("the generated tokens", subject, measures.generated), compares="facts")
     elif probe in OPERATIONS and not causes.is_error(finding):
-        about = f"the outputs {WORDS[probe]}, less those of {'the base' if probe == 'unloaded' else 'before'}"
-        about = f"the outputs of {WORDS[probe]}" if probe == "fresh" else about
+        about = f"the outputs {PROBES[probe].state}, less those of {'the base' if probe == 'unloaded' else 'before'}"
+        about = f"the outputs of {PROBES[probe].state}" if probe == "fresh" else about
         yield from _outputs(about, probe, finding, cell, subject, measures.after(probe))
 
 
@@ -176,8 +176,9 @@ def _shown(shown: Shown, cell: Cell) -> Aspect:
 
 def _raising(probe: str, error: str, subject: Subject) -> Aspect:
     """The same calls, which raise."""
-    aspect = _aspect(f"{WORDS.get(probe, 'loading')}: it raises", subject, _calls(probe), grads=probe == "gradients")
-    if probe.startswith(DOOR):
+    state = PROBES[probe].state if probe in PROBES else ""
+    aspect = _aspect(f"{state or 'loading'}: it raises", subject, _calls(probe), grads=probe == "gradients")
+    if probe.startswith(LOAD_PATH):
         plain = measures.outputs(Loading(subject.before, subject))
         aspect = replace(aspect, before=plain, title=f"{_through(probe)}: it raises")
     return replace(aspect, raises=error or "AttributeError")
@@ -199,13 +200,13 @@ def _calls(probe: str) -> measures.Measure:
             return measures.generated
         case _ if probe in OPERATIONS:
             return measures.after(probe)
-        case _ if probe.removeprefix(DOOR) in DOORWAYS:
+        case _ if probe.removeprefix(LOAD_PATH) in DOORWAYS:
             return _door(probe)
     return measures.outputs
 
 
 def _door(probe: str) -> measures.Measure:
-    doorway = DOORWAYS[probe.removeprefix(DOOR)]
+    doorway = DOORWAYS[probe.removeprefix(LOAD_PATH)]
 
     def measure(loading: Loading) -> Part:
         task = str(loading.side.scenario["adapter"]["args"].get("task_type", ""))
@@ -229,8 +230,8 @@ def _through_door(finding: Finding, cell: Cell, subject: Subject) -> Iterator[As
 
 
 def _through(probe: str) -> str:
-    name = probe.removeprefix(DOOR)
-    return doors.WORDS.get(name, name)
+    name = probe.removeprefix(LOAD_PATH)
+    return LOAD_PATHS.get(name, name)
 
 
 def _everything(subject: Subject) -> Aspect:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from harness.deviation.repro.loading import Loading
 from harness.deviation.repro.operations import FILL
 from harness.deviation.repro.python_text import Part, joined, part
-from harness.worker.compat.doors import AUTO_BY_TASK
+from harness.worker.shared import AUTO_BY_TASK
 
 Doorway = Callable[[Loading, str], Part]
 """From a way to load things and the name of the task in the adapter's configuration."""

@@ -102,26 +102,3 @@ OPERATIONS: Mapping[str, Operation] = {
     "fresh": fresh,
 }
 """By the probe that does the same."""
-
-WORDS: Mapping[str, str] = {
-    "merged": "after `merge_adapter()`",
-    "unmerged": "after `merge_adapter()` and `unmerge_adapter()`",
-    "safe_merged": "after `merge_and_unload(safe_merge=True)`",
-    "merge_and_unload": "after `merge_and_unload()`",
-    "merged_saved": "merged, saved and read again",
-    "merged_after_run": "merged after it was run",
-    "unloaded": "after `unload()`",
-    "roundtrip": "saved again and loaded from there",
-    "renamed": "loaded under another adapter name",
-    "second": "after switching to another adapter and back",
-    "fresh": "a new adapter of the same configuration and fixed values",
-    "forward": "the loaded adapter",
-    "structure": "as loaded",
-    "accounting": "as loaded",
-    "train": "in train mode",
-    "gradients": "gradients",
-    "generate": "generated tokens",
-    "base": "the base",
-    "layers": "the loaded adapter",
-}
-"""What a probe does, in words of the library's users."""

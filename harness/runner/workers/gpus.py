@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from harness.core.observation import Done
 from harness.envs.environment import BuiltEnvironment
 from harness.runner.workers.pool import Job, Pool, WorkerFailed
-from harness.worker.serve import devices
+from harness.worker.shared import VISIBLE_GPUS, visible_gpus
 
 
 class Serves(Protocol):
@@ -130,9 +130,9 @@ def of(
             environ=environ, untouched=environment.untouched,
         )  # fmt: skip
 
-    gpus = devices.visible(os.environ) if device == "cuda" else []
+    gpus = visible_gpus(os.environ) if device == "cuda" else []
     if len(gpus) < 2:
         return pool(None, log_dir)
     log(f"{len(gpus)} GPUs: a process for each")
-    shown = {gpu: {**os.environ, devices.VISIBLE: gpu} for gpu in gpus}
+    shown = {gpu: {**os.environ, VISIBLE_GPUS: gpu} for gpu in gpus}
     return Fleet({gpu: pool(shown[gpu], log_dir / str(place)) for place, gpu in enumerate(gpus)}, log)

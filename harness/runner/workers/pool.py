@@ -21,8 +21,9 @@ from types import TracebackType
 from typing import Any, cast, get_args
 
 from harness.core.errors import HarnessError
-from harness.core.observation import Done, Outcome
+from harness.core.observation import Done
 from harness.runner.workers.process import WORKER, Eof, Event, Processes, WorkerProcess, environment, tail
+from harness.worker.shared import Outcome
 
 GRACE_S = 15.0
 """How long after a cell's own limit the worker may be silent about it: the worker enforces the limit, this one

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import data
-from harness.worker.serve import numerics
+from harness.worker.shared import process_variables
 
 WORKER = data.CODE / "worker"
 """The folder that an interpreter runs as a script."""
@@ -187,7 +187,7 @@ def environment(environ: Mapping[str, str], untouched: bool = False) -> dict[str
         for name in _INTERPRETER_VARIABLES:
             variables.pop(name, None)
         variables["PYTHONNOUSERSITE"] = "1"
-    return variables | numerics.wanted(variables)
+    return variables | process_variables(variables)
 
 
 def worker_digest() -> str:

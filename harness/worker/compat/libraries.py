@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import inspect
 import os
 import sys
@@ -337,3 +338,19 @@ def any_adapter(torch: Any, base: Any) -> Any:
 
     target = next(name for name, module in base.named_modules() if type(module) is torch.nn.Linear)
     return peft.get_peft_model(base, peft.LoraConfig(target_modules=[target]))
+
+
+def compiled(torch: Any, model: Any) -> Any:
+    """What `torch.compile` returns for a model: its names get a prefix. Nothing is compiled when it runs."""
+    compiler: Any = getattr(torch, "compiler", None)
+    if hasattr(compiler, "set_stance"):  # since Torch 2.6
+        compiler.set_stance("force_eager")
+    return torch.compile(model, backend="eager")
+
+
+def value_head_class() -> Any:
+    """TRL's model with a value head, which TRL 1.0 moved."""
+    import trl
+
+    name = "AutoModelForCausalLMWithValueHead"
+    return getattr(trl, name, None) or getattr(importlib.import_module("trl.experimental.ppo"), name)

@@ -9,9 +9,6 @@ from typing import Any, Mapping, Sequence
 
 from . import libraries
 
-TRAINER = "SFTTrainer"
-"""What is asked for to be imported where cells will train: see `cell.preload`."""
-
 LENGTH = 32
 """Of a text in tokens; all of ours are shorter."""
 

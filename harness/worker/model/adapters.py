@@ -6,8 +6,8 @@ import os
 from typing import Any, Mapping
 
 from ..compat import libraries
+from ..shared import canonical
 from . import bases, fill
-from .names import canonical
 
 ADAPTER_FOLDER = "adapter"
 EXPERTS_FOLDER = "adapter/experts"

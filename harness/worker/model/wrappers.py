@@ -8,12 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Callable, Mapping, Sequence
 
-from ..compat import doors, libraries
+from ..compat import libraries
+from ..shared import ADAPTER_PLACE, canonical
 from . import fill
-from .names import canonical
-
-ADAPTER = "peft"
-"""Where in the list the adapter is put; at the end where it is not named."""
 
 Wrapper = Callable[[Any, Any, str, Mapping[str, Any]], Any]
 
@@ -49,7 +46,7 @@ def what_saves(wrapped: Any, model: Any) -> Any:
 
 def _split(scenario: Mapping[str, Any], when: str) -> tuple[list[str], list[str]]:
     kinds = list(scenario.get("wrap", {}).get(when, []))
-    at = kinds.index(ADAPTER) if ADAPTER in kinds else len(kinds)
+    at = kinds.index(ADAPTER_PLACE) if ADAPTER_PLACE in kinds else len(kinds)
     return kinds[:at], kinds[at + 1 :]
 
 
@@ -92,7 +89,7 @@ def _delegating(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) 
 
 
 def _compiled(torch: Any, model: Any, _: str, __: Mapping[str, Any]) -> Any:
-    return doors.compiled(torch, model)
+    return libraries.compiled(torch, model)
 
 
 def _data_parallel(torch: Any, model: Any, _: str, __: Mapping[str, Any]) -> Any:
@@ -113,7 +110,7 @@ def _hooked(_: Any, model: Any, __: str, ___: Mapping[str, Any]) -> Any:
 
 
 def _value_head(_: Any, model: Any, __: str, ___: Mapping[str, Any]) -> Any:
-    return doors.value_head_class().from_pretrained(model)
+    return libraries.value_head_class().from_pretrained(model)
 
 
 def _adapter(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) -> Any:

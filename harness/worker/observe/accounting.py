@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Iterable, Iterator
 
-from ..model.names import canonical
+from ..shared import canonical
 
 Fingerprint = tuple[int, str]
 

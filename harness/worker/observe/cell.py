@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import platform
@@ -14,12 +13,12 @@ from typing import Any, Collection, Mapping
 from ..compat import libraries, trl
 from ..model import adapters, bases, wrappers
 from ..serve import apart, devices, numerics
-from . import doors, identify, kernel_cost, key_conversion, probes, probes_declared, settings, sft, trace, warmup
+from ..shared import INPUTS, LAYER_INPUTS, NARROW, PRECISIONS, TRAINER, VISIBLE_GPUS
+from . import identify, kernel_cost, key_conversion, probes, probes_declared, settings, sft, trace, warmup
 from .capture import attempt
-from .context import NARROW, WORK_FOLDER, Context
+from .context import WORK_FOLDER, Context
 from .recorder import Observation, read_arrays
 
-PRECISIONS = ("float32", "float64")
 _MADE = os.path.join(WORK_FOLDER, "made")
 
 
@@ -32,7 +31,7 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
     started = time.perf_counter()
     device = request.get("device", "cpu")
     if device == "cpu":
-        os.environ[devices.VISIBLE] = ""  # libraries put tensors on a GPU that they see, asked or not
+        os.environ[VISIBLE_GPUS] = ""  # libraries put tensors on a GPU that they see, asked or not
     import torch
 
     numerics.after_import(torch)
@@ -41,7 +40,7 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
 
     for name in request.get("preload", ()):
         getattr(transformers, name, None)
-    if trl.TRAINER in request.get("preload", ()):
+    if TRAINER in request.get("preload", ()):
         trl.preload()
     gpu = devices.describe(torch, device) if device != "cpu" else None
     return {
@@ -132,7 +131,7 @@ def _create_of_stored(torch: Any, request: Mapping[str, Any]) -> None:
     """The golden of a further device class, in the place of the CPU's."""
     scenario, device = request["scenario"], request.get("device", "cpu")
     stored = read_arrays("golden")
-    inputs = {name[len("inputs/") :]: value for name, value in stored.items() if name.startswith("inputs/")}
+    inputs = _under(INPUTS, stored)
     shutil.rmtree("golden")
     observation = Observation(scenario["name"])
     observation.load["create"] = {"outcome": "ok"}
@@ -145,9 +144,9 @@ def _observe_twice(torch: Any, scenario: Mapping[str, Any], observation: Observa
     layer_inputs: dict[str, Any] = {}
     observe(torch, scenario, observation, inputs, layer_inputs, device, creating=True)
     for name, value in layer_inputs.items():
-        observation.array(f"layers/input/{name}", value)
+        observation.array(LAYER_INPUTS + name, value)
     for name, value in inputs.items():
-        observation.array(f"inputs/{name}", value)
+        observation.array(INPUTS + name, value)
     observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs, {}, device, creating=True)
     if scenario["base"].get("quantize"):
         observation.facts["kernel_spread"] = _kernel_spread(torch, scenario, observation, inputs, device)
@@ -177,6 +176,11 @@ def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
             _save_adapter(torch, scenario, inputs, observation)
     observation.load["create"] = made.as_dict()
     observation.write(_MADE)
+
+
+def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays whose names begin with the prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def _made(name: str) -> Observation:
@@ -241,7 +245,7 @@ def _repeated(
     return {
         name: _spread(before[name], after.get(name))
         for name in sorted(before)
-        if name.split("/")[0] in observed and not name.startswith("layers/input/")
+        if name.split("/")[0] in observed and not name.startswith(LAYER_INPUTS)
         if _spread(before[name], after.get(name)) != 0.0
     }
 
@@ -264,9 +268,8 @@ def replay(torch: Any, request: Mapping[str, Any], only: Collection[str] = ()) -
     """
     scenario = request["scenario"]
     golden = read_arrays("golden")
-    inputs = {name[len("inputs/") :]: value for name, value in golden.items() if name.startswith("inputs/")}
-    prefix = "layers/input/"
-    layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
+    inputs = _under(INPUTS, golden)
+    layer_inputs = _under(LAYER_INPUTS, golden)
     observation = Observation(scenario["name"])
     device = request.get("device", "cpu")
     asked = settings.Asked(torch, scenario, request.get("settings") or {}, device)
@@ -317,8 +320,7 @@ def _kernel_spread(
     torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any, device: str
 ) -> dict[str, Any]:
     """What other arithmetic costs a quantised base: the allowance of those who replay it."""
-    prefix = "layers/input/"
-    fed = {name[len(prefix) :]: array for name, array in first.arrays().items() if name.startswith(prefix)}
+    fed = _under(LAYER_INPUTS, first.arrays())
 
     def context(observation: Observation, kinds: str) -> Context:
         return Context(torch, scenario, observation, "float32", inputs, fed, device, kernels=kinds)
@@ -327,13 +329,8 @@ def _kernel_spread(
 
 
 def _probes_of(scenario: Mapping[str, Any]) -> list[tuple[str, probes.Probe]]:
-    """Every probe, then those that the scenario asks for, and the doors that it declares."""
-    declared = scenario.get("doors", ())
-    return [
-        *probes.PROBES.items(),
-        *probes_declared.of(scenario),
-        *((doors.PREFIX + name, functools.partial(doors.walk_through, name=name)) for name in declared),
-    ]
+    """Every probe, then those that the scenario declares."""
+    return [*probes.PROBES.items(), *probes_declared.of(scenario)]
 
 
 def _loads(context: Context) -> bool:

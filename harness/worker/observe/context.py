@@ -9,11 +9,10 @@ from typing import Any, Mapping
 from ..compat import libraries
 from ..model import adapters, bases, quantised, wrappers
 from ..model.copies import Mould
+from ..shared import NARROW
 from .capture import Skip
 from .recorder import Observation
 
-NARROW = ("bfloat16", "float16")
-"""Precisions that no golden is in: a replay's own (`settings`)."""
 WORK_FOLDER = "work"
 """For what probes write and read again; taken away when the cell is done."""
 

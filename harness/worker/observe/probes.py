@@ -9,10 +9,10 @@ import numpy as np
 
 from ..compat import libraries
 from ..model import adapters, bases, fill, quantised, wrappers
-from ..model.names import canonical
+from ..shared import NARROW, canonical
 from . import accounting, renamed_layers, structure
 from .capture import Skip
-from .context import NARROW, Context
+from .context import Context
 
 SKETCH_PROJECTIONS = 4
 

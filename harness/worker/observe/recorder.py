@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-FORMAT = 1
+from ..shared import OBSERVATION_FORMAT
 
 
 class Observation:
@@ -61,7 +61,7 @@ class Observation:
             first.setdefault(key, name)
         same = {name: first[key] for name, key in sorted(self._names.items()) if first[key] != name}
         data = {
-            "format": FORMAT,
+            "format": OBSERVATION_FORMAT,
             "scenario": self.scenario,
             "load": self.load,
             "probes": self.probes,

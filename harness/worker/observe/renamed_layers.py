@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Mapping
 
-from ..model.names import canonical
+from ..shared import canonical
 from .accounting import fingerprint
 
 

@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping
 
 from ..compat import libraries, quantised
 from ..model import adapters, bases
-from ..model.names import canonical
+from ..shared import canonical
 from .capture import Skip, attempt
 from .context import Context
 

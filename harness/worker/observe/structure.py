@@ -8,7 +8,7 @@ from typing import Any, Iterable
 
 from ..compat import libraries
 from ..model import adapters
-from ..model.names import canonical
+from ..shared import canonical
 from .accounting import fingerprint
 
 

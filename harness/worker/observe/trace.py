@@ -10,7 +10,7 @@ from typing import Any, Callable, Mapping
 
 from ..compat import libraries
 from ..model import adapters, bases
-from ..model.names import canonical
+from ..shared import canonical
 from . import accounting
 from .capture import attempt
 from .context import Context

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-from typing import Any, Callable, Dict, List, Mapping, Optional
+from typing import Any, Dict, Optional
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-_LIST_LIMIT_S = 20.0
+from ..shared import VISIBLE_GPUS
+
 _MB = 2.0**20
 
 
@@ -22,7 +21,7 @@ def describe(torch: Any, device: str) -> Dict[str, Any]:
     no memory left, or be of an architecture that this torch has no kernels for.
     """
     kind = device.partition(":")[0]
-    found: Dict[str, Any] = {"kind": kind, "usable": False, "why": "", "visible": os.environ.get(VISIBLE)}
+    found: Dict[str, Any] = {"kind": kind, "usable": False, "why": "", "visible": os.environ.get(VISIBLE_GPUS)}
     module: Any = getattr(torch, kind, None)
     if not hasattr(module, "is_available"):
         return {**found, "why": f"torch {torch.__version__} knows no device {kind!r}"}
@@ -43,7 +42,7 @@ def _why_there_is_none(torch: Any, module: Any, visible: Optional[str]) -> str:
         module.init()
     except Exception as error:  # noqa: BLE001 - it says what is missing: a driver, as a rule
         return first_line(error)
-    return "no GPU is visible" + (f" ({VISIBLE}={visible})" if visible is not None else "")
+    return "no GPU is visible" + (f" ({VISIBLE_GPUS}={visible})" if visible is not None else "")
 
 
 def _properties(module: Any, device: str) -> Dict[str, Any]:
@@ -106,37 +105,3 @@ def _module(torch: Any, device: str) -> Any:
 def first_line(error: BaseException) -> str:
     """The first line of a message: CUDA's go on with advice for whoever debugs kernels."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def _listed() -> str:
-    try:
-        done = subprocess.run(
-            ["nvidia-smi", "-L"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            timeout=_LIST_LIMIT_S, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.decode("utf-8", "replace") if done.returncode == 0 else ""
-
-
-def visible(environ: Mapping[str, str], listed: Callable[[], str] = _listed) -> List[str]:
-    """What each process of its own gets as CUDA_VISIBLE_DEVICES: one of the caller's GPUs each.
-
-    Empty where nobody can tell how many there are, and where the caller shows none: one process takes what it finds.
-    """
-    named = environ.get(VISIBLE)
-    if named is not None:
-        found: List[str] = []
-        for name in named.split(","):
-            if name.strip() in ("", "-1") or name.strip() in found:
-                break  # CUDA too stops at the first that names nothing
-            found.append(name.strip())
-        return found
-    gpus: List[List[str]] = []
-    for line in listed().splitlines():
-        mark = line.rpartition("UUID: ")[2].rstrip(")").strip()
-        if line.startswith("GPU "):
-            gpus.append([mark])
-        elif "MIG" in line and gpus:
-            gpus[-1].append(mark)  # a GPU in slices is used by its slices alone
-    return [name for gpu in gpus for name in (gpu[1:] or gpu)]

@@ -17,12 +17,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ..shared import KINDS
 from . import numerics
 from .children import Children, InProcess, flush_all, redirect
 
 _IDLE_S = 3600.0
-_KINDS = ("create", "replay", "trace", "identify")
-"""What a request may ask for, besides `hello` and `stop`."""
 
 
 def main(handler_file: Path | None, log: Path, forks: bool) -> int:
@@ -169,10 +168,10 @@ class Server:
         elif kind == "hello":
             self._reply(self._handler.hello(request))
             self._children.warmed_up()
-        elif kind in _KINDS and request.get("id") is not None and request.get("scratch"):
+        elif kind in KINDS and request.get("id") is not None and request.get("scratch"):
             self._start({**request, "scratch": str(Path(request["scratch"]).absolute())})
         else:
-            detail = f"kind {kind!r}: expected hello, stop, or {', '.join(_KINDS)} with `id` and `scratch`"
+            detail = f"kind {kind!r}: expected hello, stop, or {', '.join(KINDS)} with `id` and `scratch`"
             self._reply({"id": request.get("id"), "outcome": "error", "detail": detail})
 
     def _start(self, request: dict[str, Any]) -> None:

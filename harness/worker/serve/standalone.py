@@ -28,11 +28,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from . import devices
+from ..shared import PLAN_FORMAT, VISIBLE_GPUS, visible_gpus
 from .children import DEFAULT_LIMIT_S, Children, InProcess, redirect
 from .server import Handler
 
-FORMAT = 1
 _ONCE = "PEFT_REGRESS_ONCE"
 _SHARE = "PEFT_REGRESS_SHARE"
 """Which of how many processes this one is, `1/4`: it does every fourth cell."""
@@ -81,8 +80,8 @@ def _read(plan: Path, pattern: str) -> tuple[list[_Cell], list[Any]]:
         content = json.loads(plan.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise PlanError(f"{plan}: {error}; expected a plan file (see --help)") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise PlanError(f"{plan}: not a plan of format {FORMAT}: make it anew with this worker's own peft-regress")
+    if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
+        raise PlanError(f"{plan}: not a plan of format {PLAN_FORMAT}: make it anew with this worker's own peft-regress")
     cells = [_Cell(number, cell, plan) for number, cell in enumerate(content["cells"])]
     chosen = [cell for cell in cells if fnmatch.fnmatch(cell.id, _glob(pattern))]
     if not chosen:
@@ -247,14 +246,14 @@ def _share(environ: Mapping[str, str]) -> tuple[int, int]:
 
 def _on_each_device(run: _Run, options: argparse.Namespace, cells: list[_Cell]) -> int:
     """A process for each GPU that the caller shows, where it is more than one; else one that takes what it finds."""
-    gpus = devices.visible(os.environ) if run.device.partition(":")[0] == "cuda" and ":" not in run.device else []
+    gpus = visible_gpus(os.environ) if run.device.partition(":")[0] == "cuda" and ":" not in run.device else []
     if len(gpus) < 2:
         return _again_until_done(run, {})
     run.say(f"{len(gpus)} GPUs: a process for each")
     codes: dict[int, int] = {}
 
     def one(number: int, gpu: str) -> None:
-        environ = {devices.VISIBLE: gpu, _SHARE: f"{number}/{len(gpus)}"}
+        environ = {VISIBLE_GPUS: gpu, _SHARE: f"{number}/{len(gpus)}"}
         codes[number] = _again_until_done(_Run(options, cells, run.preload, environ), environ)
 
     with ThreadPoolExecutor(max_workers=len(gpus)) as executor:
