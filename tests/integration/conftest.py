@@ -28,6 +28,21 @@ class Said:
     err: str
     report: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, folder: Path, *arguments: str, **environ: str) -> Said:
+        """Run the command line in a process of its own; its reports go to `reports` in this folder.
+
+        Args:
+            environ: environment variables, besides those of this process.
+        """
+        reports = folder / "reports"
+        command = [sys.executable, "-m", "harness", *arguments, "--reports", str(reports)]
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=os.environ | environ, capture_output=True, text=True, timeout=600, check=False
+        )
+        found = sorted(reports.glob("*/report.json"), key=lambda path: path.stat().st_mtime)
+        return cls(done.returncode, done.stdout, done.stderr, json.loads(found[-1].read_text()) if found else {})
+
     @property
     def verdicts(self) -> dict[str, str]:
         """Scenario → verdict."""
@@ -49,13 +64,8 @@ def environments() -> Environments:
 def peft_regress(tmp_path: Path) -> Callable[..., Said]:
     """The command line, in a process of its own; reports go to a folder of the test."""
 
-    def run(*arguments: str, timeout: float = 600) -> Said:
-        reports = tmp_path / "reports"
-        command = [sys.executable, "-m", "harness", *arguments, "--reports", str(reports)]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout)
-        found = sorted(reports.glob("*/report.json"), key=lambda path: path.stat().st_mtime)
-        report = json.loads(found[-1].read_text()) if found else {}
-        return Said(done.returncode, done.stdout, done.stderr, report)
+    def run(*arguments: str, **environ: str) -> Said:
+        return Said.of(tmp_path, *arguments, **environ)
 
     return run
 
