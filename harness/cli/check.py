@@ -83,12 +83,11 @@ def _planned(arguments: argparse.Namespace, pair: bool, environments: Environmen
         UsageError: a file is wrong, an environment is unknown, or nothing is selected.
     """
     matrix = common.matrix_of(arguments)
-    store = common.store_of(arguments)
     if getattr(arguments, "all", False):
-        arguments.creator = list(plan.creators_with_fixtures(store, (), environments))
+        arguments.creator = list(plan.creators_with_fixtures(common.store_of(arguments), (), environments))
     creators = tuple(arguments.creator)
     if not pair:
-        creators = plan.creators_with_fixtures(store, creators)
+        creators = plan.creators_with_fixtures(common.store_of(arguments), creators)
     expectations.load(matrix.folder / "expectations.toml")
     asked = plan.Asked(
         creators,

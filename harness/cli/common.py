@@ -55,8 +55,15 @@ def fixtures_folder(arguments: argparse.Namespace) -> Path:
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
-    """The fixtures that a command works on."""
-    return Store(fixtures_folder(arguments))
+    """The fixtures that a command works on.
+
+    Raises:
+        UsageError: the package is installed, and its fixtures were not fetched.
+    """
+    folder = fixtures_folder(arguments)
+    if folder == data.fixtures() and not folder.is_dir():
+        raise data.fixtures_missing(folder)
+    return Store(folder)
 
 
 def matrix_of(arguments: argparse.Namespace) -> Matrix:

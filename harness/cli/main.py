@@ -20,6 +20,7 @@ from harness.cli import (
     create,
     docs,
     fixtures,
+    fixtures_archive,
     grid,
     lint,
     offline,
@@ -209,6 +210,7 @@ def _fixtures(commands: Any) -> None:
     )
     where(other)
     other.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    fixtures_archive.add_to(inner)
     one = command(
         inner, "diff", fixtures.diff, "hold what two creators wrote for the same scenarios against each other",
         "  peft-regress fixtures diff v071 v082\n"

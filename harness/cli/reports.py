@@ -76,7 +76,7 @@ def add_to(commands: Any) -> None:
 def list_(options: ListOptions) -> int:
     """List scenarios, what each guards, and who has fixtures for it."""
     declared = options.selection.of(options.places.matrix().scenarios(hub=True))
-    store = options.places.store()
+    store = options.places.store(required=False)
     made = {creator: set(store.scenarios(creator)) for creator in store.creators()}
     if options.output.json:
         common.out_json(

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from harness.core.errors import UsageError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NAME = 60
 """A temporary name keeps this much of the target's: the file system limits the length of a name."""
@@ -86,6 +88,18 @@ def _ends_a_line(file: Any) -> bool:
 def _sync(handle: int, flush: Callable[[], None]) -> None:
     flush()
     os.fsync(handle)
+
+
+def must_be_new(target: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        UsageError: it exists, and is not an empty folder.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise UsageError(
+            f"{target} already exists", "an empty or new folder", "name another folder, or delete this one"
+        )
 
 
 @contextlib.contextmanager

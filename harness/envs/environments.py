@@ -152,6 +152,7 @@ class Environments:
             upgrade: resolve everything anew, else keep what still fits.
         """
         path = self._declaration_path(name)
+        data.refuse_packaged(path.parent)
         declared = declaration.load(path)
         lock = _lock_path(path)
         kept = None if upgrade else _packages(lock)
@@ -172,6 +173,7 @@ class Environments:
         pins = specs.parse_pins(requirement)
         if "peft" not in dict(pins.pins):
             raise UsageError(f"{requirement!r} pins no PEFT", "peft==VERSION, and more pins if need be", "add peft==…")
+        data.refuse_packaged(self._folders[0])
         template = self._template()
         for package, version in pins.pins:
             self._refuse_unfit(package, version, template.python)

@@ -91,8 +91,6 @@ def creators_with_fixtures(
     Raises:
         UsageError: there is no fixture at all.
     """
-    if not store.folder.is_dir() and data.checkout() is None:
-        raise data.fixtures_missing(store.folder)
     if asked:
         return tuple(asked)
     found = sorted(store.creators(), key=lambda name: (_release(store, name), name))

@@ -53,8 +53,17 @@ class Places:
         """The scenarios and their bases."""
         return Matrix(self.matrices_folder, data.matrices())
 
-    def store(self) -> Store:
-        """The fixtures."""
+    def store(self, *, required: bool = True) -> Store:
+        """The fixtures.
+
+        Args:
+            required: refuse where our own were not fetched; else the store is empty.
+
+        Raises:
+            UsageError: the package is installed, no folder is named, and nobody fetched fixtures.
+        """
+        if required and self.fixtures is None and not self.fixtures_folder.is_dir():
+            raise data.fixtures_missing(self.fixtures_folder)
         return Store(self.fixtures_folder)
 
     def environments(self, log: Log = quiet) -> Environments:
