@@ -19,7 +19,7 @@ from harness.envs.environment import BuiltEnvironment
 from harness.runner import create as creation
 from harness.runner import plan
 from harness.runner.workers import gpus
-from harness.runner.workers.gpus import Serves
+from harness.runner.workers.gpus import WorkerPool
 from harness.store import device_class as devices
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 
@@ -81,7 +81,7 @@ def create(arguments: argparse.Namespace) -> int:
     return _tell(made, arguments)
 
 
-def _class_of(pool: Serves, arguments: argparse.Namespace) -> str:
+def _class_of(pool: WorkerPool, arguments: argparse.Namespace) -> str:
     """The class that the goldens get: the CPU's, what the user names, or kind and architecture of the device."""
     if arguments.device == devices.CPU:
         if arguments.device_class not in (None, devices.CPU):
@@ -130,11 +130,11 @@ def recreate(arguments: argparse.Namespace, spec: str) -> int:
 @contextmanager
 def _creating(
     arguments: argparse.Namespace, declared: Sequence[Declared], device: str = devices.CPU
-) -> Iterator[tuple[Serves, BuiltEnvironment, Path]]:
+) -> Iterator[tuple[WorkerPool, BuiltEnvironment, Path]]:
     environment = common.environments_of(arguments).build(arguments.creator)
     scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
     preload = sorted({name for d in declared for name in d.imports})
-    pool = gpus.of(
+    pool = gpus.pool_for(
         environment, jobs=arguments.jobs or common.cores(), log_dir=scratch / "logs", preload=preload, device=device,
         command=creation.worker_command(environment.python, common.path(arguments.worker_handler)), log=common.say,
     )  # fmt: skip
@@ -150,7 +150,7 @@ def _creating(
 class _Maker:
     """Has fixtures made, or on another device than the CPU those that are stored observed there."""
 
-    pool: Serves
+    pool: WorkerPool
     environment: BuiltEnvironment
     scratch: Path
     device: str = devices.CPU

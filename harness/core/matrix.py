@@ -53,6 +53,11 @@ class Declared:
         return self.scenario.quantize or self.base.quantize
 
     @property
+    def method(self) -> str:
+        """PEFT's method: `LoraConfig` is `Lora`."""
+        return self.scenario.adapter.config.removesuffix("Config")
+
+    @property
     def imports(self) -> tuple[str, ...]:
         """What a worker is told to import beforehand: classes of Transformers, and TRL's trainer."""
         model = self.base.transformers

@@ -14,7 +14,7 @@ from harness.core.errors import HarnessError
 from harness.core.matrix import Declared
 from harness.core.observation import Done, Observed
 from harness.judge import checkpoint_keys, compare, numbers
-from harness.runner.workers.gpus import Serves
+from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job
 from harness.runner.workers.process import WORKER
 from harness.store.fixtures import Manifest, Store
@@ -43,7 +43,7 @@ def worker_command(python: Path, handler: Path | None) -> list[str] | None:
 
 
 def create(
-    pool: Serves, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = "cpu"
+    pool: WorkerPool, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = "cpu"
 ) -> tuple[Manifest, Path]:
     """Have a fixture's files made in `scratch`, and check them.
 

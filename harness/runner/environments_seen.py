@@ -1,4 +1,4 @@
-"""What a session has learnt of the environments that it met: how they were built, and what their processes said."""
+"""What a session knows of its environments: how they were built, and what their workers said of themselves."""
 
 from __future__ import annotations
 
@@ -8,36 +8,52 @@ from typing import Any
 
 from harness.core.run import EnvironmentReport
 from harness.envs.environment import BuiltEnvironment, EnvFailed
+from harness.judge import cell_result
 from harness.runner.create import evidence
+from harness.runner.workers.gpus import WorkerPool
+from harness.runner.workers.pool import WorkerFailed
 from harness.store.fixtures import Manifest
 
 
 @dataclass
-class Met:
-    """Environments by name, but for `built`, which is by specification."""
+class EnvironmentsSeen:
+    """Environments by name; `built` is by specification."""
 
     built: dict[str, BuiltEnvironment | EnvFailed] = field(default_factory=dict)
     facts: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What a loader's worker said of itself."""
+    """What each loader's worker said of itself."""
     manifests: dict[str, Manifest] = field(default_factory=dict)
-    """One of each creator's."""
+    """One fixture's manifest of each creator."""
     failed: dict[str, str] = field(default_factory=dict)
-    """The last words of loaders that did not import."""
+    """The last lines of loaders that did not import."""
     roles: dict[str, set[str]] = field(default_factory=dict)
 
     def pair(self, creator: str, loader: str, manifest: Manifest) -> None:
-        """A fixture of the one is replayed by the other."""
+        """Record that a loader replays a fixture of a creator."""
         self.manifests[creator] = manifest
         self.roles.setdefault(creator, set()).add("creator")
         self.roles.setdefault(loader, set()).add("loader")
 
+    def facts_of(self, loader: str, pool: WorkerPool) -> Mapping[str, Any]:
+        """What a loader's worker says of itself. Kept, so that a report need not wait for one that still imports.
+
+        Raises:
+            WorkerFailed: it does not start or does not import.
+        """
+        try:
+            self.facts[loader] = pool.facts()
+        except WorkerFailed as error:
+            self.failed[loader] = cell_result.last_words(error) or str(error)
+            raise
+        return self.facts[loader]
+
     def reports(self, names: Iterable[str] | None = None) -> tuple[EnvironmentReport, ...]:
-        """What is known of all, or of those of these names that were met."""
+        """Reports on all environments, or on those of these names that were used."""
         wanted = self.roles.keys() if names is None else self.roles.keys() & set(names)
         return tuple(self._report(name) for name in sorted(wanted))
 
     def not_built(self) -> tuple[EnvironmentReport, ...]:
-        """Environments that could not be had, with the installer's last lines."""
+        """Reports on environments that could not be built, with the installer's last lines."""
         return tuple(
             EnvironmentReport(name=error.name, spec=spec, role=("loader",), failed=error.tail or str(error))
             for spec, error in self.built.items()

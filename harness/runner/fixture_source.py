@@ -1,4 +1,4 @@
-"""Where a cell's fixture comes from: it is stored, or made first: for a pair, or on demand into the cache."""
+"""Where a cell's fixture comes from: a store, or made first, for `pair` or on demand into the cache."""
 
 from __future__ import annotations
 
@@ -22,13 +22,71 @@ from harness.runner.workers.schedule import Key, Pools
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store, recorded_versions
 
 
+@dataclass(frozen=True)
+class Fixture:
+    """A fixture, and the store that holds it."""
+
+    store: Store
+    manifest: Manifest
+
+    @property
+    def origin(self) -> str:
+        """`committed`, or `created` for one that was made on demand."""
+        return self.store.origin_of(self.manifest)
+
+
 @dataclass
-class Supply:
-    """Gets fixtures for a session.
+class StoredFixtures:
+    """Finds cells' fixtures in a store; makes none."""
+
+    environments: Environments
+    store: Store
+    _recorded: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def fixture(self, cell: Planned) -> Fixture | Cell:
+        """The cell's fixture; `unsupported` where the creator lacks the scenario's feature.
+
+        Raises:
+            NoFixture: it should be stored and is not.
+            BadFixture: it is damaged, or was made from another declaration of the scenario.
+        """
+        if not self.store.has(cell.id.creator, cell.id.scenario):
+            versions = self._creators_versions(cell)
+            if versions and (reason := matrix.unstored(cell.declared, versions)):
+                return unsupported_by_creator(cell, reason)
+        manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
+        if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):
+            return unsupported_by_creator(cell, reason)
+        if _of_another_declaration(cell, manifest):
+            raise BadFixture(
+                f"{cell.id}: the scenario's declaration changed after the fixture was made",
+                "a fixture made from the current declaration",
+                f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
+            )
+        return Fixture(self.store, manifest)
+
+    def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
+        """The creator's packages, from another of its fixtures, else from its lock; empty where neither is there."""
+        if cell.id.creator not in self._recorded:
+            self._recorded[cell.id.creator] = recorded_versions(self.store, cell.id.creator)
+        found = self._recorded[cell.id.creator]
+        if not found and cell.creator_spec in self.environments.names():
+            return self.environments.locked_versions(cell.creator_spec)
+        return found
+
+
+def unsupported_by_creator(cell: Planned, reason: str) -> Cell:
+    """The cell whose creator lacks the scenario's feature."""
+    return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+
+
+@dataclass
+class FixtureSource:
+    """Gets fixtures for a session, and makes those that are not stored and may be made.
 
     Args:
         store: where fixtures are read; with `creating`, also where they are made first.
-        creating: make what is not in the store, whoever the creator is.
+        creating: make every fixture that is not in the store, whoever the creator is.
         environment: builds the environment of a spec.
         pools: worker processes by environment.
         only_one: lets one thread at a time into what it names.
@@ -46,27 +104,29 @@ class Supply:
     _creations: dict[str, HarnessError | None] = field(default_factory=dict)
     """Each fixture that may have to be made, and why it could not be."""
     _tried: set[str] = field(default_factory=set)
-    _recorded: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._stored = StoredFixtures(self.environments, self.store)
 
     def expect(self, cell: Planned) -> None:
-        """The cell will be asked for, so that a pool that may have to make its fixture stays open until it has."""
+        """Announce a cell, so that the pool that may have to make its fixture stays open until then."""
         if _creation(cell) not in self._creations and self._makes(cell):
             self._creations[_creation(cell)] = None
             self.pools.expect(_creating(cell))
 
-    def manifest(self, cell: Planned) -> Manifest | Cell:
-        """The cell's fixture, or the cell itself where there can be none.
+    def fixture(self, cell: Planned) -> Fixture | Cell:
+        """The cell's fixture, made if need be; `unsupported` where the creator lacks the scenario's feature.
 
         Raises:
             NoFixture: it should be stored and is not.
-            BadFixture: it is damaged, or of another declaration than the scenario's.
-            CreationRefused: it was to be made, and proves nothing.
+            BadFixture: it is damaged, or was made from another declaration of the scenario.
+            CreationRefused: it was to be made, and would prove nothing.
         """
         store = self.store_of(cell)
-        return self._stored(cell) if store is self.store and not self.creating else self._made(cell, store)
+        return self._stored.fixture(cell) if store is self.store and not self.creating else self._made(cell, store)
 
     def store_of(self, cell: Planned) -> Store:
-        """Where the cell's fixture is: in the cache where its creator's are not committed."""
+        """The store of the cell's fixture: in the cache for a creator whose fixtures are not committed."""
         spec = cell.creator_spec
         if self.creating:
             return self.store
@@ -87,13 +147,13 @@ class Supply:
         folder = fixtures_cache(self.environments) / folder_of(built.name, built.lock_digest)
         return Store(folder, origin="created")
 
-    def _made(self, cell: Planned, store: Store) -> Manifest | Cell:
+    def _made(self, cell: Planned, store: Store) -> Fixture | Cell:
         with self.only_one(f"create {_creation(cell)}"):
             try:
-                with contextlib.suppress(NoFixture, BadFixture):  # what is regenerable is made anew
+                with contextlib.suppress(NoFixture, BadFixture):  # a damaged one can be made again
                     found = store.manifest(cell.id.creator, cell.id.scenario)
                     if self.creating or not _of_another_declaration(cell, found):
-                        return found
+                        return Fixture(store, found)
                 if refused := self._creations.get(_creation(cell)):
                     raise refused
                 return self._create(cell, store)
@@ -105,39 +165,14 @@ class Supply:
                     self._tried.add(_creation(cell))
                     self.pools.done(_creating(cell))
 
-    def _create(self, cell: Planned, store: Store) -> Manifest | Cell:
+    def _create(self, cell: Planned, store: Store) -> Fixture | Cell:
         environment = self.environment(cell.creator_spec)
         if reason := matrix.unsupported(cell.declared, environment.versions, creating=True):
-            return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
+            return unsupported_by_creator(cell, reason)
         folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
         with self.pools.use(_creating(cell)) as pool:
             manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
-        return save(store, manifest, folder, replace="made on demand")
-
-    def _stored(self, cell: Planned) -> Manifest | Cell:
-        if not self.store.has(cell.id.creator, cell.id.scenario):
-            versions = self._creators_versions(cell)
-            if versions and (reason := matrix.unstored(cell.declared, versions)):
-                return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-        manifest = self.store.manifest(cell.id.creator, cell.id.scenario)
-        if reason := matrix.unsupported(cell.declared, manifest.versions, creating=True):
-            return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"creator: {reason}")
-        if _of_another_declaration(cell, manifest):
-            raise BadFixture(
-                f"{cell.id}: the scenario's declaration changed after the fixture was made",
-                "a fixture made from the declaration as it is",
-                f"create it anew: `peft-regress create {cell.id.creator} -k {cell.id.scenario} --replace --reason …`",
-            )
-        return manifest
-
-    def _creators_versions(self, cell: Planned) -> Mapping[str, str]:
-        """What the creator had: as another fixture of it says, else as its lock does; nothing where nobody can tell."""
-        if cell.id.creator not in self._recorded:
-            self._recorded[cell.id.creator] = recorded_versions(self.store, cell.id.creator)
-        found = self._recorded[cell.id.creator]
-        if not found and cell.creator_spec in self.environments.names():
-            return self.environments.locked_versions(cell.creator_spec)
-        return found
+        return Fixture(store, save(store, manifest, folder, replace="made on demand"))
 
 
 def _creating(cell: Planned) -> Key:
@@ -153,20 +188,20 @@ def _of_another_declaration(cell: Planned, manifest: Manifest) -> bool:
 
 
 def fixtures_cache(environments: Environments) -> Path:
-    """Where fixtures are made on demand, a folder for each creator and state of its lock."""
+    """The cache of fixtures made on demand: a folder for each creator and state of its lock."""
     return environments.cache / "fixtures"
 
 
 def folder_of(name: str, lock_digest: str) -> str:
-    """The cache's folder for an environment's fixtures: only that environment and this worker fill it."""
+    """The name of an environment's folder in the cache. Another lock or another worker gets another folder."""
     return f"{name}-{lock_digest[:12]}-{worker_digest()[:12]}"
 
 
 def out_of_date(environments: Environments) -> list[Path]:
-    """Folders of the cache whose environment has another lock by now, or whose worker was another."""
+    """Folders of the cache that were made with an older lock or another worker."""
     wanted = set()
     for name in environments.names():
-        with contextlib.suppress(HarnessError):  # what can't be described has nothing in the cache that counts
+        with contextlib.suppress(HarnessError):  # an environment that can't be described uses nothing of the cache
             described = environments.describe(name)
             wanted.add(folder_of(described.name, described.lock_digest))
     return sorted(path for path in fixtures_cache(environments).glob("*") if path.name not in wanted)

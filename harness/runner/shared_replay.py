@@ -34,7 +34,7 @@ from harness.core.observation import Observed
 from harness.core.versions import version_of
 from harness.judge.numbers import same_bits
 from harness.runner.plan import Planned
-from harness.runner.workers.gpus import Serves
+from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
@@ -68,15 +68,15 @@ class _Group:
         return self.members[0], self.members[-1]
 
 
-class Sharing:
-    """Arranges planned cells and hands observations from the ends of a group to those between."""
+class SharedReplays:
+    """Arranges planned cells, and hands what the ends of a group observed to the cells between them."""
 
     def __init__(self, store_of: Callable[[Planned], Store], scratch: Path, log: Callable[[str], None]) -> None:
         """Groups nothing yet.
 
         Args:
             store_of: where a cell's fixture is.
-            log: is told where nothing can be shared that might be: the results are the same, and take longer.
+            log: called where a loader could not be asked, so that every cell is computed: slower, with equal results.
         """
         self._store_of = store_of
         self._log = log
@@ -164,7 +164,7 @@ class Sharing:
                 if group.between <= 0:
                     group.seen = {}
 
-    def taken_over(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> tuple[Observed, str] | None:
+    def taken_over(self, cell: Planned, pool: WorkerPool, resolved: Mapping[str, Any]) -> tuple[Observed, str] | None:
         """What a replay of the cell would observe, and the cell that it was observed of; None where nobody knows.
 
         Waits for the ends of its group, which are checked before it.
@@ -181,14 +181,14 @@ class Sharing:
         own = json.loads(self._store_of(cell).content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
         return with_config(newest, own), str(group.ends[1].id)
 
-    def _read_alike(self, cell: Planned, group: _Group, pool: Serves, resolved: Mapping[str, Any]) -> bool:
+    def _read_alike(self, cell: Planned, group: _Group, pool: WorkerPool, resolved: Mapping[str, Any]) -> bool:
         known = self._identified(cell, pool, resolved)
         three = [group.manifests[str(one.id)] for one in (cell, *group.ends)]
         adapters = {known.get(_adapter_id(manifest)) for manifest in three}
         bases = {known.get(_base_id(manifest)) for manifest in three}
         return len(adapters) == 1 and len(bases) == 1 and None not in adapters | bases
 
-    def _identified(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> Mapping[str, str]:
+    def _identified(self, cell: Planned, pool: WorkerPool, resolved: Mapping[str, Any]) -> Mapping[str, str]:
         """What the loader makes of the configurations of the cell's scenario; nothing where it could not be asked."""
         key = f"{cell.loader_spec} {cell.id.scenario}"
         with self._lock:
@@ -203,7 +203,7 @@ class Sharing:
                     raise
         return future.result()
 
-    def _asked(self, cell: Planned, pool: Serves, resolved: Mapping[str, Any]) -> Mapping[str, str]:
+    def _asked(self, cell: Planned, pool: WorkerPool, resolved: Mapping[str, Any]) -> Mapping[str, str]:
         folder = self._scratch / "identify" / str(cell.id).replace("/", "_")
         fixtures = self._of_scenario(cell)
         manifests = [manifest for _, manifest in fixtures]

@@ -145,7 +145,7 @@ def test_a_fixture_that_was_made_anew_meanwhile_is_another(alike: World) -> None
     store = Store(alike.fixtures)
     asked = Asked(tuple(alike.name(release) for release in CREATORS), (alike.spec("4.3"),))
     cells = plan.plan(Matrix(alike.matrices).scenarios(), asked, environments, described=False)
-    found = shared_replay.Sharing(lambda _: store, alike.root / "scratch", lambda line: None)  # noqa: ARG005
+    found = shared_replay.SharedReplays(lambda _: store, alike.root / "scratch", lambda line: None)  # noqa: ARG005
     arranged = [cell.id.creator for cell in found.arrange(cells) if cell.id.scenario == "two-layers"]
     assert arranged == [alike.name(release) for release in (OLDEST, NEWEST, MIDDLE)]
     middle = next(c for c in cells if (c.id.scenario, c.id.creator) == ("two-layers", alike.name(MIDDLE)))

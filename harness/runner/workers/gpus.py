@@ -1,4 +1,4 @@
-"""Several pools of one environment, one for each GPU that the caller shows, behind the face of one pool."""
+"""One pool of workers for each visible GPU, used like a single pool."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from harness.runner.workers.pool import Job, Pool, WorkerFailed
 from harness.worker.shared import VISIBLE_GPUS, visible_gpus
 
 
-class Serves(Protocol):
-    """What a session needs of whatever does its cells: a pool, or a fleet of them."""
+class WorkerPool(Protocol):
+    """What computes an environment's cells: one pool, or one for each GPU."""
 
     def start(self) -> None:
-        """Begins to start and does not wait."""
+        """Begins to start; does not wait."""
 
     def facts(self) -> Mapping[str, Any]:
         """What the environment said about itself."""
 
     def submit(self, job: Job) -> Future[Done]:
-        """Has the job done."""
+        """Runs the job."""
 
     def cancel_pending(self) -> None:
-        """Cancels what has not been sent yet."""
+        """Cancels the jobs that have not been sent yet."""
 
     def close(self) -> None:
         """Ends everything."""
 
 
-class Fleet:
-    """Pools that share their cells out; each cell goes to the one with the least to do.
+class GpuPools:
+    """Pools that share the cells; each cell goes to the pool with the fewest running.
 
-    A GPU that can't be used (busy, too small) does nothing, and the others go on without it. Where none can be used,
-    the fleet's facts are those of the first, which say why.
+    A GPU that can't be used (busy, too small) is skipped. If none can be used, the facts are those of the first, which
+    say why.
 
     Args:
         pools: by what each sees (CUDA_VISIBLE_DEVICES); at least one.
-        log: is told which GPUs are left out.
+        log: called with each GPU that is skipped.
     """
 
     def __init__(self, pools: Mapping[str, Pool], log: Callable[[str], None]) -> None:
@@ -53,15 +53,15 @@ class Fleet:
         self._load = dict.fromkeys(self._pools, 0)
 
     def start(self) -> None:
-        """Starts all: their imports go on side by side."""
+        """Starts all pools; they import in parallel."""
         for pool in self._pools.values():
             pool.start()
 
     def facts(self) -> Mapping[str, Any]:
-        """The facts of the first that can be used, with the names of all that can; waits for them.
+        """The facts of the first usable GPU, with the names of all usable ones; waits for them.
 
         Raises:
-            WorkerFailed: not one of them starts.
+            WorkerFailed: none of them starts.
         """
         said: dict[str, Mapping[str, Any]] = {}
         failed: WorkerFailed | None = None
@@ -86,7 +86,7 @@ class Fleet:
         return {**facts, "gpus": usable} if usable else facts
 
     def submit(self, job: Job) -> Future[Done]:
-        """Has the job done where there is least to do."""
+        """Runs the job on the GPU with the fewest running."""
         if self._usable is None:
             self.facts()
         assert self._usable is not None
@@ -102,17 +102,17 @@ class Fleet:
             self._load[name] -= 1
 
     def cancel_pending(self) -> None:
-        """Cancels what has not been sent yet."""
+        """Cancels the jobs that have not been sent yet."""
         for pool in self._pools.values():
             pool.cancel_pending()
 
     def close(self) -> None:
-        """Ends all."""
+        """Ends all pools."""
         for pool in self._pools.values():
             pool.close()
 
 
-def of(
+def pool_for(
     environment: BuiltEnvironment,
     *,
     jobs: int,
@@ -121,8 +121,8 @@ def of(
     device: str,
     command: Sequence[str] | None,
     log: Callable[[str], None],
-) -> Serves:
-    """What does an environment's cells on a device: a pool; a fleet where the caller shows more than one GPU."""
+) -> WorkerPool:
+    """The pool that computes an environment's cells on a device; one pool for each GPU where several are visible."""
 
     def pool(environ: Mapping[str, str] | None, folder: Path) -> Pool:
         return Pool(
@@ -135,4 +135,4 @@ def of(
         return pool(None, log_dir)
     log(f"{len(gpus)} GPUs: a process for each")
     shown = {gpu: {**os.environ, VISIBLE_GPUS: gpu} for gpu in gpus}
-    return Fleet({gpu: pool(shown[gpu], log_dir / str(place)) for place, gpu in enumerate(gpus)}, log)
+    return GpuPools({gpu: pool(shown[gpu], log_dir / str(place)) for place, gpu in enumerate(gpus)}, log)

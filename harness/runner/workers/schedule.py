@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.core.errors import HarnessError
-from harness.runner.workers.gpus import Serves
+from harness.runner.workers.gpus import WorkerPool
 
 Role = Literal["loader", "creator"]
 ALIVE = 2
@@ -41,9 +41,9 @@ class Pools:
         jobs: cells at once.
     """
 
-    make: Callable[[Key], Serves]
+    make: Callable[[Key], WorkerPool]
     jobs: int = 1
-    _open: dict[Key, Serves] = field(default_factory=dict)
+    _open: dict[Key, WorkerPool] = field(default_factory=dict)
     _expected: dict[Key, int] = field(default_factory=dict)
     """How many uses are still to come, in the order in which they were announced."""
     _in_use: Counter[Key] = field(default_factory=Counter)
@@ -70,7 +70,7 @@ class Pools:
             self._begin_after(key)
 
     @contextlib.contextmanager
-    def use(self, key: Key) -> Iterator[Serves]:
+    def use(self, key: Key) -> Iterator[WorkerPool]:
         """The pool, which stays open meanwhile.
 
         Raises:
@@ -90,7 +90,7 @@ class Pools:
                 self._change.notify_all()
             self._close_unneeded(key)
 
-    def each(self) -> list[Serves]:
+    def each(self) -> list[WorkerPool]:
         """Those that are open."""
         with self._change:
             return list(self._open.values())
@@ -110,7 +110,7 @@ class Pools:
         others = [other for other in (*self._open, *self._making) if other.role == key.role]
         return len(others) < ALIVE or not any(self._in_use[other] for other in others)
 
-    def _opened(self, key: Key) -> Serves:
+    def _opened(self, key: Key) -> WorkerPool:
         with self._change:
             self._change.wait_for(lambda: key not in self._making)
             if key in self._open:
@@ -120,7 +120,7 @@ class Pools:
             self._making.add(key)
         return self._made(key)
 
-    def _made(self, key: Key) -> Serves:
+    def _made(self, key: Key) -> WorkerPool:
         try:
             pool = self.make(key)  # may build an environment, which takes its time
             with self._change:

@@ -1,0 +1,299 @@
+"""One cell, step by step: fixture → golden → request → reply → judged → decorated.
+
+A step takes what the step before it returned. It returns the value for the next step, or a `Cell`: the verdict, which
+skips the steps that are left (`then`). Three ways share these steps: a session replays in a pool, a shared replay takes
+over what other cells observed, and judging offline reads what a worker left in a folder.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.core import matrix, observation
+from harness.core.errors import HarnessError
+from harness.core.matrix import CellId
+from harness.core.observation import Done, Observed
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
+from harness.envs.environment import BuiltEnvironment, EnvFailed
+from harness.envs.environments import CURRENT
+from harness.judge import cell_result, checkpoint_keys, load_behaviour
+from harness.runner.create import CreationRefused
+from harness.runner.environments_seen import EnvironmentsSeen
+from harness.runner.fixture_source import Fixture
+from harness.runner.plan import Planned
+from harness.runner.shared_replay import SharedReplays
+from harness.runner.workers.gpus import WorkerPool
+from harness.runner.workers.pool import Job, WorkerFailed
+from harness.store import device_class
+from harness.store.device_class import Device
+from harness.store.fixtures import BadFixture, Manifest, NoFixture
+
+_VERDICTS: tuple[tuple[type[HarnessError], Verdict], ...] = (
+    (EnvFailed, Verdict.ENV_FAILED),
+    (WorkerFailed, Verdict.ENV_FAILED),
+    (BadFixture, Verdict.BAD_FIXTURE),
+    (NoFixture, Verdict.NO_FIXTURE),
+    (CreationRefused, Verdict.NO_FIXTURE),
+    (HarnessError, Verdict.NOT_COMPARABLE),
+)
+"""The verdict of a cell whose way ends with an error; the first type that fits counts."""
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+def then(previous: T | Cell, step: Callable[[T], U | Cell]) -> U | Cell:
+    """Take the next step with what the one before returned; a verdict is passed on as it is."""
+    return previous if isinstance(previous, Cell) else step(previous)
+
+
+@dataclass(frozen=True)
+class Golden:
+    """What a replay is compared with."""
+
+    observed: Observed
+    device_class: str = device_class.CPU
+    note: str = ""
+    """What the reader should know of this choice of golden."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the worker is asked to do."""
+
+    golden: Golden
+    job: Job
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a replay ended."""
+
+    golden: Golden
+    done: Done
+    now: Observed | None
+    """What it observed; None where the process died or went silent."""
+
+
+# -- golden ------------------------------------------------------------------------------------------------------------
+
+
+def laid_out(identity: CellId, fixture: Fixture, folder: Path, device: Device) -> Golden:
+    """The golden for a device, laid out in a folder together with the fixture's other files.
+
+    Raises:
+        BadFixture: a file is damaged, or the checkpoint lacks what the scenario `expects`.
+        NoFixture: there is no golden for this device.
+    """
+    name, note = device_class.golden_for(fixture.manifest, device)
+    fixture.store.materialise(fixture.manifest, folder, name)
+    golden = observation.read(folder / "golden")
+    _refuse_unexpected(identity, fixture.manifest, golden)
+    return Golden(golden, name, note)
+
+
+def in_store(identity: CellId, fixture: Fixture) -> Golden:
+    """The CPU's golden without a folder. Reads every file of the fixture, so that damage is noticed all the same.
+
+    Raises:
+        BadFixture: a file is damaged, or the checkpoint lacks what the scenario `expects`.
+    """
+    store, manifest = fixture.store, fixture.manifest
+    data = {name: store.content(manifest, name) for name in manifest.laid_out(device_class.CPU)}
+    golden = observation.parse(
+        store.folder / identity.creator / identity.scenario,
+        data["golden/observation.json"],
+        data["golden/arrays.safetensors"],
+    )
+    _refuse_unexpected(identity, manifest, golden)
+    return Golden(golden)
+
+
+def _refuse_unexpected(identity: CellId, manifest: Manifest, golden: Observed) -> None:
+    if problems := checkpoint_keys.unmet(golden, manifest.resolved):
+        raise BadFixture(
+            f"{identity}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
+            "the keys and shapes under `expects`",
+            f"create it anew: `peft-regress create {identity.creator} -k {identity.scenario} --replace --reason …`",
+        )
+
+
+# -- request, reply, judged, decorated ---------------------------------------------------------------------------------
+
+
+def request(cell: Planned, versions: Mapping[str, str], kind: str = "replay") -> dict[str, Any]:
+    """What any worker needs to know of a cell besides where its fixture is.
+
+    Args:
+        versions: of the loader's packages.
+        kind: `replay`, or `trace`, which looks at each layer by itself.
+    """
+    settings = cell.id.settings.request
+    return {
+        "kind": kind,
+        "scenario": matrix.resolve(cell.declared, versions),
+        "device": cell.id.device,
+        **({"settings": dict(settings)} if settings else {}),
+    }
+
+
+def reply(golden: Golden, done: Done, folder: Path) -> Reply:
+    """A worker's reply with what it observed.
+
+    Args:
+        folder: what the worker was given to write into.
+    """
+    return Reply(golden, done, observation.read(folder / "now") if done.outcome == "done" else None)
+
+
+def judged(identity: CellId, reply: Reply) -> Cell:
+    """The verdict on a reply."""
+    if reply.now is None:
+        result = cell_result.died(identity, reply.done)
+    else:
+        result = cell_result.cell(identity, reply.golden.observed, reply.now, reply.done)
+    note = reply.golden.note
+    return result.model_copy(update={"notes": (*result.notes, note)}) if note else result
+
+
+def decorated(result: Cell, *, family: str, method: str, reproduce: str, **more: Any) -> Cell:
+    """A result with what does not depend on its verdict."""
+    return result.model_copy(update={"family": family, "method": method, "reproduce": reproduce, **more})
+
+
+def failed(identity: CellId, error: HarnessError) -> Cell:
+    """The cell of which nothing could be told because a step failed."""
+    verdict = next(verdict for kind, verdict in _VERDICTS if isinstance(error, kind))
+    return cell_result.failed(identity, verdict, error)
+
+
+def reproduce(cell: Planned, *, creating: bool, forward: bool, options: str) -> str:
+    """The command that checks this cell again.
+
+    Args:
+        options: where matrices and fixtures are, with a blank before them.
+    """
+    words = ["peft-regress", "pair" if creating else "check", "--cell", str(cell.id)]
+    if creating:
+        words += ["--creator", cell.creator_spec, "--scenarios", str(cell.declared.file)]
+    if creating or cell.loader_spec != CURRENT:
+        words += ["--loader", cell.loader_spec]
+    words += ["--forward"] if forward else []
+    words += ["--device", cell.id.device] if cell.id.device != device_class.CPU else []
+    words += cell.id.settings.options
+    return shlex.join(words) + options
+
+
+# -- in a session ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Loader:
+    """The environment that replays a cell, with its worker processes."""
+
+    environment: BuiltEnvironment
+    pool: WorkerPool
+    seen: EnvironmentsSeen
+
+    def facts(self, name: str) -> Mapping[str, Any]:
+        """What its worker says of itself.
+
+        Raises:
+            WorkerFailed: it does not start or does not import.
+        """
+        return self.seen.facts_of(name, self.pool)
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The steps of one cell under a loader, once its fixture is known."""
+
+    cell: Planned
+    loader: Loader
+    shared: SharedReplays
+    folder: Path
+    """The cell's own, for all that its replays leave."""
+    forward: bool = False
+    """Also run a loader that lacks a feature which the scenario requires."""
+
+    def result(self, fixture: Fixture) -> Cell:
+        """The cell's verdict."""
+        return then(self._usable(fixture), self._compared)
+
+    def run(self, fixture: Fixture, attempt: str = "", kind: str = "replay") -> Reply:
+        """Have the loader compute the cell: golden → request → reply."""
+        folder = self.folder / f"run{attempt}"
+        return self._reply(self._request(self._golden(fixture, folder), folder, attempt, kind))
+
+    def _usable(self, fixture: Fixture) -> Fixture | Cell:
+        identity = self.cell.id
+        if (lacks := self._lacks()) and not self.forward:
+            return cell_result.could_not_tell(identity, Verdict.UNSUPPORTED, f"loader: {lacks}")
+        if identity.device != device_class.CPU and not (facts := self._facts()).get("cuda"):
+            return cell_result.no_device(identity, facts.get("gpu"))
+        return fixture
+
+    def _compared(self, fixture: Fixture) -> Cell:
+        result = self._taken_over(fixture) or self._computed(fixture)
+        if lacks := self._lacks():
+            result = load_behaviour.tried(result, lacks)
+        return result.model_copy(update={"fixture": fixture.manifest.weights_digest, "fixture_origin": fixture.origin})
+
+    def _taken_over(self, fixture: Fixture) -> Cell | None:
+        """The cell as judged on what others of its kind observed; None where it must be computed for itself.
+
+        A deviation never rests on another cell's computation: such a cell is computed.
+        """
+        if not self.shared.is_between(self.cell, fixture.manifest):
+            return None
+        golden = in_store(self.cell.id, fixture)
+        self._facts()
+        asked = request(self.cell, self.loader.environment.versions)
+        taken = self.shared.taken_over(self.cell, self.loader.pool, asked["scenario"])
+        if taken is None:
+            return None
+        now, other = taken
+        result = judged(self.cell.id, Reply(golden, Done(str(self.cell.id), "done", "", "", 0.0), now))
+        return None if result.verdict.is_deviation else result.model_copy(update={"same_as": other})
+
+    def _computed(self, fixture: Fixture) -> Cell:
+        first = self.run(fixture)
+        result = judged(self.cell.id, first)
+        self.shared.observed(self.cell, fixture.manifest, first.now)
+        if result.verdict is Verdict.SILENT_WRONG and first.now is not None:
+            return self._confirmed(fixture, result, first.now)
+        return result
+
+    def _confirmed(self, fixture: Fixture, result: Cell, now: Observed) -> Cell:
+        """A second look at a silent deviation: two replays that disagree are `unstable`, not wrong.
+
+        The replay of an equal fixture serves as well as another one of this fixture.
+        """
+        if self.shared.agree(self.cell, now):
+            return result
+        again = self.run(fixture, "-again")
+        return judged(self.cell.id, again) if again.now is None else cell_result.unless_unstable(result, now, again.now)
+
+    def _golden(self, fixture: Fixture, folder: Path) -> Golden:
+        asked = self.cell.id.device
+        facts = self._facts().get("gpu") if asked != device_class.CPU else None
+        return laid_out(self.cell.id, fixture, folder, Device.of(facts, asked))
+
+    def _request(self, golden: Golden, folder: Path, attempt: str, kind: str) -> Request:
+        self._facts()  # an environment that does not import is reported before any cell is blamed
+        content = request(self.cell, self.loader.environment.versions, kind) | {"scratch": str(folder)}
+        return Request(golden, Job(f"{self.cell.id}{attempt}", content, folder, self.cell.time_limit_s))
+
+    def _reply(self, asked: Request) -> Reply:
+        return reply(asked.golden, self.loader.pool.submit(asked.job).result(), asked.job.scratch)
+
+    def _facts(self) -> Mapping[str, Any]:
+        return self.loader.facts(self.cell.id.loader)
+
+    def _lacks(self) -> str:
+        return matrix.unsupported(self.cell.declared, self.loader.environment.versions)
