@@ -6,15 +6,17 @@ import argparse
 import datetime
 from pathlib import Path
 
-from harness.cli import common, one_cell
+from harness.cli import common
 from harness.core import run_file
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
 from harness.core.text import enumerated, many, visible
+from harness.deviation import one_cell
 from harness.deviation.accept import entries, expiry, proposal, select
 from harness.deviation.accept.entries import Said
 from harness.deviation.accept.file import Snapshot
 from harness.deviation.accept.proposal import Proposal
+from harness.runner.request import Places
 
 _SHOWN = 8
 
@@ -25,7 +27,7 @@ def accept(arguments: argparse.Namespace) -> int:
     if arguments.remove or arguments.renew:
         return _maintain(arguments, today)
     said = _said(arguments, today)
-    folder = one_cell.run_folder(arguments)
+    folder = one_cell.run_folder(Places(reports=common.reports_folder(arguments)), common.path(arguments.run))
     before = Snapshot.of(expectations_file(arguments))
     run = entries.applied(run_file.load(folder), before.expectations, today)
     named = select.named(run, arguments.cell)

@@ -8,15 +8,14 @@ from typing import Any
 
 from harness import __version__
 from harness.cli import (
+    bisect,
+    blame,
     check,
     check_against,
     cli_against,
     cli_env,
     cli_expectations,
-    cli_repro,
-    cli_search,
     cli_settings,
-    cli_show,
     create,
     docs,
     fixtures,
@@ -25,6 +24,8 @@ from harness.cli import (
     lint,
     offline,
     reports,
+    repro,
+    show,
 )
 from harness.cli.parser import SPEC, Parser, choice, command, handler, hub, resume, run, saying, where
 from harness.core.errors import ExitCode, HarnessError
@@ -57,9 +58,10 @@ def parser() -> Parser:
     _check(commands)
     _pair(commands)
     _matrix(commands)
-    cli_show.add_to(commands)
-    cli_repro.add_to(commands)
-    cli_search.add_to(commands)
+    show.add_to(commands)
+    repro.add_to(commands)
+    blame.add_to(commands)
+    bisect.add_to(commands)
     cli_expectations.add_to(commands)
     _fixtures(commands)
     cli_env.add_to(commands)

@@ -1,104 +1,68 @@
-"""`show`: one cell of a run in full, and where its deviation starts."""
+"""`show`: print one cell of a run in full, or the first layer that differs in it."""
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
-import re
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pydantic
-
-from harness.cli import common, one_cell
-from harness.core import files, run_file
-from harness.core.errors import ExitCode, HarnessError, UsageError
-from harness.core.observation import Observed
-from harness.core.run import Cell
-from harness.deviation import where as wheres
-from harness.deviation import where_text as report
-from harness.deviation.where import Where
-from harness.envs.environment import EnvFailed
+from harness.cli import common
+from harness.cli.parser import command, one_cell
+from harness.core import run_file
+from harness.core.errors import ExitCode
+from harness.deviation import where_text, where_trace
+from harness.deviation.one_cell import CellRequest, one_of
 from harness.report import terminal
-from harness.runner.workers.pool import WorkerFailed
-
-FOLDER = "where"
-"""Within a run's folder: what was traced of its cells."""
 
 
-def show(arguments: argparse.Namespace) -> int:
-    """Print one cell of a run in full; with `--layers`, where its deviation starts."""
-    arguments.run = arguments.run or arguments.place
-    if arguments.layers:
-        return layers(arguments)
-    run = run_file.load(one_cell.run_folder(arguments))
-    cell = one_cell.one_of(run, arguments.cell)
-    if arguments.json:
+@dataclass(frozen=True)
+class ShowOptions:
+    """Options of `show`; `place` is the run given without `--run`."""
+
+    request: CellRequest
+    place: Path | None = None
+    layers: bool = False
+    again: bool = False
+    json: bool = False
+
+
+def add_to(commands: Any) -> None:
+    """Add `show`."""
+    one = command(
+        commands, "show", show, "print one cell of a run in full",
+        "  peft-regress show lokr-alpha-differs\n"
+        "  peft-regress show 'lokr-alpha-differs@v061:current[cpu]' reports/20261122-x\n"
+        "  peft-regress show lokr-alpha-differs --layers      the first layer that differs, and why\n\n"
+        "--layers replays the cell layer by layer, with the loader's and with the creator's libraries. The result is\n"
+        "kept in the run's folder (where/CELL.json) and shown again without a replay.\n\n"
+        "exit codes:\n"
+        "  0    shown\n"
+        "  2    the cell could not be compared, its fixture is damaged, or an environment failed\n"
+        "  64   no such cell or run",
+        ShowOptions,
+    )  # fmt: skip
+    one.add_argument("cell", metavar="CELL", help="a cell's id, its scenario, or a part of the id that is unique")
+    one.add_argument("place", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
+    one.add_argument("--run", metavar="RUN", help="the same as an option")
+    one.add_argument("--layers", action="store_true", help="find the first layer that differs, and why")
+    one.add_argument("--again", action="store_true", help="with --layers: trace the cell again")
+    one_cell(one)
+
+
+def show(options: ShowOptions) -> int:
+    """Print one cell of a run in full; with `--layers`, the first layer that differs."""
+    request = dataclasses.replace(options.request, run=options.request.run or options.place)
+    if options.layers:
+        found = where_trace.trace(request, again=options.again, log=common.say)
+        common.out(json.dumps(run_file.portable(found), indent=1) if options.json
+                   else "\n".join(where_text.lines(found)))  # fmt: skip
+        return ExitCode.CLEAN
+    run = run_file.load(request.run_folder)
+    cell = one_of(run, request.cell)
+    if options.json:
         common.out(json.dumps(cell.model_dump(mode="json"), indent=1))
     else:
         terminal.show(cell, run, common.console())
     return ExitCode.CLEAN
-
-
-def layers(arguments: argparse.Namespace) -> int:
-    """Replay one cell, layer by layer, unless that was done before, and say where it starts to deviate."""
-    kept = _kept_before(arguments)
-    found = kept or _traced(arguments)
-    if arguments.json:
-        common.out(json.dumps(run_file.portable(found), indent=1))
-    else:
-        common.out("\n".join(report.lines(found)))
-    return ExitCode.CLEAN
-
-
-def _kept_before(arguments: argparse.Namespace) -> Where | None:
-    """What was traced before and lies beside the run; None where it must be traced."""
-    if arguments.again:
-        return None
-    try:
-        folder = one_cell.run_folder(arguments)
-        cell = one_cell.one_of(run_file.load(folder), arguments.cell)
-    except UsageError:
-        return None  # it is asked for by a whole id that is in no run, or `found` says what is wrong
-    try:
-        found = Where.model_validate_json(_file(folder, cell).read_bytes())
-    except (OSError, pydantic.ValidationError):
-        return None
-    return found if found.format == wheres.FORMAT else None
-
-
-def _traced(arguments: argparse.Namespace) -> Where:
-    with one_cell.found(arguments) as cell:
-        if cell.cell.verdict.cannot_tell:
-            raise HarnessError(
-                f"{cell.cell.id} is {cell.cell.verdict}: {cell.cell.reason or 'it was not compared'}",
-                "a cell that was compared",
-                "mend what keeps it from being compared, and check it again",
-            )
-        golden, now = cell.session.traced(cell.planned)
-        found = wheres.find(cell.cell, golden, now, _creators(cell))
-    if cell.run_folder is not None:
-        path = _file(cell.run_folder, cell.cell)
-        try:
-            files.write_atomically(path, json.dumps(run_file.portable(found), indent=1).encode() + b"\n")
-        except OSError as error:
-            common.say(f"{path} can't be kept: {error.strerror}; it will be traced again")
-    return found
-
-
-def _creators(cell: one_cell.Found) -> Observed | None:
-    """The same in the creator's own environment, for what no golden holds; None where it can't be had."""
-    planned = cell.planned
-    own = replace(planned, id=replace(planned.id, loader=planned.id.creator), loader_spec=planned.creator_spec)
-    try:
-        return cell.session.traced(own)[1]
-    except (UsageError, EnvFailed, WorkerFailed) as error:
-        common.say(f"the creator's own environment was not asked: {error.found}")
-    except HarnessError as error:
-        common.say(f"the creator's own environment could not be traced: {error.found}")
-    return None
-
-
-def _file(folder: Path, cell: Cell) -> Path:
-    folder = folder if folder.is_dir() else folder.parent
-    return folder / FOLDER / (re.sub(r"[^A-Za-z0-9@.:=+\[\]-]+", "_", cell.id) + ".json")

@@ -9,30 +9,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness.cli import accept, blame, common, one_cell
+from harness.cli import accept, common
+from harness.cli.parser import options_of
 from harness.core import files, run_file
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.text import many
-from harness.deviation import blame_notes, triage
+from harness.deviation import blame_notes, one_cell, triage
 from harness.deviation.accept import entries as accepting
 from harness.deviation.accept import expiry, proposal
 from harness.deviation.accept.entries import Said
 from harness.deviation.accept.file import Snapshot
+from harness.deviation.one_cell import CellRequest
+from harness.deviation.search import blame
+from harness.deviation.search.work import SearchRequest
 from harness.deviation.triage import Item
 from harness.judge import causes
 from harness.judge import expectations as expect
 from harness.judge.causes import Cause
 
-Blame = Callable[[str, argparse.Namespace], str]
-"""Cell → the sentence that says whose doing it is; takes as long as it takes."""
+Blame = Callable[[str], str]
+"""Cell → the sentence that says which library causes its deviation. May take minutes."""
 
 
 def triage_(arguments: argparse.Namespace) -> int:
     """Walk through a run's unexplained deviations on a terminal, or write drafts."""
     desk = Desk(arguments)
     if arguments.blame:
-        desk.ask_blame(blame.sentence_of)
+        desk.ask_blame(lambda cell: blame.blame(SearchRequest(_request(arguments, cell))).sentence)
     format_ = "toml" if arguments.draft else arguments.format
     if arguments.json or format_ or arguments.output or not on_terminal():
         return _written(desk, arguments, format_ or "toml")
@@ -41,6 +45,10 @@ def triage_(arguments: argparse.Namespace) -> int:
     except (KeyboardInterrupt, EOFError) as end:
         common.say("\npeft-regress: stopped; what was accepted is kept")
         return ExitCode.INTERRUPTED if isinstance(end, KeyboardInterrupt) else ExitCode.CLEAN
+
+
+def _request(arguments: argparse.Namespace, cell: str = "") -> CellRequest:
+    return options_of(CellRequest, vars(arguments) | {"cell": cell})
 
 
 def on_terminal() -> bool:
@@ -54,7 +62,7 @@ class Desk:
     def __init__(self, arguments: argparse.Namespace, today: datetime.date | None = None) -> None:
         self.arguments = arguments
         self.today = today or datetime.date.today()
-        self.found = run_file.load(one_cell.run_folder(arguments))
+        self.found = run_file.load(one_cell.run_folder(_request(arguments).places, _request(arguments).run))
         self.file = Snapshot.of(accept.expectations_file(arguments))
         self.sentences = blame_notes.known(common.reports_folder(arguments))
         self.aside: set[Any] = set()
@@ -87,7 +95,7 @@ class Desk:
                 continue
             common.say(f"blame: {cell}")
             try:
-                self.sentences[cell] = blame(cell, self.arguments)
+                self.sentences[cell] = blame(cell)
             except HarnessError as error:
                 common.say(f"blame could not tell of {cell}: {error}")
         self._of = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import builtins
 import json
 import os
@@ -15,15 +14,18 @@ import tomllib
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from harness.cli import blame
 from harness.cli import triage as command
 from harness.core.errors import HarnessError, UsageError
 from harness.core.run import Run
 from harness.deviation import blame_notes, triage
 from harness.deviation.accept import entries as accepting
+from harness.deviation.search import blame
+from harness.deviation.search.work import SearchRequest
 from harness.judge import expectations
 from harness.judge.expectations import Expectation
 from tests.deviation.test_accept import KNOWN, TODAY, cell, run
@@ -354,14 +356,14 @@ def test_on_a_real_terminal(deviating: World) -> None:
 def test_blame_is_asked_once_a_cause(deviating: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def sentence_of(cell_id: str, arguments: argparse.Namespace) -> str:
-        assert arguments.blame
-        asked.append(cell_id)
-        if deviating.name("2.4") in cell_id:
+    def blamed(request: SearchRequest) -> Any:
+        cell = request.about.cell
+        asked.append(cell)
+        if deviating.name("2.4") in cell:
             raise HarnessError("two libraries moved at once", "one", "name the environments")
-        return f"about {cell_id}"
+        return SimpleNamespace(sentence=f"about {cell}")
 
-    monkeypatch.setattr(blame, "sentence_of", sentence_of)
+    monkeypatch.setattr(blame, "blame", blamed)
     told(deviating.reports, "x.json", json.dumps({"cell": deviating.id("two-layers", "2.1"), "sentence": SENTENCE}))
     said = deviating.run("triage", "--blame", "--json")
     assert said.code == 0, said

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.cli import repro
 from harness.core.errors import HarnessError
+from harness.deviation.repro import folder as repro
+from harness.deviation.repro import run_scripts
 from harness.deviation.repro.aspects import Aspect
 from harness.deviation.repro.python_text import Part
 from tests.support.mini.world import Said, World, main, scenario
@@ -56,10 +57,10 @@ def test_scripts_that_do_not_show_it_are_never_handed_out_silently(broken: World
     creator = f"--creator={broken.spec('1.0')}"
     said = asked(broken, "two-layers", "--output", str(target))
     assert said.code == 2
-    assert "an environment can't be had here" in said.err  # nobody knows how `python-1a2b3c4d` is asked for
+    assert "an environment is not available here" in said.err  # nobody knows how `python-1a2b3c4d` is asked for
     said = asked(broken, "two-layers", "--output", str(target), creator, "--force")
     assert said.code == 2
-    assert "does not show" in said.err
+    assert "do not show" in said.err
     assert "before.py itself fails" in said.err
     assert "does not show" in (target / "README.md").read_text()
     told = json.loads(asked(broken, "two-layers", "--output", str(tmp_path / "two"), "--json").out)
@@ -135,7 +136,7 @@ def test_a_folder_that_is_there(broken: World, tmp_path: Path) -> None:
     (target / "README.md").write_text("mine")
     said = asked(broken, "two-layers", "--no-verify", "--output", str(target))
     assert said.code == 64
-    assert "is there already" in said.err
+    assert "exists" in said.err
     assert (target / "README.md").read_text() == "mine"
     assert asked(broken, "two-layers", "--no-verify", "--output", str(target), "--force").code == 0
     assert (target / "README.md").read_text() != "mine"
@@ -172,7 +173,7 @@ def test_a_place_that_cannot_be_written(broken: World, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = asked(broken, "two-layers", "--no-verify", "--output", str(tmp_path / "file" / "one"))
     assert said.code == 2
-    assert "can't be written" in said.err
+    assert "cannot be written" in said.err
 
 
 def test_what_scripts_cannot_tell_is_refused_by_name(
@@ -181,7 +182,7 @@ def test_what_scripts_cannot_tell_is_refused_by_name(
     monkeypatch.setattr("harness.deviation.repro.aspects.candidates", lambda *_: iter(()))
     said = asked(broken, "two-layers", "--no-verify", "--output", str(tmp_path / "one"))
     assert said.code == 2
-    assert "can't be told in two short scripts" in said.err
+    assert "two short scripts cannot show" in said.err
     assert not (tmp_path / "one").exists()
 
 
@@ -208,7 +209,7 @@ DIES = Aspect("it dies", Part(), Part(), dies=True)
     ],
 )
 def test_what_shows(aspect: Aspect, code: int, out: str, error: str, shows: bool) -> None:
-    assert (repro.why_not(aspect, code, out, error) == "") is shows
+    assert (run_scripts.why_not(aspect, code, out, error) == "") is shows
 
 
 def test_the_error_has_its_three_parts() -> None:

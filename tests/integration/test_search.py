@@ -36,7 +36,7 @@ def test_lokr_is_peft_alone_and_its_release(asked: Asked) -> None:
     cell = "lokr-alpha-differs@v061:current[cpu]"
     found = asked("blame", cell)
     assert [list(one["packages"]) for one in found["culprits"]] == [["peft"]]
-    assert " alone does it; transformers, " in found["sentence"]
+    assert " alone causes it; transformers, " in found["sentence"]
     found = asked("bisect", cell, "--good", "0.12.0", "--bad", "0.15.1")
     assert (found["package"], found["exact"]) == ("peft", True)
     assert (found["before"]["name"], found["after"]["name"]) == ("peft 0.13.2", "peft 0.14.0")

@@ -1,5 +1,6 @@
-"""Looks for what turns a cell's verdict: which library (`blame`), which release, which commit (`bisect`).
+"""Finds what changes a cell's verdict: which library (`blame`), which release or commit (`bisect`).
 
-`coupling`, `delta`, `dissect`, `deviation` and `sentence` are pure: they say what to try next and what follows of what
-came back. `question`, `candidates`, `trials` and `journal` do it: environments are built, one cell is replayed in each.
+`blame` and `bisect` are the entry points; `work` is what they share. `delta` and `bisection` decide what to try next;
+with `coupling`, `outcome` and `sentence` they are pure. `candidates` makes the environments, `trials` replays the cell
+in each, and `journal` records the outcomes. `turn` bisects a row of releases or commits, which `rows` lists.
 """

@@ -1,4 +1,4 @@
-"""Where in a row of releases or commits a verdict turns: bisection with skips (pure)."""
+"""Bisection with skips: where in a row the outcome changes (pure)."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from harness.deviation.search.outcome import Kind, Outcome
 
 
 @dataclass(frozen=True)
-class AskPoint:
-    """What the search wants to know next.
+class Ask:
+    """The point to try next.
 
     Attributes:
-        point: place in the row.
-        ahead: the points that come next, whichever way this one goes, so that they may be built meanwhile.
-        left: how many more points there can be at most, this one included, if none of them has to be skipped.
-        between: how many points are still between the two that are told.
+        point: index in the row.
+        ahead: the points that may come next, whatever the outcome; they can be prepared meanwhile.
+        left: how many more tries are needed at most, including this one, if no point is skipped.
+        between: how many points lie between the two that enclose the border.
     """
 
     point: int
@@ -27,13 +27,13 @@ class AskPoint:
 
 @dataclass(frozen=True)
 class Border:
-    """Between which two points the verdict turns.
+    """The two points between which the outcome changes.
 
     Attributes:
-        before: the last point that is as the first of the row.
-        after: the first one that is as the last of the row.
-        skipped: what lies between them and could not be tested.
-        outcomes: all that was tried, by point.
+        before: the last point that is like the first of the row.
+        after: the first point that is like the last of the row.
+        skipped: the points between them; none could be tested.
+        outcomes: all outcomes, by point.
     """
 
     before: int
@@ -43,33 +43,33 @@ class Border:
 
     @property
     def exact(self) -> bool:
-        """True where nothing lies between."""
+        """True if no point lies between."""
         return not self.skipped
 
 
-Dissection = Generator[AskPoint, Outcome, Border]
+Bisection = Generator[Ask, Outcome, Border]
 
 
-def dissect(count: int, first: Kind, last: Kind) -> Dissection:
-    """Find the border in a row whose two ends are verified and differ.
+def bisection(count: int, first: Kind, last: Kind) -> Bisection:
+    """Find the border in a row whose ends are verified. A generator: it yields points and is sent their outcomes.
 
-    A point that can't be tested is passed over, and its nearest untried neighbours are taken instead, as `git bisect`
-    does. Where the verdict turns more than once, one of the borders is found.
+    A point that cannot be tested is skipped in favour of its nearest untried neighbour, as `git bisect skip` does. If
+    the outcome changes more than once, one of the borders is found.
 
     Args:
-        count: points in the row, at least 2; the first and the last are the ends.
-        first: outcome of the first (`good`, or `bad` where a fix is looked for).
-        last: of the last; the other one.
+        count: points in the row, including both ends; at least 2.
+        first: outcome of the first point: `good`, or `bad` when a fix is searched.
+        last: outcome of the last point: the other of the two.
 
     Raises:
-        ValueError: no two ends, or they don't differ.
+        ValueError: there are no two ends, or they do not differ.
     """
     if count < 2 or {first, last} != {"good", "bad"}:
         raise ValueError(f"a row of {count} points from {first} to {last} has no border")
     low, high = 0, count - 1
     outcomes: dict[int, Outcome] = {}
     while (point := _next(low, high, outcomes)) is not None:
-        outcome = yield AskPoint(point, _ahead(low, point, high, outcomes), bound(low, high, outcomes), high - low - 1)
+        outcome = yield Ask(point, _ahead(low, point, high, outcomes), bound(low, high, outcomes), high - low - 1)
         outcomes[point] = outcome
         if outcome.kind == first:
             low = point
@@ -79,12 +79,12 @@ def dissect(count: int, first: Kind, last: Kind) -> Dissection:
 
 
 def bound(low: int, high: int, outcomes: dict[int, Outcome]) -> int:
-    """How many points are tried at most before the border is known, if none of them has to be skipped."""
+    """How many tries are needed at most until the border is known, if no point is skipped."""
     return (len(_untried(low, high, outcomes))).bit_length()
 
 
 def _next(low: int, high: int, outcomes: dict[int, Outcome]) -> int | None:
-    """The untried point nearest to the middle; None where there is none."""
+    """The untried point nearest to the middle; None if there is none."""
     untried = _untried(low, high, outcomes)
     return min(untried, key=lambda point: (abs(2 * point - low - high), point), default=None)
 

@@ -1,4 +1,4 @@
-"""Environments that are made up on the way: mixes of two others, one package of another version, a commit."""
+"""Environments that a search composes: a mix of two others, another release of one package, a commit."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.deviation.search.coupling import Ends
+from harness.core.errors import HarnessError
+from harness.deviation.search.coupling import LIKELY, Ends
 from harness.deviation.search.delta import Candidate
-from harness.envs import lock, source_tree
+from harness.envs import lock, missing_releases, source_tree
 from harness.envs.declaration import Declaration
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
 from harness.envs.environments import Environments
@@ -36,17 +38,17 @@ for one in importlib.metadata.distributions():
 print("\\n" + json.dumps(found))
 """
 _TOOLS = frozenset({"pip", "wheel", "uv"})
-"""What an interpreter of the user's own has besides, and no lock has."""
+"""Packages that a user's own interpreter may have and no lock has."""
 
 
 def is_outage(error: EnvFailed) -> bool:
-    """True where the disk or the network failed and not the versions: such a failure says nothing of them."""
+    """True if the disk or the network failed, which says nothing about the versions."""
     said = f"{error.found}\n{error.tail}"
     return bool(_OUTAGE.search(said)) and "404 Not Found" not in said
 
 
 class Candidates(Environments):
-    """Environments, and those that a search makes up."""
+    """The declared environments, and those that a search composes."""
 
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
@@ -54,21 +56,21 @@ class Candidates(Environments):
         self._resolutions: dict[tuple[Packages, Packages], dict[str, str] | EnvFailed] = {}
 
     def describe(self, spec: str) -> Environment:
-        """What an environment is; one that was made up here is known by its name."""
+        """An environment; a composed one is found by its name."""
         return self._made.get(spec) or super().describe(spec)
 
     def adopt(self, environment: Environment) -> Environment:
-        """Take an environment that was made up, so that it can be built and used under its name."""
+        """Register a composed environment, so that it can be built by its name."""
         return self._made.setdefault(environment.name, environment)
 
     def between(self, candidate: Candidate, overlays: Mapping[str, Overlay], python: str) -> Environment:
         """The environment of a candidate.
 
         Args:
-            overlays: version, as `plain_versions` spells it → the source tree that stands for it.
+            overlays: version, as `plain_versions` spells it → the source tree that it stands for.
 
         Raises:
-            EnvFailed: it does not resolve, or the registry can't be reached.
+            EnvFailed: it cannot be resolved, or the index cannot be reached.
         """
         versions = dict(candidate.versions)
         if candidate.pins is not None:
@@ -78,7 +80,7 @@ class Candidates(Environments):
     def of_versions(
         self, versions: Mapping[str, str], overlays: Mapping[str, Overlay], why: str, python: str
     ) -> Environment:
-        """An environment with just these packages."""
+        """An environment with exactly these packages."""
         overlay = next((overlays[version] for version in versions.values() if version in overlays), None)
         digest = lock.digest_of(versions, *([f"tree sha256:{overlay.digest}"] if overlay else []))
         name = f"try-{digest[:10]}"
@@ -90,17 +92,15 @@ class Candidates(Environments):
     def resolved(
         self, pins: Mapping[str, str], preferred: Mapping[str, str], overlays: Mapping[str, Overlay] | None = None
     ) -> dict[str, str]:
-        """All packages with some at given versions, the others as preferred wherever that fits.
+        """All packages with some pinned, and the others at their preferred versions where possible.
 
         Raises:
-            EnvFailed: nothing fits, or the registry can't be reached.
+            EnvFailed: there is no such set of packages, or the index cannot be reached.
         """
         overlays = overlays or {}
         kept = {package: version for package, version in preferred.items() if version not in overlays}
         exact = {package: version for package, version in pins.items() if version not in overlays}
-        if (
-            "torch" in kept
-        ):  # never left to choose: as a preference it would mean a build, which is the machine's choice
+        if "torch" in kept:  # pinned, never preferred: a preference names a build (+cpu), which depends on the machine
             exact.setdefault("torch", kept["torch"])
         for package in exact:
             kept.pop(package, None)
@@ -112,8 +112,8 @@ class Candidates(Environments):
         if (exact, kept) not in known:
             words = ", ".join(f"{package} {version}" for package, version in exact)
             self._log(f"resolving {words}")
-            # what nobody requires any more stays as it was: whether it is there may be what matters
-            extra = {package: "it is there in the environment that this one is made of" for package, _ in kept}
+            # packages that nothing requires any more are kept: their presence may be what matters
+            extra = {package: "present in the environment that this one is made from" for package, _ in kept}
             declared = Declaration(why=words, python=self._template().python, pins=dict(exact), extra=extra)
             try:
                 known[exact, kept] = lock.resolve(words, declared, self._uv, dict(kept))
@@ -125,10 +125,10 @@ class Candidates(Environments):
         return dict(found)
 
     def commit(self, repository: Path, commit: str, subdirectory: str = "") -> Overlay:
-        """A commit of a local clone as a source tree; the clone's own work tree is not touched.
+        """A commit of a local clone as a source tree. The clone's work tree is not touched.
 
         Raises:
-            EnvFailed: git can't hand it out.
+            EnvFailed: git cannot check it out.
         """
         git = Git(repository.resolve().as_uri(), commit, subdirectory)
         tree, full = source_tree.fetch(f"git+{git.url}@{commit}", git, self.cache / "git")
@@ -136,8 +136,68 @@ class Candidates(Environments):
         return Overlay(tree, package, version, source_tree.digest(tree), f"{repository}@{full[:12]}")
 
 
+@dataclass(frozen=True)
+class Held:
+    """All other packages as in one environment; those that conflict with the tried version are resolved anew."""
+
+    words: str
+    versions: Mapping[str, str]
+    overlays: Mapping[str, Overlay]
+    python: str
+
+    def environment(self, environments: Candidates, package: str, version: str) -> Environment:
+        """The environment with a version of the package.
+
+        Raises:
+            EnvFailed: no set of packages contains it, or the index cannot be reached.
+        """
+        versions = dict(self.versions)
+        if versions.get(package) != version:
+            pins = {name: versions[name] for name in LIKELY if name in versions and name != package}
+            kept = {name: value for name, value in versions.items() if name != package}
+            versions = environments.resolved({**pins, package: version}, kept, self.overlays)
+        return environments.of_versions(versions, self.overlays, f"{package} {version}, {self.words}", self.python)
+
+    def commit(self, environments: Candidates, overlay: Overlay) -> Environment:
+        """The environment with a source tree instead of a release of the package."""
+        label = f"{overlay.version or 'unknown'} ({overlay.source})"
+        versions = {**self.versions, overlay.package: label}
+        return environments.of_versions(
+            versions, {**self.overlays, label: overlay}, f"{overlay.source}, {self.words}", self.python
+        )
+
+
+@dataclass(frozen=True)
+class PeriodTrue:
+    """All other packages as of the release's day, or as in a declared environment that pins that release."""
+
+    words: str = "with the packages of its release day"
+
+    def environment(self, environments: Candidates, package: str, version: str) -> Environment:
+        """The environment with a version of the package.
+
+        Raises:
+            EnvFailed: it cannot be resolved, or the index cannot be reached.
+        """
+        for name in self._declared(environments, version) if package == missing_releases.PACKAGE else ():
+            try:
+                return environments.describe(name)
+            except HarnessError:
+                continue  # not locked: the release is resolved instead
+        return environments.describe(f"{package}=={version}")
+
+    def _declared(self, environments: Candidates, version: str) -> list[str]:
+        """The environments that are declared for a release of PEFT; of other packages they have an arbitrary one."""
+        fitting = [
+            name
+            for name, one in environments.declarations().items()
+            if one.exact().get(missing_releases.PACKAGE) == version and not (one.on_demand or one.families)
+        ]
+        return sorted(fitting, key=lambda name: (len(name), name))
+
+
 def plain_versions(environment: Environment) -> tuple[dict[str, str], dict[str, Overlay]]:
-    """An environment's packages without local parts of versions, and what a tree in it stands for."""
+    """An environment's packages without local version parts (`+cpu`), and the source tree that a version stands for."""
     versions = {p: v.partition("+")[0] for p, v in environment.versions.items() if p not in _TOOLS}
     if (overlay := environment.overlay) is None:
         return versions, {}
@@ -146,12 +206,12 @@ def plain_versions(environment: Environment) -> tuple[dict[str, str], dict[str, 
 
 
 def ends_of(old: tuple[Mapping[str, str], BuiltEnvironment], new: tuple[Mapping[str, str], BuiltEnvironment]) -> Ends:
-    """What two environments have, and what their packages require of each other."""
+    """The packages of two environments, and their requirements."""
     return Ends(old[0], new[0], needs_of(old[1].python), needs_of(new[1].python))
 
 
 def needs_of(python: Path) -> dict[str, Sequence[str]]:
-    """Package → its requirements, as the metadata in an environment states them.
+    """Package → its requirements, from the metadata in an environment.
 
     Raises:
         EnvFailed: the interpreter does not run.
@@ -163,6 +223,6 @@ def needs_of(python: Path) -> dict[str, Sequence[str]]:
             check=True, timeout=120,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
-        raise EnvFailed(str(python), "import", f"it can't be asked for its packages: {error}", "a Python") from error
+        raise EnvFailed(str(python), "import", f"its packages cannot be listed: {error}", "a Python") from error
     found: dict[str, Sequence[str]] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
     return found

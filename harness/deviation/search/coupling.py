@@ -1,8 +1,8 @@
-"""Which versions go together: what the packages of two environments require of each other (pure).
+"""Which versions work together: the requirements between the packages of two environments (pure).
 
-Of two environments every package that differs can be taken at its old version or at its new one. Not every such mix
-can be installed: a release of Transformers needs the tokenizers of its time. What the packages' own metadata says of
-that is read as implications between (package, side) pairs, so that a mix which can't work is mended, or never tried.
+In a mix of two environments every package that differs has its old or its new version. Not every mix can be installed:
+a release of Transformers needs matching tokenizers. The requirements in the packages' metadata become implications
+between (package, side) pairs, so that a mix that cannot work is completed or never tried.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from harness.core.versions import version_of
 
 Side = Literal["old", "new"]
 Mix = frozenset[str]
-"""The packages that are at their new version; all others are at their old one."""
+"""The packages that have their new version; all others have their old one."""
 
 LIKELY = ("peft", "transformers", "trl", "bitsandbytes", "accelerate", "torch", "diffusers", "torchao")
-"""What may turn an adapter's verdict, the likeliest first: each is tried by itself."""
+"""The likeliest culprits, the likeliest first; each is tried by itself."""
 ACTORS = (*LIKELY, "safetensors", "tokenizers", "huggingface-hub", "numpy")
-"""What computes or loads something of an adapter; any other package is named after them."""
+"""Packages that compute or load something of an adapter; they are listed before all others."""
 
 
 def rank(package: str) -> tuple[int, str]:
-    """Where a package stands among those that may be to blame."""
+    """Sort key: the likeliest culprits first."""
     return (ACTORS.index(package) if package in ACTORS else len(ACTORS), package)
 
 
@@ -39,13 +39,13 @@ def other(side: Side) -> Side:
 
 @dataclass(frozen=True)
 class Ends:
-    """Two environments between which a verdict turns.
+    """The packages of two environments between which a verdict changes.
 
     Attributes:
-        old: package → version of the one.
-        new: of the other.
-        old_needs: package → its requirements there, as its metadata states them.
-        new_needs: of the other.
+        old: package → version in one environment.
+        new: package → version in the other.
+        old_needs: package → its requirements in the old environment, from its metadata.
+        new_needs: likewise in the new one.
     """
 
     old: Mapping[str, str]
@@ -55,29 +55,30 @@ class Ends:
 
     @cached_property
     def differing(self) -> tuple[str, ...]:
-        """The packages whose version differs (or that one of the two lacks), the likeliest culprit first."""
+        """Packages whose version differs or that one side lacks, the likeliest culprit first."""
         every = {*self.old, *self.new}
         return tuple(sorted((p for p in every if self.old.get(p) != self.new.get(p)), key=rank))
 
     @cached_property
     def likely(self) -> tuple[str, ...]:
-        """Those of them that are tried by themselves."""
+        """The differing packages that are tried by themselves."""
         return tuple(package for package in self.differing if package in LIKELY)
 
     def version(self, package: str, side: Side) -> str | None:
-        """A package's version on a side; None where that side lacks it."""
+        """A package's version on a side; None if it is absent there."""
         return (self.old if side == "old" else self.new).get(package)
 
     def versions(self, mix: Mix) -> dict[str, str]:
-        """All packages of a mix with their versions."""
+        """The packages of a mix and their versions."""
         found = {p: self.version(p, "new" if p in mix else "old") for p in {*self.old, *self.new}}
         return {package: version for package, version in sorted(found.items()) if version is not None}
 
     def moved(self, mix: Mix, must: Mapping[str, Side]) -> Mix | None:
-        """The mix with some packages put on a side, and all that has to go along; None where that can't be.
+        """The mix after setting some packages to a side, and everything that this implies; None if it is impossible.
 
         Args:
-            mix: one that goes together.
+            mix: a consistent mix.
+            must: package → side.
         """
         taken = self._closure(must.items())
         if any((package, other(side)) in taken for package, side in taken):
@@ -86,7 +87,7 @@ class Ends:
         return frozenset(p for p in self.differing if forced.get(p, "new" if p in mix else "old") == "new")
 
     def companions(self, package: str, side: Side) -> frozenset[str]:
-        """What has to be on that side too where a package is."""
+        """Packages that must be on the same side as a package on that side."""
         return frozenset(p for p, at in self._closure([(package, side)]) if at == side and p != package)
 
     def _closure(self, literals: Iterable[tuple[str, Side]]) -> set[tuple[str, Side]]:
@@ -101,7 +102,7 @@ class Ends:
 
     @cached_property
     def _implied(self) -> Mapping[tuple[str, Side], Sequence[tuple[str, Side]]]:
-        """What each (package, side) forces; with each implication its contrapositive."""
+        """What each (package, side) implies, including contrapositives."""
         found: dict[tuple[str, Side], list[tuple[str, Side]]] = {}
         differing = set(self.differing)
         sides: tuple[Side, Side] = ("old", "new")
@@ -119,7 +120,7 @@ class Ends:
 
 
 def _requirements(texts: Iterable[str]) -> Iterable[tuple[str, Requirement]]:
-    """What a package needs here, whatever extras are asked for; what can't be read says nothing."""
+    """Requirements that apply here without extras. Unreadable ones are ignored."""
     for text in texts:
         try:
             one = Requirement(text)

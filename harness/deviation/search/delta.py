@@ -1,15 +1,16 @@
-"""The smallest set of version changes that turns a verdict: delta debugging over the pins (pure).
+"""Delta debugging over the pins: the smallest set of version changes that changes a verdict (pure).
 
-Between an environment in which the cell is sound and one in which it deviates, k packages differ. From the bad one
-packages are put back to their old version, the likely culprits one by one, all others at once and in halves:
+Some packages differ between an environment in which the cell is sound and one in which it deviates. Starting from the
+bad one, the search puts packages back to their old version: the likely culprits one by one, all others together and in
+halves.
 
-* still bad: what was put back is innocent, and stays put back;
-* sound: it is needed, and stays at its new version;
-* untestable (it can't be installed or imported, or deviates otherwise): as in a bisection it is passed over.
+* Still bad: the packages are innocent and stay at their old version.
+* Sound: the package is needed and stays at its new version.
+* Untestable (it cannot be installed or imported, or deviates otherwise): skipped, as in a bisection.
 
-So every answer rests on two environments that were tried, one sound, one bad, which differ in the culprits alone. What
-packages require of each other (`coupling`) keeps mixes that can't work from being built; a library that can't be put
-back because of such a requirement is tried once more with the rest resolved around it.
+So each answer is based on two environments that were tried, one sound and one bad, that differ only in the culprits.
+Requirements between packages (`coupling`) prevent mixes that cannot work. A library that cannot be put back because of
+them is tried once more, with the other packages resolved around it.
 
 After Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", IEEE TSE 28(2), 2002.
 """
@@ -25,7 +26,7 @@ from harness.deviation.search.outcome import Kind, Outcome
 
 Label = Literal["needed", "innocent", "tied"]
 MOST_CULPRITS = 3
-"""Independent sets of culprits that are looked for."""
+"""How many independent sets of culprits are searched."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,9 @@ class Candidate:
     """An environment to try.
 
     Attributes:
-        versions: all packages; where `pins` is set, what the others should be as far as they fit.
-        pins: what must be so while the rest is resolved around it; None where `versions` is all of it, to the letter.
-        words: what it is, for the log.
+        versions: all packages; if `pins` is set, the preferred versions of the other packages.
+        words: the candidate in words, for the log.
+        pins: packages that are pinned while the others are resolved; None if `versions` is exact.
     """
 
     versions: Mapping[str, str]
@@ -45,11 +46,11 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Ask:
-    """What the search wants to know next.
+    """The candidate to try next.
 
     Attributes:
-        ahead: what it will probably ask after that, so that it may be built meanwhile.
-        left: how many more candidates there can be at most, this one included.
+        ahead: candidates that will probably follow; they can be built meanwhile.
+        left: how many candidates remain at most, including this one.
     """
 
     candidate: Candidate
@@ -59,14 +60,14 @@ class Ask:
 
 @dataclass(frozen=True)
 class Culprits:
-    """One set of version changes that turns the verdict.
+    """One set of version changes that changes the verdict.
 
     Attributes:
-        packages: the set; every one of them is needed.
-        companions: package of the set → those that can't be at another version than it is.
-        sound: the candidate that is sound, and
-        bad: the one that deviates: they differ in `packages` and companions alone.
-        still_bad_without: packages that could be put back, and it stayed bad.
+        packages: the set; each of them is needed.
+        companions: package of the set → packages that must change together with it.
+        sound: a candidate that is sound.
+        bad: a candidate that deviates; it differs from `sound` only in `packages` and their companions.
+        still_bad_without: packages that were put back while the cell still deviated.
         tied: package → why it could not be put back.
     """
 
@@ -80,12 +81,12 @@ class Culprits:
 
 @dataclass(frozen=True)
 class Blame:
-    """What the search found.
+    """The result of the search.
 
     Attributes:
-        culprits: the sets, in the order in which they were found; none where nothing could be told.
-        complete: False where a further set may be left.
-        why_not: for an incomplete search: why.
+        culprits: the sets, in the order in which they were found.
+        complete: False if there may be further sets.
+        why_not: why the search is incomplete.
     """
 
     culprits: tuple[Culprits, ...]
@@ -97,7 +98,10 @@ Search = Generator[Ask, Outcome, Blame]
 
 
 def search(ends: Ends) -> Search:
-    """Find the sets of version changes that turn the verdict. Both ends are taken to be verified."""
+    """Find the sets of version changes that change the verdict. A generator: it yields candidates and is sent outcomes.
+
+    Both ends must have been verified.
+    """
     found: list[Culprits] = []
     start: Mix = frozenset(ends.differing)
     while len(found) < MOST_CULPRITS:
@@ -108,37 +112,37 @@ def search(ends: Ends) -> Search:
         found.append(one)
         put_back = ends.moved(start, dict.fromkeys(one.packages, "old"))
         if put_back is None or not put_back:
-            return Blame(tuple(found), put_back is not None, "they can't be put back alone" if put_back is None else "")
+            return Blame(tuple(found), put_back is not None, "" if put_back is not None else "they depend on others")
         outcome = yield Ask(_exact(ends, put_back, _words(ends, put_back)), left=1)
         if outcome.kind != "bad":
             return Blame(tuple(found), outcome.kind == "good", "" if outcome.kind == "good" else outcome.why)
-        start = put_back  # something else turns it too
-    return Blame(tuple(found), False, f"{MOST_CULPRITS} sets were enough")
+        start = put_back  # there is another, independent cause
+    return Blame(tuple(found), False, f"the search stops after {MOST_CULPRITS} sets")
 
 
 @dataclass
 class _Hunt:
-    """The search for one set, from a mix that is bad."""
+    """The search for one set, starting from a bad mix."""
 
     ends: Ends
     mix: Mix
     labels: dict[str, Label] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
     groups: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Needed package → all that went back with it when that was found out."""
+    """Needed package → all packages that were put back together with it in the sound candidate."""
     witness: tuple[Candidate, Candidate] | None = None
-    """A sound candidate and the bad one that it was made of."""
+    """A sound candidate and the bad one that it was made from."""
     why_not: str = ""
     jumped: Kind | None = None
-    """What came of putting all back at once that is not known to be needed; None where that was not tried."""
+    """Outcome of putting back at once all packages not known to be needed; None if that was not tried."""
 
     def run(self) -> Generator[Ask, Outcome, Culprits | None]:
-        """The set; None where nothing could be told, and `why_not` says why."""
+        """The set; None if there is none, and `why_not` says why."""
         for package in self.ends.likely:
             if package in self.mix and package not in self.labels:
                 yield from self._put_back_one(package)
         if not self._needed() or self.jumped == "good":
-            yield from self._put_back_rest()  # the culprit, or one more of them, is among the unlikely ones
+            yield from self._put_back_rest()  # there is a culprit among the unlikely packages
         for package in [p for p, label in self.labels.items() if label == "tied" and p in LIKELY and p in self.mix]:
             yield from self._try_again(package)
         return (yield from self._confirmed())
@@ -157,7 +161,7 @@ class _Hunt:
             yield from self._jump()
 
     def _jump(self) -> Generator[Ask, Outcome, None]:
-        """All at once put back that is not known to be needed and need not go along: mostly it is enough."""
+        """Put back at once all packages not known or implied to be needed. Usually this finishes the search."""
         needed = self._needed()
         least = self.ends.moved(frozenset(), dict.fromkeys(needed, "new"))
         if least is None or not least < self.mix:
@@ -171,7 +175,7 @@ class _Hunt:
                 self._tie(package, self._needed_by(package))
 
     def _put_back_rest(self) -> Generator[Ask, Outcome, None]:
-        """What is left, at once; where that does not stay bad, in halves."""
+        """Put back the remaining packages: together, or in halves if the cell does not stay bad."""
         waiting = [self._unknown()] if self._unknown() else []
         while waiting:
             part = [package for package in waiting.pop(0) if package in self.mix and package not in self.labels]
@@ -191,7 +195,7 @@ class _Hunt:
                     waiting = [*_halves(part), *waiting]
 
     def _try_again(self, package: str) -> Generator[Ask, Outcome, None]:
-        """Put one back that could not be before: among fewer others now, or with those resolved anew around it."""
+        """Try again to put back a package that was tied: in the smaller mix, or with the others resolved around it."""
         to = self._moved([package])
         if to is not None:
             candidate = self._candidate(to)
@@ -221,7 +225,7 @@ class _Hunt:
         needed = self._needed()
         if not needed or self.witness is None:
             said = "; ".join(f"{package}: {why}" for package, why in self.reasons.items())
-            self.why_not = said or "nothing that was put back makes the cell sound"
+            self.why_not = said or "putting packages back never makes the cell sound"
             return None
         sound, bad = self.witness
         if len(needed) > 1:
@@ -248,7 +252,7 @@ class _Hunt:
             head = asked[0]
             self.labels[head] = "needed"
             self.groups[head] = back
-            for package in back - {head}:  # whether it is this one or the head, nobody can tell: they go together
+            for package in back - {head}:  # they cannot be told apart: each requires the other
                 if package in self.ends.companions(head, "new") and head in self.ends.companions(package, "new"):
                     self.labels[package] = "tied"
         else:
@@ -288,14 +292,14 @@ class _Hunt:
     def _needed_by(self, package: str) -> str:
         for needed in self._needed():
             if package in self.ends.companions(needed, "new"):
-                return f"{_at(self.ends, needed)} can't be installed with {_at(self.ends, package, old=True)}"
-        return "it can't be put back alone: the versions that are left require it"
+                return f"{_at(self.ends, needed)} cannot be installed with {_at(self.ends, package, old=True)}"
+        return "it cannot be put back alone: the remaining versions require it"
 
     def _candidate(self, mix: Mix) -> Candidate:
         return _exact(self.ends, mix, _words(self.ends, mix))
 
     def _ahead(self, package: str, to: Mix) -> tuple[Candidate, ...]:
-        """What comes next if this is sound, and if it is still bad."""
+        """The next candidates: if this one is sound, and if it is bad."""
         least = self.ends.moved(frozenset(), {package: "new"})
         following = [p for p in self.ends.likely if p in to and p not in self.labels and p != package]
         then = self.ends.moved(to, {following[0]: "old"}) if following else None
@@ -303,7 +307,7 @@ class _Hunt:
         return tuple(self._candidate(mix) for mix in found if mix)
 
     def _left(self) -> int:
-        """At most: each likely culprit, a jump or a second try for each, the others in halves, two checks."""
+        """Upper bound: each likely culprit with a jump or second try, the others in halves, and two checks."""
         unknown = self._unknown()
         actors = sum(package in LIKELY for package in unknown)
         others = len(unknown) - actors

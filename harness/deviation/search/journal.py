@@ -1,4 +1,4 @@
-"""What a search has tried, a line a candidate: it resumes from there, and can be played again."""
+"""The journal of a search, one line per candidate: an interrupted search resumes from it, and it can be replayed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import append_lines
-from harness.deviation.search.outcome import Outcome
-
-KINDS = ("good", "bad", "other", "untestable")
+from harness.deviation.search.outcome import KIND_WORDS, Outcome
 
 
 @dataclass(frozen=True)
@@ -19,10 +17,10 @@ class Entry:
     """One candidate that was tried.
 
     Attributes:
-        question: digest of what was asked: the fixture, the worker's code, the deviation.
+        question: digest of the question: the fixture, the worker's code, the deviation.
         environment: digest of the candidate's packages.
-        words: what it is.
-        built: True where its environment had to be built.
+        words: the candidate in words.
+        built: True if its environment had to be built.
     """
 
     question: str
@@ -37,16 +35,26 @@ class Entry:
 
     @property
     def outcome(self) -> Outcome:
-        """What became of it."""
+        """What was found."""
         return Outcome(self.kind, self.why, self.verdict)  # type: ignore[arg-type]
+
+    @property
+    def shown(self) -> str:
+        """What was found, for a person: `deviates (silent-wrong: lokr · layers: values differ)`."""
+        why = self.why.removeprefix("deviates otherwise: ") if self.kind == "other" else self.why
+        return KIND_WORDS[self.kind] + (f" ({why})" if why else "")
 
 
 class Journal:
-    """A file of entries; a last line that was torn by a kill is passed over.
+    """A file of entries. An incomplete last line, left by a killed process, is ignored.
 
     Args:
-        path: where entries are added.
-        replayed: a journal to be played again; its entries are taken whatever the file at `path` has.
+        path: the file; new entries are appended.
+        replayed: another journal whose entries take precedence.
+        anew: ignore the entries that the file has.
+
+    Raises:
+        UsageError: `replayed` has no entries.
     """
 
     def __init__(self, path: Path, replayed: Path | None = None, *, anew: bool = False) -> None:
@@ -58,24 +66,24 @@ class Journal:
             entries = read(replayed)
             if not entries:
                 raise UsageError(
-                    f"{replayed} holds nothing to be played again", "a journal that blame or bisect wrote (*.jsonl)",
+                    f"{replayed} has no entries to replay", "a journal that blame or bisect wrote (*.jsonl)",
                     "check the path",
                 )  # fmt: skip
             for entry in entries:
                 self._known[entry.question, entry.environment] = entry
 
     def known(self, question: str, environment: str) -> Entry | None:
-        """What was found of a candidate before; None where it was not tried, or not for this question."""
+        """The entry of a candidate; None if it was not tried for this question."""
         return self._known.get((question, environment))
 
     def add(self, entry: Entry) -> None:
-        """Keep an entry; on disk before this returns."""
+        """Append an entry. It is on disk when this returns."""
         self._known[entry.question, entry.environment] = entry
         append_lines(self.path, [json.dumps(asdict(entry))])
 
 
 def read(path: Path) -> list[Entry]:
-    """The entries of a journal; none where there is no such file."""
+    """The entries of a journal; none if there is no such file."""
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -88,5 +96,5 @@ def _entry(line: bytes) -> Entry | None:
         found: Any = json.loads(line)
         entry = Entry(**found)
     except (ValueError, TypeError):
-        return None  # torn, or of another format: it is tried again
-    return entry if entry.kind in KINDS else None
+        return None  # incomplete or of another format: the candidate is tried again
+    return entry if entry.kind in KIND_WORDS else None

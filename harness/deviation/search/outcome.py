@@ -1,8 +1,9 @@
-"""What a cell under a candidate says about the deviation that is asked about (pure)."""
+"""The outcome of trying a candidate: does the cell still show the deviation in question? (pure)"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,21 +12,28 @@ from harness.core.verdict import Verdict
 from harness.judge import causes
 
 Kind = Literal["good", "bad", "other", "untestable"]
-"""`bad`: the deviation is there; `good`: it is not, and the cell was compared; `other`: it deviates in a way that the
-question is not about; `untestable`: it could not be compared."""
+"""`bad`: the deviation is there; `good`: it is not, and the cell was compared; `other`: another deviation is there;
+`untestable`: the cell could not be compared."""
+
+KIND_WORDS: Mapping[str, str] = {
+    "good": "sound",
+    "bad": "deviates",
+    "other": "deviates otherwise",
+    "untestable": "untestable",
+}
 
 _PLACE = re.compile(r" \(/[^()]*\)")
-"""Where a module lies, as an ImportError tells it."""
+"""The path of a module within the message of an ImportError."""
 _CONFIRMED = (Verdict.EXACT, Verdict.CLOSE, Verdict.WARNED)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one candidate.
+    """The outcome of one candidate.
 
     Attributes:
-        why: for a person: the verdict with its main finding, or why it could not be tested.
-        verdict: as the cell's; empty where there was no cell.
+        why: the verdict with its main finding, or why the candidate could not be tested.
+        verdict: the cell's verdict; empty if there was no cell.
     """
 
     kind: Kind
@@ -33,19 +41,19 @@ class Outcome:
     verdict: str = ""
 
     @property
-    def told(self) -> bool:
-        """True where it answers the question."""
+    def is_answer(self) -> bool:
+        """True if it answers the question."""
         return self.kind in ("good", "bad")
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """The deviation that is asked about, so that it is known again elsewhere.
+    """A deviation, described so that it can be recognised under other environments.
 
     Attributes:
-        main: the finding that decides what is the matter.
-        all: all that deviates with it. Elsewhere a part of them may show without the main one: that is another matter,
-            of another library perhaps, and leaves the candidate `good` as far as this question goes.
+        main: signature of the main finding.
+        all: signatures of all deviating findings. A candidate that shows some of them without the main one is `good`:
+            they may have another cause.
     """
 
     verdict: Verdict
@@ -55,7 +63,7 @@ class Deviation:
 
     @classmethod
     def of(cls, cell: Cell) -> Deviation:
-        """What deviates in a cell that does."""
+        """The deviation of a cell that deviates."""
         main = causes.main_finding(cell)
         signature = _signature(main) if main else (str(cell.verdict),)
         return cls(
@@ -63,7 +71,7 @@ class Deviation:
         )
 
     def outcome(self, cell: Cell) -> Outcome:
-        """What a cell of the same fixture under another loader says."""
+        """The outcome of the same fixture under another loader."""
         said = words(cell)
         if cell.verdict.cannot_tell or cell.verdict is Verdict.UNSUPPORTED:
             return Outcome("untestable", said, str(cell.verdict))
@@ -75,7 +83,7 @@ class Deviation:
 
 
 def words(cell: Cell) -> str:
-    """A cell in a few words."""
+    """A cell's verdict with its main finding, in a few words."""
     plain = cell.model_copy(update={"expected": False})
     said = causes.title(plain).partition("; expected: ")[0]
     return str(cell.verdict) if cell.verdict.is_clean else f"{cell.verdict}: {_PLACE.sub('', said)}"

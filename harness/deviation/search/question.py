@@ -1,4 +1,4 @@
-"""Which cell is asked about, and between which environments its verdict turns."""
+"""The question of a search: which cell, and between which environments its verdict changes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from harness.runner.plan import Planned
 
 @dataclass(frozen=True)
 class Question:
-    """A cell that deviates, to be explained.
+    """A deviating cell to explain. Environments are given by their specifications.
 
     Attributes:
-        id: the cell.
-        creator: specification of the environment that made the fixture.
-        good: specification of an environment in which the cell is sound; the creator's, if nobody says otherwise.
-        bad: of one in which it deviates.
-        made: True where the fixture is made first, as `pair` does.
+        creator: the environment that made the fixture.
+        good: an environment in which the cell is sound.
+        bad: an environment in which the cell deviates.
+        made: True if the fixture is not stored and has to be made first, as `pair` does.
     """
 
     id: CellId
@@ -31,25 +30,25 @@ class Question:
 
     @property
     def file_stem(self) -> str:
-        """The cell's id as the name of a file."""
+        """The cell's id as a file name without its suffix."""
         return re.sub(r"[^A-Za-z0-9._+-]", "_", str(self.id))
 
 
 def about(planned: Planned, good: str = "", bad: str = "", *, made: bool = False) -> Question:
-    """What is asked about a cell.
+    """The question about a planned cell.
 
     Args:
-        good: specification of the environment in which it is sound; by default the creator's.
-        bad: of the one in which it deviates; by default the loader's.
+        good: the environment in which it is sound; default: the creator's.
+        bad: the environment in which it deviates; default: the loader's.
 
     Raises:
-        UsageError: the two are one.
+        UsageError: both are the same.
     """
     creator = planned.creator_spec
     question = Question(planned.id, planned.declared, creator, good or creator, bad or planned.loader_spec, made)
     if question.good == question.bad:
         raise UsageError(
-            f"{planned.id}: both ends are {question.good!r}", "two environments, one in which it is sound",
-            "name others: `peft-regress blame --help` says how",
+            f"{planned.id}: both ends are {question.good!r}", "two environments, one in which the cell is sound",
+            "name another end: see `peft-regress blame --help`",
         )  # fmt: skip
     return question

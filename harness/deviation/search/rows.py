@@ -1,4 +1,4 @@
-"""Rows that a bisection goes through: the releases of a package, the commits of a clone."""
+"""The rows to bisect: the releases of a package, the commits of a clone."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _BARE_TAGS = frozenset({"bitsandbytes"})
 
 @dataclass(frozen=True)
 class Row:
-    """Releases in order, and what is not among them.
+    """Releases to bisect, and those that were left out.
 
     Attributes:
-        releases: the oldest first; both ends included.
-        left_out: version → why.
+        releases: the oldest first, including both ends.
+        left_out: version → reason.
     """
 
     releases: tuple[Release, ...]
@@ -42,10 +42,13 @@ class Row:
 
 
 def releases_between(known: Known, package: str, first: str, last: str, python: str, *, pre: bool = False) -> Row:
-    """The releases from one to another, without what was yanked, and without pre-releases unless asked for.
+    """The releases from one to another that can be installed.
+
+    Args:
+        pre: include pre-releases.
 
     Raises:
-        UsageError: an end is no release, was yanked, has no wheel for this Python, or the two are one.
+        UsageError: an end cannot be installed, or both ends are the same.
     """
     low, high = Version(first), Version(last)
     if low == high:
@@ -61,9 +64,9 @@ def releases_between(known: Known, package: str, first: str, last: str, python: 
             between.append(release)
     for end in (low, high):
         if end not in {Version(release.version) for release in between}:
-            why = next((why for version, why in left_out.items() if Version(version) == end), "the registry has none")
+            why = next((why for version, why in left_out.items() if Version(version) == end), "it is not on the index")
             raise UsageError(
-                f"{package} {end} can't be an end: {why}", "a release that can be installed", "take its neighbour"
+                f"{package} {end} cannot be an end: {why}", "a release that can be installed", "choose a neighbour"
             )
     return Row(tuple(between), left_out)
 
@@ -72,12 +75,12 @@ def _unfit(release: Release, version: Version, python: str, *, pre: bool) -> str
     if release.yanked:
         return "yanked"
     if version.is_prerelease and not pre:
-        return "a pre-release; --pre takes them in"
+        return "a pre-release; --pre includes it"
     return "" if release.fits(python) else f"no wheel for Python {python}"
 
 
 def compare_url(package: str, before: str, after: str) -> str:
-    """Where the changes between two releases can be read; empty where we don't know the repository."""
+    """Address of the changes between two releases; empty if the repository is unknown."""
     if package not in _REPOSITORIES:
         return ""
     prefix = "" if package in _BARE_TAGS else "v"
@@ -85,22 +88,22 @@ def compare_url(package: str, before: str, after: str) -> str:
 
 
 def commits_between(repository: Path, before: str, after: str) -> tuple[str, ...]:
-    """Commits of a clone, the oldest first: from where the two part to the later one, along first parents.
+    """Commits of a clone, the oldest first: from the merge base of both refs to the later one, along first parents.
 
     Args:
-        before: a commit, tag or branch; of a release `0.13.2` its tag is found with and without a `v`.
+        before: a commit, tag or branch; for a release `0.13.2` the tag may have a `v`.
 
     Raises:
-        UsageError: no clone, no such ref, or no way from one to the other.
+        UsageError: there is no clone or no such ref, or no commits lead from one to the other.
     """
     if _git(repository, "rev-parse", "--git-dir") is None:
-        raise UsageError(f"{repository} is no git clone", "a clone of the package", "clone it, with its tags")
+        raise UsageError(f"{repository} is not a git clone", "a clone of the package", "clone it with its tags")
     first, last = (_resolved(repository, ref) for ref in (before, after))
     base = _git(repository, "merge-base", first, last)
     listed = _git(repository, "rev-list", "--reverse", "--first-parent", f"{base}..{last}") if base else None
     if not base or not listed:
         raise UsageError(
-            f"{repository}: no commits lead from {before} to {after}", "an earlier and a later one", "check the order"
+            f"{repository}: no commits lead from {before} to {after}", "an earlier and a later ref", "check their order"
         )
     return (base, *listed.split())
 
@@ -121,6 +124,6 @@ def _resolved(repository: Path, ref: str) -> str:
 
 
 def _git(repository: Path, *arguments: str) -> str | None:
-    """What git says; None where it fails."""
+    """Git's output; None if it fails."""
     done = source_tree.run_git(repository, *arguments)
     return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else None

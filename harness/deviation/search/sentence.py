@@ -1,4 +1,4 @@
-"""The answer in a sentence, and what it rests on (pure)."""
+"""The answer of `blame` as a sentence, and notes on how certain it is (pure)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ _SHOWN = 3
 
 
 def sentence(found: Blame, ends: Ends) -> str:
-    """Which library did it: `transformers 4.51.3 → 4.52.0 alone does it; peft is innocent`."""
+    """Which library causes the deviation: `transformers 4.51.3 → 4.52.0 alone causes it; peft is innocent`."""
     if not found.culprits:
-        return "which library did it can't be told"
-    said = _does(found.culprits[0], ends)
+        return "the library that causes it could not be determined"
+    said = _causes(found.culprits[0], ends)
     for other in found.culprits[1:]:
-        said += f"; so {'does' if len(other.packages) == 1 else 'do'} {_does(other, ends)}"
+        said += f"; independently, {_causes(other, ends)}"
     return "; ".join(part for part in (said, _innocent(found, ends)) if part)
 
 
 def notes(found: Blame, ends: Ends) -> tuple[str, ...]:
-    """What a reader should know of how sure the answer is."""
+    """What limits the answer."""
     said = []
     for one in found.culprits:
         for package, along in one.companions.items():
-            where = f"{', '.join(along)} {'has' if len(along) == 1 else 'have'} to go along with {package}"
-            said.append(f"{where}: their own requirements leave nothing else")
+            said.append(f"{', '.join(along)} had to change together with {package}, because of their requirements")
         for package, why in one.tied.items():
             if package in ACTORS and why:
-                old = ends.version(package, "old") or "its absence"
-                said.append(f"whether {package} {old} would spare it can't be tried: {_line(why)}")
+                old = ends.version(package, "old") or "(absent)"
+                said.append(f"{package} {old} could not be tested: {_line(why)}")
     if not found.complete and found.why_not:
-        what = "whether something else does it too" if found.culprits else "nothing could be told"
+        what = "there may be further causes" if found.culprits else "no culprit was found"
         said.append(f"{what}: {_line(found.why_not)}")
     return tuple(dict.fromkeys(said))
 
@@ -43,18 +42,17 @@ def change(ends: Ends, package: str) -> str:
     return f"{package} {old or '(absent)'} → {new or '(absent)'}"
 
 
-def _does(one: Culprits, ends: Ends) -> str:
+def _causes(one: Culprits, ends: Ends) -> str:
     changes = [change(ends, package) for package in one.packages]
     if len(changes) == 1:
-        return f"{changes[0]} alone does it"
-    together = f"{', '.join(changes[:-1])} and {changes[-1]} only together"
-    return f"{together} do it"
+        return f"{changes[0]} alone causes it"
+    return f"{', '.join(changes[:-1])} and {changes[-1]} cause it only together"
 
 
 def _innocent(found: Blame, ends: Ends) -> str:
-    """The libraries that differ and have no part in it.
+    """The packages that differ and do not contribute to the deviation.
 
-    They are at their new version in an environment that is sound, or could be put back in one that stayed bad.
+    They have their new version in a sound environment, or their old version in one that deviates.
     """
     guilty = {package for one in found.culprits for package in one.packages}
     along = {package for one in found.culprits for those in one.companions.values() for package in those}

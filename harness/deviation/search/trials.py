@@ -1,4 +1,4 @@
-"""Tries candidates: builds the environment of each and replays the one cell there."""
+"""Tries candidates: builds the environment of each and replays the cell in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,16 +27,16 @@ from harness.runner.session import Session
 from harness.runner.workers.process import worker_digest
 
 _STOPS = (Verdict.NO_FIXTURE, Verdict.BAD_FIXTURE, Verdict.NO_DEVICE)
-"""What no other candidate would mend."""
+"""Verdicts that no other candidate would change."""
 
 
 class Refused(HarnessError):
-    """The question can't be answered as it is asked: an end that is not what it was said to be, flaky ends."""
+    """The question cannot be answered: an end is not what it should be, or is flaky."""
 
 
 @dataclass
 class Spent:
-    """What a search has cost."""
+    """The cost of a search."""
 
     cells: int = 0
     built: int = 0
@@ -45,11 +45,11 @@ class Spent:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the search began."""
         return time.monotonic() - self.started
 
     def data(self) -> dict[str, float]:
-        """For a program."""
+        """As JSON."""
         return {
             "seconds": round(self.seconds, 1),
             "environments_built": self.built,
@@ -59,26 +59,21 @@ class Spent:
 
 
 class Trials:
-    """Tries environments on one cell, and keeps what came of it. A context manager; leaving it ends all workers.
+    """Tries environments on one cell and records the outcomes. A context manager; leaving it ends all workers.
 
     Args:
-        session: checks cells; closed at the end.
-        environments: builds them; those made up are adopted by it.
-        journal: what was tried before, and where that is added.
-        log: is told each step.
+        session: checks the cells; it is closed at the end.
+        environments: builds the candidates.
+        journal: outcomes of earlier searches; new outcomes are appended.
     """
 
-    def __init__(
-        self, question: Question, session: Session, environments: Environments, journal: Journal,
-        log: Callable[[str], None],
-    ) -> None:  # fmt: skip
+    def __init__(self, question: Question, session: Session, environments: Environments, journal: Journal) -> None:
         self.question = question
         self.spent = Spent()
         self.tried: list[Entry] = []
         self._session = session
         self._environments = environments
         self._journal = journal
-        self._log = log
         self._deviation: Deviation | None = None
         self._builder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ahead")
         self._ahead: dict[str, Future[None]] = {}
@@ -97,41 +92,42 @@ class Trials:
 
     @property
     def journal(self) -> Path:
-        """Where what was tried is kept."""
+        """The journal's file."""
         return self._journal.path
 
     @property
     def deviation(self) -> Deviation:
-        """What is asked about; known once the bad end was tried."""
-        assert self._deviation is not None, "the ends come first"
+        """The deviation in question. Known only after the bad end was tried."""
+        assert self._deviation is not None, "try the bad end first"
         return self._deviation
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def deviates(self, bad: Environment) -> Cell:
-        """The bad end, tried twice: from it is known what is asked about.
+        """Try the bad end twice; its deviation becomes the deviation in question.
 
         Raises:
-            Refused: it does not deviate, can't be tested, or two tries disagree.
+            Refused: it does not deviate, cannot be tested, or the two tries disagree.
         """
         (cells,) = self._twice(bad)
         return self._deviating(bad, cells)
 
     def verify(self, good: Environment, bad: Environment) -> tuple[Cell, Cell]:
-        """Both ends, each tried twice.
+        """Try both ends, each twice.
 
         Raises:
-            Refused: an end is not as it was said to be, can't be tested, or two tries of one disagree.
+            Refused: an end is not what it should be, cannot be tested, or two tries of it disagree.
         """
         sound, deviating = self._twice(good, bad)
         self._deviating(bad, deviating)
         self._refuse_flaky(good, sound)
         outcome = self.deviation.outcome(sound[0])
         if outcome.kind != "good":
-            what = "deviates in the same way" if outcome.kind == "bad" else "tells nothing"
+            what = "deviates in the same way" if outcome.kind == "bad" else "is inconclusive"
             raise Refused(
                 f"the good end {what}: {self.question.id.scenario} under {good.name}: {outcome.why}",
-                "a good end in which the cell is sound", "name one with --good; `show` tells how the cell deviates",
+                "a good end in which the cell is sound",
+                "name another with --good; `peft-regress show` says how the cell deviates",
             )  # fmt: skip
         self._keep(good, "the good end", outcome, sound[0].duration_s)
         return sound[0], deviating[0]
@@ -143,19 +139,19 @@ class Trials:
             raise Refused(
                 f"{self.question.id.scenario} by {self.question.id.creator} does not deviate under {bad.name}: "
                 f"{first.verdict}" + (f" ({first.reason})" if first.reason else ""),
-                "a bad end in which it deviates", "name one with --bad, or check the cell again",
+                "a bad end in which it deviates", "name another with --bad, or check the cell again",
             )  # fmt: skip
         self._deviation = Deviation.of(first)
         self._keep(bad, "the bad end", self._deviation.outcome(first), first.duration_s)
         return first
 
     def _twice(self, *ends: Environment) -> list[list[Cell]]:
-        """Two results of each end; their workers import side by side."""
+        """Two results for each end. Their workers start in parallel."""
         for environment in ends:
             self._build(environment)
         pairs = [[self._planned(environment, suffix) for suffix in ("", " again")] for environment in ends]
         self._session.start([cell for pair in pairs for cell in pair])
-        found = [[self._told(self._session.result(cell)) for cell in pair] for pair in pairs]
+        found = [[self._checked(self._session.result(cell)) for cell in pair] for pair in pairs]
         self.spent.cells += sum(map(len, found))
         return found
 
@@ -164,16 +160,16 @@ class Trials:
         if one.verdict is not other.verdict or Verdict.UNSTABLE in (one.verdict, other.verdict):
             raise Refused(
                 f"{self.question.id.scenario} is flaky under {end.name}: {one.verdict}, then {other.verdict}",
-                "the same verdict each time", "find out why first: `peft-regress show` tells what disagrees",
+                "the same verdict each time", "find the cause first: `peft-regress show` says what disagrees",
             )  # fmt: skip
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
     def outcome(self, environment: Environment, words: str) -> Entry:
-        """What a candidate says; remembered where it was tried before for the same question.
+        """Try a candidate; the journal's outcome is reused if there is one for the same question.
 
         Raises:
-            HarnessError: something failed that has nothing to do with the candidate: the disk, the network, a fixture.
+            HarnessError: the disk, the network or the fixture failed, which says nothing about the candidate.
         """
         if (known := self.known(environment)) is not None:
             self.spent.remembered += known not in self.tried
@@ -185,10 +181,10 @@ class Trials:
         return self._keep(environment, words, outcome, time.monotonic() - begun, self.spent.built > before)
 
     def untestable(self, key: str, words: str, error: EnvFailed) -> Entry:
-        """Keep that a candidate has no environment.
+        """Record that a candidate's environment cannot be resolved.
 
         Raises:
-            EnvFailed: it is an outage, which says nothing of the candidate.
+            EnvFailed: the disk or the network failed, which says nothing about the candidate.
         """
         if is_outage(error):
             raise error
@@ -196,21 +192,21 @@ class Trials:
         return self._add(self._entry(key, words, outcome, 0.0, built=False))
 
     def ahead(self, environments: Sequence[Environment]) -> None:
-        """Build what may be asked for next, and begin the first of it: there is more than one core.
+        """Build environments that may be needed next, in the background, and start a worker in the first of them.
 
-        What fails is told when it is asked for.
+        A failure is reported when the environment is needed.
         """
         for place, environment in enumerate(environments):
             if environment.name not in self._ahead and not self.known(environment):
                 self._ahead[environment.name] = self._builder.submit(self._begin, environment, starts=place == 0)
 
     def known(self, environment: Environment) -> Entry | None:
-        """What was found of a candidate before for this question; None before the question is known."""
+        """The journal's entry of a candidate; None if there is none, or before the bad end was tried."""
         return self._journal.known(self.digest, _key(environment)) if self._deviation else None
 
     @property
     def digest(self) -> str:
-        """Of what is asked: entries of a journal are of no use for another question."""
+        """Digest of the question. A journal's entries for another question are ignored."""
         if not self._digest:
             store, cell = self._session.store, self.question.id
             fixture = "" if self.question.made else store.manifest(cell.creator, cell.scenario).weights_digest
@@ -225,13 +221,13 @@ class Trials:
             if is_outage(error):
                 raise
             return Outcome("untestable", _short(error))
-        cell = self._told(self._session.result(self._planned(environment)))
+        cell = self._checked(self._session.result(self._planned(environment)))
         self.spent.cells += 1
         return self.deviation.outcome(cell)
 
-    def _told(self, cell: Cell) -> Cell:
+    def _checked(self, cell: Cell) -> Cell:
         if cell.verdict in _STOPS or (cell.verdict is Verdict.NOT_COMPARABLE and "itself failed" in cell.reason):
-            raise Refused(f"{cell.id}: {cell.verdict}: {cell.reason}", "a cell that can be checked", "mend this first")
+            raise Refused(f"{cell.id}: {cell.verdict}: {cell.reason}", "a cell that can be checked", "fix this first")
         return cell
 
     def _planned(self, environment: Environment, suffix: str = "") -> Planned:
@@ -258,7 +254,7 @@ class Trials:
         yield
         self.spent.built += not was_there
 
-    # -- what was tried ---------------------------------------------------------------------------------------------
+    # -- the record -------------------------------------------------------------------------------------------------
 
     def _keep(
         self, environment: Environment, words: str, outcome: Outcome, seconds: float, built: bool = False
@@ -280,7 +276,7 @@ class Trials:
 
 
 def _key(environment: Environment) -> str:
-    """What a candidate is in a journal: its packages, or an interpreter's place."""
+    """A candidate's key in a journal: its packages, or the path of an interpreter."""
     return environment.lock_digest or environment.name
 
 

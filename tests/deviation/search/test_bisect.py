@@ -36,14 +36,14 @@ def test_the_release_between_its_neighbours(row: Libraries) -> None:
     said = row.world.run("bisect", row.cell)
     assert said.code == 0, said
     assert said.line.startswith(
-        "it turns after peft 70.3 (2024-02-03), which is sound, and by peft 70.6 (2024-02-06), which deviates; between "
-        "them could not be tested: 70.5."
+        "the verdict changes between peft 70.3 (2024-02-03), which is sound, and peft 70.6 (2024-02-06), which "
+        "deviates; these in between could not be tested: 70.5."
     )
     assert "https://github.com/huggingface/peft/compare/v70.3...v70.6" in said.out
     assert "70.2 (yanked)" in said.err
     assert "70.4 (no wheel for Python" in said.err
-    assert "70.7rc1 (a pre-release; --pre takes them in)" in said.err
-    assert "with the packages of its time" in said.err, "what can't be tested as it is held is tried so"
+    assert "70.7rc1 (a pre-release; --pre includes it)" in said.err
+    assert "with the packages of its release day" in said.err, "what cannot be tested otherwise is tried this way"
 
 
 def test_it_remembers(row: Libraries) -> None:
@@ -68,7 +68,7 @@ def test_the_first_good_one(row: Libraries) -> None:
 def test_the_rest_of_its_time(row: Libraries) -> None:
     row.declare("v703", {"peft": "70.3", "idna": "1.0"})
     found = bisected(row, "--rest", "period-true", "--bad", "70.7")
-    assert found["rest"] == "with the packages of its time"
+    assert found["rest"] == "with the packages of its release day"
     assert found["after"]["name"] == "peft 70.6"
 
 
@@ -77,14 +77,14 @@ def test_the_rest_of_its_time(row: Libraries) -> None:
     [
         (["--good", "70.9", "--bad", "70.0"], 64, "newer than the bad one"),
         (["--good", "70.1", "--find-fix"], 64, "older than the bad one"),
-        (["--good", "70.2"], 64, "peft 70.2 can't be an end: yanked"),
-        (["--good", "70.4"], 64, "can't be an end: no wheel for Python"),
-        (["--good", "69.0"], 64, "can't be an end: the registry has none"),
+        (["--good", "70.2"], 64, "peft 70.2 cannot be an end: yanked"),
+        (["--good", "70.4"], 64, "cannot be an end: no wheel for Python"),
+        (["--good", "69.0"], 64, "cannot be an end: it is not on the index"),
         (["--good", "x"], 64, "'x' is no version"),
         (["--good", "70.7"], 2, "the ends are not what they should be"),
         (["--package", "idna"], 2, "the ends are not what they should be"),
         (["--package", "numpy"], 64, "no numpy"),
-        (["--repo", "/nowhere", "--package", "minipeft", "--good", "a", "--bad", "b"], 64, "no git clone"),
+        (["--repo", "/nowhere", "--package", "minipeft", "--good", "a", "--bad", "b"], 64, "is not a git clone"),
     ],
 )
 def test_what_cannot_be_asked(row: Libraries, more: list[str], code: int, found: str) -> None:

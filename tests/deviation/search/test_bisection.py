@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.deviation.search.bisection import Border, bound, dissect
+from harness.deviation.search.bisection import Border, bisection, bound
 from harness.deviation.search.outcome import Outcome
 
 
 def played(kinds: list[str], first: str = "good", last: str = "bad") -> tuple[Border, list[int]]:
     """The border that is found where each point's outcome is as given, and what was asked."""
     asked = []
-    search = dissect(len(kinds), first, last)  # type: ignore[arg-type]
+    search = bisection(len(kinds), first, last)  # type: ignore[arg-type]
     try:
         ask = next(search)
         while True:
@@ -57,4 +57,4 @@ def test_a_deviation_of_another_kind_decides_nothing() -> None:
 
 def test_ends_that_do_not_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="no border"):
-        next(dissect(5, "good", "good"))
+        next(bisection(5, "good", "good"))

@@ -24,8 +24,8 @@ def test_one_library_alone(libraries: Libraries) -> None:
     libraries.ends(OLD, BROKEN)
     said = libraries.world.run("blame", libraries.cell)
     assert said.code == 0, said
-    assert said.line.startswith("peft 70.0 → 71.0 alone does it; trl, idna and tqdm are innocent.")
-    assert "minipeft has to go along with peft" in said.line
+    assert said.line.startswith("peft 70.0 → 71.0 alone causes it; trl, idna and tqdm are innocent.")
+    assert "minipeft had to change together with peft" in said.line
     assert "verifying both ends: two-layers under old and current" in said.err
     assert "5 packages differ" in said.err
     assert "candidate 1 (at most " in said.err
@@ -37,14 +37,14 @@ def test_one_library_alone(libraries: Libraries) -> None:
 def test_another_library_alone(libraries: Libraries) -> None:
     libraries.ends({**OLD, "peft": "72.0"}, {**BROKEN, "peft": "72.1"})
     found = blamed(libraries)
-    assert found["sentence"] == "trl 1.0 → 2.0 alone does it; peft, idna and tqdm are innocent"
+    assert found["sentence"] == "trl 1.0 → 2.0 alone causes it; peft, idna and tqdm are innocent"
     assert found["complete"]
 
 
 def test_two_only_together(libraries: Libraries) -> None:
     libraries.ends(OLD, {**BROKEN, "peft": "72.0"})
     found = blamed(libraries)
-    assert found["sentence"].startswith("peft 70.0 → 72.0 and trl 1.0 → 2.0 only together do it; ")
+    assert found["sentence"].startswith("peft 70.0 → 72.0 and trl 1.0 → 2.0 cause it only together; ")
 
 
 def test_what_cannot_be_imported_is_passed_over(libraries: Libraries) -> None:
@@ -99,7 +99,7 @@ def test_a_registry_that_fails_half_way_says_nothing_of_the_versions(libraries: 
         (["two-layers@old:current[cpu]", "--good", "alike"], 2, "the good end deviates in the same way"),
         (["two-layers@old:sound[cpu]"], 2, "does not deviate under sound: exact"),
         (["two-layers@old:current[cpu]", "--good", "import"], 2, "import peft fails"),
-        (["two-layers@old:current[cpu]", "--replay", "/nowhere"], 64, "nothing to be played again"),
+        (["two-layers@old:current[cpu]", "--replay", "/nowhere"], 64, "no entries to replay"),
     ],
 )
 def test_what_cannot_be_asked(libraries: Libraries, more: list[str], code: int, found: str) -> None:
