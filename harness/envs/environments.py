@@ -64,8 +64,8 @@ class Environments:
         self._log = log
         real = Uv(self.cache / "uv", os.environ)
         self._uv = uv or real
-        self._fetch = fetch = fetch or index.fetcher({**os.environ, **real.settings.env})
-        self.releases = Releases(real.settings.indexes(), self.cache / "releases", fetch)
+        self._fetch = fetch = fetch or index.fetcher(lambda: real.environ)
+        self.releases = Releases(lambda: real.settings.indexes(), self.cache / "releases", fetch)
         """What the registry has."""
         self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
         self._overlays = Overlays(self.cache / "git", log, CURRENT)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import difflib
+import functools
 import json
 import ssl
 import urllib.error
@@ -75,13 +76,14 @@ class Releases:
     """Releases of packages by version.
 
     Args:
-        indexes: addresses of simple indexes, in the order in which they are asked; those on this disk know no days.
+        indexes: gives the addresses of simple indexes, in the order in which they are asked. Those on this disk are
+            left out: they have no upload times.
         cache: a folder for the answers: what was released stays released.
         fetch: gets an address's content.
     """
 
-    def __init__(self, indexes: Iterable[str], cache: Path, fetch: Fetch) -> None:
-        self._indexes = [index for index in indexes if not index.startswith("file:")]
+    def __init__(self, indexes: Callable[[], Iterable[str]], cache: Path, fetch: Fetch) -> None:
+        self._indexes = indexes
         self._cache = cache
         self._fetch = fetch
 
@@ -134,7 +136,9 @@ class Releases:
 
     def _asked(self, package: str) -> dict[str, Release]:
         said: list[str] = []
-        for index in self._indexes:
+        for index in self._indexes():
+            if index.startswith("file:"):
+                continue
             try:
                 found = parse(json.loads(self._fetch(f"{index.rstrip('/')}/{package}/")))
             except (OSError, ValueError) as error:
@@ -189,22 +193,27 @@ def _without_password(address: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def fetcher(env: Mapping[str, str]) -> Fetch:
+def fetcher(settings: Callable[[], Mapping[str, str]]) -> Fetch:
     """Gets addresses with the certificates and the password that uv would use.
 
     Args:
-        env: uv's settings, with `SSL_CERT_FILE` where it is set.
+        settings: gives uv's variables, with `SSL_CERT_FILE` where it is set; called at the first address.
     """
-    context = ssl.create_default_context(cafile=env.get("SSL_CERT_FILE"), capath=env.get("SSL_CERT_DIR"))
-    if env.get("SSL_CLIENT_CERT"):
-        context.load_cert_chain(env["SSL_CLIENT_CERT"])
+
+    @functools.cache
+    def context() -> ssl.SSLContext:
+        env = settings()
+        made = ssl.create_default_context(cafile=env.get("SSL_CERT_FILE"), capath=env.get("SSL_CERT_DIR"))
+        if env.get("SSL_CLIENT_CERT"):
+            made.load_cert_chain(env["SSL_CLIENT_CERT"])
+        return made
 
     def fetch(address: str) -> bytes:
         request = urllib.request.Request(_without_password(address), headers={"Accept": _JSON})
         user = urlsplit(address).netloc.rpartition("@")[0]
         if user:
             request.add_header("Authorization", "Basic " + base64.b64encode(unquote(user).encode()).decode())
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context) as answer:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S, context=context()) as answer:
             return bytes(answer.read())
 
     return fetch

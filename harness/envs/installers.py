@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -44,23 +45,35 @@ _MISLEADING = frozenset(
 
 
 class Uv:
-    """uv, told where pip looks for packages and where its own cache is.
+    """uv with pip's configuration. pip is asked for it when uv is first needed.
 
     Args:
-        cache: of uv, unless the user set `UV_CACHE_DIR`; on the environments' file system, so that hard links work.
+        cache: uv's cache, unless the user set `UV_CACHE_DIR`. On the environments' file system hard links work.
+        environ: the user's variables.
     """
 
     def __init__(self, cache: Path, environ: Mapping[str, str]) -> None:
-        self.settings: UvSettings = pip_config.read(environ)
-        defaults = {"UV_CACHE_DIR": str(cache), "UV_LINK_MODE": "hardlink"}
-        kept = {key: value for key, value in {**environ, **self.settings.env}.items() if key not in _MISLEADING}
-        self._environ = defaults | kept | {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
+        self._cache = cache
+        self._given = dict(environ)
+
+    @functools.cached_property
+    def settings(self) -> UvSettings:
+        """pip's configuration as uv's settings."""
+        return pip_config.read(self._given)
+
+    @functools.cached_property
+    def environ(self) -> Mapping[str, str]:
+        """The variables that uv runs with."""
+        defaults = {"UV_CACHE_DIR": str(self._cache), "UV_LINK_MODE": "hardlink"}
+        given = {**self._given, **self.settings.env}
+        kept = {key: value for key, value in given.items() if key not in _MISLEADING}
+        return defaults | kept | {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
 
     def __call__(self, args: Sequence[str], folder: Path) -> Outcome:
-        """Run uv to its end in a folder, and keep what it said."""
+        """Run uv in a folder."""
         command = [_binary(), *args, *(self.settings.args if args[0] == "pip" else ())]
         done = subprocess.run(
-            command, cwd=folder, env=self._environ, stdin=subprocess.DEVNULL, capture_output=True, check=False
+            command, cwd=folder, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
         return Outcome(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 

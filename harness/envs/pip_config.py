@@ -1,38 +1,40 @@
-"""Translates pip's configuration (files and `PIP_*` variables) into uv's, which does not read it.
+"""Translates pip's configuration into uv's, which does not read it. `pip config list` tells what pip would use.
 
-`effective` and `uv_settings` are pure; `read` looks at this machine. Addresses go into variables, not into
-arguments, so that a password in one shows in no process list. A `UV_*` variable that the user set always wins.
+Addresses are passed in variables, not in arguments, so that no process list shows a password. The user's `UV_*`
+variables always win.
 """
 
 from __future__ import annotations
 
-import configparser
-import os
+import ast
+import functools
 import re
 import ssl
+import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import UsageError
 
-_SECTIONS = ("global", "install")  # the later wins, as in pip: a command's section goes before the global one
-_NOT_OPTIONS = {"config-file", "version", "help"}
-_NAMED_INDEX = re.compile(r"^[A-Za-z0-9_.-]+=")  # uv lets an index have a name: `internal=https://…`
+_SECTIONS = ("global", "install", ":env:")  # as in pip, the later ones win
+_OPTION = re.compile(r"^(?P<section>:env:|[\w-]+)\.(?P<name>[\w-]+)=(?P<value>['\"].*)$", re.MULTILINE)
+_ALIASES = {"timeout": "default-timeout"}
+_NAMED_INDEX = re.compile(r"^[A-Za-z0-9_.-]+=")  # in uv an index may have a name: `internal=https://…`
 _TRUE = {"y", "yes", "t", "true", "on", "1"}
 DEFAULT_INDEX = "https://pypi.org/simple"
 
 
 @dataclass(frozen=True)
 class UvSettings:
-    """What uv gets so that it finds what pip finds."""
+    """Variables and arguments with which uv finds what pip finds."""
 
     env: Mapping[str, str]
     args: tuple[str, ...] = ()
 
     def indexes(self) -> list[str]:
-        """The addresses of the indexes, the default one first; none where an index must not be asked."""
+        """The addresses of the indexes, the default one first; empty with `no-index`."""
         if "--no-index" in self.args:
             return []
         first = self.env.get("UV_DEFAULT_INDEX") or self.env.get("UV_INDEX_URL") or DEFAULT_INDEX
@@ -40,42 +42,55 @@ class UvSettings:
         return [_NAMED_INDEX.sub("", address) for address in [first, *more]]
 
 
-def effective(sections: Iterable[Mapping[str, Mapping[str, str]]], environ: Mapping[str, str]) -> dict[str, str]:
-    """pip's options by name, as `pip install` would see them.
+def read(environ: Mapping[str, str]) -> UvSettings:
+    """uv's settings for this machine.
 
-    Args:
-        sections: each configuration file's sections, the weakest file first.
-        environ: the `PIP_*` variables are stronger than any file.
+    Raises:
+        UsageError: pip cannot read its configuration.
     """
-    files = list(sections)
-    options: dict[str, str] = {}
-    for section in _SECTIONS:
-        for file in files:
-            options.update(_present(file.get(section, {})))
-    variables = {key[len("PIP_") :]: value for key, value in environ.items() if key.startswith("PIP_")}
-    options.update(_present(variables))
-    return options
+    decides = {key: value for key, value in environ.items() if key.startswith(("PIP_", "XDG_")) or key == "HOME"}
+    paths = ssl.get_default_verify_paths()
+    return uv_settings(
+        _asked(tuple(decides.items())), environ, here=Path.cwd(), system_store=bool(paths.cafile or paths.capath)
+    )
 
 
-def _present(raw: Mapping[str, str]) -> dict[str, str]:
-    """Normalised names; pip ignores what is empty."""
-    named = {key.lower().replace("_", "-").removeprefix("--"): value.strip() for key, value in raw.items()}
-    named = {{"timeout": "default-timeout", "i": "index-url", "f": "find-links"}.get(k, k): v for k, v in named.items()}
-    return {key: value for key, value in named.items() if value and key not in _NOT_OPTIONS}
+@functools.lru_cache(maxsize=32)
+def _asked(decides: tuple[tuple[str, str], ...]) -> Mapping[str, str]:
+    """pip's options by name, as pip itself reads them under these variables."""
+    # -vvv: `quiet` in the configuration would hide the answer
+    command = [sys.executable, "-m", "pip", "-vvv", "config", "list"]
+    done = subprocess.run(
+        command, env=dict(decides), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode != 0:
+        raise UsageError(
+            f"pip cannot read its configuration: {' '.join(done.stderr.split())}", "a configuration that pip reads",
+            "fix the file that pip names; `pip config debug` lists all files",
+        )  # fmt: skip
+    return options(done.stdout)
+
+
+def options(listed: str) -> dict[str, str]:
+    """The options that count for `pip install`, from the lines of `pip config list`: `global.cert='/ca.pem'`."""
+    lines = [line for line in _OPTION.finditer(listed) if line["section"] in _SECTIONS]
+    lines.sort(key=lambda line: _SECTIONS.index(line["section"]))
+    values = ((line["name"], str(ast.literal_eval(line["value"])).strip()) for line in lines)
+    return {_ALIASES.get(name, name): value for name, value in values if value}
 
 
 def uv_settings(
     pip: Mapping[str, str], environ: Mapping[str, str], *, here: Path, system_store: bool = False
 ) -> UvSettings:
-    """What uv must be told so that it looks where pip looks.
+    """Settings with which uv looks where pip looks.
 
     Args:
-        pip: pip's options, as `effective` gives them.
-        environ: the user's variables; of these the `UV_*` win over pip's.
-        here: what a relative path in pip's options starts from.
-        system_store: this machine has a store of certificates, which pip uses and uv does not by itself.
+        pip: pip's options by name.
+        environ: the user's variables; `UV_*` among them win over pip's options.
+        here: the folder that relative paths in pip's options start from.
+        system_store: this machine has a certificate store, which pip uses and uv does not use by default.
     """
-    env: dict[str, str] = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # as pip: the best version wherever it lies
+    env: dict[str, str] = {"UV_INDEX_STRATEGY": "unsafe-best-match"}  # as in pip: the best version of all indexes
     args: tuple[str, ...] = ()
     if _is_true(pip.get("no-index")) and not _any(environ, "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX"):
         args = ("--no-index",)
@@ -97,13 +112,13 @@ def _certificates(pip: Mapping[str, str], environ: Mapping[str, str], system_sto
     env: dict[str, str] = {}
     if "client-cert" in pip:
         env["SSL_CLIENT_CERT"] = str(Path(pip["client-cert"]).expanduser())
-    # What pip is told, else what pip's HTTP library reads by itself.
+    # pip's own option, else what its HTTP library reads.
     bundle = pip.get("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
     if bundle and ("cert" in pip or not environ.get("SSL_CERT_FILE")):
         path = Path(bundle).expanduser()
         env["SSL_CERT_DIR" if path.is_dir() else "SSL_CERT_FILE"] = str(path)
     elif system_store and not environ.get("SSL_CERT_FILE") and not _any(environ, "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"):
-        env |= {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}  # one is the other's name in an older uv
+        env |= {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}  # the second is the name in an older uv
     return env
 
 
@@ -127,54 +142,7 @@ def _index(text: str, here: Path) -> str:
 
 
 def _address(text: str, here: Path) -> str:
-    """A local path as an address, which may hold blanks and does not depend on where uv runs."""
+    """A local path as an address: it may hold blanks, and does not depend on the folder uv runs in."""
     if "://" in text or text.startswith("file:"):
         return text
     return (here / Path(text).expanduser()).absolute().as_uri()
-
-
-def config_files(environ: Mapping[str, str], prefixes: Sequence[str], platform: str = sys.platform) -> list[Path]:
-    """pip's configuration files, the weakest first (pip's own order), there or not.
-
-    Args:
-        prefixes: of the interpreters whose `pip.conf` counts: the base one's, then that of the virtual environment.
-    """
-    named = environ.get("PIP_CONFIG_FILE")
-    if named == os.devnull:
-        return []  # pip's way to say: no file at all
-    home = Path(environ.get("HOME") or Path.home())
-    folders = [Path(item) / "pip" for item in (environ.get("XDG_CONFIG_DIRS") or "/etc/xdg").split(":")]
-    files = [*folders, Path("/etc")]
-    if platform == "darwin":
-        files.insert(0, Path("/Library/Application Support/pip"))
-    if not (named and Path(named).exists()):
-        files += [home / ".pip", Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "pip"]
-        if platform == "darwin":
-            files.append(home / "Library/Application Support/pip")
-    files += [Path(prefix) for prefix in dict.fromkeys(prefixes)]
-    return [file / "pip.conf" for file in files] + ([Path(named)] if named else [])
-
-
-def sections_of(path: Path) -> dict[str, dict[str, str]]:
-    """A configuration file's sections; empty where there is no such file.
-
-    Raises:
-        UsageError: it cannot be read as pip's configuration.
-    """
-    parser = configparser.RawConfigParser()
-    try:
-        parser.read_string(path.read_text(encoding="utf-8"), str(path))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return {}
-    except (configparser.Error, UnicodeDecodeError) as error:
-        message = " ".join(str(error).split())
-        raise UsageError(f"{path}: {message}", "pip's configuration", "mend it: `pip config debug` names it") from error
-    return {section: dict(parser.items(section)) for section in parser.sections()}
-
-
-def read(environ: Mapping[str, str]) -> UvSettings:
-    """What pip is told on this machine, as uv's settings."""
-    files = config_files(environ, [sys.base_prefix, sys.prefix])
-    pip = effective([sections_of(path) for path in files], environ)
-    paths = ssl.get_default_verify_paths()
-    return uv_settings(pip, environ, here=Path.cwd(), system_store=bool(paths.cafile or paths.capath))

@@ -96,18 +96,18 @@ def test_the_first_index_that_tells_is_believed_and_passwords_stay_secret(tmp_pa
         "https://good/p/": b'{"files": [{"filename": "p-1.0.tar.gz", "upload-time": "2023-01-02T23:00:00Z"}]}',
     }
     bad = ["file:///local", "https://html/simple/", "https://me:secret@undated/simple"]
-    assert Releases([*bad, "https://good"], tmp_path, pages.__getitem__).of("p", "1.0.0").version == "1.0"
+    assert Releases(lambda: [*bad, "https://good"], tmp_path, pages.__getitem__).of("p", "1.0.0").version == "1.0"
     with pytest.raises(EnvFailed, match="undated/simple: tells no upload times") as caught:
-        Releases(bad, tmp_path / "other", pages.__getitem__).of("p", "1.0")
+        Releases(lambda: bad, tmp_path / "other", pages.__getitem__).of("p", "1.0")
     assert "secret" not in str(caught.value)
     with pytest.raises(EnvFailed, match="no-index"):
-        Releases([], tmp_path / "other", pages.__getitem__).of("p", "1.0")
+        Releases(list, tmp_path / "other", pages.__getitem__).of("p", "1.0")
 
 
 def test_a_broken_cache_of_releases_is_asked_anew(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"1.0": {"old": "format"}}')
     page = b'{"files": [{"filename": "p-1.0.tar.gz", "upload-time": "2023-01-02T23:00:00Z"}]}'
-    assert Releases(["https://good"], tmp_path, lambda _: page).of("p", "1.0").day == "2023-01-02"
+    assert Releases(lambda: ["https://good"], tmp_path, lambda _: page).of("p", "1.0").day == "2023-01-02"
 
 
 def test_an_address_with_a_password_is_asked_with_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,7 @@ def test_an_address_with_a_password_is_asked_with_a_header(monkeypatch: pytest.M
         return io.BytesIO(b"page")
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert index.fetcher({})("https://me:a%20b@host:8443/simple/p/") == b"page"
+    assert index.fetcher(dict)("https://me:a%20b@host:8443/simple/p/") == b"page"
     assert seen[0].full_url == "https://host:8443/simple/p/"
     assert seen[0].get_header("Authorization") == "Basic bWU6YSBi"
 

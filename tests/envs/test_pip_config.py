@@ -85,50 +85,44 @@ def test_the_system_store_is_used_where_nothing_else_is_said(environ: dict[str, 
     assert ("UV_SYSTEM_CERTS" in settings.env) is used
 
 
-@pytest.mark.parametrize(
-    ("files", "environ", "expected"),
-    [
-        ([{"global": {"index-url": "a"}}, {"global": {"index-url": "b"}}], {}, {"index-url": "b"}),
-        ([{"install": {"index-url": "a"}}, {"global": {"index-url": "b"}}], {}, {"index-url": "a"}),
-        ([{"global": {"index-url": "a"}}], {"PIP_INDEX_URL": "e"}, {"index-url": "e"}),
-        ([{"global": {"index-url": "a"}}], {"PIP_INDEX_URL": ""}, {"index-url": "a"}),
-        ([{"global": {"Extra_Index_Url": "a"}}], {}, {"extra-index-url": "a"}),
-        ([{"freeze": {"index-url": "a"}}], {}, {}),
-        ([], {"PIP_CONFIG_FILE": "x", "PIP_TIMEOUT": "3"}, {"default-timeout": "3"}),
-    ],
-)
-def test_precedence_is_pips(
-    files: list[dict[str, dict[str, str]]], environ: dict[str, str], expected: dict[str, str]
-) -> None:
-    assert pip_config.effective(files, environ) == expected
+LISTED = [
+    ("nothing", "", {}),
+    ("a command's section over the global one", "global.cert='a'\ninstall.cert='b'\nwheel.cert='c'", {"cert": "b"}),
+    ("variables over both, whatever the order", ":env:.cert='v'\nglobal.cert='a'\ninstall.cert='b'", {"cert": "v"}),
+    ("an empty value does not count", ":env:.cert=''\nglobal.cert='a'", {"cert": "a"}),
+    ("another command's section", "freeze.cert='a'", {}),
+    ("several lines", r"global.extra-index-url='\na\nb'", {"extra-index-url": "a\nb"}),
+    ("an apostrophe", 'global.find-links="/it\'s"', {"find-links": "/it's"}),
+    ("two names of one option", ":env:.timeout='3'", {"default-timeout": "3"}),
+    ("what -v adds", "For variant 'global', will try loading '/etc/pip.conf'\nglobal.cert='a'", {"cert": "a"}),
+]
 
 
-def test_which_files_count_and_in_what_order(tmp_path: Path) -> None:
-    named = tmp_path / "mine.conf"
-    home = {"HOME": "/h"}
-    user = [Path("/h/.pip/pip.conf"), Path("/h/.config/pip/pip.conf")]
-    system = [Path("/etc/xdg/pip/pip.conf"), Path("/etc/pip.conf")]
-    site = [Path("/base/pip.conf"), Path("/venv/pip.conf")]
-
-    def files(environ: dict[str, str]) -> list[Path]:
-        return pip_config.config_files(environ, ["/base", "/venv"], "linux")
-
-    assert files(home) == [*system, *user, *site]
-    assert files({**home, "PIP_CONFIG_FILE": str(named)}) == [*system, *user, *site, named]
-    named.touch()
-    assert files({**home, "PIP_CONFIG_FILE": str(named)}) == [*system, *site, named]
-    assert files({**home, "PIP_CONFIG_FILE": "/dev/null"}) == []
+@pytest.mark.parametrize(("listed", "expected"), [row[1:] for row in LISTED], ids=[row[0] for row in LISTED])
+def test_what_pip_lists(listed: str, expected: dict[str, str]) -> None:
+    assert pip_config.options(listed) == expected
 
 
-def test_a_file_is_read_and_a_broken_one_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "pip.conf"
-    assert pip_config.sections_of(path) == {}
-    path.write_text("[global]\nindex-url = https://u:%20p@host/simple\nextra-index-url =\n    a\n    b\n")
-    assert pip_config.sections_of(path)["global"]["index-url"] == "https://u:%20p@host/simple"
-    assert pip_config.effective([pip_config.sections_of(path)], {})["extra-index-url"].split() == ["a", "b"]
+def test_pip_itself_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "mine.conf"
+    path.write_text(
+        "[global]\nindex-url = https://u:%20p@host/simple\nextra-index-url =\n    https://a\n    b\nquiet = 2\n"
+        "[install]\ntimeout = 7\n[freeze]\ncert = /x\n"
+    )
+    found = pip_config.read({"PIP_CONFIG_FILE": str(path), "PIP_NO_INDEX": "", "PIP_FIND_LINKS": "/w"}).env
+    assert found["UV_DEFAULT_INDEX"] == "https://u:%20p@host/simple"
+    assert found["UV_INDEX"] == f"https://a {(Path.cwd() / 'b').as_uri()}"
+    assert found["UV_HTTP_TIMEOUT"] == "7"
+    assert found["UV_FIND_LINKS"] == "file:///w"
+    assert found.get("SSL_CERT_FILE") != "/x"
+
+
+def test_a_broken_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.conf"
     path.write_text("index-url = x\n")
-    with pytest.raises(UsageError, match=r"pip\.conf.*\n.*pip's configuration"):
-        pip_config.sections_of(path)
+    with pytest.raises(UsageError, match=r"broken\.conf") as caught:
+        pip_config.read({"PIP_CONFIG_FILE": str(path)})
+    assert "pip config debug" in caught.value.next_step
 
 
 def test_indexes_to_ask() -> None:

@@ -33,7 +33,8 @@ def packed(room: Path, name: str = "current", **more: object) -> Path:
 
 def without_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another machine: an empty cache, and no place to get packages from."""
-    (room / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")
+    (room / "nowhere.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(room / "nowhere.conf"))
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     monkeypatch.setenv("PEFT_REGRESS_CACHE", str(room / "another cache"))
     monkeypatch.setenv("UV_CACHE_DIR", str(room / "another cache of uv"))

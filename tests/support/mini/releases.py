@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import sys
-import sysconfig
 import zipfile
 from pathlib import Path
+
+import numpy
 
 NAME = "minipeft"
 SOURCE = Path(__file__).with_name("minipeft.py")
@@ -123,7 +124,7 @@ def script(program: Path, body: str) -> Path:
 
 def wheel(folder: Path, release: str) -> Path:
     """A release as a wheel. NumPy and safetensors come from the environment that runs us, by a `.pth` file."""
-    contents = files(release) | {"mini_libraries.pth": sysconfig.get_paths()["purelib"] + "\n"}
+    contents = files(release) | {"mini_libraries.pth": f"{Path(numpy.__file__).parents[1]}\n"}
     record = f"{NAME}-{release}.dist-info/RECORD"
     lines = [f"{path},sha256={_digest(content)},{len(content.encode())}\n" for path, content in contents.items()]
     contents[record] = "".join(lines) + f"{record},,\n"
