@@ -44,6 +44,11 @@ def path(text: str | None) -> Path | None:
     return Path(text).expanduser().resolve() if text else None
 
 
+def shown(place: Path) -> str:
+    """A path for a command to copy: relative to the current folder where it is inside."""
+    return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)
+
+
 def reports_folder(arguments: argparse.Namespace) -> Path:
     """Where runs are written."""
     return path(getattr(arguments, "reports", None)) or data.reports()

@@ -20,6 +20,7 @@ from harness.cli import (
     docs,
     fixtures,
     fixtures_archive,
+    fixtures_verify,
     grid,
     lint,
     offline,
@@ -54,7 +55,7 @@ def parser() -> Parser:
     top.add_argument("--version", action="version", version=f"peft-regress {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     reports.add_to(commands)
-    _create(commands)
+    create.add_to(commands)
     _check(commands)
     _pair(commands)
     _matrix(commands)
@@ -65,34 +66,10 @@ def parser() -> Parser:
     cli_expectations.add_to(commands)
     _fixtures(commands)
     cli_env.add_to(commands)
-    _offline(commands)
+    offline.add_to(commands)
     lint.add_to(commands)
     docs.add_to(commands)
     return top
-
-
-def _create(commands: Any) -> None:
-    one = command(
-        commands, "create", create.create, "create fixtures under a pinned environment and store them",
-        "  peft-regress create v061\n"
-        "  peft-regress create v061 -k lokr --replace --reason 'alpha in the declaration was wrong'\n"
-        "  peft-regress create v061 --device cuda      a golden of this GPU's class, beside the CPU's",
-    )  # fmt: skip
-    one.add_argument("creator", metavar="CREATOR", help="an environment: a name, peft==X, a checkout, python:PATH")
-    where(one)
-    choice(one)
-    hub(one)
-    saying(one)
-    one.add_argument("--jobs", type=int, default=0, help="how many at once (default: cores)")
-    one.add_argument("--replace", action="store_true", help="overwrite fixtures that are there; needs --reason")
-    one.add_argument("--reason", metavar="TEXT", help="why stored evidence is replaced; the manifest keeps it")
-    one.add_argument(
-        "--device", default="cpu", choices=["cpu", "cuda"],
-        help="cuda: observe the stored fixtures there, and add a golden of that device class",
-    )  # fmt: skip
-    one.add_argument("--device-class", metavar="CLASS", help="what the golden is good for (default: as cuda-sm90)")
-    one.add_argument("--dry-run", action="store_true", help="say what would be created")
-    handler(one)
 
 
 def _running(one: Parser) -> None:
@@ -198,20 +175,7 @@ def _fixtures(commands: Any) -> None:
         "fixtures", help="look after the stored fixtures", description="Look after the stored fixtures."
     )
     inner = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    one = command(inner, "verify", create.verify, "check every stored file against its size and SHA-256",
-                   "  peft-regress fixtures verify\n"
-                   "  peft-regress fixtures verify --recreate v061    make them anew: the same bytes?")  # fmt: skip
-    one.add_argument("--recreate", metavar="CREATOR", help="make this creator's fixtures anew, and compare the bytes")
-    where(one)
-    choice(one)
-    saying(one)
-    one.add_argument("--jobs", type=int, default=0, help="how many at once (default: cores)")
-    handler(one)
-    other = command(
-        inner, "prune", create.prune, "remove blobs that no manifest names", "  peft-regress fixtures prune --dry-run"
-    )
-    where(other)
-    other.add_argument("--dry-run", action="store_true", help="say what would be removed")
+    fixtures_verify.add_to(inner)
     fixtures_archive.add_to(inner)
     one = command(
         inner, "diff", fixtures.diff, "hold what two creators wrote for the same scenarios against each other",
@@ -231,35 +195,6 @@ def _fixtures(commands: Any) -> None:
         choice(each, scenarios=False)
         each.add_argument("-v", "--verbose", action="count", default=0, help="each change with all that it touches")
         each.add_argument("--json", action="store_true", help="for a program")
-
-
-def _offline(commands: Any) -> None:
-    one = command(commands, "export", offline.export, "write worker, plan and fixtures for another machine",
-                   "  peft-regress export box --creator v061 --device cuda\n"
-                   "  (there)  python box/worker --plan box/plan.json --out box/out --device cuda\n"
-                   "  (here)   peft-regress judge box")  # fmt: skip
-    one.add_argument("folder", metavar="DIR")
-    one.add_argument(
-        "--creator", action="append", default=[], metavar="NAME", help="whose fixtures (default: all there are)"
-    )
-    one.add_argument(
-        "--loader", default="current", metavar="SPEC", help="what the other machine has, about (default: current)"
-    )
-    one.add_argument("--name", help="what the other machine's environment is called in the report")
-    one.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
-    one.add_argument(
-        "--device-class", metavar="CLASS", help="what the other machine's GPU is, for its golden: cuda-sm90"
-    )
-    where(one)
-    choice(one, scenarios=False)
-    hub(one)
-    one = command(commands, "judge", offline.judge, "compare what a worker left in a folder, and write the report",
-                   "  peft-regress judge box\n  peft-regress judge box --out box/out --json")  # fmt: skip
-    one.add_argument("folder", metavar="DIR", help="what `export` wrote")
-    one.add_argument("--out", metavar="DIR", help="what the worker wrote (default: DIR/out)")
-    one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
-    where(one)
-    one.add_argument("--json", action="store_true", help="for a program")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,49 +1,259 @@
-"""Makes fixtures: has the worker create an adapter in the creator's environment, and refuses what proves nothing."""
+"""Makes fixtures: a worker of the creator's environment makes each adapter, and what would prove nothing is refused."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-from collections.abc import Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import Any, Literal
 
 from harness.core import matrix, observation
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.observation import Done, Observed
-from harness.judge import checkpoint_keys, compare, numbers
+from harness.envs.environment import BuiltEnvironment
+from harness.judge import compare
+from harness.judge.new_golden import CreationRefused, refuse_unfit, standing_defects
+from harness.runner import plan
+from harness.runner.request import Log, Places, Selection, cores, quiet
+from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job
-from harness.runner.workers.process import WORKER
-from harness.store.fixtures import Manifest, Store
-
-EFFECT = 1e-3
-"""An adapter must move the output by this share of the output's root mean square, or its fixture would prove nothing.
-
-Not a tolerance: what a loader may deviate is measured. The fill makes effects of 0.1 to 1; anything near this bound
-means that the adapter was switched off or that the inputs do not reach it."""
+from harness.store.device_class import CPU, Device, checked_class
+from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
 
 _FACTS = ("python", "platform", "machine", "cpu", "threads")
 _NUMERICS = ("ATEN_", "CUBLAS", "GLIBC_TUNABLES", "MKL_", "NVIDIA_TF32", "OMP_", "ONEDNN", "OPENBLAS", "PYTHONHASHSEED")
 
 
-class CreationRefused(HarnessError):
-    """The scenario could not be created, or what came out would prove nothing."""
+@dataclass(frozen=True)
+class Create:
+    """Which fixtures to create, and how."""
+
+    creator: str
+    """The environment: a name, `peft==X`, a checkout, `python:PATH`."""
+    places: Places = Places()
+    selection: Selection = Selection()
+    jobs: int = 0
+    """Fixtures at once; 0 for one on each core."""
+    replace: bool = False
+    """Overwrite stored fixtures; needs a reason."""
+    reason: str = ""
+    """Why stored fixtures are replaced; kept in the manifest."""
+    device: str = CPU
+    """Other than `cpu`: observe the stored fixtures there, and add a golden of that device class."""
+    device_class: str = ""
+    """The class of that golden; default: the device's kind and architecture, such as `cuda-sm90`."""
+    worker_handler: Path | None = None
+    """Replaces the worker's own cell module, for tests."""
+
+    @property
+    def at_once(self) -> int:
+        """Fixtures at once."""
+        return self.jobs or cores()
 
 
-def worker_command(python: Path, handler: Path | None) -> list[str] | None:
-    """How a worker is started with another handler than its own; None where it has its own.
+@dataclass(frozen=True)
+class Made:
+    """The outcome of creating one scenario's fixture."""
+
+    scenario: str
+    outcome: Literal["stored", "unchanged", "unsupported", "refused", "differs", "same"]
+    detail: str = ""
+
+
+# -- several fixtures --------------------------------------------------------------------------------------------------
+
+
+def selected(request: Create, log: Log = quiet) -> list[Declared]:
+    """The scenarios that `create` would try.
 
     Args:
-        handler: a Python file in place of `worker/cell.py`; for tests of everything around it.
+        log: gets a line for each scenario that is skipped.
+
+    Raises:
+        UsageError: nothing is selected, the creator makes none of it, or none can ever be made.
     """
-    return [str(python), str(WORKER), "--serve", "--handler", str(handler)] if handler else None
+    if request.replace and not request.reason.strip():
+        raise UsageError(
+            "--replace without --reason", "why stored evidence is replaced", 'add --reason "…"; the manifest keeps it'
+        )
+    where, environments = request.places.matrix(), request.places.environments(log)
+    for name, why in request.selection.left_out(where).items():
+        log(f"{name}: {why}")
+    declared = request.selection.of(request.selection.declared(where))
+    if not declared:
+        raise UsageError("no scenario is selected", "at least one", "change -k or --family; `list` shows scenarios")
+    declared = [one for one in declared if plan.makes(environments, request.creator, one.family)]
+    if not declared:
+        raise UsageError(
+            f"{request.creator} makes fixtures of none of these families",
+            "a scenario of a family that its declaration names under `families`",
+            f"see matrices/envs/{request.creator}.toml, or name another creator",
+        )
+    slips = plan.unmeetable(declared, request.creator, environments)
+    if len(slips) == len(declared):
+        raise next(iter(slips.values()))
+    for slip in slips.values():
+        log(slip.found)
+    return declared
 
 
-def create(
-    pool: WorkerPool, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = "cpu"
+def create(request: Create, log: Log = quiet) -> list[Made]:
+    """Create fixtures in a pinned environment and store them.
+
+    A scenario that is refused does not stop the others.
+
+    Args:
+        log: gets a line for each fixture, and for what takes time.
+
+    Raises:
+        UsageError: nothing to create; see `selected`.
+        EnvFailed: the environment does not resolve, build or import.
+    """
+    declared, store = selected(request, log), request.places.store()
+    with _environment_at_work(request, declared, log) as maker:
+        device_class = _device_class(maker.pool, request)
+
+        def keep(manifest: Manifest, folder: Path) -> Made:
+            before = _sound(store, manifest)
+            stored = save(
+                store, manifest, folder, device_class=device_class, replace=request.reason if request.replace else None
+            )
+            outcome: Literal["stored", "unchanged"] = "unchanged" if stored == before else "stored"
+            return Made(manifest.scenario, outcome, "; ".join(manifest.standing_defects))
+
+        return maker.each(declared, store, keep)
+
+
+def recreate(request: Create, log: Log = quiet) -> list[Made]:
+    """Create all fixtures of a creator again, beside the stored ones, and compare the bytes. Stores nothing.
+
+    Args:
+        request: its selection's keyword chooses among the stored fixtures.
+
+    Raises:
+        UsageError: the creator has no fixtures.
+        EnvFailed: the environment does not resolve, build or import.
+    """
+    store = request.places.store()
+    spec = request.creator
+    creator = spec if spec in store.creators() else plan.name_of(request.places.environments(log), spec)
+    known = {one.name: one for one in request.selection.declared(request.places.matrix(), hub=True)}
+    names = store.scenarios(creator)
+    if not names:
+        raise UsageError(f"{creator} has no fixtures", f"one of {', '.join(store.creators())}", "name one of them")
+    declared = Selection(request.selection.keyword).of(known[name] for name in names if name in known)
+
+    def hold(manifest: Manifest, folder: Path) -> Made:
+        stored = store.manifest(creator, manifest.scenario)
+        differing = store.compare(stored, folder / "adapter", folder / "base", folder / "golden")
+        return Made(manifest.scenario, "differs" if differing else "same", ", ".join(differing))
+
+    with _environment_at_work(request, declared, log) as maker:
+        return maker.each(declared, store, hold)
+
+
+def _device_class(pool: WorkerPool, request: Create) -> str:
+    """The class of the new goldens: the CPU's, the one that the user names, or the device's own."""
+    named = request.device_class
+    if request.device == CPU:
+        if named not in ("", CPU):
+            raise UsageError(f"--device-class {named} on the CPU", "cpu", "add --device cuda")
+        return CPU
+    facts = pool.facts()
+    if not facts.get("cuda"):
+        why = facts.get("gpu", {}).get("why", "")
+        raise HarnessError(
+            f"no device {request.device!r}: {why}", "a GPU that Torch can use and that has room",
+            "look at what else uses it, or at CUDA_VISIBLE_DEVICES",
+        )  # fmt: skip
+    device = Device.of(facts.get("gpu"), request.device)
+    return checked_class(named, device) if named else device.own_class
+
+
+def _sound(store: Store, manifest: Manifest) -> Manifest | None:
+    """The fixture that is stored already; None where there is none, or a damaged one."""
+    try:
+        return store.manifest(manifest.creator, manifest.scenario)
+    except (BadFixture, NoFixture):
+        return None
+
+
+@contextlib.contextmanager
+def _environment_at_work(request: Create, declared: Sequence[Declared], log: Log) -> Iterator[_Maker]:
+    environment = request.places.environments(log).build(request.creator)
+    scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
+    pool = gpus.pool_for(
+        environment, jobs=request.at_once, log_dir=scratch / "logs", device=request.device, log=log,
+        preload=sorted({name for one in declared for name in one.imports}), handler=request.worker_handler,
+    )  # fmt: skip
+    try:
+        pool.start()
+        yield _Maker(pool, environment, scratch, request, log)
+    finally:
+        pool.close()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes fixtures; on a device other than the CPU it observes the stored ones there."""
+
+    pool: WorkerPool
+    environment: BuiltEnvironment
+    scratch: Path
+    request: Create
+    log: Log
+
+    def each(self, declared: Sequence[Declared], store: Store, then: Callable[[Manifest, Path], Made]) -> list[Made]:
+        """Make every fixture, several at once, and hand each on."""
+
+        def one(scenario: Declared) -> Made:
+            if reason := matrix.unstored(scenario, self.environment.versions):
+                return Made(scenario.name, "unsupported", reason)
+            try:
+                return then(*self._make(scenario, store))
+            except HarnessError as error:
+                return Made(scenario.name, "refused", str(error))
+            finally:
+                shutil.rmtree(self.scratch / scenario.name, ignore_errors=True)
+
+        made: list[Made] = []
+        with ThreadPoolExecutor(max_workers=self.request.at_once + 1) as executor:
+            for result in executor.map(one, declared):
+                made.append(result)
+                self.log(f"[{len(made)}/{len(declared)}] {result.scenario}: {result.outcome}")
+        return made
+
+    def _make(self, scenario: Declared, store: Store) -> tuple[Manifest, Path]:
+        environment, folder, device = self.environment, self.scratch / scenario.name, self.request.device
+        if device != CPU:
+            self._lay_out(scenario, store, folder)
+        return create_one(self.pool, scenario, environment.name, environment.lock_digest, folder, device=device)
+
+    def _lay_out(self, scenario: Declared, store: Store, folder: Path) -> None:
+        """Lay out the stored adapter, base and inputs: a golden of another device is of the very same files."""
+        try:
+            stored = store.manifest(self.environment.name, scenario.name)
+        except NoFixture as error:
+            raise NoFixture(
+                error.found, "the fixture as it is made on the CPU, to be observed on another device too",
+                f"make it first, without --device: `peft-regress create {self.environment.name} -k {scenario.name}`",
+            ) from None  # fmt: skip
+        store.materialise(stored, folder, CPU if CPU in stored.goldens else sorted(stored.goldens)[0])
+
+
+# -- one fixture -------------------------------------------------------------------------------------------------------
+
+
+def create_one(
+    pool: WorkerPool, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = CPU
 ) -> tuple[Manifest, Path]:
     """Have a fixture's files made in `scratch`, and check them.
 
@@ -54,16 +264,15 @@ def create(
         the manifest as far as it is known without the store, and the folder with `adapter/`, `base/` and `golden/`.
 
     Raises:
-        CreationRefused: the libraries raised, or the adapter has no effect, or a value is not finite, or the
-        checkpoint does not
-            hold what the scenario `expects`.
+        CreationRefused: the libraries raise, the adapter has no effect, a value is not finite, or the checkpoint lacks
+            what the scenario `expects`.
         WorkerFailed: the environment's worker does not start.
     """
     facts = pool.facts()
     versions = {str(k): str(v) for k, v in facts["versions"].items()}
     resolved = matrix.resolve(declared, versions)
     scratch.mkdir(parents=True, exist_ok=True)
-    stored = {"stored": True} if device != "cpu" else {}
+    stored = {"stored": True} if device != CPU else {}
     request = {"kind": "create", "scratch": str(scratch), "scenario": resolved, "device": device, **stored}
     name = f"create:{declared.name}@{creator}"
     done = pool.submit(Job(name, request, scratch, declared.scenario.time_limit_s)).result()
@@ -85,21 +294,21 @@ def create(
     return manifest, scratch
 
 
+def save(
+    store: Store, manifest: Manifest, folder: Path, *, device_class: str = CPU, replace: str | None = None
+) -> Manifest:
+    """Store what `create_one` left in a folder."""
+    return store.save(
+        manifest, folder / "adapter", folder / "base", folder / "golden", device_class=device_class, replace=replace
+    )
+
+
 def evidence(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a worker's facts a manifest keeps: what numbers may hang on; no path of the machine."""
+    """The part of a worker's facts that a manifest keeps: what numbers may depend on, and no path of the machine."""
     numerics = facts.get("numerics", {})
     pins = {name: value for name, value in numerics.get("environ", {}).items() if name.startswith(_NUMERICS)}
     libc = {"libc": numerics["libc"]} if "libc" in numerics else {}
     return {key: facts[key] for key in _FACTS if key in facts} | libc | {"pins": pins}
-
-
-def save(
-    store: Store, manifest: Manifest, folder: Path, *, device_class: str = "cpu", replace: str | None = None
-) -> Manifest:
-    """Store what `create` left in a folder."""
-    return store.save(
-        manifest, folder / "adapter", folder / "base", folder / "golden", device_class=device_class, replace=replace
-    )
 
 
 def _read(done: Done, scratch: Path, scenario: str) -> Observed:
@@ -117,89 +326,6 @@ def _read(done: Done, scratch: Path, scenario: str) -> Observed:
         raise CreationRefused(
             f"{scenario}: the creator's libraries refuse it: {what}",
             "a scenario that this release can create",
-            "mend the scenario, or state under `requires` or `when` what it needs",
+            "fix the scenario, or state under `requires` or `when` what it needs",
         )
     return golden
-
-
-def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
-    """Raise CreationRefused where a golden would prove nothing."""
-    name = golden.scenario
-    _refuse_failed(golden, name)
-    if problems := checkpoint_keys.unmet(golden, resolved):
-        raise CreationRefused(
-            f"{name}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
-            "the keys and shapes under `expects`",
-            f"keys are: {', '.join(checkpoint_keys.stored_keys(golden))}",
-        )
-    for array_name, array in golden.arrays.items():
-        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise CreationRefused(
-                f"{name}: {array_name} is not finite", "finite numbers everywhere", "mend base, inputs or fill"
-            )
-    if (effect := effect_of(golden)) < EFFECT:
-        raise CreationRefused(
-            f"{name}: the adapter moves the output by {effect:.2g} of its size",
-            f"at least {EFFECT:g}, so that losing the adapter would show",
-            "check target modules, inputs and `fill`",
-        )
-    if (error := kernel_error(golden)) * numbers.BELIEVED > effect:
-        raise CreationRefused(
-            f"{name}: the quantised base is {error:.2g} of its size away from what its weights stand for, and the "
-            f"adapter moves it by {effect:.2g}",
-            f"kernels whose error is at most a {numbers.BELIEVED:g}th of the adapter's effect",
-            "the creator's bitsandbytes computes wrongly on this processor, or for this PEFT: take another release",
-        )
-
-
-def _refuse_failed(golden: Observed, name: str) -> None:
-    for what, said in (("reloading it", golden.load.get("float32", {})), ("forward", _said(golden, "forward"))):
-        if said.get("outcome") != "ok":
-            error = said.get("error") or {}
-            raise CreationRefused(
-                f"{name}: {what} fails in the creator's own library: {error.get('type')}: {error.get('message')}",
-                "an adapter that its creator can load and run",
-                "mend the scenario, or state under `requires` what it needs",
-            )
-
-
-def _said(golden: Observed, probe: str) -> Mapping[str, Any]:
-    said: Mapping[str, Any] = golden.probes.get(probe, {}).get("float32", {})
-    return said
-
-
-def effect_of(golden: Observed) -> float:
-    """How far the adapter moves the base's output, as a share of its root mean square; the greatest of all outputs."""
-    adapted, plain = golden.group("forward", "float32"), golden.group("base", "float32")
-    shares = [0.0]
-    for name in set(adapted) & set(plain) - {"sketch"}:
-        if adapted[name].shape != plain[name].shape:
-            return float("inf")  # a prompt that lengthens the output has an effect that nobody can miss
-        scale = numbers.rms(plain[name]) or 1.0
-        shares.append(numbers.rms(adapted[name].astype(np.float64) - plain[name]) / scale)
-    return max(shares)
-
-
-def kernel_error(golden: Observed) -> float:
-    """How far a quantised base is from its dequantised reference, as a share of its root mean square; else 0."""
-    if numbers.measure(golden).kernels is None:
-        return 0.0
-    own, reference = golden.group("base", "float32"), golden.group("base", "float64")
-    shares = [0.0]
-    for name in set(own) & set(reference) - {"sketch"}:
-        scale = numbers.rms(reference[name]) or 1.0
-        shares.append(numbers.rms(own[name].astype(np.float64) - reference[name]) / scale)
-    return max(shares)
-
-
-def standing_defects(golden: Observed) -> tuple[str, ...]:
-    """What the creator's own library fails of the checks that need no golden: the golden is held against itself."""
-    defects = list(compare.judge(golden, golden).standing_defects)
-    before, after = golden.group("created", "float32"), golden.group("forward", "float32")
-    noise = numbers.measure(golden)
-    for name in sorted(set(before) & set(after)):
-        full = f"forward/float32/{name}"
-        gap = numbers.difference(full, before[name], after[name], numbers.allowance(full, before[name], noise, noise))
-        if compare.beyond(gap):
-            defects.insert(0, f"saved and reloaded by its own library it computes something else, by {gap.max_abs:.3g}")
-    return tuple(defects)

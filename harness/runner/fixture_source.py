@@ -15,7 +15,7 @@ from harness.core.verdict import Verdict
 from harness.envs.environment import BuiltEnvironment
 from harness.envs.environments import Environments
 from harness.judge import cell_result
-from harness.runner.create import create, save
+from harness.runner.create import create_one, save
 from harness.runner.plan import Planned
 from harness.runner.workers.process import worker_digest
 from harness.runner.workers.schedule import Key, Pools
@@ -171,7 +171,7 @@ class FixtureSource:
             return unsupported_by_creator(cell, reason)
         folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
         with self.pools.use(_creating(cell)) as pool:
-            manifest, folder = create(pool, cell.declared, environment.name, environment.lock_digest, folder)
+            manifest, folder = create_one(pool, cell.declared, environment.name, environment.lock_digest, folder)
         return Fixture(store, save(store, manifest, folder, replace="made on demand"))
 
 

@@ -22,7 +22,7 @@ from harness.core.verdict import Verdict
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import CURRENT
 from harness.judge import cell_result, checkpoint_keys, load_behaviour
-from harness.runner.create import CreationRefused
+from harness.judge.new_golden import CreationRefused
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.fixture_source import Fixture
 from harness.runner.plan import Planned

@@ -22,7 +22,6 @@ from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
 from harness.judge import cell_result
 from harness.runner import pipeline
-from harness.runner.create import worker_command
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.fixture_source import Fixture, FixtureSource
 from harness.runner.pipeline import Loader, Replay
@@ -237,7 +236,7 @@ class Session:
         log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}"
         return gpus.pool_for(
             environment, jobs=self.jobs, log_dir=log_dir, preload=self._preload, device=key.device,
-            command=worker_command(environment.python, self.handler), log=self.log,
+            handler=self.handler, log=self.log,
         )  # fmt: skip
 
     @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from harness.core.observation import Done
 from harness.envs.environment import BuiltEnvironment
 from harness.runner.workers.pool import Job, Pool, WorkerFailed
+from harness.runner.workers.process import worker_command
 from harness.worker.shared import VISIBLE_GPUS, visible_gpus
 
 
@@ -119,14 +120,15 @@ def pool_for(
     log_dir: Path,
     preload: Sequence[Any],
     device: str,
-    command: Sequence[str] | None,
+    handler: Path | None,
     log: Callable[[str], None],
 ) -> WorkerPool:
     """The pool that computes an environment's cells on a device; one pool for each GPU where several are visible."""
 
     def pool(environ: Mapping[str, str] | None, folder: Path) -> Pool:
         return Pool(
-            environment.python, jobs=jobs, log_dir=folder, preload=preload, device=device, command=command,
+            environment.python, jobs=jobs, log_dir=folder, preload=preload, device=device,
+            command=worker_command(environment.python, handler),
             environ=environ, untouched=environment.untouched,
         )  # fmt: skip
 

@@ -22,7 +22,7 @@ from typing import Any, cast, get_args
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Done
-from harness.runner.workers.process import WORKER, Eof, Event, Processes, WorkerProcess, environment, tail
+from harness.runner.workers.process import Eof, Event, Processes, WorkerProcess, environment, tail, worker_command
 from harness.worker.shared import Outcome
 
 GRACE_S = 15.0
@@ -107,7 +107,7 @@ class Pool:
             environ: in place of this process's environment.
             untouched: keeps PYTHONPATH and its like, for a developer's own interpreter.
         """
-        self._command = [*(command or [str(python), str(WORKER), "--serve"]), "--device", device]
+        self._command = [*(command or worker_command(python)), "--device", device]
         self._environ = environment(os.environ if environ is None else environ, untouched)
         self._jobs = max(1, jobs)
         self._log_dir = log_dir

@@ -198,6 +198,15 @@ def worker_digest() -> str:
     return whole.hexdigest()
 
 
+def worker_command(python: Path, handler: Path | None = None) -> list[str]:
+    """The command line of a worker that serves requests.
+
+    Args:
+        handler: a Python file in the place of the worker's own cell module; for tests of everything around it.
+    """
+    return [str(python), str(WORKER), "--serve", *(["--handler", str(handler)] if handler else [])]
+
+
 def tail(log: Path) -> str:
     """The last lines of a log; empty where there is none."""
     try:

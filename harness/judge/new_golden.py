@@ -1,0 +1,107 @@
+"""Whether a new golden proves anything: what is refused at creation, and what the creator's own library fails. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from harness.core.errors import HarnessError
+from harness.core.observation import Observed
+from harness.judge import checkpoint_keys, compare, numbers
+
+EFFECT = 1e-3
+"""An adapter must move the output by this share of its root mean square; else losing the adapter would not show.
+
+This is no tolerance: what a loader may deviate is measured. The fill makes effects of 0.1 to 1. An effect near this
+bound means that the adapter is off or that the inputs do not reach it."""
+
+
+class CreationRefused(HarnessError):
+    """The scenario could not be created, or what came out would prove nothing."""
+
+
+def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
+    """Raise CreationRefused where a golden would prove nothing."""
+    name = golden.scenario
+    _refuse_failed(golden, name)
+    if problems := checkpoint_keys.unmet(golden, resolved):
+        raise CreationRefused(
+            f"{name}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
+            "the keys and shapes under `expects`",
+            f"keys are: {', '.join(checkpoint_keys.stored_keys(golden))}",
+        )
+    for array_name, array in golden.arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise CreationRefused(
+                f"{name}: {array_name} is not finite",
+                "finite numbers everywhere",
+                "fix base, inputs or fill",
+            )
+    if (effect := effect_of(golden)) < EFFECT:
+        raise CreationRefused(
+            f"{name}: the adapter moves the output by {effect:.2g} of its size",
+            f"at least {EFFECT:g}, so that losing the adapter would show",
+            "check target modules, inputs and `fill`",
+        )
+    if (error := kernel_error(golden)) * numbers.BELIEVED > effect:
+        raise CreationRefused(
+            f"{name}: the quantised base deviates from its dequantised weights by {error:.2g} of its size, and the "
+            f"adapter moves it by {effect:.2g}",
+            f"kernels whose error is at most a {numbers.BELIEVED:g}th of the adapter's effect",
+            "the creator's bitsandbytes computes wrongly on this processor, or for this PEFT: take another release",
+        )
+
+
+def _refuse_failed(golden: Observed, name: str) -> None:
+    for what, said in (("reloading it", golden.load.get("float32", {})), ("forward", _said(golden, "forward"))):
+        if said.get("outcome") != "ok":
+            error = said.get("error") or {}
+            raise CreationRefused(
+                f"{name}: {what} fails in the creator's own library: {error.get('type')}: {error.get('message')}",
+                "an adapter that its creator can load and run",
+                "fix the scenario, or state under `requires` what it needs",
+            )
+
+
+def _said(golden: Observed, probe: str) -> Mapping[str, Any]:
+    said: Mapping[str, Any] = golden.probes.get(probe, {}).get("float32", {})
+    return said
+
+
+def effect_of(golden: Observed) -> float:
+    """How far the adapter moves the base's output, as a share of its root mean square; the greatest of all outputs."""
+    adapted, plain = golden.group("forward", "float32"), golden.group("base", "float32")
+    shares = [0.0]
+    for name in set(adapted) & set(plain) - {"sketch"}:
+        if adapted[name].shape != plain[name].shape:
+            return float("inf")  # a prompt that lengthens the output is an effect
+        scale = numbers.rms(plain[name]) or 1.0
+        shares.append(numbers.rms(adapted[name].astype(np.float64) - plain[name]) / scale)
+    return max(shares)
+
+
+def kernel_error(golden: Observed) -> float:
+    """How far a quantised base is from its dequantised reference, as a share of its root mean square; else 0."""
+    if numbers.measure(golden).kernels is None:
+        return 0.0
+    own, reference = golden.group("base", "float32"), golden.group("base", "float64")
+    shares = [0.0]
+    for name in set(own) & set(reference) - {"sketch"}:
+        scale = numbers.rms(reference[name]) or 1.0
+        shares.append(numbers.rms(own[name].astype(np.float64) - reference[name]) / scale)
+    return max(shares)
+
+
+def standing_defects(golden: Observed) -> tuple[str, ...]:
+    """Checks without a golden that the creator's own library fails: the golden is compared with itself."""
+    defects = list(compare.judge(golden, golden).standing_defects)
+    before, after = golden.group("created", "float32"), golden.group("forward", "float32")
+    noise = numbers.measure(golden)
+    for name in sorted(set(before) & set(after)):
+        full = f"forward/float32/{name}"
+        gap = numbers.difference(full, before[name], after[name], numbers.allowance(full, before[name], noise, noise))
+        if compare.beyond(gap):
+            defects.insert(0, f"saved and reloaded by its own library it computes something else, by {gap.max_abs:.3g}")
+    return tuple(defects)
