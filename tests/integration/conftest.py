@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,3 +84,35 @@ def mutant(environments: Environments, tmp_path: Path) -> Callable[..., str]:
         return f"python:{script}"
 
     return make
+
+
+Broken = Mapping[str, Mapping[str, Any]]
+"""`scenario@creator` → the cell in report.json."""
+
+
+def placed(breaks: Sequence[tuple[str, str]], creators: Mapping[str, str], otherwise: str) -> list[tuple[str, str]]:
+    """A cell for each break, as (`scenario@creator`, break): of one scenario each creator's fixture takes one.
+
+    Args:
+        breaks: break and scenario.
+        creators: scenario → creators whose fixtures of it are sound, apart from `otherwise`.
+    """
+    free = {scenario: iter(creators.get(scenario, otherwise).split()) for _, scenario in breaks}
+    return [(f"{scenario}@{next(free[scenario])}", name) for name, scenario in breaks]
+
+
+def run_broken(folder: Path, cells: Sequence[tuple[str, str]], *arguments: str) -> Broken:
+    """Check these cells in one run, each with the real PEFT broken in its own way (`mutants/per_cell.py`)."""
+    said = Said.of(
+        folder, "check", "--each", "--worker-handler", str(MUTANTS / "per_cell.py"), *arguments,
+        *(f"--creator={creator}" for creator in sorted({cell.partition("@")[2] for cell, _ in cells})),
+        *(f"--cell={cell}:*" for cell, _ in cells),
+        PEFT_REGRESS_MUTANTS=json.dumps(dict(cells)),
+    )  # fmt: skip
+    assert said.code == 1, said
+    return {f"{cell['scenario']}@{cell['creator']}": cell for cell in said.report["cells"]}
+
+
+def kinds(cell: Mapping[str, Any]) -> set[str]:
+    """The kinds of finding of a cell."""
+    return {finding["kind"] for finding in cell["findings"]}

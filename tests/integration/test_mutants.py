@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from itertools import count
-from typing import Any
 
 import pytest
 
-from tests.integration.conftest import MUTANTS, Said
+from tests.integration.conftest import Broken, Said, kinds, placed, run_broken
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("mutants")]
-
-PER_CELL = MUTANTS / "per_cell.py"
 
 #: mutant, scenario, verdict, a kind of finding that must be there
 TABLE = [
@@ -50,38 +45,23 @@ CREATORS = {
 """Scenario → creators whose fixtures of it are sound under `current`; one break each. Others have v061's."""
 
 
-def _cells() -> list[str]:
-    """The cell of each row of the table, as `scenario@creator`."""
-    used = {scenario: count() for _, scenario, _, _ in TABLE}
-    return [f"{scenario}@{CREATORS.get(scenario, 'v061').split()[next(used[scenario])]}" for _, scenario, _, _ in TABLE]
-
-
-CELLS = _cells()
+CELLS = placed([(name, scenario) for name, scenario, _, _ in TABLE], CREATORS, "v061")
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """One run with a break in each cell: `scenario@creator` → the cell."""
-    folder = tmp_path_factory.mktemp("mutants")
-    said = Said.of(
-        folder, "check", "--each", "--loader", "current", "--worker-handler", str(PER_CELL),
-        *(f"--creator={creator}" for creator in sorted({cell.partition("@")[2] for cell in CELLS})),
-        *(f"--cell={cell}:*" for cell in CELLS),
-        PEFT_REGRESS_MUTANTS=json.dumps({cell: name for cell, (name, *_) in zip(CELLS, TABLE, strict=True)}),
-    )  # fmt: skip
-    assert said.code == 1, said
-    return {f"{cell['scenario']}@{cell['creator']}": cell for cell in said.report["cells"]}
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Broken:
+    """One run with a break in each cell."""
+    return run_broken(tmp_path_factory.mktemp("mutants"), CELLS, "--loader", "current")
 
 
 @pytest.mark.parametrize(
     ("cell", "verdict", "kind"),
-    [(cell, verdict, kind) for cell, (_, _, verdict, kind) in zip(CELLS, TABLE, strict=True)],
+    [(cell, verdict, kind) for (cell, _), (_, _, verdict, kind) in zip(CELLS, TABLE, strict=True)],
     ids=[f"{name}-{scenario}" for name, scenario, _, _ in TABLE],
 )
-def test_a_break_is_seen(cell: str, verdict: str | None, kind: str | None, broken: dict[str, dict[str, Any]]) -> None:
+def test_a_break_is_seen(cell: str, verdict: str | None, kind: str | None, broken: Broken) -> None:
     found = broken[cell]
-    kinds = {finding["kind"] for finding in found["findings"]}
-    assert kind is None or kind in kinds, found
+    assert kind is None or kind in kinds(found), found
     assert verdict in (None, found["verdict"]), found
 
 
