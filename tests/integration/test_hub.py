@@ -11,7 +11,7 @@ import pytest
 from harness.envs.environments import Environments
 from tests.integration.conftest import Said
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.nightly]
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 MAKE = """

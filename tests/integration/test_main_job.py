@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group
 SOUND = {"exact", "close", "warned"}
 
 
+@pytest.mark.nightly
 def test_it_finds_the_known_breaks_and_nothing_else_of_their_kind(peft_regress: Callable[..., Said]) -> None:
     said = peft_regress("check", "--creator", "v061", "--loader", "current")
 

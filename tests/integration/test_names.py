@@ -8,7 +8,7 @@ import pytest
 
 from tests.integration.conftest import Said
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
+pytestmark = [pytest.mark.integration, pytest.mark.nightly, pytest.mark.xdist_group("real")]
 
 
 @pytest.mark.parametrize(

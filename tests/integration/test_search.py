@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.mini.world import REPOSITORY
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
+pytestmark = [pytest.mark.integration, pytest.mark.nightly, pytest.mark.xdist_group("real")]
 
 Asked = Callable[..., dict[str, Any]]
 

@@ -14,7 +14,7 @@ from harness.report import structure_history
 from tests.integration.conftest import Said
 from tests.support.mini.world import REPOSITORY
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
+pytestmark = [pytest.mark.integration, pytest.mark.nightly, pytest.mark.xdist_group("real")]
 
 CREATOR, CHANGED, WITHOUT = "trl-0240", "trl-0262", "bnb-v0171"
 SCENARIO = "sft-8bit-bf16"

@@ -12,7 +12,7 @@ import pytest
 from harness.core.run_file import load
 from tests.support.mini.world import REPOSITORY
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.nightly]
 
 
 def peft_regress(*words: str, **more: str) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Said
+from tests.integration.conftest import MUTANTS, placed, run_broken
 from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
@@ -25,27 +25,47 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("name", "doing", "first", "says", "probe"), TABLE, ids=[t[0] for t in TABLE])
-def test_whose_doing_it_is(
-    name: str, doing: str, first: str, says: str, probe: str, mutant: Callable[[str], str],
-    peft_regress: Callable[..., Said], tmp_path: Path,
-) -> None:  # fmt: skip
-    checked = peft_regress("check", "--creator", "v061", "--loader", mutant(name), "--cell", "lora-linear@*")
-    assert checked.code == 1
-    command = [
-        sys.executable,
-        "-m",
-        "harness",
-        "show",
-        "lora-linear",
-        "--layers",
-        "--reports",
-        str(tmp_path / "reports"),
+CELLS = placed([(row[0], "lora-linear") for row in TABLE], {"lora-linear": "v0140 v0152 v0171 v0191 v0200"}, "v061")
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reports of one run with a break in each cell."""
+    folder = tmp_path_factory.mktemp("where")
+    run_broken(folder, CELLS, "--loader", "current")
+    return folder / "reports"
+
+
+@pytest.fixture
+def shown(reports: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What `show --layers` prints of a cell."""
+    monkeypatch.setenv("PEFT_REGRESS_MUTANTS", json.dumps(dict(CELLS)))
+
+    def show(cell: str, *more: str) -> str:
+        command = [sys.executable, "-m", "harness", "show", f"{cell}:current[cpu]", "--layers", *more]
+        command += ["--reports", str(reports), "--worker-handler", str(MUTANTS / "per_cell.py")]
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return show
+
+
+def rows(*columns: int) -> list[object]:
+    """The cell of each row of the table, and some of the row's columns."""
+    return [
+        pytest.param(cell, *(row[at] for at in columns), id=row[0]) for (cell, _), row in zip(CELLS, TABLE, strict=True)
     ]
-    told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    assert says in told.stdout
-    found = json.loads(subprocess.run([*command, "--json"], cwd=REPOSITORY, capture_output=True, check=True).stdout)
-    assert found["doing"] == doing
+
+
+@pytest.mark.parametrize(("cell", "doing", "first", "probe"), rows(1, 2, 4))
+def test_whose_doing_it_is(cell: str, doing: str, first: str, probe: str, shown: Callable[..., str]) -> None:
+    found = json.loads(shown(cell, "--json"))
+    assert (found["doing"], found["probe"]) == (doing, probe)
     assert first in found.get("first", "")
-    assert found["probe"] == probe
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(("cell", "says"), rows(3))
+def test_what_is_printed(cell: str, says: str, shown: Callable[..., str]) -> None:
+    assert says in shown(cell)
