@@ -1,4 +1,4 @@
-"""Renderers of a run. Each is a thin reading of `harness.core.run.Run`; none looks anywhere else."""
+"""Renderers of a run. Each reads `harness.core.run.Run` (most through `harness.report.view`) and nothing else."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
     "junit": ("junit.xml", junit.render),
     "html": ("report.html", render.render),
 }
-"""Format → the file that it is written to in a run's folder, and its renderer. `report.json` is their source, not one
-of them; tables (csv, parquet) are written on demand by `harness.report.tables.write`."""
+"""Format → its file in a run's folder, and its renderer. `report.json` is their source and not in this table; tables
+(csv, parquet) are written on demand by `harness.report.tables.write`."""
 
 
 def sentence(run: Run) -> str:
-    """The verdict of a run with its counts, in one sentence and on one line."""
+    """The verdict of a run with its counts, on one line."""
     return visible(str(summary.sentence(run)))
 
 
 def write(run: Run, folder: Path) -> list[Path]:
-    """Write `report.json` and every format to a run's folder; the source first, each atomically."""
+    """Write `report.json` and then every format to a run's folder, each atomically."""
     source = folder / "report.json"
     dump(run, source)
     written = [source]

@@ -1,7 +1,7 @@
-"""One cell, fact by fact, in the order of the questions that a maintainer asks.
+"""One cell, fact by fact, in the order in which a maintainer asks.
 
-What broke, how badly against its measured allowance, where it starts, whose doing it may be, how to see it again. Pure,
-and not escaped: a renderer makes the values fit its format.
+What broke, how far beyond the measured allowance, where it starts, what may have caused it, how to reproduce it. Pure,
+and not escaped: renderers do that.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from harness.core.versions import package_order
 from harness.judge import causes
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
-"""How a value is meant: `block` is text of several lines, the rest is weight and colour."""
+"""How a value is shown: `block` is text of several lines, the others are weight and colour."""
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A label and what there is to say under it."""
+    """A label and its text."""
 
     label: str
     value: str
@@ -31,7 +31,7 @@ class Fact:
 
 
 def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
-    """What is known of a cell; `whole` leaves nothing out, else long lists are cut and what is cut is counted."""
+    """The facts of a cell. Without `whole`, long lists are cut, and the rest is counted."""
     limit = sys.maxsize if whole else 4
     rows = [
         *_broke(cell, limit),
@@ -55,13 +55,17 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
 
 
 def alike(cell: Cell) -> str:
-    """Whose replay the cell was judged on, where that is not its own."""
+    """The creator whose result the cell reuses; empty if the cell was replayed."""
     creator = cell.same_as.partition("@")[2].partition(":")[0]
-    return f"as {creator}'s, whose fixture the loader reads alike (--each computes it for itself)" if creator else ""
+    return (
+        f"result reused from {creator}, whose fixture the loader reads the same way (--each replays all)"
+        if creator
+        else ""
+    )
 
 
 def worst_figures(cell: Cell) -> Figures | None:
-    """The figures to show: the main finding's, else the greatest error ÷ allowance of all probes."""
+    """The figures to show: those of the main finding, else those with the greatest error ÷ allowance."""
     finding = causes.main_finding(cell)
     if finding is not None and finding.figures is not None:
         return finding.figures
@@ -78,13 +82,13 @@ def _broke(cell: Cell, limit: int) -> list[Fact]:
     if finding is None:
         return rows
     rows.append(Fact("found", f"{_where(finding)}: {_said(finding)}", "bad" if cell.verdict.is_deviation else ""))
-    told = {*(cell.keys.lost if cell.keys else ()), *cell.config_differences}  # each has a label of its own below
-    rows += _many("", tuple(detail for detail in finding.details if detail not in told), limit)
+    listed = {*(cell.keys.lost if cell.keys else ()), *cell.config_differences}  # each has its own label below
+    rows += _many("", tuple(detail for detail in finding.details if detail not in listed), limit)
     return rows + _many("also", _also(cell, finding), limit)
 
 
 def _also(cell: Cell, main: Finding) -> tuple[str, ...]:
-    """The other findings, those that say the same in one: `forward, merged: …`."""
+    """The other findings; those with the same message in one line: `forward, merged: …`."""
     by_message: dict[str, list[str]] = {}
     for finding in cell.findings:
         if finding.message != main.message:
@@ -141,15 +145,15 @@ def _keys(keys: CheckpointKeys | None, limit: int) -> list[Fact]:
 
 
 def _conversion(cell: Cell, whole: bool) -> list[Fact]:
-    """How names are converted for each model that can be asked: of a cell that deviates, or where they differ."""
+    """How names are converted, for each model that can be asked. Shown for deviations and differences only."""
     if cell.conversion is None or not (whole or cell.verdict.is_deviation or cell.conversion.differs):
         return []
-    rows = [Fact("conversion", "what Transformers renames, for", "quiet")]
+    rows = [Fact("conversion", "keys that Transformers renames, by model", "quiet")]
     return rows + [Fact("", f"{of}: {said}") for of, said in key_conversion.rows(cell.conversion)]
 
 
 def _probes(cell: Cell) -> list[Fact]:
-    """All probes in a line by verdict, worst first; those that were skipped last."""
+    """All probes in one line: by verdict, worst first, skipped ones last."""
     groups: dict[str, list[str]] = {}
     for name, probe in sorted(
         cell.probes.items(), key=lambda item: (item[1].outcome == "skipped", item[1].verdict.severity)
@@ -174,14 +178,12 @@ def _errors(cell: Cell, whole: bool) -> list[Fact]:
 def _many(label: str, values: tuple[str, ...], limit: int) -> list[Fact]:
     rows = [Fact(label if place == 0 else "", value) for place, value in enumerate(values[:limit])]
     if len(values) > limit:
-        rows.append(
-            Fact("" if rows else label, f"{len(values) - limit:,}{' more' if rows else ''} (show the cell to see)")
-        )
+        rows.append(Fact("" if rows else label, f"{len(values) - limit:,}{' more' if rows else ''} (see `show`)"))
     return rows
 
 
 def probe_rows(cell: Cell) -> list[tuple[str, str, str, str, str, str]]:
-    """A row a probe: name, verdict, array, error, allowance, error ÷ allowance; or why it was skipped."""
+    """One row per probe: name, verdict, array, error, allowance, error ÷ allowance; or why it was skipped."""
     return [_probe_row(name, probe) for name, probe in cell.probes.items()]
 
 
@@ -197,7 +199,7 @@ def _probe_row(name: str, probe: ProbeResult) -> tuple[str, str, str, str, str, 
 
 
 def layer_rows(cell: Cell) -> list[tuple[str, str, str, str, str]]:
-    """A row a layer in execution order: name, kind, error, allowance, error ÷ allowance."""
+    """One row per layer in execution order: name, kind, error, allowance, error ÷ allowance."""
     return [
         (layer.name, layer.kind, number(layer.max_abs), number(layer.allowance), times(_layer_ratio(layer)))
         for layer in cell.layers
@@ -211,7 +213,7 @@ def _layer_ratio(layer: LayerSketch) -> float:
 
 
 def package_rows(run: Run, cell: Cell) -> list[tuple[str, str, str]]:
-    """The packages that differ between a cell's two environments: name, creator's, loader's version."""
+    """The packages that differ between a cell's environments: name, version of the creator, version of the loader."""
     known = {environment.name: environment for environment in run.environments}
     before, now = _packages(known.get(cell.creator)), _packages(known.get(cell.loader))
     differing = [name for name in {*before, *now} if before.get(name) != now.get(name)]

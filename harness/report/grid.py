@@ -1,31 +1,26 @@
-"""Creators × loaders as data: each pair in a box, and what old loaders did with newer checkpoints, by cause. Pure."""
+"""Creators × loaders as data: a box per pair, and what old loaders did with newer checkpoints, by cause. Pure."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from harness.core.run import Cell, Run
 from harness.core.text import clip, many
-from harness.core.verdict import Verdict, worst
+from harness.core.verdict import Reading, Verdict, worst
 from harness.core.versions import version_of
 from harness.judge import load_behaviour
 from harness.judge.causes import Calendar, Releases, normalised
-from harness.report import summary
-from harness.report.html import heat_map
+from harness.report import labels, summary
 
-MEANINGS: dict[str, str] = {
-    "refused": "it raised on loading",
-    "dropped": "tensors of the checkpoint are nowhere in the model",
-    "ignored": "keys of the config that say something were passed over",
-    "read": "everything arrived",
-}
-"""What an older loader does with a newer checkpoint, in the order in which it is told."""
+_READINGS: tuple[Reading, ...] = ("refused", "dropped", "ignored", "read")
+"""What an older loader does with a newer checkpoint, in the order in which the report shows it."""
 _TITLE = 160
 LEGEND = (
-    "letter of the worst verdict; how many cells have to be looked at of how many that were judged, or how many agree; "
-    "in brackets: expected deviations"
+    "letter of the worst verdict, then either the cells to look at out of all judged cells, or the cells that agree; "
+    "in brackets: known breaks"
 )
 
 
@@ -36,9 +31,9 @@ class Box:
     creator: str
     loader: str
     verdict: Verdict | None
-    """The worst of its cells, without those that deviate as expected; None where it has no cell."""
+    """The worst of its cells without the known breaks; None if it has no cell."""
     concerning: int
-    """Cells that deviate unexpectedly or could not be judged."""
+    """Unexpected breaks, and cells that could not be judged."""
     agreeing: int
     expected: int
     unsupported: int
@@ -59,7 +54,7 @@ class Box:
     def counts(self) -> str:
         """The same in words."""
         parts = (
-            (self.concerning, "to look at"), (self.agreeing, "agreeing"), (self.expected, "expected"),
+            (self.concerning, "to look at"), (self.agreeing, "agreeing"), (self.expected, "known"),
             (self.unsupported, "unsupported"),
         )  # fmt: skip
         return ", ".join(f"{count} {word}" for count, word in parts if count)
@@ -76,7 +71,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One way in which older loaders failed to read newer checkpoints, with all cells that show it."""
+    """One way in which older loaders fail to read newer checkpoints, with all cells that show it."""
 
     reading: str
     title: str
@@ -91,7 +86,7 @@ class Outcome:
 
     @property
     def verdicts(self) -> str:
-        """What came of it: `12 unsupported, 3 silent-wrong`."""
+        """The verdicts: `12 unsupported, 3 silent-wrong`."""
         return summary.by_verdict(self.cells)
 
     @property
@@ -103,19 +98,22 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Grid:
-    """The whole."""
+    """The grid, and what older loaders did with newer checkpoints."""
 
+    id: ClassVar[str] = "grid"
+    title: ClassVar[str] = "Creators under loaders"
+    note: ClassVar[str] = LEGEND
     loaders: tuple[tuple[str, str], ...]
     """Name and label of each, in release order."""
     rows: tuple[Row, ...]
     forward: str
-    """What became of newer checkpoints under older loaders, in a line; empty where there was none."""
+    """What older loaders did with newer checkpoints, in one line; empty if there were none."""
     outcomes: tuple[Outcome, ...]
 
 
 def build(run: Run) -> Grid | None:
-    """The grid of a run with several creators and several loaders; None of any other, which needs none."""
-    creators, loaders = heat_map.creator_labels(run), heat_map.loader_labels(run)
+    """The grid of a run with several creators and several loaders; None for any other run."""
+    creators, loaders = labels.creator_labels(run), labels.loader_labels(run)
     if len(creators) < 2 or len(loaders) < 2:
         return None
     newer = _newer(run)
@@ -136,7 +134,7 @@ def outcomes(run: Run, cells: Iterable[Cell]) -> tuple[Outcome, ...]:
     for cell in cells:
         if cell.reading in _SIGNATURES:
             groups.setdefault((cell.reading, *_SIGNATURES[cell.reading](cell)), []).append(cell)
-    calendar, order = Calendar(run), list(MEANINGS)
+    calendar, order = Calendar(run), list[str](_READINGS)
     found = [
         Outcome(key[0], _title(key[0], group), tuple(group), calendar.creators(group), calendar.loaders(group))
         for key, group in groups.items()
@@ -145,7 +143,7 @@ def outcomes(run: Run, cells: Iterable[Cell]) -> tuple[Outcome, ...]:
 
 
 def _newer(run: Run) -> Callable[[str, str], bool]:
-    """Whether a creator's PEFT is newer than a loader's; False where nobody knows."""
+    """Whether a creator's PEFT is newer than a loader's; False if a version is unknown."""
     versions = {one.name: version_of(one.versions.get("peft", "")) for one in run.environments}
 
     def newer(creator: str, loader: str) -> bool:
@@ -176,9 +174,9 @@ def _summary(cells: Sequence[Cell]) -> str:
     if not cells:
         return ""
     counts = Counter[str](cell.reading for cell in cells)
-    said = [f"{counts[word]:,} {word}" for word in reversed(MEANINGS) if counts[word]]
+    said = [f"{counts[word]:,} {word}" for word in reversed(_READINGS) if counts[word]]
     said += [f"{counts['']:,} not tried or not judged"] if counts[""] else []
-    return f"{many(len(cells), 'checkpoint')} under an older PEFT than made them: {', '.join(said)}"
+    return f"{many(len(cells), 'checkpoint')} loaded by an older PEFT than the one that saved them: {', '.join(said)}"
 
 
 def _refusal(cell: Cell) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A run as JUnit XML, which every CI system reads: a suite a loader, a test case a cell."""
+"""A run as JUnit XML, which every CI system reads: one suite per loader, one test case per cell."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def render(run: Run) -> bytes:
 def suites(run: Run) -> dict[str, list[Case]]:
     """All test cases by suite.
 
-    Besides the loaders' suites there is one for what was planned and has no result, one for the expectations that
-    failed the run, and one that fails where nothing at all was compared: a reader must not see green where the run is
-    not. Against a baseline, each case says in a property how it changed.
+    There are also suites for planned cells without a result, for known breaks that failed the run, and for a run in
+    which nothing was compared: a run that is not clean never looks green. Against a baseline, a property of each case
+    says how it changed.
     """
     found: dict[str, list[Case]] = {}
     deviating = {cell.id for cell in run.deviations}
@@ -86,12 +86,10 @@ def _outcome(cell: Cell, deviates: bool) -> tuple[Outcome, str]:
         return "failure", _first_line(cell)
     if cell.expected:
         issue, expires = cell.expectation_issue, cell.expectation_expires
-        return (
-            "skipped",
-            f"expected {cell.verdict} ({cell.expectation}, {issue}, until {expires}): {cell.expectation_reason}",
-        )
+        known = f"{cell.expectation}, {issue}, until {expires}"
+        return "skipped", f"known break, {cell.verdict} ({known}): {cell.expectation_reason}"
     if cell.verdict is Verdict.UNSUPPORTED:
-        return "skipped", f"unsupported: {cell.reason or 'no reason was given'}"
+        return "skipped", f"unsupported: {cell.reason or 'no reason given'}"
     if cell.verdict.cannot_tell:
         return "error", f"could not tell: {cell.reason or cell.verdict}"
     return "passed", ""
@@ -133,7 +131,7 @@ def _not_run(cell: str) -> Case:
 
 
 def _left_out(name: str, reason: str) -> Case:
-    return Case(name, "left-out", "skipped", "left-out", f"left out: {reason or 'no reason was given'}")
+    return Case(name, "left-out", "skipped", "left-out", f"left out: {reason or 'no reason given'}")
 
 
 def _problem(name: str, problem: str, message: str) -> Case:
@@ -141,7 +139,7 @@ def _problem(name: str, problem: str, message: str) -> Case:
 
 
 def _compared(run: Run) -> list[Case]:
-    """The case that stands for the whole run where it has nothing to show but skips."""
+    """The failing case of a run that has nothing but skips."""
     if any(cell.verdict.is_deviation for cell in run.cells):
         return []
     return [Case("something was compared", "run", "error", "nothing-compared", str(summary.sentence(run)))]

@@ -27,8 +27,8 @@ class _Generator(GenerateJsonSchema):
 def schema() -> dict[str, Any]:
     """The schema of the format that this version writes.
 
-    A field that has a default may be missing from a file. The number of the format is part of the schema: a file of
-    another format is not valid against it.
+    A field that has a default may be missing from a file. The schema includes the number of the format: a file of
+    another format is not valid.
     """
     made = Run.model_json_schema(schema_generator=_Generator)
     made["properties"]["format"] = {"const": FORMAT, "description": "Version of the format."}

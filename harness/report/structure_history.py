@@ -1,13 +1,14 @@
-"""In which releases a model is made into something else: what cells say of their steps, put together over a run. Pure.
+"""In which releases a model's structure changes: the steps that cells report, combined over a run. Pure.
 
-A cell holds one release against another. Over many creators, or many loaders, the same line (`lora_A, lora_B: float32 →
-bfloat16`) begins at some release and ends at another; that is what a maintainer looks for.
+A cell compares one release with another. Over many creators or loaders, the same line (`lora_A, lora_B: float32 →
+bfloat16`) begins at one release and ends at another: that is what a maintainer looks for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from harness.core.run import Cell, Run
 from harness.judge import sft, structure_steps
@@ -22,10 +23,10 @@ class Row:
     """A change of structure, and where it is seen.
 
     Attributes:
-        package: whose releases the ranges are.
+        package: the package whose releases the ranges are.
         change: `norm layers (5 parameters): float32 → bfloat16`.
         after: the steps after which it is so.
-        alike: those of the same scenarios' creators and loaders that were tried and do not show it.
+        alike: the creators and loaders of the same scenarios that were tried and do not show it.
     """
 
     package: str
@@ -38,7 +39,7 @@ class Row:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """As the table has it."""
+        """The row as texts."""
         return (self.package, self.change, ", ".join(self.after), self.creators, self.loaders, self.alike,
                 ", ".join(self.scenarios))  # fmt: skip
 
@@ -47,22 +48,23 @@ class Row:
 class History:
     """The table of a report."""
 
-    rows: tuple[Row, ...]
-    title: str = "Structure, by release"
-    meaning: str = "what a trainer, or a preparation, makes of the model otherwise than it did for the creator"
-    header: tuple[str, ...] = (
-        "releases of", "what changed", "after", "saved with", "loaded with", "alike", "scenarios",
+    id: ClassVar[str] = "structure"
+    title: ClassVar[str] = "Structure, by release"
+    note: ClassVar[str] = "how a trainer or a preparation step changes the model, compared with the creator"
+    header: ClassVar[tuple[str, ...]] = (
+        "releases of", "change", "after", "saved with", "loaded with", "unchanged", "scenarios",
     )  # fmt: skip
+    rows: tuple[Row, ...]
 
 
 def history(run: Run) -> History | None:
-    """The table; None for a run in which nothing of the kind changed."""
+    """The table; None if nothing of this kind changed."""
     found = rows(run)
     return History(found) if found else None
 
 
 def rows(run: Run) -> tuple[Row, ...]:
-    """All changes of a run; scenarios that change alike, in the same releases, share a row."""
+    """All changes of a run. Scenarios with the same change in the same releases share a row."""
     return tuple(row for probe, package in RELEASES_OF.items() for row in _rows(run, probe, package))
 
 
@@ -83,7 +85,7 @@ def _rows(run: Run, probe: str, package: str) -> list[Row]:
 
 
 def _seen(cells: Iterable[Cell], probe: str) -> dict[tuple[str, tuple[str, ...]], list[Cell]]:
-    """Change and the steps after which it is seen → the cells."""
+    """(change, steps after which it is seen) → the cells."""
     found: dict[tuple[str, tuple[str, ...]], list[Cell]] = {}
     for cell in cells:
         for each in _changes(cell, probe):
@@ -106,7 +108,7 @@ def _place(step: str) -> int:
 
 
 def _alike(tried: Sequence[Cell], showing: Sequence[Cell], calendar: Calendar) -> str:
-    """The releases that a change is not seen in, of either side."""
+    """The releases on either side that do not show a change."""
     creators, loaders = {cell.creator for cell in showing}, {cell.loader for cell in showing}
     saved = calendar.creators([cell for cell in tried if cell.creator not in creators]).ranges
     loaded = calendar.loaders([cell for cell in tried if cell.loader not in loaders]).ranges

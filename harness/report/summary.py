@@ -1,6 +1,6 @@
-"""What a report says of a run, as plain data: the sentence, the causes and the changes that all renderers show.
+"""What a report says about a run in a line: the sentence, its counts, and short texts on changes, causes and cells.
 
-Pure. Nothing here is escaped: these are the values, a renderer makes them fit its format with `harness.core.text`.
+Pure. Nothing here is escaped: renderers do that with `harness.core.text`.
 """
 
 from __future__ import annotations
@@ -27,35 +27,35 @@ WORDS = {
 """The run's verdict in a word."""
 
 CHANGES: dict[str, str] = {
-    "regressed": "deviates now, and did not (or less badly) in the baseline",
-    "new": "judged now, and not in the baseline",
-    "gone": "judged in the baseline, and not now",
-    "fixed": "deviated in the baseline, is sound now",
-    "still": "deviates as it did in the baseline",
+    "regressed": "fails now, and passed (or failed less badly) in the baseline",
+    "new": "has a result now, and none in the baseline",
+    "gone": "has a result in the baseline, and none now",
+    "fixed": "failed in the baseline, and passes now",
+    "still": "fails as it did in the baseline",
 }
-"""What a change against a baseline means, in the order in which changes are shown."""
+"""What each change against a baseline means, in the order in which changes are shown."""
 
 
 @dataclass(frozen=True)
 class Sentence:
-    """The run in one sentence."""
+    """The run in a few short sentences on one line."""
 
     word: str
     text: str
 
     def __str__(self) -> str:
-        return f"{self.word}: {self.text}."
+        return f"{self.word}: {self.text}"
 
 
 @dataclass(frozen=True)
 class Tally:
-    """A run in numbers. Every cell is in exactly one of `clean`, `deviating`, `expected`, `untold`, `unsupported`."""
+    """A run in numbers. Each cell counts as one of `clean`, `deviating`, `known`, `undetermined` and `unsupported`."""
 
     cells: int
     clean: tuple[Cell, ...]
     deviating: tuple[Cell, ...]
-    expected: int
-    untold: tuple[Cell, ...]
+    known: int
+    undetermined: tuple[Cell, ...]
     unsupported: int
     not_run: int
 
@@ -74,73 +74,74 @@ def tally(run: Run) -> Tally:
         cells=len(run.cells),
         clean=tuple(cell for cell in rest if cell.verdict.is_clean),
         deviating=deviating,
-        expected=sum(cell.verdict.is_deviation for cell in rest),
-        untold=tuple(cell for cell in rest if cell.verdict.cannot_tell),
+        known=sum(cell.verdict.is_deviation for cell in rest),
+        undetermined=tuple(cell for cell in rest if cell.verdict.cannot_tell),
         unsupported=sum(cell.verdict is Verdict.UNSUPPORTED for cell in rest),
         not_run=len(run.not_run),
     )
 
 
 def sentence(run: Run) -> Sentence:
-    """The verdict of a run with its counts, so that nobody has to add them up."""
+    """The verdict of a run with all its counts."""
     code, counts = exit_code_of(run), tally(run)
     if run.against is not None:
-        return Sentence(WORDS[code], "; ".join(part for part in change_summary.sentence(run, run.against) if part))
+        return Sentence(WORDS[code], _sentences(change_summary.sentence(run)))
     opening = {
         ExitCode.CLEAN: _clean,
         ExitCode.REGRESSED: _regressed,
         ExitCode.CANNOT_TELL: _could_not_tell,
         ExitCode.INTERRUPTED: _interrupted,
     }[code](run, counts)
-    return Sentence(WORDS[code], "; ".join(part for part in [*opening, *_against(run)] if part))
+    return Sentence(WORDS[code], _sentences([*opening, _aside(run, counts), _against(run)]))
+
+
+def _sentences(parts: Iterable[str]) -> str:
+    return " ".join(f"{part[0].upper()}{part[1:]}." for part in parts if part)
 
 
 def _clean(run: Run, counts: Tally) -> list[str]:
-    same = f"{_of(run, len(counts.clean), counts.asked)} load under {_loaders(run)} and compute the same"
+    one = len(counts.clean) == 1
+    verbs = ("loads", "computes") if one else ("load", "compute")
+    same = f"{_of(run, len(counts.clean), counts.asked)} {verbs[0]} under {_loaders(run)} and {verbs[1]} the same"
     how = f" ({by_verdict(counts.clean)})" if counts.clean else ""
-    return [f"{same}{how}", _expected(counts), "0 unexpected", *_aside(run, counts)]
+    return [f"{same}{how}", f"{_known(counts)}, 0 unexpected" if counts.known else ""]
 
 
 def _regressed(run: Run, counts: Tally) -> list[str]:
     found = causes.unexpected(run)
-    verb = "deviates" if len(counts.deviating) == 1 else "deviate"
+    verb = "fails" if len(counts.deviating) == 1 else "fail"
     bad = f"{_of(run, len(counts.deviating), counts.asked)} {verb} under {_loaders(run)}"
     why = f"{by_verdict(counts.deviating)}; {many(len(found), 'cause')}"
-    opening = f"{bad} ({why})" if counts.deviating else "0 unexpected deviations"
-    return [_problems(run), opening, _same(counts), _expected(counts), _untold(counts), *_aside(run, counts)]
+    opening = f"{bad} ({why})" if counts.deviating else "No unexpected breaks"
+    return [_problems(run), opening, _same(counts), _known(counts), _undetermined(counts)]
 
 
 def _could_not_tell(run: Run, counts: Tally) -> list[str]:
-    if not counts.clean and not counts.expected:
-        why = f"{_untold(counts)}" if counts.untold else ""
-        return ["nothing was compared", why, *_aside(run, counts)]
-    unknown = f"{_of(run, len(counts.untold), counts.asked)} could not be judged under {_loaders(run)}"
-    opening = f"{unknown} ({by_verdict(counts.untold)})" if counts.untold else ""
-    return [opening, _same(counts), _expected(counts), "0 unexpected", *_aside(run, counts)]
+    if not counts.clean and not counts.known:
+        return ["Nothing was compared", _undetermined(counts)]
+    unknown = f"{_of(run, len(counts.undetermined), counts.asked)} could not be judged under {_loaders(run)}"
+    opening = f"{unknown} ({by_verdict(counts.undetermined)})" if counts.undetermined else ""
+    return [opening, _same(counts), _known(counts), "No unexpected breaks"]
 
 
 def _interrupted(run: Run, counts: Tally) -> list[str]:
     done = f"{counts.cells:,} of {many(counts.cells + counts.not_run, 'cell')} finished"
-    deviating = by_verdict(counts.deviating)
-    found = f"{many(len(counts.deviating), 'unexpected deviation')}{f' ({deviating})' * bool(deviating)}"
-    aside = _aside(run, counts)
-    return [done, found, _same(counts), _expected(counts), _untold(counts), _problems(run), *aside]
+    deviating = f" ({by_verdict(counts.deviating)})" if counts.deviating else ""
+    found = f"{many(len(counts.deviating), 'unexpected break')}{deviating}"
+    return [done, found, _same(counts), _known(counts), _undetermined(counts), _problems(run)]
 
 
 def _of(run: Run, count: int, total: int) -> str:
-    """`60 of 64 adapters of v061`; cells, where an adapter was loaded more than once."""
+    """`60 of 64 adapters from v061`; cells, if an adapter was loaded more than once."""
     once = len({(cell.loader, cell.place) for cell in run.cells}) <= 1
-    creators = _named(_distinct(cell.creator for cell in run.cells), "creator")
-    return f"{count:,} of {many(total, 'adapter' if once else 'cell')} of {creators}"
+    return f"{count:,} of {many(total, 'adapter' if once else 'cell')} from {change_summary.sources(run)}"
 
 
 def _loaders(run: Run) -> str:
+    names = _distinct(cell.loader for cell in run.cells)
     devices = [device for device in _distinct(cell.place for cell in run.cells) if device != "cpu"]
-    return _named(_distinct(c.loader for c in run.cells), "loader") + (f" on {listed(devices)}" if devices else "")
-
-
-def _named(names: list[str], word: str) -> str:
-    return listed(names) if len(names) <= 2 else many(len(names), word)
+    loaders = listed(names) if len(names) <= 2 else many(len(names), "loader")
+    return loaders + (f" on {listed(devices)}" if devices else "")
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
@@ -148,42 +149,47 @@ def _distinct(names: Iterable[str]) -> list[str]:
 
 
 def _same(counts: Tally) -> str:
-    return f"{len(counts.clean):,} the same ({by_verdict(counts.clean)})" if counts.clean else "0 the same"
+    if not counts.clean:
+        return "0 compute the same"
+    verb = "computes" if len(counts.clean) == 1 else "compute"
+    return f"{len(counts.clean):,} {verb} the same ({by_verdict(counts.clean)})"
 
 
-def _expected(counts: Tally) -> str:
-    return many(counts.expected, "expected deviation") if counts.expected else ""
+def _known(counts: Tally) -> str:
+    return many(counts.known, "known break") if counts.known else ""
 
 
-def _untold(counts: Tally) -> str:
-    return f"{len(counts.untold):,} could not be judged ({by_verdict(counts.untold)})" if counts.untold else ""
+def _undetermined(counts: Tally) -> str:
+    count = len(counts.undetermined)
+    return f"{count:,} could not be judged ({by_verdict(counts.undetermined)})" if count else ""
 
 
 def _problems(run: Run) -> str:
     by_kind = Counter(problem.problem for problem in run.expectation_problems)
     said = listed(f"{count} {kind}" for kind, count in sorted(by_kind.items()))
-    holds = "no longer holds" if by_kind.total() == 1 else "no longer hold"
-    return f"{many(by_kind.total(), 'expectation')} {holds} ({said})" if by_kind else ""
+    known = many(by_kind.total(), "known break needs", "known breaks need")
+    return f"{known} a review ({said})" if by_kind else ""
 
 
-def _aside(run: Run, counts: Tally) -> list[str]:
-    return [
+def _aside(run: Run, counts: Tally) -> str:
+    parts = [
         f"{counts.unsupported:,} unsupported" if counts.unsupported else "",
         f"{counts.not_run:,} planned but not run" if counts.not_run and not run.interrupted else "",
         f"{len(run.left_out):,} left out" if run.left_out else "",
     ]
+    return ", ".join(part for part in parts if part)
 
 
-def _against(run: Run) -> list[str]:
+def _against(run: Run) -> str:
     if not run.baseline:
-        return []
-    by_change = Counter(comparison.change for comparison in run.comparisons)
-    said = ", ".join(f"{by_change[change]:,} {change}" for change in CHANGES if by_change[change])  # type: ignore[index]
-    return [f"against {run.baseline}: {said or 'no change'}"]
+        return ""
+    by_change = Counter[str](comparison.change for comparison in run.comparisons)
+    said = ", ".join(f"{by_change[change]:,} {change}" for change in CHANGES if by_change[change])
+    return f"compared with {run.baseline}: {said or 'no change'}"
 
 
 def by_verdict(cells: Iterable[Cell]) -> str:
-    """`41 exact, 19 close`, the commonest first; where all are alike, the verdict alone."""
+    """`41 exact, 19 close`, the most frequent first; the verdict alone if there is only one."""
     found = Counter(cell.verdict for cell in cells)
     if len(found) == 1:
         return str(next(iter(found)))
@@ -194,7 +200,7 @@ def by_verdict(cells: Iterable[Cell]) -> str:
 
 
 def changes(run: Run) -> dict[str, tuple[Comparison, ...]]:
-    """What changed against the baseline, in the order in which it matters, worst verdict first."""
+    """What changed against the baseline: by change in the order of `CHANGES`, worst verdict first."""
     found = {change: [c for c in run.comparisons if c.change == change] for change in CHANGES}
     return {change: tuple(sorted(every, key=_weight)) for change, every in found.items() if every}
 
@@ -205,9 +211,9 @@ def _weight(comparison: Comparison) -> tuple[int, str]:
 
 
 def change_rows(run: Run) -> dict[str, list[tuple[str, str]]]:
-    """By change: the two verdicts and the cell; a deviation that an expectation covers says so.
+    """By change: the two verdicts with a remark, and the cell.
 
-    Of a change that was held against a baseline: why it is worse, or what is known of it.
+    The remark says that a known break covers the cell or, in a PR check, why the cell is worse.
     """
     covered = {cell.id for cell in run.cells if cell.expected} if run.against is None else set()
     return {
@@ -217,12 +223,12 @@ def change_rows(run: Run) -> dict[str, list[tuple[str, str]]]:
 
 
 def _remarked(comparison: Comparison, covered: bool) -> str:
-    said = "expected" if covered else comparison.why
+    said = "known break" if covered else comparison.why
     return f" ({one_line(said, 200)})" if said else ""
 
 
 def arrow(comparison: Comparison) -> str:
-    """`exact → silent-wrong`; a side that has no result is a dash."""
+    """`exact → silent-wrong`; a dash for a side without a result."""
     if comparison.change == "still" and comparison.before == comparison.now:
         return str(comparison.now)
     return f"{comparison.before or '–'} → {comparison.now or '–'}"
@@ -241,7 +247,7 @@ def _releases(word: str, releases: Releases) -> str:
 
 
 def since(cause: Cause) -> str:
-    """The first bad creator and loader in release order; nothing where there is only one of each."""
+    """The first bad creator and loader in release order; empty if there is only one of each."""
     if len(cause.creators.bad) < 2 and len(cause.loaders.bad) < 2:
         return ""
     return f"first bad creator {cause.creators.first}, first bad loader {cause.loaders.first}"
@@ -253,14 +259,14 @@ def others(cause: Cause) -> tuple[tuple[Cell, str], ...]:
 
 
 def size(cell: Cell) -> str:
-    """How bad a cell is in one figure: error ÷ allowance; nothing where nothing was measured."""
+    """How bad a cell is in one figure: error ÷ allowance; empty if nothing was measured."""
     return times(cell.worst_ratio) if cell.worst_ratio is not None else ""
 
 
 def remark(cell: Cell) -> str:
-    """Why a cell is where it is, where that is not told in full elsewhere."""
+    """Why a cell has its verdict, unless another section says so in full."""
     if cell.expected:
-        return f"expected: {cell.expectation}"
+        return f"known break: {cell.expectation}"
     if cell.verdict.is_deviation:
         return ""
     if cell.verdict is Verdict.WARNED and cell.new_warnings:
@@ -268,19 +274,14 @@ def remark(cell: Cell) -> str:
     return cell.reason
 
 
-def standing(run: Run) -> tuple[tuple[Cell, str], ...]:
-    """Every standing defect with its cell."""
-    return tuple((cell, defect) for cell in run.cells for defect in cell.standing_defects)
-
-
 def expiry(cause: Cause) -> str:
-    """Where an expected deviation is dealt with and until when it is one: `ISSUE, until 2027-06-30`."""
+    """The issue of a known break, and the date of its next review: `ISSUE, until 2027-06-30`."""
     until = f"until {cause.details['expires']}" if cause.details.get("expires") else ""
     return ", ".join(part for part in (cause.details.get("issue", ""), until) if part)
 
 
 def headline(run: Run) -> str:
-    """What the run was, in a line: how many cells of how many environments, where, how long."""
+    """One line about the run: cells, creators, loaders, devices, duration."""
     creators, loaders = len({c.creator for c in run.cells}), len({c.loader for c in run.cells})
     devices = listed(_distinct(cell.place for cell in run.cells)) or "no device"
     what = f"{many(len(run.cells), 'cell')}, {many(creators, 'creator')}, {many(loaders, 'loader')}"

@@ -1,10 +1,11 @@
-"""A run for a terminal, with rich: what needs somebody in full, the rest in a line, the sentence last.
+"""A report for a terminal, with rich: what needs attention in full, the rest in a line, the sentence last.
 
-Nothing from a run is ever read as rich markup: every piece of text goes through `Painter.text`.
+Nothing from a run is read as rich markup: every text goes through `Painter.text`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console, RenderableType
@@ -13,16 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.core.errors import ExitCode
-from harness.core.run import Cell, Run, exit_code_of
+from harness.core.run import Cell, Run
 from harness.core.text import enumerated, many, visible, visible_lines
 from harness.core.verdict import Verdict
-from harness.judge import causes
-from harness.judge.causes import Cause
-from harness.report import cell_facts, change_summary, grid, summary
+from harness.report import cell_facts, view
 from harness.report.cell_facts import Fact
+from harness.report.grid import Grid
+from harness.report.provenance import Environments
+from harness.report.structure_history import History
+from harness.report.view import Group, Section, View
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
-"""`-q`: the sentence only. Without: what needs somebody. `-v`: a line a cell as well, and nothing folded."""
+"""`-q`: the sentence only. Default: what needs attention. `-v`: also one line per cell, and nothing shortened."""
 
 _STYLES = {
     Verdict.SILENT_WRONG: "bold red",
@@ -46,33 +49,68 @@ _WORD_STYLES = {
 _TONES = {"": "", "bad": "red", "good": "cyan", "quiet": "dim", "block": "dim"}
 _LABEL_WIDTH = 13
 _OTHERS = 20
-"""Cells that are listed under the one which stands for their cause, without `-v`; the rest is counted."""
+"""How many further cells of a cause are listed without `-v`."""
 _PLAIN = str.maketrans({"Δ": "d", "→": "->", "–": "-", "·": "-", "≠": "!=", "×": "x", "…": "...", "÷": "/"})
-"""Our own signs for a terminal whose encoding has none of them."""
+"""Replacements for our own signs in an ASCII terminal."""
 
 
 def render(run: Run, console: Console, verbosity: int = NORMAL) -> None:
-    """Print a run; its sentence is the last thing on the screen."""
-    painter = Painter(console)
+    """Print a run. Its sentence is the last thing on the screen."""
+    painter, report = Painter(console), view.build(run, whole=verbosity >= VERBOSE)
     if verbosity >= NORMAL:
-        _top(run, painter)
-        if verbosity >= VERBOSE:
-            _cells(run, painter)
-        _changes(run, painter, verbosity)
-        _rectangle(run, painter, verbosity)
-        _deviations(run, painter, verbosity)
-        _problems(run, painter)
-        _untold(run, painter, verbosity)
-        _expected(run, painter)
-        _folded(run, painter, verbosity)
-        _notices(run, painter)
-    _sentence(run, painter, verbosity)
+        _head(report, painter)
+        for section in report.sections:
+            _section(section, painter, verbosity >= VERBOSE)
+        painter.line()
+    painter.line(painter.text(report.word, _WORD_STYLES[report.code]), painter.text(f": {report.sentence}"))
+
+
+def _head(report: View, painter: Painter) -> None:
+    painter.line(painter.text(report.headline, "dim"))
+    for label, said in report.about:
+        painter.line(painter.text(f"{label:<{_LABEL_WIDTH}}", "dim"), painter.text(said))
+    for note in report.notes:
+        painter.line(painter.text(f"note: {note}", "yellow"))
+
+
+def _section(section: Section, painter: Painter, verbose: bool) -> None:
+    match section:
+        case view.Failures():
+            for name, lines in section.environments:
+                painter.heading(f"Environment {name} failed")
+                painter.print(painter.block(lines), indent=2)
+        case view.Changes():
+            _changes(section, painter, verbose)
+        case Grid():
+            _creators_under_loaders(section, painter, verbose)
+        case view.Causes():
+            painter.heading(section.title)
+            for group in section.groups:
+                _cause(group, painter, verbose)
+        case view.Problems():
+            painter.heading(section.title)
+            rows = [(problem.problem, problem.id, problem.message) for problem in section.problems]
+            painter.print(_rows(painter, rows, styles=("bold red",)), indent=2)
+        case view.Undetermined():
+            _undetermined(section, painter, verbose)
+        case view.KnownBreaks():
+            _known(section, painter)
+        case view.Aside():
+            _aside(section, painter, verbose)
+        case view.Cells() if verbose:
+            _cells(section, painter)
+        case view.Notices():
+            painter.line()
+            for notice in section.texts:
+                painter.line(painter.text(notice, "yellow"))
+        case History() | Environments() | view.Cells():
+            pass  # too wide for a terminal, or for -v only
 
 
 def show(cell: Cell, run: Run, console: Console) -> None:
-    """Print one cell with all that is known of it."""
+    """Print everything that is known about one cell."""
     painter = Painter(console)
-    said = f"expected ({cell.expectation})" if cell.expected else ""
+    said = f"known break ({cell.expectation})" if cell.expected else ""
     took = f"{cell.duration_s:.2f} s" if cell.duration_s else ""
     painter.line(painter.verdict(cell.verdict), "  ", painter.text(cell.id, "bold"))
     painter.line(painter.text("  ".join(part for part in (cell.family, said, took) if part), "dim"), indent=2)
@@ -95,7 +133,7 @@ def show(cell: Cell, run: Run, console: Console) -> None:
 
 
 class Painter:
-    """A console that takes only text which was made harmless, in an encoding which it has."""
+    """A console that prints only escaped text, in the encoding of the terminal."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -114,28 +152,32 @@ class Painter:
         return self.text(f"{verdict.letter} {verdict}", _STYLES.get(verdict, "cyan"))
 
     def line(self, *parts: Text | str, indent: int = 0) -> None:
-        """Print pieces as one line; where it is too long it wraps, and goes on under its beginning."""
+        """Print pieces as one line. A long line wraps and keeps its indent."""
         self.print(Text.assemble(*parts, overflow="fold"), indent)
 
     def unbroken(self, *parts: Text | str, indent: int = 0) -> None:
-        """Print pieces as one line however long it is, so that it can be copied."""
+        """Print pieces as one line that never wraps, so that it can be copied."""
         self._console.print(Text.assemble(" " * indent, *parts), soft_wrap=True, highlight=False)
 
     def print(self, renderable: RenderableType, indent: int = 0) -> None:
-        """Print something made of `text`."""
+        """Print something that is made of `text`."""
         self._console.print(
             Padding(renderable, (0, 0, 0, indent), expand=False) if indent else renderable, highlight=False
         )
 
     def heading(self, words: str) -> None:
-        """Print a heading with an empty line above."""
+        """Print a heading below an empty line; a long one wraps instead of being cut."""
+        text = self.text(words, "bold")
         self._console.print()
-        self._console.rule(self.text(words, "bold"), align="left", style="dim", characters="-" if self._ascii else "─")
+        if text.cell_len > self._console.width - 4:
+            self.line(text)
+        else:
+            self._console.rule(text, align="left", style="dim", characters="-" if self._ascii else "─")
 
     def table(
         self, heading: str, columns: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()
     ) -> None:
-        """Print a table; nothing where it has no row. Columns of numbers (`right`) never wrap."""
+        """Print a table, unless it is empty. Columns of numbers (`right`) never wrap."""
         rows = list(rows)
         if not rows:
             return
@@ -154,103 +196,54 @@ class Painter:
         return value.translate(_PLAIN).encode("ascii", "backslashreplace").decode() if self._ascii else value
 
 
-def _top(run: Run, painter: Painter) -> None:
-    painter.line(painter.text(summary.headline(run), "dim"))
-    for label, said in change_summary.about(run.against) if run.against else ():
-        painter.line(painter.text(f"{label:<{_LABEL_WIDTH}}", "dim"), painter.text(said))
-    for note in run.notes:
-        painter.line(painter.text(f"note: {note}", "yellow"))
-    for environment in run.environments:
-        if environment.failed:
-            painter.heading(f"Environment {environment.name} failed")
-            painter.print(painter.block(environment.failed), indent=2)
-
-
-def _cells(run: Run, painter: Painter) -> None:
-    painter.heading(many(len(run.cells), "cell"))
-    table = _grid(3)
-    table.columns[1].justify = "right"
-    table.columns[1].no_wrap = True
-    for cell in run.cells:
-        name = Text.assemble(painter.text(cell.id), "  ", painter.text(summary.remark(cell), "dim"), overflow="fold")
-        table.add_row(painter.verdict(cell.verdict), painter.text(summary.size(cell)), name)
-    painter.print(table)
-
-
-def _changes(run: Run, painter: Painter, verbosity: int) -> None:
-    if not run.baseline:
-        return
-    found = summary.change_rows(run)
-    painter.heading(f"Against {run.baseline}")
-    if not found:
+def _changes(section: view.Changes, painter: Painter, verbose: bool) -> None:
+    painter.heading(section.title)
+    if not section.kinds:
         painter.line("no change", indent=2)
-    for change, every in found.items():
-        painter.line(painter.text(f"{change} ({len(every):,})", "bold"), f": {summary.CHANGES[change]}", indent=2)
-        if change == "still" and verbosity < VERBOSE:
-            continue
-        table = _grid(2)
-        for verdicts, cell in every:
-            table.add_row(painter.text(verdicts), painter.text(cell))
-        painter.print(table, indent=4)
+    for change in section.kinds:
+        painter.line(painter.text(f"{change.name} ({len(change.rows):,})", "bold"), f": {change.meaning}", indent=2)
+        if change.name != "still" or verbose:
+            painter.print(_rows(painter, [(verdicts, cell) for verdicts, cell, _ in change.rows]), indent=4)
 
 
-def _rectangle(run: Run, painter: Painter, verbosity: int) -> None:
-    """Creators × loaders, and under it what older loaders did with newer checkpoints."""
-    found = grid.build(run)
-    if found is None:
-        return
-    columns = ("creator", *(label for _, label in found.loaders))
-    rows = [(row.label, *(box.text for box in row.boxes)) for row in found.rows]
-    painter.table("Creators, under loaders", columns, rows, right=range(1, len(columns)))
-    painter.line(painter.text(grid.LEGEND, "dim"), indent=2)
-    if found.forward:
+def _creators_under_loaders(grid: Grid, painter: Painter, verbose: bool) -> None:
+    columns = ("creator", *(label for _, label in grid.loaders))
+    rows = [(row.label, *(box.text for box in row.boxes)) for row in grid.rows]
+    painter.table(grid.title, columns, rows, right=range(1, len(columns)))
+    painter.line(painter.text(grid.note, "dim"), indent=2)
+    if grid.forward:
         painter.line()
-        painter.line(painter.text(found.forward), indent=2)
-    for each in found.outcomes:
-        names = ", ".join(each.scenarios) if verbosity >= VERBOSE else enumerated(each.scenarios, 6)
+        painter.line(painter.text(grid.forward), indent=2)
+    for each in grid.outcomes:
+        names = ", ".join(each.scenarios) if verbose else enumerated(each.scenarios, 6)
         head = (painter.text(f"{each.reading}  ", "bold"), painter.text(each.title))
         painter.line(*head, painter.text(f"  {many(len(each.cells), 'cell')}: {each.verdicts}", "dim"), indent=4)
         painter.line(painter.text(f"{each.reach}; {names}", "dim"), indent=6)
 
 
-def _deviations(run: Run, painter: Painter, verbosity: int) -> None:
-    found = causes.unexpected(run)
-    if not found:
-        return
-    painter.heading(f"{many(len(run.deviations), 'unexpected deviation')}, {many(len(found), 'cause')}")
-    for place, cause in enumerate(found):
-        if place:
-            painter.line()
-        _cause(cause, painter, verbosity)
-
-
-def _cause(cause: Cause, painter: Painter, verbosity: int) -> None:
+def _cause(group: Group, painter: Painter, verbose: bool) -> None:
+    if group.number > 1:
+        painter.line()
     head = _grid(2)
-    count = painter.text(f"  {many(len(cause.cells), 'cell')}", "dim")
-    head.add_row(
-        painter.verdict(cause.verdict), Text.assemble(painter.text(cause.title, "bold"), count, overflow="fold")
-    )
+    count = painter.text(f"  {many(len(group.cells), 'cell')}", "dim")
+    title = Text.assemble(painter.text(group.title, "bold"), count, overflow="fold")
+    head.add_row(painter.verdict(group.verdict), title)
     painter.print(head)
-    painter.line(painter.text(summary.reach(cause)), indent=2)
-    if summary.since(cause):
-        painter.line(painter.text(summary.since(cause)), indent=2)
-    painter.line(painter.text(cause.representative.id, "underline"), indent=2)
-    _facts(painter, cell_facts.facts(cause.representative, whole=verbosity >= VERBOSE), indent=4)
-    rest = summary.others(cause)
-    listed = rest if verbosity >= VERBOSE else rest[:_OTHERS]
+    for text in filter(None, (group.reach, group.since)):
+        painter.line(painter.text(text), indent=2)
+    painter.line(painter.text(group.cells[0].id, "underline"), indent=2)
+    _facts(painter, group.facts, indent=4)
+    rest = group.cells[1:]
+    listed = rest if verbose else rest[:_OTHERS]
     if rest:
         painter.line(painter.text(f"the same in {many(len(rest), 'other cell')}:", "dim"), indent=2)
-        table = _grid(2)
-        table.columns[0].justify = "right"
-        for cell, size in listed:
-            table.add_row(painter.text(size), painter.text(cell.id))
-        painter.print(table, indent=4)
+        painter.print(_rows(painter, [(line.size, line.id) for line in listed], right=True), indent=4)
     if len(rest) > len(listed):
-        painter.line(painter.text(f"and {len(rest) - len(listed):,} more; -v lists them", "dim"), indent=4)
+        painter.line(painter.text(f"and {len(rest) - len(listed):,} more (-v lists them)", "dim"), indent=4)
 
 
 def _facts(painter: Painter, rows: Sequence[Fact], indent: int = 2) -> None:
-    """Label and value under one another; the line to reproduce it stays in one piece."""
+    """Labels and values in two columns. The line to reproduce is never wrapped."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=_LABEL_WIDTH, no_wrap=True, style="dim")
     table.add_column(overflow="fold")
@@ -267,94 +260,67 @@ def _facts(painter: Painter, rows: Sequence[Fact], indent: int = 2) -> None:
             painter.unbroken(label, painter.text(row.value, _TONES[row.tone]), indent=indent)
 
 
-def _problems(run: Run, painter: Painter) -> None:
-    if not run.expectation_problems:
-        return
-    painter.heading(f"{many(len(run.expectation_problems), 'expectation')} to look at")
-    table = _grid(3)
-    for problem in run.expectation_problems:
-        table.add_row(
-            painter.text(problem.problem, "bold red"), painter.text(problem.id), painter.text(problem.message)
-        )
-    painter.print(table, indent=2)
+def _undetermined(section: view.Undetermined, painter: Painter, verbose: bool) -> None:
+    painter.heading(section.title)
+    for group in section.groups:
+        painter.line(painter.verdict(group.verdict), "  ", painter.text(group.title), indent=2)
+        painter.line(painter.text(f"{many(len(group.cells), 'cell')}: {group.reach}", "dim"), indent=4)
+        for line in group.cells if verbose else ():
+            painter.line(painter.text(line.id), indent=6)
+    if section.not_run:
+        painter.line(painter.text(f"{many(len(section.not_run), 'planned cell')} did not run", "cyan"), indent=2)
+    for name in section.not_run if verbose else ():
+        painter.line(painter.text(name), indent=6)
 
 
-def _untold(run: Run, painter: Painter, verbosity: int) -> None:
-    found = causes.untold(run)
-    if found:
-        painter.heading(f"{many(sum(len(cause.cells) for cause in found), 'cell')} could not be judged")
-    for cause in found:
-        painter.line(painter.verdict(cause.verdict), "  ", painter.text(cause.title), indent=2)
-        painter.line(painter.text(f"{many(len(cause.cells), 'cell')}: {summary.reach(cause)}", "dim"), indent=4)
-        if verbosity >= VERBOSE:
-            for cell in cause.cells:
-                painter.line(painter.text(cell.id), indent=6)
-    if run.not_run:
-        painter.line(painter.text(f"{many(len(run.not_run), 'planned cell')} did not run", "cyan"), indent=2)
-        for name in run.not_run if verbosity >= VERBOSE else ():
-            painter.line(painter.text(name), indent=6)
+def _known(section: view.KnownBreaks, painter: Painter) -> None:
+    painter.heading(section.title)
+    for group in section.groups:
+        head = Text.assemble(painter.text(group.name, "bold"), f"  {many(len(group.cells), 'cell')}  ")
+        painter.print(Text.assemble(head, painter.text(group.reference, "dim"), overflow="fold"), indent=2)
+        painter.print(painter.text(" ".join(group.title.split())), indent=4)
 
 
-def _expected(run: Run, painter: Painter) -> None:
-    found = causes.expected(run)
-    if not found:
-        return
-    heading = "deviation on both sides" if run.against else "expected deviation"
-    painter.heading(
-        many(sum(len(cause.cells) for cause in found), heading, "deviations on both sides" * bool(run.against))
-    )
-    for cause in found:
-        head = Text.assemble(painter.text(cause.details["id"], "bold"), f"  {many(len(cause.cells), 'cell')}  ")
-        painter.print(Text.assemble(head, painter.text(summary.expiry(cause), "dim"), overflow="fold"), indent=2)
-        painter.print(painter.text(" ".join(cause.title.split())), indent=4)
-
-
-def _folded(run: Run, painter: Painter, verbosity: int) -> None:
-    """What nobody has to act on: counted; in full only with `-v`, but never a skip without its reason."""
-    out = causes.unsupported(run)
-    standing = summary.standing(run)
-    if not (out or standing or run.left_out):
-        return
-    painter.heading("Also")
-    for cause in out:
-        painter.line(f"{many(len(cause.cells), 'cell')} unsupported: ", painter.text(cause.title), indent=2)
-    reasons: dict[str, list[str]] = {}
-    for name, reason in run.left_out.items():
-        reasons.setdefault(reason, []).append(name)
-    for reason, names in reasons.items():
-        painter.line(
-            f"{len(names):,} left out: ",
-            painter.text(reason),
-            painter.text(f" ({', '.join(names) if verbosity >= VERBOSE else enumerated(names, 6)})", "dim"),
-            indent=2,
-        )
-    if standing:
-        where = many(len({cell.id for cell, _ in standing}), "cell")
-        hint = "" if verbosity >= VERBOSE else "; -v lists them"
-        said = f"{many(len(standing), 'standing defect')} in {where} (the creator's own library has them too{hint})"
+def _aside(section: view.Aside, painter: Painter, verbose: bool) -> None:
+    """Counts; every reason is named, the cells only with `-v`."""
+    painter.heading(section.title)
+    for group in section.unsupported:
+        painter.line(f"{many(len(group.cells), 'cell')} unsupported: ", painter.text(group.title), indent=2)
+    for reason, names in section.left_out:
+        which = painter.text(f" ({', '.join(names) if verbose else enumerated(names, 6)})", "dim")
+        painter.line(f"{len(names):,} left out: ", painter.text(reason), which, indent=2)
+    if section.standing:
+        where = many(len({cell for cell, _ in section.standing}), "cell")
+        hint = "" if verbose else "; -v lists them"
+        said = f"{many(len(section.standing), 'standing defect')} in {where} ({section.standing_note}{hint})"
         painter.line(said, indent=2)
-    for cell, defect in standing if verbosity >= VERBOSE else ():
-        painter.line(painter.text(cell.id), "  ", painter.text(defect, "dim"), indent=4)
+    for cell, defect in section.standing if verbose else ():
+        painter.line(painter.text(cell), "  ", painter.text(defect, "dim"), indent=4)
 
 
-def _notices(run: Run, painter: Painter) -> None:
-    if run.notices:
-        painter.line()
-    for notice in run.notices:
-        painter.line(painter.text(notice, "yellow"))
+def _cells(section: view.Cells, painter: Painter) -> None:
+    painter.heading(section.title)
+    table = _grid(3)
+    table.columns[1].justify = "right"
+    table.columns[1].no_wrap = True
+    for line in section.lines:
+        name = Text.assemble(painter.text(line.id), "  ", painter.text(line.remark, "dim"), overflow="fold")
+        table.add_row(painter.verdict(line.verdict), painter.text(line.size), name)
+    painter.print(table)
 
 
-def _sentence(run: Run, painter: Painter, verbosity: int) -> None:
-    said = summary.sentence(run)
-    style = _WORD_STYLES[exit_code_of(run)]
-    if verbosity >= NORMAL:
-        painter.line()
-    painter.line(painter.text(said.word, style), painter.text(f": {said.text}."))
+def _rows(painter: Painter, rows: Sequence[Sequence[str]], styles: Sequence[str] = ("",), right: bool = False) -> Table:
+    """Rows of texts without lines; `styles` are those of the first columns."""
+    table = _grid(len(rows[0]))
+    table.columns[0].justify = "right" if right else "left"
+    for row in rows:
+        table.add_row(*(painter.text(text, style) for text, style in itertools.zip_longest(row, styles, fillvalue="")))
+    return table
 
 
-def _grid(columns: int, firm: bool = True) -> Table:
-    """Columns without lines; a `firm` first one never wraps."""
+def _grid(columns: int) -> Table:
+    """Columns without lines. The first one never wraps."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for place in range(columns):
-        table.add_column(overflow="fold", no_wrap=place == 0 and firm)
+        table.add_column(overflow="fold", no_wrap=place == 0)
     return table

@@ -274,7 +274,7 @@ def test_the_worker_alone_and_judge(mini: World) -> None:
     assert done.returncode == 0, done
     said = mini.run("judge", str(box))
     assert said.code == 0, said
-    assert "1 expected deviation" in said.line
+    assert "1 known break" in said.line
     report = mini.report()
     assert {cell.id: str(cell.verdict) for cell in report.cells} == {
         f"two-layers@{mini.name('1.0')}:gpu-box[cpu]": "silent-wrong",

@@ -129,7 +129,7 @@ def test_expectations_by_version_hold_where_all_cells_were_done_before(waiting: 
     waiting.gate.touch()
     said = waiting.spawn(*two, *only, "--resume")
     assert said.code == 0, said
-    assert "1 expected deviation" in said.line
+    assert "1 known break" in said.line
 
 
 @pytest.mark.slow

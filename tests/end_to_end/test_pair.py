@@ -57,7 +57,7 @@ def test_a_folder_with_scenarios_bases_and_expectations(empty: World) -> None:
     said = empty.run(*pair(empty))
     assert said.code == 0, said
     assert empty.verdicts() == {"two-layers": "silent-wrong", "one-layer": "exact", "later": "unsupported"}
-    assert "1 expected deviation" in said.line
+    assert "1 known break" in said.line
 
 
 @pytest.mark.slow

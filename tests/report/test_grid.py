@@ -63,7 +63,7 @@ def test_a_box_has_the_worst_verdict_and_counts() -> None:
     assert [row.label for row in found.rows] == ["0.6.1", "0.14.0"]
     assert [[box.text for box in row.boxes] for row in found.rows] == [["=1", "S1/3 (1)"], ["S5/6", "=1"]]
     assert [[box.forward for box in row.boxes] for row in found.rows] == [[False, False], [True, False]]
-    assert found.rows[0].boxes[1].counts == "1 to look at, 1 agreeing, 1 expected"
+    assert found.rows[0].boxes[1].counts == "1 to look at, 1 agreeing, 1 known"
 
 
 def test_a_pair_that_was_not_asked_is_an_empty_box() -> None:
@@ -86,7 +86,7 @@ def test_expected_and_unsupported_alone() -> None:
 def test_what_older_loaders_did_is_told_by_cause() -> None:
     found = built(run())
     assert found.forward == (
-        "7 checkpoints under an older PEFT than made them: 1 read, 1 ignored, 1 dropped, 3 refused, "
+        "7 checkpoints loaded by an older PEFT than the one that saved them: 1 read, 1 ignored, 1 dropped, 3 refused, "
         "1 not tried or not judged"
     )
     assert [(each.reading, len(each.cells), each.scenarios) for each in found.outcomes] == [
@@ -119,7 +119,7 @@ def test_every_format_shows_it() -> None:
     comment = markdown.render(run(), markdown.COMMENT_BUDGET)
     page = render.render(run()).decode()
     for shown in (text, comment, page):
-        assert all(box in shown for box in ("S5/6", "S1/3", "use_dora", "7 checkpoints under an older PEFT"))
+        assert all(box in shown for box in ("S5/6", "S1/3", "use_dora", "7 checkpoints loaded by an older PEFT"))
     assert "| `0.14.0` | **S5/6** | =1 |" in comment.replace("\u200b", "")
     assert 'data-query="creator:v0140" data-loader="v061"' in page
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from harness.core.run import Cell, Run
-from harness.core.verdict import Verdict
 from harness.report.html import data as html_data
 from harness.report.html import heat_map, render
 from harness.report.html import page as html_page
+from harness.report.view import Cells
 from tests.support import samples
 
 
@@ -212,7 +212,7 @@ def test_counts_by_verdict_are_filters() -> None:
         ("exact", "verdict:exact", 1),
         ("unsupported", "verdict:unsupported", 1),
         ("no-fixture", "verdict:no-fixture", 1),
-        ("expected", "is:expected", 1),
+        ("known", "is:known", 1),
         ("regressed", "change:regressed", 1),
         ("fixed", "change:fixed", 1),
         ("new", "change:new", 1),
@@ -220,67 +220,14 @@ def test_counts_by_verdict_are_filters() -> None:
     ]
 
 
-def test_environments_stand_side_by_side_with_what_differs() -> None:
-    found = html_page.provenance(samples.regressed())
-    assert found.names == ("v061", "current")
-    assert [name for name, _ in found.differing] == ["peft", "transformers", "accelerate"]
-    assert dict(found.differing)["peft"] == ("0.6.1", "0.21.2")
-    assert dict(found.same) == {"torch": "2.13.0+cpu", "safetensors": "0.6.2", "python": "3.11.7"}
-    assert found.fixtures == "1 checkpoint read, digests intact (1 committed); 1 missing"
-
-
-def test_an_environment_that_failed_does_not_make_all_packages_differ() -> None:
-    failed = samples.environment("current", "", "loader", failed="no").model_copy(update={"versions": {}, "python": ""})
-    found = html_page.provenance(samples.run(samples.cell("a", "env-failed"), environments=(samples.V061, failed)))
-    assert found.differing == ()
-    assert found.failed == (("current", "no"),)
-
-
-def test_causes_come_with_one_cell_in_full_and_the_others_listed() -> None:
-    page = html_page.build(samples.regressed())
-    assert [(block.number, block.verdict, block.count) for block in page.causes] == [
-        (1, Verdict.SILENT_WRONG, 3),
-        (2, Verdict.SILENT_WRONG, 1),
-        (3, Verdict.LOAD_ERROR, 1),
-    ]
-    assert page.causes[0].id == "lokr-both@v061:current[cpu]"
-    assert [fact.label for fact in page.causes[0].facts][-1] == "reproduce"
-    assert [line.index for line in page.causes[0].cells] == [3, 2, 4]
-    assert page.expected[0].number == 4
-    assert page.expected[0].issue == "https://github.com/huggingface/peft/issues/1"
-    assert page.expected[0].expires == "2027-06-30"
-
-
-def test_causes_have_the_numbers_that_the_filter_takes() -> None:
-    run = samples.regressed()
-    numbers = html_data.index(run)["cause"]
-    for block in html_page.build(run).causes + html_page.build(run).expected:
-        assert {numbers[line.index] for line in block.cells} == {block.number}
-
-
-def test_what_could_not_be_told_and_what_was_not_run_is_there_with_its_reason() -> None:
-    page = html_page.build(samples.every_verdict())
-    assert {str(block.verdict) for block in page.untold} == {str(verdict) for verdict in Verdict if verdict.cannot_tell}
-    assert page.coverage.not_run == ("lora-never@v061:current[cpu]",)
-    assert page.coverage.left_out == (("takes an hour; ask with --slow", ("lora-slow",), 1),)
-    assert [block.title for block in page.coverage.unsupported] == ["the reason for unsupported"]
-    assert [problem.problem for problem in page.problems] == ["stale", "expired"]
-
-
-def test_regressions_stand_first_in_the_comparison() -> None:
-    found = html_page.build(samples.against_baseline()).changes
-    assert [change.name for change in found] == ["regressed", "new", "gone", "fixed", "still"]
-    assert found[0].rows == (("exact → silent-wrong", "lokr-alpha@v061:current[cpu]", 2),)
-    assert found[2].rows[0][2] is None
-
-
-def test_a_great_run_is_folded_and_counted() -> None:
+def test_a_large_run_is_folded_and_counted() -> None:
     cells = [samples.wrong(f"lokr-{n:04}") for n in range(html_page.LISTED + 5)]
     run = samples.run(*cells, *(samples.exact(f"lora-{n:04}") for n in range(html_page.TABLED)))
-    page = html_page.build(run)
-    assert (len(page.causes[0].cells), page.causes[0].more) == (html_page.LISTED, 5)
-    assert len(page.cells) == len(cells)
-    assert page.cells_left == html_page.TABLED
+    (found,) = (section for section in html_page.build(run).sections if isinstance(section, Cells))
+    assert len(html_page.tabled(found)) == len(cells)
+    markup = Markup(render.render(run))
+    assert sum("data-c" in link for link in markup.named("a")) == 1 + html_page.LISTED + len(cells)
+    assert "and 5 more, on the map and in report.json" in markup.texts
 
 
 @pytest.mark.parametrize(
@@ -337,10 +284,11 @@ def test_without_its_script_the_page_has_all_that_matters() -> None:
     markup = Markup(render.render(samples.against_baseline()))
     text = "\n".join(markup.texts)
     for wanted in (
-        "REGRESSED", "5 of 10 adapters of v061 deviate", "0.6.1", "0.21.2", "lokr-alpha", "Causes",
-        "lokr · forward: values differ", "golden -0.41250001, now 0.37873455 (golden's RMS 0.37)", "Could not tell",
-        "no manifest fixtures/v061/lora-t5.json", "Expected", "2027-06-30", "Coverage",
-        "v061 has no such feature: requires peft>=0.9", "Against the baseline",
+        "REGRESSED", "5 of 10 adapters from v061 fail", "0.6.1", "0.21.2", "lokr-alpha", "3 causes",
+        "lokr · forward: values differ", "golden -0.41250001, now 0.37873455 (golden's RMS 0.37)",
+        "1 cell could not be judged",
+        "no manifest fixtures/v061/lora-t5.json", "1 known break", "2027-06-30", "9 of 11 planned cells",
+        "v061 has no such feature: requires peft>=0.9", "Compared with 2026-11-19T03-12-00",
         "exact → silent-wrong", "peft-regress check --creator v061 --loader current -k lokr-both", "equal to the bit",
     ):  # fmt: skip
         assert wanted in text, wanted

@@ -55,7 +55,7 @@ def test_what_becomes_of_each_kind_of_cell() -> None:
     assert outcome(cases[f"lokr-old{at}"]) == (
         "skipped",
         "silent-wrong",
-        "expected silent-wrong (lokr-alpha, https://github.com/huggingface/peft/issues/1, until 2027-06-30): "
+        "known break, silent-wrong (lokr-alpha, https://github.com/huggingface/peft/issues/1, until 2027-06-30): "
         "LoKr with alpha ≠ r: no scaling up to 0.13.2, alpha/r from 0.14.0",
     )
     assert outcome(cases[f"lora-dora{at}"]) == (

@@ -2,78 +2,85 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from harness.core.run import Run
 from harness.report import cell_facts, summary
 from tests.support import samples
 
-SENTENCES = [
-    (
-        samples.green(),
-        "CLEAN: 4 of 4 adapters of v061 load under current and compute the same (2 exact, 2 close); 0 unexpected.",
-    ),
-    (
-        samples.clean(),
-        "CLEAN: 2 of 4 adapters of v061 load under current and compute the same (1 exact, 1 close); "
-        "2 expected deviations; 0 unexpected.",
-    ),
-    (
-        samples.run(*(cell for cell in samples.clean().cells if cell.expected)),
-        "CLEAN: 0 of 2 adapters of v061 load under current and compute the same; 2 expected deviations; 0 unexpected.",
-    ),
-    (
-        samples.regressed(),
-        "REGRESSED: 5 of 10 adapters of v061 deviate under current (4 silent-wrong, 1 load-error; 3 causes); "
-        "3 the same (1 exact, 1 close, 1 warned); 1 expected deviation; 1 could not be judged (no-fixture); "
-        "1 unsupported.",
-    ),
-    (
-        samples.across_releases(),
-        "REGRESSED: 4 of 10 cells of 5 creators deviate under v0200 and current (silent-wrong; 1 cause); "
-        "6 the same (exact).",
-    ),
-    (samples.interrupted(), "INTERRUPTED: 2 of 4 cells finished; 0 unexpected deviations; 2 the same (exact)."),
-    (samples.nothing(), "COULD NOT TELL: nothing was compared; 3 could not be judged (env-failed)."),
-    (samples.empty(), "COULD NOT TELL: nothing was compared."),
-    (
-        samples.run(samples.exact("lora-a"), samples.cell("lora-b", "unstable")),
-        "COULD NOT TELL: 1 of 2 adapters of v061 could not be judged under current (unstable); 1 the same (exact); "
-        "0 unexpected.",
-    ),
-    (
-        samples.run(samples.exact("lora-a"), plan=("lora-a@v061:current[cpu]", "lora-b@v061:current[cpu]")),
-        "COULD NOT TELL: 1 the same (exact); 0 unexpected; 1 planned but not run.",
-    ),
-    (
-        samples.run(samples.cell("lora-a", "warned"), strict=True),
-        "REGRESSED: 1 of 1 adapter of v061 deviates under current (warned; 1 cause); 0 the same.",
-    ),
-    (
-        samples.run(samples.exact("lora-a", device="cuda")),
-        "CLEAN: 1 of 1 adapter of v061 load under current on cuda and compute the same (exact); 0 unexpected.",
-    ),
-]
+RUNS = {
+    "green": samples.green(),
+    "clean": samples.clean(),
+    "known breaks only": samples.run(*(cell for cell in samples.clean().cells if cell.expected)),
+    "regressed": samples.regressed(),
+    "several creators": samples.across_releases(),
+    "interrupted": samples.interrupted(),
+    "nothing": samples.nothing(),
+    "empty": samples.empty(),
+    "unstable": samples.run(samples.exact("lora-a"), samples.cell("lora-b", "unstable")),
+    "not run": samples.run(samples.exact("lora-a"), plan=("lora-a@v061:current[cpu]", "lora-b@v061:current[cpu]")),
+    "strict": samples.run(samples.cell("lora-a", "warned"), strict=True),
+    "problems": samples.every_verdict(),
+}
+WORDS = {
+    **dict.fromkeys(("green", "clean", "known breaks only"), "CLEAN"),
+    **dict.fromkeys(("regressed", "several creators", "strict", "problems"), "REGRESSED"),
+    **dict.fromkeys(("nothing", "empty", "unstable", "not run"), "COULD NOT TELL"),
+    "interrupted": "INTERRUPTED",
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_sentence_has_the_verdict_and_all_counts(name: str) -> None:
+    said, counts = summary.sentence(RUNS[name]), summary.tally(RUNS[name])
+    assert said.word == WORDS[name]
+    groups = (len(counts.clean), len(counts.deviating), counts.known, len(counts.undetermined), counts.unsupported)
+    numbers = set(re.findall(r"\d+", said.text))
+    assert {str(count) for count in groups if count} <= numbers
+    assert all(f"{verdict}" in said.text for verdict in {cell.verdict for cell in (*counts.clean, *counts.deviating)})
+    assert said.text.endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("run", "said"), SENTENCES, ids=[said.split(":")[0] + f"-{n}" for n, (_, said) in enumerate(SENTENCES)]
+    ("run", "said"),
+    [
+        (
+            samples.clean(),
+            "CLEAN: 2 of 4 adapters from v061 load under current and compute the same (1 exact, 1 close). "
+            "2 known breaks, 0 unexpected.",
+        ),
+        (
+            samples.across_releases(),
+            "REGRESSED: 4 of 10 cells from 5 PEFT releases fail under v0200 and current (silent-wrong; 1 cause). "
+            "6 compute the same (exact).",
+        ),
+        (
+            samples.run(samples.exact("lora-a", device="cuda")),
+            "CLEAN: 1 of 1 adapter from v061 loads under current on cuda and computes the same (exact).",
+        ),
+    ],
 )
-def test_the_sentence(run: Run, said: str) -> None:
+def test_whole_sentences(run: Run, said: str) -> None:
     assert str(summary.sentence(run)) == said
 
 
-def test_the_sentence_counts_problems_of_expectations_and_changes() -> None:
-    assert "2 expectations no longer hold (1 expired and 1 stale)" in summary.sentence(samples.every_verdict()).text
-    assert summary.sentence(samples.against_baseline()).text.endswith(
-        "against 2026-11-19T03-12-00: 1 regressed, 1 new, 1 gone, 1 fixed, 1 still"
-    )
+def test_two_creators_with_one_release_are_environments() -> None:
+    cells = [samples.exact("lora-a", creator=name) for name in ("v061", "v061-cuda", "v090")]
+    environments = [samples.environment(cell.creator, "0.6.1") for cell in cells]
+    assert "from 3 environments" in summary.sentence(samples.run(*cells, environments=tuple(environments))).text
+
+
+def test_the_sentence_counts_problems_and_changes() -> None:
+    assert "(1 expired and 1 stale)" in summary.sentence(samples.every_verdict()).text
+    assert "1 regressed, 1 new, 1 gone, 1 fixed, 1 still" in summary.sentence(samples.against_baseline()).text
 
 
 def test_every_cell_is_counted_once() -> None:
     for run in (samples.every_verdict(), samples.regressed(), samples.clean(), samples.nothing()):
         counts = summary.tally(run)
-        parts = (len(counts.clean), len(counts.deviating), counts.expected, len(counts.untold), counts.unsupported)
+        parts = (len(counts.clean), len(counts.deviating), counts.known, len(counts.undetermined), counts.unsupported)
         assert sum(parts) == counts.cells == len(run.cells)
 
 
@@ -91,7 +98,7 @@ def test_changes_come_in_the_order_in_which_they_matter() -> None:
 
 def test_a_change_that_an_expectation_covers_says_so() -> None:
     rows = summary.change_rows(samples.against_baseline())
-    assert rows["still"] == [("silent-wrong (expected)", "lokr-old@v061:current[cpu]")]
+    assert rows["still"] == [("silent-wrong (known break)", "lokr-old@v061:current[cpu]")]
     assert rows["regressed"] == [("exact → silent-wrong", "lokr-alpha@v061:current[cpu]")]
 
 
@@ -137,7 +144,7 @@ def test_an_error_has_its_stage_type_message_and_tail() -> None:
 def test_long_lists_are_cut_and_counted_but_whole_in_show() -> None:
     many = samples.wrong("lokr-alpha", config_differences=tuple(f"key{n}" for n in range(9)))
     config = [fact.value for fact in cell_facts.facts(many) if fact.value.startswith(("key", "5"))]
-    assert config == ["key0", "key1", "key2", "key3", "5 more (show the cell to see)"]
+    assert config == ["key0", "key1", "key2", "key3", "5 more (see `show`)"]
     assert sum(fact.value.startswith("key") for fact in cell_facts.facts(many, whole=True)) == 9
 
 

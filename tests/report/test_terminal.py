@@ -77,14 +77,14 @@ def test_one_of_a_cause_in_full_and_the_others_in_a_line() -> None:
 
 def test_a_wide_cause_lists_the_first_cells_and_counts_the_rest() -> None:
     run = samples.run(*(samples.wrong(f"lokr-{n:02}") for n in range(30)))
-    assert "and 9 more; -v lists them" in printed(run)
+    assert "and 9 more (-v lists them)" in printed(run)
     assert "-v lists them" not in printed(run, 1)
     assert all(cell.id in printed(run, 1) for cell in run.cells)
 
 
-def test_expected_deviations_are_told_with_cells_issue_expiry_and_reason() -> None:
+def test_known_breaks_have_cells_issue_expiry_and_reason() -> None:
     shown = flat(printed(samples.clean(), width=200))
-    assert "2 expected deviations" in shown
+    assert "2 known breaks" in shown
     assert "lokr-alpha 2 cells https://github.com/huggingface/peft/issues/1, until 2027-06-30" in shown
     assert "LoKr with alpha ≠ r: no scaling up to 0.13.2" in shown
     assert "starts at" not in shown
@@ -118,10 +118,10 @@ def test_a_line_a_cell_only_with_v() -> None:
 
 def test_what_changed_comes_before_the_deviations() -> None:
     shown = printed(samples.against_baseline())
-    assert shown.index("Against 2026-11-19") < shown.index("unexpected deviations")
+    assert shown.index("Compared with 2026-11-19") < shown.index("unexpected breaks")
     assert "    exact → silent-wrong  lokr-alpha@v061:current[cpu]" in shown
     assert "still (1)" in shown
-    assert "lokr-old@v061:current[cpu]" not in shown[: shown.index("unexpected deviations")]
+    assert "lokr-old@v061:current[cpu]" not in shown[: shown.index("unexpected breaks")]
 
 
 def test_an_encoding_without_our_signs() -> None:

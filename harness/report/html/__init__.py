@@ -1,1 +1,1 @@
-"""The HTML report: one file without outside assets."""
+"""The HTML report: one file that needs no other."""

@@ -19,8 +19,7 @@ from harness.core.text import exactly, one_line, tail, visible, visible_lines
 from harness.core.verdict import Verdict
 from harness.core.versions import FIRST_PACKAGES
 from harness.judge import causes
-from harness.report import cell_facts
-from harness.report.html import heat_map
+from harness.report import cell_facts, labels
 
 CHUNK = 200
 """Cells whose details are read together."""
@@ -148,11 +147,11 @@ def index(run: Run) -> dict[str, Any]:
         "ids": {place: visible(cell.id) for place, cell in enumerate(run.cells) if visible(cell.id) != _own_id(cell)},
         "letters": [verdict.letter for verdict in Verdict],
         "deviations": [str(verdict) for verdict in Verdict if verdict.is_deviation],
-        "untold": [str(verdict) for verdict in Verdict if verdict.cannot_tell],
+        "undetermined": [str(verdict) for verdict in Verdict if verdict.cannot_tell],
         "fields": FIELDS,
         "chunk": CHUNK,
         "environments": {e.name: {"python": e.python, **e.versions} for e in run.environments},
-        "labels": {**heat_map.creator_labels(run), **heat_map.loader_labels(run)},
+        "labels": {**labels.creator_labels(run), **labels.loader_labels(run)},
         "packages": FIRST_PACKAGES,
         "run": {"id": run.id, "created": run.created, "tool": run.tool_version},
     }
@@ -206,7 +205,7 @@ def detail(cell: Cell) -> list[Any]:
         "error": _error(cell.error) if cell.error else None,
         "log": tail(cell.log_tail, _TAIL_LINES),
         "standing": cell.standing_defects,
-        "notes": (*cell.notes, *([f"Computed {cell_facts.alike(cell)}."] if cell.same_as else [])),
+        "notes": (*cell.notes, *([f"{cell_facts.alike(cell).capitalize()}."] if cell.same_as else [])),
         "expectation": _expectation(cell) if cell.expected else None,
         "reason": cell.reason,
         "fixture": cell.fixture,

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
-from harness.judge.causes import Calendar
 from harness.report import summary
+from harness.report.labels import creator_labels, loader_labels
 
 LEVELS = 10
-"""Shades, 0 to 9, by error ÷ allowance. Up to 5 it is within the allowance, from 6 on beyond."""
+"""Shades 0 to 9 by error ÷ allowance: up to 5 within the allowance, from 6 beyond it."""
 _WITHIN = (1e-3, 1e-2, 1e-1, 10**-0.5, 1.0)
 _BEYOND = (10.0, 1e3, 1e5)
 _ROOMY = 3
-"""With as many creators or fewer, a square has room for its figure beside its letter."""
+"""With at most this many creators, a square has room for a figure beside its letter."""
 
 BLOCK = 25
-"""Rows of one table: a longer family goes on in a further one."""
+"""Rows of one table. A larger family is split into several."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Column:
 
     name: str
     label: str
-    """Its PEFT release, where that tells it apart."""
+    """Its PEFT release, with the name if that is not unique."""
     changed: int = 0
-    """How many scenarios have another checkpoint by this creator than by the one before."""
+    """How many scenarios have a checkpoint that differs from the previous creator's."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class Square:
     verdict: Verdict
     level: int
     hatched: bool = False
-    """Expected or unstable."""
+    """A known break, or unstable."""
     changed: bool = False
-    """The checkpoint is not the same as the one of the creator before."""
+    """The checkpoint differs from the previous creator's."""
     size: str = ""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A scenario; a creator that it was not checked for has None."""
+    """A scenario, with None for a creator that was not checked."""
 
     scenario: str
     squares: tuple[Square | None, ...]
@@ -68,13 +68,13 @@ class Group:
 
     @property
     def blocks(self) -> tuple[tuple[Row, ...], ...]:
-        """The rows in portions that a browser can leave out of sight."""
+        """The rows in portions that a browser can skip while they are out of sight."""
         return tuple(self.rows[start : start + BLOCK] for start in range(0, len(self.rows), BLOCK))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """All that one loader did on one device."""
+    """One loader on one device."""
 
     loader: str
     device: str
@@ -93,7 +93,7 @@ class HeatMap:
 
     @property
     def roomy(self) -> bool:
-        """True where squares show their figures and the families flow side by side."""
+        """True if squares show figures and families are side by side."""
         return len(self.columns) <= _ROOMY
 
 
@@ -112,30 +112,8 @@ def build(run: Run) -> HeatMap:
     return HeatMap(columns, tuple(maker.panel(key, loaders[key[0]], len(devices) > 1, found[key]) for key in order))
 
 
-def creator_labels(run: Run) -> dict[str, str]:
-    """What each creator is called, in release order."""
-    calendar = Calendar(run)
-    labels = {cell.creator: "" for cell in run.cells}
-    one = {cell.creator: cell for cell in run.cells}
-    labels = {name: calendar.creators([one[name]]).bad[0] for name in labels}
-    return _in_order(labels, calendar.creators(run.cells).bad)
-
-
-def loader_labels(run: Run) -> dict[str, str]:
-    """What each loader is called, in release order."""
-    calendar = Calendar(run)
-    one = {cell.loader: cell for cell in run.cells}
-    labels = {name: calendar.loaders([cell]).bad[0] for name, cell in one.items()}
-    return _in_order(labels, calendar.loaders(run.cells).bad)
-
-
-def _in_order(labels: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
-    places = {label: place for place, label in enumerate(order)}
-    return dict(sorted(labels.items(), key=lambda item: places[item[1]]))
-
-
 def format_changes(digests: Mapping[tuple[str, str], str], creators: Sequence[str]) -> frozenset[tuple[str, str]]:
-    """The (scenario, creator) at which the checkpoint's bytes are not those of the last creator that has one."""
+    """The (scenario, creator) pairs whose checkpoint differs from that of the last creator that has one."""
     changed, last = set(), dict[str, str]()
     scenarios = list(dict.fromkeys(scenario for scenario, _ in digests))
     for creator in creators:
@@ -148,7 +126,7 @@ def format_changes(digests: Mapping[tuple[str, str], str], creators: Sequence[st
 
 
 def level(cell: Cell) -> int:
-    """The shade of a cell: log10 of error ÷ allowance in steps; what deviates is never paler than what does not."""
+    """The shade of a cell: log10 of error ÷ allowance in steps. A deviation is never paler than a clean cell."""
     if cell.worst_ratio is None:
         return LEVELS - 1 if cell.verdict.is_deviation else 0
     found = ratio_level(cell.worst_ratio)
@@ -158,7 +136,7 @@ def level(cell: Cell) -> int:
 
 
 def ratio_level(ratio: float) -> int:
-    """0 where there is no error at all, up to 5 within the allowance, up to 9 beyond."""
+    """0 for no error at all, up to 5 within the allowance, up to 9 beyond it."""
     if ratio == 0:
         return 0
     if math.isnan(ratio):

@@ -1,8 +1,7 @@
-"""A run as one HTML page: no outside asset, readable without its script, nothing in it that a checkpoint could start.
+"""A run as one HTML page. It needs no other file, is readable without its script, and runs nothing of a checkpoint.
 
-Three walls stand between a run's text and the reader's browser: every value is made visible and escaped where it is put
-into the markup, the embedded data is ASCII JSON without `<`, and the page's policy lets it run its own two scripts (by
-their digests) and fetch nothing.
+Three measures keep a run's text from the reader's browser: every value in the markup is escaped, the embedded data is
+base64, and the page's policy allows only its own two scripts (by digest) and no request.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from harness.core.run import Run
-from harness.core.text import many, visible, visible_lines
+from harness.core.text import clip, many, visible, visible_lines
 from harness.report.html import data as html_data
 from harness.report.html import page
 
@@ -42,7 +41,7 @@ def render(run: Run) -> bytes:
 
 
 def policy(style: str, *scripts: str) -> str:
-    """The Content-Security-Policy: this style and these scripts, and no request at all."""
+    """The Content-Security-Policy: this style, these scripts, and no request."""
     allowed = " ".join(map(_digest, scripts))
     sources = f"default-src 'none'; style-src {_digest(style)}; script-src {allowed}; img-src data:"
     return f"{sources}; base-uri 'none'; form-action 'none'"
@@ -67,19 +66,30 @@ def _template() -> jinja2.Template:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"lines": _lines, "https": page.https, "count": "{:,}".format, "cells": _cells}
+    environment.filters |= {
+        "lines": _lines,
+        "https": page.https,
+        "count": "{:,}".format,
+        "cells": _cells,
+        "first_line": _first_line,
+        "tabled": page.tabled,
+    }
     return environment.get_template("page.html.j2")
 
 
 def _shown(value: Any) -> Any:
-    """Every text that is put into the page, with what can't be seen as escapes; markup of our own as it is."""
+    """A value for the markup: text with its invisible characters escaped, our own markup unchanged."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _lines(text: str) -> Markup:
-    """Text of several lines, escaped."""
+    """Escaped text of several lines."""
     return escape(visible_lines(text))
 
 
 def _cells(count: int) -> str:
     return many(count, "cell")
+
+
+def _first_line(text: str, limit: int) -> str:
+    return clip(text.split("\n", 1)[0], limit)

@@ -3,7 +3,7 @@
 const cached = new Map();
 const once = (id) => cached.get(id) ?? cached.set(id, read(id)).get(id);
 
-/** The details of a cell by the names of their fields; what is not there is null. */
+/** The details of a cell by field name; null for a missing one. */
 function detailOf(index) {
   const row = once(`chunk-${Math.floor(index / data.chunk)}`)[index % data.chunk], shared = once("shared");
   return Object.fromEntries(data.fields.map((name, at) => [name, typeof row[at] === "number" ? shared[row[at]] : row[at][0] ?? null]));
@@ -13,7 +13,7 @@ const reproduceOf = (detail, index) => (detail.reproduce ?? []).join(idOf(index)
 const place = (at) => (at?.length ? `[${at.join(", ")}]` : "");
 const ratioOf = (error, allowance) => (Number(error) === 0 ? 0 : Number(allowance) > 0 ? Number(error) / Number(allowance) : Infinity);
 
-/** A heading and what stands under it; nothing where there is nothing. */
+/** A heading and its content; nothing if there is no content. */
 const part = (title, ...children) => (children.flat().filter(Boolean).length ? [el("h3", {}, title), ...children] : []);
 const list = (items, name = "") => (items?.length ? el("ul", { class: name }, items.map((item) => el("li", {}, item))) : null);
 const codes = (items) => list((items ?? []).map((item) => el("code", {}, item)), "keys");
@@ -37,7 +37,7 @@ function copyButton(text, label = "copy") {
   return button;
 }
 
-/** Copying where the browser has no clipboard for pages from a file. */
+/** Copy in a browser that has no clipboard for local files. */
 function copyBySelection(text) {
   const area = el("textarea", { class: "unseen" });
   area.value = text;
@@ -59,7 +59,7 @@ function svg(name, attributes, ...children) {
   return made;
 }
 
-/** Elements by decade of their difference; those beyond the allowance stand out, which is the dashed line. */
+/** Elements by decade of their difference; the dashed line is the allowance. */
 function histogram(bars, allowance) {
   const most = Math.max(...bars), step = 24, height = 62, base = 92;
   const drawn = svg("svg", { viewBox: `0 0 ${bars.length * step} 110`, role: "img", "aria-label": "elements by size of their difference" });
@@ -123,7 +123,7 @@ function probes(detail) {
 function keys(found) {
   if (!found) return [];
   const [all, arrived, lost, undecided, unexpected] = found;
-  const named = [["never arrived", lost], ["undecided (fused or recomputed; the output decides)", undecided], ["unexpected", unexpected]];
+  const named = [["never arrived", lost], ["undecided (fused or recomputed: the output decides)", undecided], ["unexpected", unexpected]];
   return [el("p", { class: lost.length ? "bad" : "" }, `${arrived} of ${all} tensors arrived`), ...named.filter(([, names]) => names.length).flatMap(([label, names]) => [el("p", {}, `${label}: ${names.length}`), codes(names)])];
 }
 
@@ -136,7 +136,7 @@ function conversion(views) {
   const models = views.filter(([, , , , error, list]) => !error && list.length);
   const count = Math.max(0, ...models.map(([, , , , , list]) => list.length));
   const scopes = [...Array(count).keys()].map((at) => [code(models.map((view) => view[5][at]?.[0]).find(Boolean) ?? ""), ...models.map((view) => (view[5][at] ? code(view[5][at][1] || "none") : "–"))]);
-  return [table(["for", "class", "keys changed", "such as"], sums), scopes.length ? table(["what becomes of what", ...models.map(([of]) => `scope: ${of}`)], scopes) : null].filter(Boolean);
+  return [table(["for", "class", "keys changed", "such as"], sums), scopes.length ? table(["conversion", ...models.map(([of]) => `scope: ${of}`)], scopes) : null].filter(Boolean);
 }
 
 /** The packages that are not the same on the two sides: [name, creator's, loader's]. */
@@ -151,7 +151,7 @@ function expectation(found) {
   if (!found) return null;
   const [name, issue, expires, reason] = found;
   const link = /^https:\/\/[\w.~:/?#@!$&'*+,;=%-]+$/.test(issue) ? el("a", { href: issue, rel: "noopener noreferrer" }, issue) : issue;
-  return el("div", { class: "callout" }, el("b", {}, `expected: ${name}`), expires ? ` until ${expires}` : "", el("br"), reason, issue ? el("br") : "", link);
+  return el("div", { class: "callout" }, el("b", {}, `known break: ${name}`), expires ? ` until ${expires}` : "", el("br"), reason, issue ? el("br") : "", link);
 }
 
 function sameCause(index) {
@@ -170,7 +170,7 @@ function fenced(text) {
   return `${fence}text\n${text}\n${fence}`;
 }
 
-/** The cell as text for an issue tracker. All that came from outside stands in code blocks. */
+/** The cell as text for an issue tracker. All text from outside is in code blocks. */
 function issueText(index, detail) {
   const found = (detail.found ?? []).map(([where, said]) => `${where}: ${said}`);
   const size = detail.size ? [`${detail.array[0]}: golden ${detail.size[3]}, now ${detail.size[4]}${detail.at ? ` at ${place(detail.at)}` : ""}`, `|Δ| ${figure(detail.size[0])}, allowance ${figure(detail.size[1])} (measured), so ${times(detail.size[2])}`] : [];
@@ -188,7 +188,7 @@ function issueText(index, detail) {
 function heading(index, detail) {
   const close = el("button", { type: "button", id: "close", "aria-label": "Close" }, "✕ esc");
   close.addEventListener("click", closeDrawer);
-  const about = [`made by ${release(word("creator", index))}`, `loaded by ${release(word("loader", index))}`, word("device", index), word("family", index), detail.took ? `${detail.took[0]} s` : ""];
+  const about = [`saved by ${release(word("creator", index))}`, `loaded by ${release(word("loader", index))}`, word("device", index), word("family", index), detail.took ? `${detail.took[0]} s` : ""];
   return el("header", {},
     el("h2", { id: "drawer-title", tabindex: "-1" }, badge(index), word("scenario", index)),
     el("div", { class: "tools" }, copyButton(() => location.href, "link"), close),
@@ -197,9 +197,9 @@ function heading(index, detail) {
 
 /** What was found; the keys that never arrived are named under the checkpoint. */
 function findings(detail) {
-  const told = new Set(detail.keys?.[2] ?? []);
+  const named = new Set(detail.keys?.[2] ?? []);
   return (detail.found ?? []).map(([where, said, details, letter, verdict], at) =>
-    el("div", {}, el("p", { class: at ? "finding" : "finding lead" }, el("span", { class: `badge v-${verdict}`, title: verdict }, letter), el("span", {}, `${where}: ${said}`)), codes(details.filter((each) => !told.has(each)))));
+    el("div", {}, el("p", { class: at ? "finding" : "finding lead" }, el("span", { class: `badge v-${verdict}`, title: verdict }, letter), el("span", {}, `${where}: ${said}`)), codes(details.filter((each) => !named.has(each)))));
 }
 
 function warned(found) {
@@ -208,7 +208,7 @@ function warned(found) {
 
 function whole(index) {
   const detail = detailOf(index), error = detail.error, apart = packages(index);
-  const moved = detail.moved ? el("p", { class: "quiet" }, `adapter's own effect moved by ${figure(detail.moved[0])}, the base model by ${figure(detail.moved[1])}`) : null;
+  const moved = detail.moved ? el("p", { class: "quiet" }, `the adapter's own effect changed by ${figure(detail.moved[0])}, the base model by ${figure(detail.moved[1])}`) : null;
   const issue = el("details", {}, el("summary", {}, "text for an issue "), copyable(issueText(index, detail)));
   return [
     heading(index, detail),
@@ -219,7 +219,7 @@ function whole(index) {
     ...part("Error", error && el("p", { class: "bad" }, `${error[0]}: ${error[1]}: ${error[2]}`), error?.[3] && el("pre", {}, error[3])),
     ...part("Golden, now, difference", ...sizes(detail)),
     moved,
-    ...part("Layer by layer, in the order of execution", layers(detail)),
+    ...part("Layer by layer, in execution order", layers(detail)),
     ...part("Probes", probes(detail)),
     ...part("Checkpoint", ...keys(detail.keys)),
     ...part("Conversion of names", ...conversion(detail.conversion)),

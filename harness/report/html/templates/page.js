@@ -46,9 +46,9 @@ function lines(index) {
   const ratio = data.ratio[index];
   const clean = { exact: "equal to the bit", close: "equal within the measured noise" }[word("verdict", index)];
   return [
-    `${letterOf(index)} ${word("verdict", index)}${data.expected[index] ? " (expected)" : ""} · ${word("scenario", index)}`,
-    `made by ${release(word("creator", index))}, loaded by ${release(word("loader", index))} on ${word("device", index)}`,
-    word("title", index) || clean || "no reason was given",
+    `${letterOf(index)} ${word("verdict", index)}${data.expected[index] ? " (known break)" : ""} · ${word("scenario", index)}`,
+    `saved by ${release(word("creator", index))}, loaded by ${release(word("loader", index))} on ${word("device", index)}`,
+    word("title", index) || clean || "no reason given",
     data.expected[index] && word("issue", index) ? word("issue", index) : ratio === null ? "nothing was measured" : `error ${times(ratio)} its allowance`,
   ];
 }
@@ -67,17 +67,19 @@ function showTip(square) {
 const COLUMNS = ["family", "method", "verdict", "scenario", "creator", "loader", "device", "change"];
 const STATES = {
   bad: (index) => isDeviation(index) && !data.expected[index],
-  expected: (index) => Boolean(data.expected[index]),
+  known: (index) => Boolean(data.expected[index]),
   clean: (index) => ["exact", "close", "warned"].includes(word("verdict", index)),
-  untold: (index) => data.untold.includes(word("verdict", index)),
+  undetermined: (index) => data.undetermined.includes(word("verdict", index)),
 };
+STATES.expected = STATES.known;  // how links of older reports spell them
+STATES.untold = STATES.undetermined;
 
-/** Whether one number or version stands to another as the sign says. */
-function stands(order, sign) {
+/** Compare two numbers or versions, of which `order` is the difference. */
+function compares(order, sign) {
   return { "<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0, "=": order === 0, "==": order === 0, "!=": order !== 0 }[sign];
 }
 
-/** The order of two versions; `1.0.dev0` stands before `1.0`. */
+/** The order of two versions; `1.0.dev0` comes before `1.0`. */
 function versions(left, right) {
   const parts = (text) => text.split("+")[0].match(/\d+|[a-z]+/gi) ?? [];
   const [a, b] = [parts(left), parts(right)];
@@ -96,11 +98,11 @@ function testOf(token) {
   const compared = /^(?:(loader|creator)\.)?([\w-]+)(<=|>=|==|!=|<|>|=)([\w.+]+)$/.exec(token);
   if (compared) {
     const [, side = "creator", name, sign, wanted] = compared;
-    if (name === "ratio") return (index) => data.ratio[index] !== null && stands(Number(data.ratio[index]) - Number(wanted), sign);
+    if (name === "ratio") return (index) => data.ratio[index] !== null && compares(Number(data.ratio[index]) - Number(wanted), sign);
     const known = data.words[side].map((environment) => data.environments[environment]?.[name]);
     return (index) => {
       const found = known[data.columns[side][index]];
-      return found !== undefined && stands(versions(found, wanted), sign);
+      return found !== undefined && compares(versions(found, wanted), sign);
     };
   }
   const [, key, value] = /^([a-z]+):(.*)$/s.exec(token) ?? [];
@@ -123,7 +125,7 @@ function testOf(token) {
 /** The words of a query; quotation marks hold a word together. */
 const tokens = (query) => query.match(/(?:[^\s"]|"[^"]*"?)+/g) ?? [];
 
-/** Which cells a query means; null where it means all. */
+/** The cells that a query matches; null for all. */
 function select(query) {
   const tests = tokens(query).map((token) => {
     const not = token.length > 1 && token.startsWith("-"), test = testOf(not ? token.slice(1) : token);
@@ -138,7 +140,7 @@ function select(query) {
 let chosen = null;
 const stale = new Set();
 
-/** Show what the query means: count, chips, tabs; the panels when they are looked at. */
+/** Apply the query to count, chips and tabs now, and to a panel when it is shown. */
 function applyQuery() {
   const query = $("query").value;
   chosen = select(query);
@@ -152,14 +154,14 @@ function applyQuery() {
   markTabs();
 }
 
-/** Let the releases stay in sight under the filters where the map is not wider than the page. */
+/** Keep the releases in sight under the filters, unless the map is wider than the page. */
 function fit() {
   const bar = document.querySelector(".bar"), panel = document.querySelector(".panel.on"), groups = panel?.querySelector(".heads");
   document.documentElement.style.setProperty("--bar", getComputedStyle(bar).position === "sticky" ? `${bar.offsetHeight}px` : "0px");
   panel?.classList.toggle("fits", Boolean(groups) && groups.offsetWidth <= panel.clientWidth);
 }
 
-/** Bring the panel that is seen up to date. */
+/** Apply the query to the panel that is shown. */
 function refresh() {
   const panel = document.querySelector(".panel.on");
   if (!panel || !stale.delete(panel)) return;
@@ -188,7 +190,7 @@ function markTabs() {
   for (const tab of tabs) tab.classList.toggle("none", !alive.has(`${tab.dataset.loader}\n${tab.dataset.device}`));
 }
 
-/** Take a word into the query, or out of it where it is there. */
+/** Add a word to the query, or remove it. */
 function toggleWord(wanted) {
   const words = tokens($("query").value), rest = words.filter((each) => each !== wanted);
   $("query").value = (rest.length === words.length ? [...words, wanted] : rest).join(" ");
@@ -234,7 +236,7 @@ function rove(square) {
 
 const shown = (row) => row.offsetParent !== null && !row.classList.contains("out");
 
-/** The square that an arrow key leads to from another; none at the edge. */
+/** The square that an arrow key leads to; null at the edge. */
 function neighbour(square, key) {
   const across = { ArrowLeft: "previousElementSibling", ArrowRight: "nextElementSibling" }[key];
   if (across) {
@@ -253,11 +255,10 @@ function neighbour(square, key) {
 
 // The address ---------------------------------------------------------------------------------------------------------
 
-const ANCHOR = /^(map|causes|baseline|problems|untold|expected|coverage|cells|(cause|expected|untold|unsupported)-\d+)$/;
 const readable = (text) => encodeURIComponent(text).replace(/%(40|3A|5B|5D|2F|2C)/gi, (code) => decodeURIComponent(code));
 let opened = null;
 
-/** Write what is seen into the address bar. */
+/** Write the query and the open cell to the address bar. */
 function remember() {
   const query = $("query").value.trim(), parts = [];
   if (query) parts.push(`q=${encodeURIComponent(query)}`);
@@ -269,10 +270,10 @@ function decoded(text) {
   try { return decodeURIComponent(text); } catch { return text; }
 }
 
-/** Show what the address bar asks for. */
+/** Show what the address bar names. */
 function recall() {
   const hash = location.hash.slice(1);
-  if (ANCHOR.test(hash)) return unfold(hash);
+  if ($(hash)?.matches("section, details")) return unfold(hash);
   const parts = Object.fromEntries(hash.split("&").map((part) => /^(q|cell)=(.*)$/s.exec(part)?.slice(1) ?? ["cell", part]));
   const query = decoded(parts.q ?? "");
   if (query !== $("query").value) { $("query").value = query; applyQuery(); }
