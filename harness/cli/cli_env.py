@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.cli import env, env_add
-from harness.cli.parser import SPEC, Parser, choice, command, handler, where
+from harness.cli.parser import SPEC, Parser, command, where
 
 
 def add_to(commands: Any) -> None:
@@ -42,28 +42,7 @@ def add_to(commands: Any) -> None:
                    "  peft-regress env lock current")  # fmt: skip
     one.add_argument("name", nargs="+", metavar="NAME")
     where(one, fixtures=False)
-    one = command(inner, "add", env_add.add, "add a PEFT release as a creator: declare, lock, build, create fixtures",
-                   "  peft-regress env add peft==0.12.0\n"
-                   "  peft-regress env add peft==0.13.2,transformers==4.36.2 --keep-going\n"
-                   "  peft-regress env add peft==0.12.0 --dry-run\n"
-                   "  peft-regress env add --missing      every minor release's newest patch that has no environment\n"
-                   "\nAll of it, or nothing: where a step fails, neither declaration nor fixtures stay. What was done\n"
-                   "is printed as Markdown, for a pull request.\n"
-                   "\nexit codes:\n  0    added; with --missing: all of them, or there were none\n"
-                   "  2    it does not resolve, build or import; a scenario was refused (the others are kept with\n"
-                   "       --keep-going); with --missing: some could not be added\n"
-                   "  64   no such release, a yanked one, none for this Python, or declared already\n"
-                   "  130  interrupted; nothing half-made is kept")  # fmt: skip
-    one.add_argument("requirement", nargs="?", metavar="REQUIREMENT", help="peft==X, and further pins with commas")
-    one.add_argument("--missing", action="store_true", help="every release that the registry has and the matrix lacks")
-    one.add_argument("--no-fixtures", action="store_true", help="declare, lock and build only")
-    one.add_argument("--keep-going", action="store_true", help="keep what could be made though scenarios were refused")
-    one.add_argument("--jobs", type=int, default=0, help="how many at once (default: cores)")
-    one.add_argument("--dry-run", action="store_true", help="say what would be done")
-    one.add_argument("--json", action="store_true", help="for a program")
-    where(one)
-    choice(one)
-    handler(one)
+    env_add.add_to(inner)
     one = command(inner, "rm", env.remove, "delete what is built of an environment from the cache",
                    "  peft-regress env rm v061")  # fmt: skip
     one.add_argument("spec", metavar="SPEC")

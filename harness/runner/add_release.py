@@ -1,8 +1,8 @@
-"""Adds a release to the matrix in one go: declaration, lock, environment, fixtures, self-check; all of it or nothing.
+"""Adds a release to the matrix: declaration, lock, environment, fixtures, self-check; all of it or nothing.
 
-Everything is made in a folder of the cache. What was made moves in at the end: the fixtures first, then the lock, then
-the declaration, which makes the environment exist. So a killed process leaves nothing that misleads, and the same
-command run again does it all anew.
+Everything is made in a folder of the cache and moved at the end: the fixtures first, then the lock, then the
+declaration, which makes the environment exist. So a killed process leaves nothing that misleads, and the same command
+starts again from the beginning.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from typing import Any, Literal
 import filelock
 
 from harness.core import matrix
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, UsageError
 from harness.core.files import Interrupts, one_interrupt
 from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell
@@ -31,37 +31,55 @@ from harness.envs.draft import Draft
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
 from harness.runner.plan import Planned
+from harness.runner.request import Log, Places, Selection, cores, quiet
 from harness.runner.session import Session
 from harness.store.adopt import adopting
 from harness.store.fixtures import Store
 
-Say = Callable[[str], None]
-
 
 @dataclass(frozen=True)
-class Order:
-    """What is to be made along with an environment."""
+class AddRelease:
+    """Which release to add, and what to make along with it."""
 
-    scenarios: Sequence[Declared]
-    """Those that are tried; each environment gets those whose `requires` admits it. None: no fixtures at all."""
-    jobs: int = 2
+    requirement: str = ""
+    """`peft==X`, and further pins with commas."""
+    places: Places = Places()
+    selection: Selection = Selection()
+    """The scenarios to try; those whose `requires` excludes the release get no fixture."""
+    no_fixtures: bool = False
+    """Declare, lock and build only."""
+    jobs: int = 0
+    """Fixtures at once; 0 for one on each core."""
     keep_going: bool = False
-    """Keep what could be made although some scenarios were refused."""
-    handler: Path | None = None
-    """In place of the worker's own cell module; for tests of everything around it."""
+    """Keep the fixtures that could be made although some scenarios were refused."""
+    worker_handler: Path | None = None
+    """Replaces the worker's own cell module, for tests."""
+
+    def scenarios(self) -> list[Declared]:
+        """The selected scenarios; none without fixtures.
+
+        Raises:
+            UsageError: fixtures are wanted, and no scenario is selected.
+        """
+        if self.no_fixtures:
+            return []
+        chosen = self.selection.of(self.selection.declared(self.places.matrix()))
+        if not chosen:
+            raise UsageError("no scenario is selected", "at least one", "change -k or --family, or add --no-fixtures")
+        return chosen
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one scenario."""
+    """The outcome of one scenario."""
 
     scenario: str
     outcome: Literal["made", "unsupported", "refused", "deviates"]
-    """`deviates`: it was made, and its own creator does not load it as it was."""
+    """`deviates`: it was made, and its own creator loads something else."""
     verdict: str
     """Of the self-check."""
     detail: str = ""
-    """Why it is not kept; of one that is, what was warned when it was loaded again."""
+    """Why it is not kept; for one that is, the warning when it was loaded again."""
     defects: tuple[str, ...] = ()
     """What the creator's own library fails; stored with the golden."""
     log: str = ""
@@ -90,7 +108,7 @@ class Added:
     versions: Mapping[str, str]
     outcomes: tuple[Outcome, ...]
     fixtures: bool
-    """False where none were asked for."""
+    """False where none were requested."""
     size: int
     """Bytes that the fixtures added."""
     seconds: float
@@ -101,12 +119,12 @@ class Added:
 
     @property
     def whole(self) -> bool:
-        """True where nothing that was tried is missing."""
+        """True where every scenario that was tried is kept."""
         return not (self.of("refused") or self.of("deviates"))
 
     @property
     def verdicts(self) -> dict[str, int]:
-        """The self-check's verdicts of what was kept, with counts."""
+        """The self-check's verdicts on the kept fixtures, with counts."""
         return dict(Counter(one.verdict for one in self.of("made")).most_common())
 
     @property
@@ -115,7 +133,7 @@ class Added:
         return dict(Counter(text for one in self.of("made") for text in dict.fromkeys(one.defects)).most_common())
 
     def next_steps(self, where: str = "") -> list[str]:
-        """The commands to go on with.
+        """The commands to run next.
 
         Args:
             where: the options that say where matrices and fixtures are, with a blank before them.
@@ -125,7 +143,7 @@ class Added:
         return [f"peft-regress create {self.name}{where}"]
 
     def data(self) -> dict[str, Any]:
-        """For a program."""
+        """As JSON."""
         counts = Counter(one.outcome for one in self.outcomes)
         return {
             "name": self.name, "requirement": self.requirement, "released": self.released, "python": self.python,
@@ -137,38 +155,44 @@ class Added:
 
 
 class ScenariosRefused(HarnessError):
-    """Scenarios that `requires` admits could not be made, or their own creator does not load them as they were."""
+    """Scenarios that `requires` admits could not be made, or their own creator loads something else."""
 
 
-def add(environments: Environments, store: Store, requirement: str, order: Order, say: Say) -> Added:
-    """Declare, lock and build an environment for a release of PEFT, and make its fixtures; all of it or nothing.
+def add(request: AddRelease, log: Log = quiet, environments: Environments | None = None) -> Added:
+    """Declare, lock and build an environment for a release of PEFT, and make its fixtures: all of it or nothing.
+
+    Args:
+        log: gets a line for each step that takes time.
+        environments: those of an earlier call, which remember what the package index said.
 
     Raises:
         UsageError: no such release, a yanked one, none for this Python, or it is declared already.
         EnvFailed: it does not resolve, build or import.
-        ScenariosRefused: not every scenario could be made; with `order.keep_going`, none.
+        ScenariosRefused: not every scenario could be made; with `keep_going`, none.
         KeyboardInterrupt: Ctrl-C or SIGTERM.
     """
     begun = time.monotonic()
+    scenarios, store = request.scenarios(), request.places.store()
+    environments = environments or request.places.environments(log)
     with one_interrupt() as taken:
-        draft = environments.draft(requirement)
+        draft = environments.draft(request.requirement)
         with _staging(environments.cache, draft, taken) as folder:
             draft.write(folder / "envs")
             staged = environments.beside(folder)
             with _built(staged, draft.name, taken) as built:
-                made = _Making(staged, draft.name, built, Store(folder / "fixtures"), order, say)
-                outcomes = made.outcomes(folder / "scratch") if order.scenarios else ()
+                made = _Making(staged, draft.name, built, Store(folder / "fixtures"), request, log)
+                outcomes = made.outcomes(scenarios, folder / "scratch") if scenarios else ()
                 size = _moved_in(draft, store, made.store, [one.scenario for one in outcomes if one.kept])
     return Added(
         name=draft.name, requirement=draft.requirement, released=str(draft.declared.released),
         files=(draft.path, draft.lock), python=built.python_version, versions=dict(built.versions), outcomes=outcomes,
-        size=size, fixtures=bool(order.scenarios), seconds=round(time.monotonic() - begun, 1),
+        size=size, fixtures=bool(scenarios), seconds=round(time.monotonic() - begun, 1),
     )  # fmt: skip
 
 
 @contextlib.contextmanager
 def _staging(cache: Path, draft: Draft, taken: Interrupts) -> Iterator[Path]:
-    """A folder of its own for what is made, empty at first and gone afterwards; one process at a time for a name."""
+    """A folder of its own, empty at first and deleted afterwards; one process at a time for a name."""
     where = hashlib.sha256(str(draft.folder.resolve()).encode()).hexdigest()[:8]
     folder = cache / "adding" / f"{draft.name}-{where}"
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -180,7 +204,7 @@ def _staging(cache: Path, draft: Draft, taken: Interrupts) -> Iterator[Path]:
             f"another process is adding {draft.name}", "one at a time", "wait for it to end, then look at `env list`"
         ) from None
     try:
-        shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+        shutil.rmtree(folder, ignore_errors=True)  # a killed process left it
         folder.mkdir()
         yield folder
     finally:
@@ -191,7 +215,7 @@ def _staging(cache: Path, draft: Draft, taken: Interrupts) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _built(staged: Environments, name: str, taken: Interrupts) -> Iterator[BuiltEnvironment]:
-    """The environment, built; where the block fails it is gone again, unless it had been there before."""
+    """The environment, built; deleted if the block fails, unless it was built before."""
     there_before = staged.status()[0].built is not None
     try:
         yield staged.build(name)
@@ -203,8 +227,8 @@ def _built(staged: Environments, name: str, taken: Interrupts) -> Iterator[Built
 
 
 def _moved_in(draft: Draft, store: Store, staged: Store, scenarios: Sequence[str]) -> int:
-    """Put what was made where it belongs; the bytes that the fixtures added."""
-    draft.refuse_declared()  # meanwhile, by somebody else
+    """Move what was made to where it belongs; returns the bytes that the fixtures added."""
+    draft.refuse_declared()  # somebody may have declared it meanwhile
     if not scenarios:
         draft.write()
         return 0
@@ -217,28 +241,28 @@ class _Making:
     """Makes the fixtures of an environment, and has the environment load them again."""
 
     def __init__(
-        self, staged: Environments, name: str, built: BuiltEnvironment, store: Store, order: Order, say: Say
+        self, staged: Environments, name: str, built: BuiltEnvironment, store: Store, request: AddRelease, log: Log
     ) -> None:
         self.store = store
         self._environments = staged
         self._name = name
         self._built = built
-        self._order = order
-        self._say = say
+        self._request = request
+        self._log = log
 
-    def outcomes(self, scratch: Path) -> tuple[Outcome, ...]:
-        """What became of each scenario, in their order.
+    def outcomes(self, scenarios: Sequence[Declared], scratch: Path) -> tuple[Outcome, ...]:
+        """The outcome of each scenario, in their order.
 
         Raises:
             ScenariosRefused: not every one could be made; with `keep_going`, none.
             EnvFailed: the worker does not start.
         """
-        unsupported = {one.name: matrix.unstored(one, self._built.versions) for one in self._order.scenarios}
-        planned = [self._planned(one) for one in self._order.scenarios if not unsupported[one.name]]
+        unsupported = {one.name: matrix.unstored(one, self._built.versions) for one in scenarios}
+        planned = [self._planned(one) for one in scenarios if not unsupported[one.name]]
         cells = {cell.scenario: cell for cell in self._cells(planned, scratch)}
         found = tuple(
             self._outcome(cells[one.name]) if one.name in cells else _unsupported(one.name, unsupported[one.name])
-            for one in self._order.scenarios
+            for one in scenarios
         )
         self._refuse(found)
         return found
@@ -247,23 +271,24 @@ class _Making:
         return Planned(CellId(one.name, self._name, self._name, "cpu"), one, self._name, self._name)
 
     def _cells(self, planned: Sequence[Planned], scratch: Path) -> list[Cell]:
-        """Each scenario made, then loaded again by its own creator: by the very road of `pair`, with one import."""
-        self._say(f"making {many(len(planned), 'fixture')} in {self._name}")
+        """Make each fixture and have its own creator load it again, as `pair` does, with one import."""
+        self._log(f"making {many(len(planned), 'fixture')} in {self._name}")
         count = itertools.count(1)
 
-        def told(cell: Cell) -> None:
-            self._say(f"[{next(count)}/{len(planned)}] {cell.scenario}: {self._outcome(cell).word}")
+        def finished(cell: Cell) -> None:
+            self._log(f"[{next(count)}/{len(planned)}] {cell.scenario}: {self._outcome(cell).word}")
 
         session = Session(
-            self._environments, self.store, scratch, jobs=self._order.jobs, creating=True, log=self._say,
-            handler=self._order.handler, finished=told,
+            self._environments, self.store, scratch, jobs=self._request.jobs or cores(), creating=True,
+            log=self._log,
+            handler=self._request.worker_handler, finished=finished,
         )  # fmt: skip
         with session:
             session.start(planned)
             return [session.result(one) for one in planned]
 
     def _outcome(self, cell: Cell) -> Outcome:
-        """What became of a scenario, by its self-check's cell."""
+        """A scenario's outcome, from the cell of its self-check."""
         if cell.scenario not in self.store.scenarios(self._name):
             return Outcome(cell.scenario, "refused", str(cell.verdict), _bare(cell), log=cell.log_tail)
         manifest = self.store.manifest(self._name, cell.scenario)
@@ -284,27 +309,27 @@ class _Making:
                 self._name, "import", f"its worker does not start: {failed.detail}", "libraries that import",
                 "read the last lines below", tail=failed.log,
             )  # fmt: skip
-        if any(one.kept for one in found) and (self._order.keep_going or not wrong):
+        if any(one.kept for one in found) and (self._request.keep_going or not wrong):
             return
         if not wrong:
             reasons = enumerated(dict.fromkeys(one.detail for one in found), 3)
             raise ScenariosRefused(
                 f"{self._name}: none of {many(len(found), 'scenario')} is for this release: {reasons}",
                 "at least one whose `requires` admits it",
-                "mend `requires`, choose others with -k, or add the environment alone with --no-fixtures",
+                "fix `requires`, choose others with -k, or add the environment alone with --no-fixtures",
             )
         lines = [f"  {one.scenario}: {one.word}: {one.detail}" for one in wrong]
         tried = sum(one.outcome != "unsupported" for one in found)
         more = ", or keep the others with --keep-going" if any(one.kept for one in found) else ""
         raise ScenariosRefused(
-            "\n".join([f"{self._name}: {len(wrong)} of {many(tried, 'scenario')} could not be had", *lines]),
-            "every scenario that `requires` admits, made and loaded again as it was",
+            "\n".join([f"{self._name}: {len(wrong)} of {many(tried, 'scenario')} failed", *lines]),
+            "every scenario that `requires` admits, made and loaded again with equal results",
             f"state under `requires` or `when` what they need{more}; nothing was kept",
         )
 
 
 def _bare(cell: Cell) -> str:
-    """Why it was refused, without the scenario's name, beside which it stands."""
+    """Why it was refused, without the scenario's name."""
     return cell.reason.removeprefix(f"{cell.scenario}: ")
 
 

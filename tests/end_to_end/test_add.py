@@ -165,7 +165,7 @@ def test_a_scenario_that_is_refused_and_one_that_its_creator_does_not_reload(emp
     empty.scenarios(scenario("strict") + NO_SUCH_KEY, scenario("strays", fault="sigkill"), file="bad")
     said = add(empty, RELEASE)
     assert said.code == 2, said
-    assert "v7000: 2 of 4 scenarios could not be had\n" in said.err
+    assert "v7000: 2 of 4 scenarios failed\n" in said.err
     assert "  strict: refused: the checkpoint does not hold" in said.err
     assert "  strays: deviates, crash: " in said.err
     assert "keep the others with --keep-going; nothing was kept" in said.err
@@ -230,7 +230,7 @@ def test_a_signal_leaves_nothing(empty: World, registry: Index, number: signal.S
         process.terminate()
         said = ended(process)
     assert said.code == 130, said
-    assert f"interrupted; nothing of {RELEASE} was kept, the same command does it again" in said.err
+    assert f"interrupted; nothing of {RELEASE} was kept" in said.err
     until(lambda: not empty.processes(), f"still there: {empty.processes()}")
 
 
