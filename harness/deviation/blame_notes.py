@@ -1,4 +1,4 @@
-"""What `blame` found of cells: one sentence each, kept beside the runs."""
+"""The answers of `blame`: one sentence for each cell, kept in the reports folder."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ FOLDER = "blame"
 
 
 def known(reports: Path) -> dict[str, str]:
-    """Cell → sentence, of all that `blame` left in a reports folder, the newest where there are several.
+    """Cell → the newest sentence of `blame` in a reports folder.
 
-    A file that can't be read says nothing: it is a help for readers, and no evidence.
+    Unreadable files are ignored: the sentences help readers and are not evidence.
     """
     files = sorted((reports / FOLDER).glob("*.json"), key=lambda path: (path.stat().st_mtime_ns, path.name))
     found = (_read(file) for file in files)
@@ -31,5 +31,5 @@ def _read(file: Path) -> tuple[str, str]:
 
 
 def of(cells: Iterable[Cell], known: Mapping[str, str]) -> str:
-    """The sentence about the first of the cells that has one; a cause's cells begin with its representative."""
+    """The sentence of the first cell that has one; empty if none has. A cause's representative is its first cell."""
     return next((known[cell.id] for cell in cells if cell.id in known), "")

@@ -1,7 +1,7 @@
-"""Where a deviation starts: the first layer that differs, what it was given, whose values it has, and what that means.
+"""Where a deviation starts: the first layer that differs, and why (pure).
 
-Pure: a golden and a trace in, words and figures out. The order of the questions is the policy: did the layer's input
-differ already? Are its parameters the checkpoint's? Is its own effect, fed the golden's input, another?
+Compares a golden with a trace. For the first layer that differs three questions decide, in this order: Does its input
+differ already? Do its parameters equal the checkpoint's? Does its own effect, computed from the golden's input, differ?
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from harness.judge.numbers import beyond
 from harness.worker.shared import canonical
 
 FORMAT = 1
-"""Of the file that is kept beside a run: raise it when an older reader would misread it."""
+"""Format of the file that is kept beside a run. Raise it when an older reader would misread the file."""
 
 PROMPT = "prompt_encoder"
-"""What stands for a layer where something is put before the input (see the worker's `trace`)."""
+"""The name of the pseudo-layer for a prompt that is put before the input (see the worker's `trace`)."""
 
 Doing = Literal["", "loading", "computation", "base", "base layer", "prompt", "afterwards", "not loaded"]
-"""Whose doing it is; `afterwards`: nothing differs before what is done with the loaded adapter."""
+"""What caused the difference; `afterwards`: it appears only in what is done with the loaded adapter."""
 
 COSTS: Mapping[str, str] = {
     "load": "loading base and adapter; nothing is run",
@@ -38,39 +38,39 @@ COSTS: Mapping[str, str] = {
     "train": "one run in train mode",
     "gradients": "one run and one backward pass",
 }
-"""What the probes take that are cheap, in the order of what they take."""
+"""The work that the cheap probes do, the cheapest first."""
 
 
 class Parameter(Model):
-    """One parameter of an adapter layer, held against the checkpoint."""
+    """One parameter of an adapter layer, compared with the checkpoint."""
 
     name: str
     dtype: str = ""
     shape: tuple[int, ...] = ()
     key: str = ""
-    """The checkpoint's key that it came from; empty: none did, it keeps its initial value."""
+    """The checkpoint's key that it was loaded from; empty if there is none, so that it keeps its initial value."""
     found: Literal["by value", "by name", "nowhere"] = "nowhere"
     max_abs: float | None = None
-    """Greatest difference from the checkpoint's tensor; None where there is none, or one of another shape."""
+    """Greatest difference from the checkpoint's tensor; None if there is none, or its shape differs."""
     stored_shape: tuple[int, ...] = ()
     holds: str = ""
-    """Another key, whose values it has to the bit."""
+    """Another key of the checkpoint that has exactly its values."""
 
     @property
     def agrees(self) -> bool:
-        """True where it is the checkpoint's to the bit."""
+        """True if it equals the checkpoint's tensor exactly."""
         return self.max_abs == 0.0
 
     def __str__(self) -> str:
         short = f"{self.name} ({self.dtype}, {'×'.join(map(str, self.shape)) or 'scalar'})"
         if not self.key:
-            return f"{short}: no tensor of the checkpoint; it keeps its initial value"
+            return f"{short}: not in the checkpoint; it keeps its initial value"
         if self.stored_shape:
-            return f"{short}: {self.key} is {'×'.join(map(str, self.stored_shape))}"
+            return f"{short}: the shape of {self.key} is {'×'.join(map(str, self.stored_shape))}"
         if self.agrees:
-            return f"{short}: {self.key}, to the bit"
-        holds = f"; it holds what the checkpoint has under {self.holds}" if self.holds else ""
-        return f"{short}: {self.key}, but |Δ| {self.max_abs:.3g}{holds}"
+            return f"{short}: equals {self.key}"
+        holds = f"; it holds the values of {self.holds}" if self.holds else ""
+        return f"{short}: differs from {self.key} by up to {self.max_abs:.3g}{holds}"
 
 
 class Layer(Model):
@@ -79,44 +79,44 @@ class Layer(Model):
     name: str
     kind: Literal["adapter", "block", "prompt"]
     called: str = ""
-    """What it is called here, where that is not what the golden calls it."""
+    """Its name under the loader, if the golden's differs."""
     class_name: str = ""
     input: Figures | None = None
-    """What it was given, against what it was given when the golden was made; None where nobody kept that."""
+    """Its input, compared with its input when the golden was made; None if that was not stored."""
     output: Figures | None = None
-    """A sketch of what it put out."""
+    """A sketch of its output."""
     effect: Figures | None = None
-    """What its adapter does alone, fed the golden's own input."""
+    """What its adapter adds, computed from the golden's input."""
     parameters: tuple[Parameter, ...] = ()
     lost: tuple[str, ...] = ()
-    """Keys of the checkpoint that belong to it and are nowhere in the model."""
+    """Keys of the checkpoint that belong to it and are missing from the model."""
     base_changed: tuple[str, ...] = ()
-    """Weights of the base within it that are not what they were."""
+    """Weights of the base within it that changed."""
     scalars: dict[str, Any] = pydantic.Field(default_factory=dict)
     scalars_before: dict[str, Any] = pydantic.Field(default_factory=dict)
-    """The same in the creator's own environment; empty where it was not asked."""
+    """The same with the creator's libraries; empty if that was not traced."""
 
     @property
     def foreign(self) -> tuple[Parameter, ...]:
-        """The parameters that are not the checkpoint's."""
+        """The parameters that differ from the checkpoint's."""
         return tuple(p for p in self.parameters if p.key and not p.agrees)
 
     @property
     def differs(self) -> bool:
-        """True where anything of it is otherwise."""
+        """True if its input, output, effect or parameters differ."""
         figures = (self.input, self.output, self.effect)
         return bool(self.lost or self.foreign or any(f is not None and beyond(f) for f in figures))
 
     @property
     def scalar_changes(self) -> tuple[str, ...]:
-        """What it keeps besides tensors and kept otherwise for the creator: `scaling: 1.0 → 3.0`."""
+        """Attributes that changed since the creator's libraries: `scaling: 1.0 → 3.0`."""
         before, now = self.scalars_before, self.scalars
         shared = [name for name in before if name in now and before[name] != now[name]]
         return tuple(f"{name}: {before[name]!r} → {now[name]!r}" for name in shared)
 
 
 class Where(Model):
-    """What a trace says of a cell."""
+    """Where a cell's deviation starts."""
 
     format: int = FORMAT
     cell: str
@@ -124,25 +124,25 @@ class Where(Model):
     """The first layer, in execution order, that differs."""
     doing: Doing = ""
     said: tuple[str, ...] = ()
-    """In words, the conclusion last."""
+    """The reasoning in words; the conclusion is last."""
     probe: str = ""
-    """The smallest probe that shows it."""
+    """The cheapest probe that shows the deviation."""
     probe_says: str = ""
     layers: tuple[Layer, ...] = ()
 
     @property
     def first_layer(self) -> Layer | None:
-        """The layer of that name."""
+        """The first layer that differs."""
         return next((layer for layer in self.layers if layer.name == self.first), None)
 
 
 def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None = None) -> Where:
-    """What a trace says.
+    """Conclude from a trace where a cell's deviation starts.
 
     Args:
-        cell: as it was judged; its findings say which probe is the smallest that shows it.
-        now: a trace under the loader.
-        creators: a trace in the creator's own environment, where there is one.
+        cell: the judged cell; its findings give the cheapest probe.
+        now: a trace with the loader's libraries.
+        creators: a trace with the creator's libraries, if there is one.
     """
     probe, probe_says = smallest(cell.findings)
     found = Where(cell=cell.id, probe=probe, probe_says=probe_says)
@@ -150,16 +150,16 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
     if loaded.get("outcome") != "ok":
         error = loaded.get("error") or {}
         raised = f"it does not load ({error.get('stage')}): {error.get('type')}: {error.get('message')}"
-        return found.model_copy(update={"doing": "not loaded", "said": (raised, "no layer is reached: the loading")})
+        return found.model_copy(update={"doing": "not loaded", "said": (raised, "no layer runs: the loading changed")})
     layers = _Layers(golden, now, creators).all()
     first = next((layer for layer in layers if layer.differs), None)
     doing, said = _meaning(first, Evidence(golden, now), now)
-    told = {"first": first.name if first else "", "doing": doing, "said": said, "layers": layers}
-    return found.model_copy(update=told)
+    update = {"first": first.name if first else "", "doing": doing, "said": said, "layers": layers}
+    return found.model_copy(update=update)
 
 
 def smallest(findings: Iterable[Finding]) -> tuple[str, str]:
-    """The cheapest probe that shows the deviation, and what it says; empty where nothing was found."""
+    """The cheapest probe that shows the deviation, and its message; empty if there are no findings."""
     order = list(COSTS)
     deviating = [f for f in findings if f.verdict.is_deviation or f.kind == "new-warning"]
     cheapest = min(deviating, key=lambda f: order.index(f.probe) if f.probe in order else len(order), default=None)
@@ -167,7 +167,7 @@ def smallest(findings: Iterable[Finding]) -> tuple[str, str]:
 
 
 class _Layers:
-    """Makes the rows."""
+    """Compares each layer of two traces."""
 
     def __init__(self, golden: Observed, now: Observed, creators: Observed | None) -> None:
         self.golden, self.now, self.creators = golden, now, creators
@@ -176,13 +176,11 @@ class _Layers:
         self.facts: Mapping[str, Any] = now.fact("trace", "layers") or {}
         self.before: Mapping[str, Any] = (creators.fact("trace", "layers") or {}) if creators else {}
         self.effects = self._by_layer("layers")
-        self.nowhere = [
-            key for key, found in (now.fact("accounting", "tensors") or {}).items() if found["found"] == "nowhere"
-        ]
+        self.missing = _missing(now)
         self.changed: list[str] = list(now.fact("accounting", "base_changed") or [])
 
     def all(self) -> tuple[Layer, ...]:
-        """Every layer and block in execution order: the golden's, then what only the trace has."""
+        """All layers and blocks in execution order: the golden's, then those that only the trace has."""
         rows = [self._row(name, kind) for name, kind in self._order()]
         return tuple(rows)
 
@@ -194,7 +192,7 @@ class _Layers:
         return order + [(name, "adapter") for name in self.facts if name not in known]
 
     def _by_layer(self, probe: str) -> dict[str, Figures]:
-        """The figures of each layer, in float32 where that is beyond its allowance, else the greatest ratio."""
+        """The figures of each layer: in float32 if they exceed the allowance, else those with the greatest ratio."""
         found: dict[str, Figures] = {}
         for figures in self.evidence.figures(probe):
             found.setdefault(figures.array.split("/", 2)[2], figures)
@@ -219,7 +217,7 @@ class _Layers:
             output=output,
             effect=prompts[0] if prompts else self.effects.get(name),
             parameters=parameters,
-            lost=tuple(k for k in self.nowhere if _within(k, name) and k not in arrived) if kind == "adapter" else (),
+            lost=tuple(k for k in self.missing if _within(k, name) and k not in arrived) if kind == "adapter" else (),
             base_changed=tuple(weight for weight in self.changed if f"{weight}.".startswith(f"{here}.")),
             scalars=facts.get("scalars", {}),
             scalars_before=self.before.get(name, {}).get("scalars", {}),
@@ -230,9 +228,14 @@ class _Layers:
         after = self.now.arrays.get(f"trace/input/{here}")
         if before is None or after is None:
             return None
-        # it stands for an activation like the outputs, so it may be as far off as they may
+        # an input is an activation like the outputs, so their allowance applies
         allowance = self.evidence.allowance(f"forward/float32/{name}", before)
         return numbers.difference(f"input of {name}", before, after, allowance)
+
+
+def _missing(now: Observed) -> list[str]:
+    """Keys of the checkpoint whose tensors are not in the model."""
+    return [key for key, found in (now.fact("accounting", "tensors") or {}).items() if found["found"] == "nowhere"]
 
 
 def _within(key: str, layer: str) -> bool:
@@ -240,56 +243,56 @@ def _within(key: str, layer: str) -> bool:
 
 
 def _meaning(first: Layer | None, evidence: Evidence, now: Observed) -> tuple[Doing, tuple[str, ...]]:
-    """Whose doing it is, and the words for it."""
+    """What caused the difference, and why we think so."""
     if first is None:
         return _nothing_differs(evidence, now)
-    said = [f"{first.name} is the first that differs, in execution order"]
+    said = [f"{first.name} is the first layer that differs, in execution order"]
     if first.kind == "block":
         return _in_block(first, now, said)
     if first.kind == "prompt" and not first.foreign:
-        return "prompt", (*said, *_own_effect(first), "what is put before the input differs")
+        return "prompt", (*said, *_own_effect(first), "the prompt that is put before the input changed")
     if first.input is not None:
-        said.append(f"its inputs {_agreement(first.input)}")
+        said.append(f"its input {_agreement(first.input)}")
     else:
-        said.append("its inputs are not stored, so that nobody can tell whether they differed already")
+        said.append("its input is not stored, so it is unknown whether it differs already")
     said += _whose(first)
     said += _own_effect(first)
     if first.lost or first.foreign:
-        return "loading", (*said, "its parameters are not the checkpoint's: the loading")
+        return "loading", (*said, "its parameters differ from the checkpoint: the loading changed")
     if first.effect is not None and beyond(first.effect):
         changes = f" ({', '.join(first.scalar_changes)})" if first.scalar_changes else ""
         return "computation", (*said, f"the computation changed{changes}, not the loading")
     if first.input is not None and beyond(first.input):
-        moved = "the base moved before it" if _moved(evidence) else "what comes before it computes otherwise"
-        return "base", (*said, f"its inputs already differed: {moved}")
+        moved = "the base changed before it" if _moved(evidence) else "an earlier part of the model changed"
+        return "base", (*said, f"its input differs already: {moved}")
     if first.base_changed:
-        return "loading", (*said, f"loading changed the base's own weights in it: {', '.join(first.base_changed[:3])}")
-    return "base layer", (*said, "its adapter does what it did: the base's own layer in it computes otherwise")
+        return "loading", (*said, f"loading changed weights of the base inside it: {', '.join(first.base_changed[:3])}")
+    return "base layer", (*said, "its adapter adds the same: the base's own layer inside it changed")
 
 
 def _nothing_differs(evidence: Evidence, now: Observed) -> tuple[Doing, tuple[str, ...]]:
-    nowhere = [k for k, found in (now.fact("accounting", "tensors") or {}).items() if found["found"] == "nowhere"]
-    if nowhere and any(beyond(f) for f in evidence.figures("forward")):
-        return "loading", ("no layer differs", f"but of the checkpoint nowhere in the model: {', '.join(nowhere[:4])}")
+    output_differs = any(beyond(f) for f in evidence.figures("forward"))
+    if (missing := _missing(now)) and output_differs:
+        keys = ", ".join(missing[:4])
+        return "loading", ("no layer differs", f"but tensors of the checkpoint are missing from the model: {keys}")
     if evidence.reference_agrees("base") is False:
-        said = "what its quantised weights stand for has changed, by less than its kernels' own rounding shows"
-        return "base", ("no layer differs by more than rounding explains", f"the base moved: {said}")
-    if any(beyond(f) for f in evidence.figures("forward")):
-        return "base", ("no layer that was looked at differs", "the output does: what comes after the last of them")
+        said = "the values of its quantised weights changed by less than the rounding of its kernels"
+        return "base", ("no layer differs by more than rounding explains", f"the base changed: {said}")
+    if output_differs:
+        return "base", ("no observed layer differs", "the output does: something after the last observed layer changed")
     return "afterwards", (
-        "no layer differs: loaded and run, it computes what it did",
-        "what deviates is done with the loaded adapter afterwards, or is no number",
+        "no layer differs: the loaded adapter computes the same",
+        "the deviation is in what happens after loading, or is not a number",
     )
 
 
 def _in_block(first: Layer, now: Observed, said: list[str]) -> tuple[Doing, tuple[str, ...]]:
-    nowhere = [k for k, found in (now.fact("accounting", "tensors") or {}).items() if found["found"] == "nowhere"]
-    lost = [key for key in nowhere if _within(key, first.name)]
+    lost = [key for key in _missing(now) if _within(key, first.name)]
     said.append(f"it is a block of the base; its output {_agreement(first.output)}" if first.output else "")
-    said.append("every adapter layer before its end does what it did")
+    said.append("all adapter layers up to its end agree")
     if lost:
-        return "loading", (*said, f"of the checkpoint nowhere in the model: {', '.join(lost[:4])}: the loading")
-    return "base", (*said, "the base moved in it")
+        return "loading", (*said, f"missing from the model: {', '.join(lost[:4])}: the loading changed")
+    return "base", (*said, "the base changed inside it")
 
 
 def _whose(first: Layer) -> list[str]:
@@ -297,22 +300,22 @@ def _whose(first: Layer) -> list[str]:
     if first.parameters and not first.foreign and not first.lost:
         from_checkpoint = [p for p in first.parameters if p.key]
         if from_checkpoint:
-            said.append(f"its {len(from_checkpoint)} parameters are the checkpoint's to the bit")
-    said += [f"{key} never arrived" for key in first.lost[:3]]
+            said.append(f"its {len(from_checkpoint)} parameters equal the checkpoint's")
+    said += [f"{key} is missing from the model" for key in first.lost[:3]]
     said += [str(parameter) for parameter in first.foreign[:3]]
     return said
 
 
 def _own_effect(first: Layer) -> list[str]:
     if first.effect is None:
-        return ["its own effect could not be looked at alone"]
-    return [f"its own effect, fed the stored input, {_agreement(first.effect)}"]
+        return ["its own effect could not be computed separately"]
+    return [f"its own effect, computed from the stored input, {_agreement(first.effect)}"]
 
 
 def _agreement(figures: Figures) -> str:
     if beyond(figures):
-        return f"is {figures.max_abs:.2g} off (allowance {figures.allowance:.1g})".replace("is inf", "is infinitely")
-    return f"agree{'' if figures.array.startswith('input') else 's'} ({figures.max_abs:.2g} ≤ {figures.allowance:.1g})"
+        return f"differs by {figures.max_abs:.2g} (allowance {figures.allowance:.1g})"
+    return f"agrees ({figures.max_abs:.2g} ≤ {figures.allowance:.1g})"
 
 
 def _moved(evidence: Evidence) -> bool:

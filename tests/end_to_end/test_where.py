@@ -27,9 +27,9 @@ def checked(world: World, release: str) -> World:
 #: release, whose doing, the first layer, what is said, the smallest probe
 TABLE = [
     ("2.1", "computation", "layer1", "the computation changed (scaling: 0.75 → 1.5), not the loading", "layers"),
-    ("2.2", "loading", "layer3", "the checkpoint's: the loading", "accounting"),
-    ("2.6", "base", "layer2", "the base moved", "base"),
-    ("2.7", "afterwards", "", "done with the loaded adapter afterwards", "merged"),
+    ("2.2", "loading", "layer3", "from the checkpoint: the loading changed", "accounting"),
+    ("2.6", "base", "layer2", "the base changed", "base"),
+    ("2.7", "afterwards", "", "what happens after loading", "merged"),
     ("2.4", "not loaded", "", "it does not load", "load"),
 ]
 

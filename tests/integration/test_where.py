@@ -1,4 +1,4 @@
-"""Where a deviation starts, in the real libraries: a wrong computation, a dropped tensor, a base that moved."""
+"""Where a deviation starts, in the real libraries: a wrong computation, a dropped tensor, a base that changed."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group
 #: mutant, whose doing, what the first layer's name holds, what is said, the smallest probe
 TABLE = [
     ("scaling", "computation", "q_proj", "the computation changed (scaling: 1.5 → 1.501", "layers"),
-    ("dropped", "loading", "layers.1.", "its parameters are not the checkpoint's: the loading", "accounting"),
-    ("swapped", "loading", "_proj", "it holds what the checkpoint has under", "layers"),
-    ("base_moved", "base", "layers.0", "the base moved", "base"),
+    ("dropped", "loading", "layers.1.", "its parameters differ from the checkpoint: the loading changed", "accounting"),
+    ("swapped", "loading", "_proj", "it holds the values of", "layers"),
+    ("base_moved", "base", "layers.0", "the base changed", "base"),
     ("refusing", "not loaded", "", "it does not load", "load"),
 ]
 
