@@ -62,7 +62,7 @@ def test_scripts_that_do_not_show_it_are_never_handed_out_silently(broken: World
     assert said.code == 2
     assert "do not show" in said.err
     assert "before.py itself fails" in said.err
-    assert "does not show" in (target / "README.md").read_text()
+    assert "do not show" in (target / "README.md").read_text()
     told = json.loads(asked(broken, "two-layers", "--output", str(tmp_path / "two"), "--json").out)
     assert told["shown"] is False
 

@@ -1,7 +1,7 @@
-"""A deviation as two short scripts that use the libraries alone: what a maintainer upstream is given (pure).
+"""A deviation as two short scripts that use only the libraries, for a maintainer upstream.
 
-`subject` says what a script loads; `loading`, `bases`, `quantised` and `wrapping` how that reads as Python; `aspects`
-what is shown of it, by the finding that the cell is red for, with lines of `measures`, `operations` and `doorways`;
-`scripts` puts the two files together, `pins` and `readme` make what lies beside them.
-Files are written, and the scripts run, by `harness.cli.repro`.
+`folder` is the entry point and writes the folder. `case` collects what is shown, `run_scripts` runs the two scripts.
+The rest is pure and turns a cell into Python text. `subject` says what a script loads; `loading`, `bases`, `quantised`,
+`wrapping` and `training` write that as Python. `aspects` chooses what is shown for each finding, with lines from
+`measures`, `operations` and `load_paths`. `scripts` makes both scripts; `pins` and `readme` make the other files.
 """

@@ -1,7 +1,6 @@
-"""What a script shows: for each finding of a cell, a few lines that compute what differs (pure).
+"""What the scripts show: for each finding of a cell, a few lines that compute what differs (pure).
 
-A cell's findings are asked in the order of their weight, so that the first aspect is the one that a maintainer wants;
-the further ones are tried where the first does not show outside of this project.
+The most important finding comes first. The others are tried if the scripts for the first do not show the deviation.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Literal
 from harness.core.run import Cell, Figures, Finding
 from harness.core.verdict import Verdict
 from harness.deviation.repro import measures
-from harness.deviation.repro.doorways import DOORWAYS
+from harness.deviation.repro.load_paths import CALLS
 from harness.deviation.repro.loading import Loading
 from harness.deviation.repro.measures import Shown
 from harness.deviation.repro.operations import OPERATIONS
@@ -25,11 +24,11 @@ from harness.judge import causes
 from harness.worker.shared import LOAD_PATH, LOAD_PATHS, PROBES
 
 SURE = 10.0
-"""How many times its allowance a float32 difference is at least to be shown in float32: less could be the machine's own
-rounding, which a user's process does not pin."""
+"""A float32 difference below this multiple of its allowance is shown in float64: it could be rounding, because the
+numerics of a user's process are not pinned."""
 
 UNMEASURED = 1e-4
-"""How far outputs may be apart where no finding says what they may."""
+"""The bound for outputs if no finding has figures."""
 
 _STRUCTURE = {
     "tie-broken": measures.ties,
@@ -47,7 +46,7 @@ _STRUCTURE = {
     "no-switch": measures.switching,
     "lost-tensors": measures.arrived,
 }
-"""Kinds of findings that are about something else than numbers → what measures them."""
+"""Kinds of findings that are not about numbers → the function that shows them."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +54,16 @@ class Aspect:
     """One thing that the scripts show.
 
     Attributes:
-        title: what is compared, for a reader: `the output, merged less unmerged`.
-        before: what `before.py` does once things are loaded, up to `results`.
-        after: likewise.
-        bound: how far tensors in `results` may be apart.
-        raises: the type of the exception with which `after.py` is to end; empty where it compares.
-        double: everything in float64.
+        title: what is compared, for a reader.
+        before: the lines of `before.py` that compute `results`.
+        after: likewise for `after.py`.
+        bound: greatest difference of tensors in `results` that is not a deviation.
+        raises: the type of the exception that ends `after.py`; empty if it compares.
+        double: compute in float64.
         grads: gradients are needed.
-        finding: what it shows of the cell.
-        dies: the process of `after.py` is to die, or not to end.
-        compares: what is in `results`: tensors, plain values, or some of each.
+        dies: the process of `after.py` dies or hangs.
+        finding: the finding that it shows.
+        compares: the content of `results`: tensors, plain values, or both.
     """
 
     title: str
@@ -80,16 +79,16 @@ class Aspect:
 
 
 def candidates(cell: Cell, subject: Subject) -> Iterator[Aspect]:
-    """The aspects of a cell, the most telling first; at least one."""
+    """The aspects of a cell, the most important first. None if scripts cannot show its findings."""
     if cell.verdict in (Verdict.CRASH, Verdict.TIMEOUT):
         yield _everything(subject)
         return
-    told: set[tuple[str, str]] = set()
+    seen: set[tuple[str, str]] = set()
     for finding in sorted(cell.findings, key=causes.importance):
         for aspect in _of(finding, cell, subject):
             key = (aspect.title, str(aspect.double))
-            if key not in told:
-                told.add(key)
+            if key not in seen:
+                seen.add(key)
                 yield replace(aspect, finding=finding)
     if not cell.findings and cell.error is not None:
         yield _raising("load", cell.error.type, subject)
@@ -99,8 +98,8 @@ def _of(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
     probe, kind = finding.probe, finding.kind
     if causes.is_error(finding) or kind == "probe-lost":
         yield _raising(probe, finding.error_type, subject)
-    elif probe.startswith(LOAD_PATH) and probe.removeprefix(LOAD_PATH) in DOORWAYS:
-        yield from _through_door(finding, cell, subject)
+    elif probe.startswith(LOAD_PATH) and probe.removeprefix(LOAD_PATH) in CALLS:
+        yield from _other_load_path(finding, cell, subject)
     elif kind in _STRUCTURE and (shown := _STRUCTURE[kind](finding, cell, subject)):
         yield _shown(shown, cell)
     if kind in ("lost-tensors", "layers-missing", "new-warning", "structure-steps"):
@@ -108,28 +107,28 @@ def _of(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
     if probe in ("forward", "layers") and kind == "values":
         yield from _outputs("the outputs", probe, finding, cell, subject, measures.outputs)
         if probe == "layers":
-            yield from _outputs(f"what {finding.subject} puts out", probe, finding, cell, subject,
+            yield from _outputs(f"the outputs of {finding.subject}", probe, finding, cell, subject,
                                 measures.layer_output(finding.subject))  # fmt: skip
     elif probe == "base":
         about, measure = ("the base's own outputs", measures.base_outputs)
         if kind == "disabled-differs":
-            about, measure = "the outputs with the adapter disabled, less the base's", measures.disabled
+            about, measure = "the outputs with the adapter disabled, minus those of the base", measures.disabled
         yield from _outputs(about, probe, finding, cell, subject, measure)
     elif probe == "gradients" and kind == "values":
         yield from _outputs("the gradients", probe, finding, cell, subject, measures.gradients)
     elif probe == "generate":
         yield replace(_aspect("the generated tokens", subject, measures.generated), compares="facts")
     elif probe in OPERATIONS and not causes.is_error(finding):
-        about = f"the outputs {PROBES[probe].state}, less those of {'the base' if probe == 'unloaded' else 'before'}"
+        about = f"the outputs {PROBES[probe].state}, minus those {'of the base' if probe == 'unloaded' else 'before'}"
         about = f"the outputs of {PROBES[probe].state}" if probe == "fresh" else about
         yield from _outputs(about, probe, finding, cell, subject, measures.after(probe))
 
 
 def _outputs(about: str, probe: str, finding: Finding, cell: Cell, subject: Subject, measure: measures.Measure
              ) -> Iterator[Aspect]:  # fmt: skip
-    """In the precision that shows it best, then in the other one."""
+    """Aspects in both precisions; the one that shows the deviation best comes first."""
     every = [*([finding.figures] if finding.figures else []), *_figures(cell, probe)]
-    if probe == "layers":  # of the outputs, where they have figures
+    if probe == "layers":  # the scripts compare outputs
         every = _figures(cell, "forward") or every
     narrow, wide = (_best(every, precision) for precision in ("float32", "float64"))
     order = [(False, narrow), (True, wide)]
@@ -153,7 +152,7 @@ def _best(every: list[Figures], precision: str) -> Figures | None:
 
 
 def _bound(figures: Figures) -> float:
-    """Half way, by powers of ten, from what rounding explains to what was seen."""
+    """The geometric mean of the allowance and the observed difference."""
     least = max(figures.allowance, 1e-30)
     seen = figures.max_abs if math.isfinite(figures.max_abs) else max(figures.scale, 1.0)
     if figures.allowance == 0 and seen >= 1:
@@ -175,7 +174,7 @@ def _shown(shown: Shown, cell: Cell) -> Aspect:
 
 
 def _raising(probe: str, error: str, subject: Subject) -> Aspect:
-    """The same calls, which raise."""
+    """The calls that raise."""
     state = PROBES[probe].state if probe in PROBES else ""
     aspect = _aspect(f"{state or 'loading'}: it raises", subject, _calls(probe), grads=probe == "gradients")
     if probe.startswith(LOAD_PATH):
@@ -200,28 +199,28 @@ def _calls(probe: str) -> measures.Measure:
             return measures.generated
         case _ if probe in OPERATIONS:
             return measures.after(probe)
-        case _ if probe.removeprefix(LOAD_PATH) in DOORWAYS:
-            return _door(probe)
+        case _ if probe.removeprefix(LOAD_PATH) in CALLS:
+            return _loaded_by(probe)
     return measures.outputs
 
 
-def _door(probe: str) -> measures.Measure:
-    doorway = DOORWAYS[probe.removeprefix(LOAD_PATH)]
+def _loaded_by(probe: str) -> measures.Measure:
+    lines = CALLS[probe.removeprefix(LOAD_PATH)]
 
     def measure(loading: Loading) -> Part:
         task = str(loading.side.scenario["adapter"]["args"].get("task_type", ""))
-        return joined([doorway(loading, task), part("results = outputs(model)")])
+        return joined([lines(loading, task), part("results = outputs(model)")])
 
     return measure
 
 
-def _through_door(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
-    """What comes out of it, against what `PeftModel.from_pretrained` gave with the libraries that saved it."""
+def _other_load_path(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
+    """Another load path, compared with `PeftModel.from_pretrained` in the libraries that saved the adapter."""
     figures = [f for f in [finding.figures, *_figures(cell, finding.probe)] if f is not None]
     best = _best(figures, "float32")
-    through = _aspect("", subject, _door(finding.probe))
+    through = _aspect("", subject, _loaded_by(finding.probe))
     if finding.kind.endswith("lost-tensors"):
-        shown = measures.arrived(finding, cell, subject, _door(finding.probe))
+        shown = measures.arrived(finding, cell, subject, _loaded_by(finding.probe))
         if shown:
             yield _shown(shown, cell)
     before = measures.outputs(Loading(subject.before, subject))
@@ -235,7 +234,7 @@ def _through(probe: str) -> str:
 
 
 def _everything(subject: Subject) -> Aspect:
-    """Running and merging, where the process died and nobody knows on what."""
+    """Loading, running and merging: the process died, and it is unknown in which call."""
 
     def measure(loading: Loading) -> Part:
         return joined([
@@ -247,5 +246,5 @@ def _everything(subject: Subject) -> Aspect:
 
 
 def words(title: str) -> str:
-    """A title without code marks, for a comment."""
+    """A title without backticks, for a docstring."""
     return re.sub("`", "", title)

@@ -1,4 +1,4 @@
-"""Bases as the fixture holds them, and the file `model.py` of those that no library has (pure)."""
+"""How a base is loaded, and `model.py` for a base whose class is not a library's (pure)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.deviation.repro.subject import Side, Subject
 
 
 def unquantised(side: Side, subject: Subject, folder: str) -> Part:
-    """Lines that leave a base in `base` that is not quantised, or is not yet."""
+    """Lines that load a base into `base` without quantising it."""
     base = side.base
     more = f", {arguments(base['load_with'])}" if base["load_with"] else ""
     if base["kind"] == "hub" and folder == "base":
@@ -27,7 +27,7 @@ def unquantised(side: Side, subject: Subject, folder: str) -> Part:
 
 
 def model_file(base: Mapping[str, Any]) -> str:
-    """The text of `model.py`; empty for a base whose class a library has."""
+    """The text of `model.py`; empty if the base's class is a library's."""
     if base["kind"] == "python":
         return str(base["source"])
     if base["kind"] != "modules":

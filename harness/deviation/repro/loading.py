@@ -1,4 +1,4 @@
-"""How base, inputs and adapter are loaded, as Python that one would write by hand (pure)."""
+"""How inputs, base and adapter are loaded, as Python that a person would write (pure)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ INPUTS_FILE = "inputs.safetensors"
 
 @dataclass(frozen=True)
 class Loading:
-    """One script's way to load things.
+    """How one script loads inputs, base and adapter.
 
     Attributes:
-        double: everything in float64, where float32's rounding would hide what is to be seen.
+        double: in float64, if float32's rounding would hide the deviation.
     """
 
     side: Side
@@ -28,7 +28,7 @@ class Loading:
     # -- inputs and outputs ------------------------------------------------------------------------------------------
 
     def preamble(self) -> Part:
-        """The inputs, `load_base` and `outputs`: what every script begins with."""
+        """The start of every script: the inputs, `load_base` and `outputs`."""
         return (
             self._inputs()
             .then(Part(helpers={**self._base().helpers, "outputs": self._outputs()}))
@@ -69,13 +69,13 @@ class Loading:
 
     @property
     def of_library(self) -> bool:
-        """True for a base whose class is not in `model.py`."""
+        """True if the base's class is a library's, not in `model.py`."""
         return self.side.base["kind"] in ("transformers", "hub") or self.subject.has_own_format
 
     def _fields(self) -> str:
         names = self.subject.outputs
         if any("value-head" in kind for kinds in self.side.wrappers() for kind in kinds):
-            return f'{{"{names[0]}": result[0]}}'  # it gives a tuple
+            return f'{{"{names[0]}": result[0]}}'  # its result is a tuple
         if names == ("output",):
             whole = self.side.base["kind"] == "modules"
             return '{"output": result}' if whole else '{"output": result if torch.is_tensor(result) else result[0]}'
@@ -84,7 +84,7 @@ class Loading:
 
     @property
     def base_outputs(self) -> str:
-        """What a model computes that has no adapter: `outputs({0})`."""
+        """The expression for the outputs of a model without an adapter, with `{0}` for the model."""
         return "outputs({0}, base_inputs)" if self.subject.adapter_only else "outputs({0})"
 
     # -- the base ----------------------------------------------------------------------------------------------------
@@ -109,11 +109,11 @@ class Loading:
         return Part(imports=(*read.imports, *around.imports), helpers={**helpers, "load_base": text_of})
 
     def read(self, folder: str, stored: bool = False, dtype: str = "float32") -> Part:
-        """Lines that leave the base, as it is in a folder, in `base`.
+        """Lines that load the base from a folder into `base`.
 
         Args:
-            stored: what is quantised is in the folder as bitsandbytes wrote it.
-            dtype: of what is not quantised.
+            stored: the folder has quantised weights, as bitsandbytes saved them.
+            dtype: of the weights that are not quantised.
         """
         if self.side.quantize:
             return quantised.read(self.side, self.subject, folder, stored, dtype)
@@ -129,29 +129,29 @@ class Loading:
         return f'PeftModel.from_pretrained({base}, "{folder}"{rest}){".double()" if self.double else ""}.eval()'
 
     def load(self, **more: Any) -> Part:
-        """`model`, loaded."""
+        """Lines that load the adapter into `model`."""
         return part(f"model = {self.adapter(**more)}", imports=["from peft import PeftModel"])
 
     def config(self, adapter: Mapping[str, Any]) -> Part:
-        """`config`, as the scenario declares an adapter."""
+        """Lines that assign `config`, as the scenario declares an adapter."""
         kind = adapter["config"]
         return part(f"config = {kind}({arguments(adapter['args'])})", imports=[f"from peft import {kind}"])
 
     def save(self, folder: str) -> Part:
-        """The adapter saved again."""
+        """Lines that save the adapter again."""
         name = self.side.adapter_name
         more = ", save_embedding_layers=False" if self.side.release.asks_hub_on_saving else ""
         return part(f'model.save_pretrained("{folder}"{more})  # into {self.saved_in(folder)}' if name != "default"
                     else f'model.save_pretrained("{folder}"{more})')  # fmt: skip
 
     def saved_in(self, folder: str) -> str:
-        """Where `save` puts it: an adapter of another name than `default` has a folder of its own."""
+        """The folder that `save` writes: an adapter that is not named `default` has a subfolder."""
         name = self.side.adapter_name
         return folder if name == "default" else f"{folder}/{name}"
 
 
 def _added_tokens(size: int) -> list[str]:
-    """Tokens that a user added after loading; their rows get values that are the same on both sides."""
+    """Add tokens after loading; their rows get the same values on both sides."""
     return [
         "known = base.get_input_embeddings().weight.shape[0]",
         f"base.resize_token_embeddings({size})  # tokens were added after loading",

@@ -1,4 +1,4 @@
-"""Lines that compute `results`: a dictionary of tensors, or of plain values, that is the same on both sides (pure)."""
+"""Lines that compute `results`: a dictionary of tensors or plain values, equal on both sides if all is well (pure)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.core.run import Cell, Finding
 from harness.deviation.repro import training
-from harness.deviation.repro.doorways import tensors
+from harness.deviation.repro.load_paths import tensors
 from harness.deviation.repro.loading import Loading
 from harness.deviation.repro.operations import OPERATIONS
 from harness.deviation.repro.python_text import Part, arguments, joined, part
@@ -17,18 +17,18 @@ from harness.deviation.repro.subject import Subject
 
 Measure = Callable[[Loading], Part]
 _NAMED = 8
-"""How many names a script lists; of more it takes all that there are."""
+"""At most this many names are listed in a script."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Something that is no number, on both sides."""
+    """Something other than numbers, shown on both sides."""
 
     title: str
     before: Part
     after: Part
     with_outputs: bool = False
-    """The outputs are in `results` too."""
+    """`results` also has the outputs."""
 
 
 def _both(title: str, subject: Subject, measure: Measure) -> Shown:
@@ -39,12 +39,12 @@ def _both(title: str, subject: Subject, measure: Measure) -> Shown:
 
 
 def outputs(loading: Loading) -> Part:
-    """What the loaded adapter computes."""
+    """The outputs of the loaded adapter."""
     return loading.load().then(part("results = outputs(model)"))
 
 
 def base_outputs(loading: Loading) -> Part:
-    """What the base computes."""
+    """The outputs of the base."""
     return part(f"results = {loading.base_outputs.format('load_base()')}")
 
 
@@ -52,7 +52,7 @@ _LESS = "results = {name: value - reference[name] for name, value in outputs(mod
 
 
 def disabled(loading: Loading) -> Part:
-    """With the adapter disabled, less the base alone."""
+    """The outputs with the adapter disabled, minus those of the base."""
     return joined([
         part(f"reference = {loading.base_outputs.format('load_base()')}"),
         loading.load(),
@@ -62,7 +62,7 @@ def disabled(loading: Loading) -> Part:
 
 
 def after(probe: str) -> Measure:
-    """After an operation, less before it; what was unloaded less the base."""
+    """The outputs after an operation, minus those before it; after unloading, minus those of the base."""
 
     def measure(loading: Loading) -> Part:
         operation = OPERATIONS[probe](loading)
@@ -74,16 +74,16 @@ def after(probe: str) -> Measure:
             less = part(f"reference = {of_base.format('load_base()')}",
                         f"results = {{name: value - reference[name] for name, value in {found}}}")  # fmt: skip
             return joined([loading.load(), operation, less])
-        if probe == "merged_after_run":  # it has a reference of its own
+        if probe == "merged_after_run":  # the operation assigns `reference` itself
             return joined([loading.load(), operation, part(_LESS)])
-        again = loading.load() if loading.side.quantize else Part()  # running a quantised layer may alter its weight
+        again = loading.load() if loading.side.quantize else Part()  # running a quantised layer may change its weight
         return joined([loading.load(), part("reference = outputs(model)"), again, operation, part(_LESS)])
 
     return measure
 
 
 def layer_output(name: str) -> Measure:
-    """What one layer puts out."""
+    """The outputs of one layer."""
 
     def measure(loading: Loading) -> Part:
         return joined([loading.load(), _plain_name(loading), part(
@@ -97,7 +97,7 @@ def layer_output(name: str) -> Measure:
 
 
 def gradients(loading: Loading) -> Part:
-    """Of each trainable parameter, for one weighting of the outputs."""
+    """The norm of each trainable parameter's gradient, for a weighted sum of the outputs."""
     return joined([
         loading.load(is_trainable=True), _plain_name(loading), part(
             "loss = sum((value * torch.linspace(-1, 1, value.numel()).view_as(value)).sum()",
@@ -110,14 +110,14 @@ def gradients(loading: Loading) -> Part:
 
 
 def dropout_of(loading: Loading) -> Part:
-    """Train mode less eval mode: what dropout does."""
+    """The outputs in train mode, minus those in eval mode: the effect of dropout."""
     return joined([loading.load(is_trainable=True), part(
         "reference = outputs(model)", "model.train()", "torch.manual_seed(0)", _LESS,
     )])  # fmt: skip
 
 
 def generated(loading: Loading) -> Part:
-    """A few tokens after the first row."""
+    """Tokens generated from the first row of the inputs."""
     given = arguments(loading.side.scenario.get("generate") or {})
     return joined([loading.load(), part(
         'first = {name: value[:1] for name, value in inputs.items() if not name.startswith("decoder_")}',
@@ -125,11 +125,11 @@ def generated(loading: Loading) -> Part:
     )])  # fmt: skip
 
 
-# -- what is no number -----------------------------------------------------------------------------------------------
+# -- other than numbers ----------------------------------------------------------------------------------------------
 
 
 def _plain_name(loading: Loading) -> Part:
-    """`plain_name(name)`: what a parameter is called without what PEFT puts into its name."""
+    """The function `plain_name(name)`, which removes what PEFT adds to a parameter's name."""
     lines = (
         "def plain_name(name):",
         '    parts = name.removeprefix("base_model.model.").split(".")',
@@ -150,7 +150,7 @@ def _quoted(names: Iterable[str]) -> str:
 
 
 def ties(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Whether pairs of parameters are one."""
+    """Whether pairs of parameters share memory."""
     pairs = [tuple(text.split(" = ")) for text in finding.details][:_NAMED]
 
     def measure(loading: Loading) -> Part:
@@ -164,7 +164,7 @@ def ties(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
 
 
 def weights(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Whether the base's weights are still there, by value."""
+    """Whether the base's weights are unchanged, found by value."""
     names = f"for name in {_quoted(finding.details)}" if len(finding.details) <= _NAMED else "for name in weights"
 
     def measure(loading: Loading) -> Part:
@@ -175,11 +175,11 @@ def weights(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
                  f"results = {{name: is_there(weights[name]) {names} if name in weights}}")  # fmt: skip
         return joined([_operated(loading, finding.probe), part(*lines)])
 
-    return _both("whether the base's weights are what they were", subject, measure)
+    return _both("whether the base's weights are unchanged", subject, measure)
 
 
 def trainable(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Which parameters train."""
+    """Which parameters are trainable."""
     names = [text.partition(": ")[2] for text in finding.details][:_NAMED]
 
     def measure(loading: Loading) -> Part:
@@ -195,7 +195,7 @@ def _before_colon(finding: Finding) -> list[str]:
 
 
 def dtypes(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """The types of parameters, or of outputs."""
+    """The dtypes of parameters or outputs."""
     names = _before_colon(finding)
 
     def measure(loading: Loading) -> Part:
@@ -207,7 +207,7 @@ def dtypes(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
                  f"results = {{name: types.get(name) for name in {_quoted(names)}}}")  # fmt: skip
         return joined([loading.load(), _plain_name(loading), part(*lines)])
 
-    return _both("types", subject, measure)
+    return _both("dtypes", subject, measure)
 
 
 def shapes(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
@@ -222,13 +222,13 @@ def shapes(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
 
 
 def gradient_names(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Which parameters get a gradient, told by which are trainable: what gets none is frozen."""
+    """Which parameters get a gradient: those that are trainable."""
     named = finding.model_copy(update={"details": tuple(f"trains: {name}" for name in finding.details)})
     return trainable(named, _, subject)
 
 
 def arrived(finding: Finding, _: Cell, subject: Subject, load: Measure | None = None) -> Shown | None:
-    """Whether the checkpoint's tensors are in the model, by value, and what it computes."""
+    """Whether the checkpoint's tensors are in the model, found by value; and the outputs."""
     keys = finding.details
     names = _quoted(keys) if len(keys) <= _NAMED else "stored"
 
@@ -242,23 +242,23 @@ def arrived(finding: Finding, _: Cell, subject: Subject, load: Measure | None = 
         return joined([load(loading), tensors(), part(*lines)])
 
     before = measure(Loading(subject.before, subject), outputs)
-    return Shown("whether the checkpoint's tensors arrive, and the outputs", before,
+    return Shown("whether the checkpoint's tensors are loaded, and the outputs", before,
                  measure(Loading(subject.after, subject), load or outputs), True)  # fmt: skip
 
 
 def keys_kept(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Which of the checkpoint's keys are there when it is saved again."""
+    """Which keys of the checkpoint remain when the adapter is saved again."""
 
     def measure(loading: Loading) -> Part:
         lines = (f'again = tensors("{loading.saved_in("again")}")',
                  f"results = {{key: key in again for key in {_quoted(finding.details[:_NAMED])}}}")  # fmt: skip
         return joined([loading.load(), loading.save("again"), tensors(), part(*lines)])
 
-    return _both("which keys are there when the adapter is saved again", subject, measure)
+    return _both("which keys remain when the adapter is saved again", subject, measure)
 
 
 def tensors_kept(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Which of the checkpoint's tensors have the same values when it is saved again."""
+    """Which tensors of the checkpoint stay the same when the adapter is saved again."""
 
     def measure(loading: Loading) -> Part:
         lines = (f'stored, again = tensors("adapter"), tensors("{loading.saved_in("again")}")',
@@ -266,11 +266,11 @@ def tensors_kept(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
                  f"           for key in {_quoted(finding.details[:_NAMED])}}}")  # fmt: skip
         return joined([loading.load(), loading.save("again"), tensors(), part(*lines)])
 
-    return _both("which tensors are the same when the adapter is saved again", subject, measure)
+    return _both("which tensors stay the same when the adapter is saved again", subject, measure)
 
 
 def config_kept(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Which entries of the configuration are the same when it is saved again."""
+    """Which entries of the configuration stay the same when the adapter is saved again."""
     names = list(dict.fromkeys(re.sub(r"^[-+~] ", "", text).split(":")[0].split(" ")[0] for text in finding.details))
 
     def measure(loading: Loading) -> Part:
@@ -283,11 +283,11 @@ def config_kept(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
         save = [loading.load(), loading.save("again"), part(*lines, imports=["import json"])]
         return joined(save)
 
-    return _both("which entries of the configuration are kept when it is saved again", subject, measure)
+    return _both("which entries of the configuration stay the same when the adapter is saved again", subject, measure)
 
 
 def steps(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
-    """Types and trainability of all parameters after a step of preparing a model for training."""
+    """Dtype and trainability of all parameters after a step of preparing a model for training."""
     step = next((text.partition(":")[0] for text in finding.details), "")
     declared = subject.after.scenario.get(finding.probe) or {}
     if step not in (training.STEPS if finding.probe == "sft" else _STEPS):
@@ -302,7 +302,7 @@ def steps(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
                  "           for name, p in model.named_parameters()}")  # fmt: skip
         return joined([_after_step(loading, base, step), _plain_name(loading), part(*lines)])
 
-    return _both(f"types and trainability of parameters ({step})", subject, measure)
+    return _both(f"dtype and trainability of parameters ({step})", subject, measure)
 
 
 def _after_step(loading: Loading, base: Part, step: str) -> Part:
@@ -332,7 +332,7 @@ _STEPS: dict[str, Callable[[Loading], list[tuple[str, list[str]]]]] = {
 
 
 def warned(finding: Finding, cell: Cell, subject: Subject) -> Shown | None:
-    """Whether something is warned."""
+    """Whether a warning is issued."""
     said = re.sub(r"^[\w.]+: ", "", finding.message)
     snippet = max(re.split(r"…|\s{2,}", said), key=len)[:300].strip()
     probe = next((text.partition(": ")[0] for text in cell.new_warnings if finding.message in text), "load")
@@ -353,7 +353,7 @@ def warned(finding: Finding, cell: Cell, subject: Subject) -> Shown | None:
         ask = part(f"results = {{{snippet!r}: any({snippet!r} in text for text in said)}}")
         return joined([heard, done, ask])
 
-    return _both("what is warned", subject, measure)
+    return _both("the warnings", subject, measure)
 
 
 def dropout(finding: Finding, _: Cell, subject: Subject) -> Shown | None:

@@ -1,7 +1,6 @@
-"""What is done with a loaded adapter before its outputs are looked at: merging, saving again, other ways in … (pure).
+"""Operations on a loaded adapter before its outputs are compared: merging, saving again, … (pure).
 
-Each is a function from a way to load things to lines that go on from `model` and leave `model`. They name the library's
-public functions and nothing else.
+Each function returns lines that start from `model` and assign `model`. They call only public functions of the library.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ FILL = (
     "            parameter.data.copy_(values.view_as(parameter))",
     "    return model",
 )
-"""Trained values, the same on both sides whatever a library draws."""
+"""Values for trainable parameters that are the same on both sides, whatever a library initialises them to."""
 
 
 def _lines(*lines: str) -> Operation:
@@ -29,7 +28,7 @@ def _lines(*lines: str) -> Operation:
 
 
 def merged_saved(loading: Loading) -> Part:
-    """Merged, saved as a model and read again; `reference` is what it computes before it is saved."""
+    """Merge, save as a model and load again; `reference` has the outputs before saving."""
     start = part("model = model.merge_and_unload().eval()", "reference = outputs(model)")
     if not loading.of_library:
         save = part('os.makedirs("merged", exist_ok=True)', 'save_model(model, "merged/model.safetensors")',
@@ -44,7 +43,7 @@ def merged_saved(loading: Loading) -> Part:
 
 
 def merged_after_run(loading: Loading) -> Part:
-    """Run, then merged; `reference` is what it computes where it was not run before."""
+    """Run, then merge; `reference` has the outputs when merged without a run before."""
     return joined([
         part("model.merge_adapter()", "reference = outputs(model)"),
         loading.load(),
@@ -53,17 +52,17 @@ def merged_after_run(loading: Loading) -> Part:
 
 
 def roundtrip(loading: Loading) -> Part:
-    """Saved again, and loaded from there."""
+    """Save the adapter again, and load that."""
     return joined([loading.save("again"), loading.load(folder=loading.saved_in("again"))])
 
 
 def renamed(loading: Loading) -> Part:
-    """Loaded under another adapter name."""
+    """Load under another adapter name."""
     return loading.load(name="another_name")
 
 
 def second(loading: Loading) -> Part:
-    """Another adapter put beside it, switched to, and back."""
+    """Add a second adapter, switch to it, and back."""
     declared = loading.side.scenario.get("beside")
     name = loading.side.adapter_name
     if declared:
@@ -79,7 +78,7 @@ def second(loading: Loading) -> Part:
 
 
 def fresh(loading: Loading) -> Part:
-    """A new adapter of the same configuration."""
+    """Create a new adapter with the same configuration."""
     name = loading.side.adapter_name
     named = f', adapter_name="{name}"' if loading.side.release.names_first_adapter and name != "default" else ""
     body = part(f"model = fill(get_peft_model(load_base(), config{named})).eval()",
@@ -101,4 +100,4 @@ OPERATIONS: Mapping[str, Operation] = {
     "second": second,
     "fresh": fresh,
 }
-"""By the probe that does the same."""
+"""Probe → the operation that it observes."""

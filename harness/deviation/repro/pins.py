@@ -1,4 +1,4 @@
-"""The two files of requirements: every package of an environment at its version, without an index's address (pure)."""
+"""The two requirement files: all packages of an environment, pinned, without an index's address (pure)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ _TOOLS = frozenset({"pip", "setuptools", "wheel", "uv"})
 
 @dataclass(frozen=True)
 class Pinned:
-    """One environment as a reader can make it.
+    """An environment, described so that a reader can build it.
 
     Attributes:
-        versions: package → version.
-        python: the Python that it has, `3.11.7` or `3.11`.
-        source: package → a requirement in the place of a pin: `peft @ git+https://…@commit`, `-e /path/to/peft`.
-        notes: comments for the file.
+        python: its Python version, `3.11.7` or `3.11`.
+        source: package → a requirement instead of a pin: `peft @ git+https://…@commit`, `-e /path/to/peft`.
+        notes: comments in the file.
     """
 
     versions: Mapping[str, str]
@@ -33,7 +32,7 @@ class Pinned:
         return ".".join(self.python.split(".")[:2]) or "3.11"
 
     def text(self) -> str:
-        """The file."""
+        """The file's content."""
         notes = [f"# {note}" for note in self.notes]
         pins = [
             self.source.get(package) or _pin(package, version)
@@ -46,7 +45,7 @@ class Pinned:
 
 def _pin(package: str, version: str) -> str:
     if _is_development(version):
-        return f"# {package} {version} is no release: install the source that it was built from"
+        return f"# {package} {version} is not a release: install the source that it was built from"
     return f"{package}=={_public(version)}"
 
 
@@ -62,7 +61,7 @@ def _public(version: str) -> str:
 
 
 def differing(before: Pinned, after: Pinned) -> list[tuple[str, str, str]]:
-    """Package, its version before and after, for all that differ; what matters most first."""
+    """(package, version before, version after) of all packages that differ, the most important first."""
     names = sorted({*before.versions, *after.versions} - _TOOLS, key=package_order)
     rows = [(name, before.versions.get(name, "–"), after.versions.get(name, "–")) for name in names]
     return [row for row in rows if row[1] != row[2]]

@@ -1,4 +1,4 @@
-"""Python as text: a script of parts, and values as they are written in it (pure)."""
+"""Python as text: a script made of parts, and literals (pure)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class Part:
-    """Some lines, and what they need before them.
+    """Lines of a script, and what they need before them.
 
     Attributes:
-        lines: of the script's body.
-        imports: whole lines, `from peft import PeftModel`.
-        helpers: names of functions or classes → their text, which stand before the body.
+        lines: part of the script's body.
+        imports: whole lines, such as `from peft import PeftModel`.
+        helpers: name of a function or class → its text, placed before the body.
     """
 
     lines: tuple[str, ...] = ()
@@ -29,16 +29,16 @@ class Part:
     helpers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def then(self, other: Part) -> Part:
-        """This part, and another after it."""
+        """This part followed by another."""
         return Part((*self.lines, *other.lines), (*self.imports, *other.imports), {**self.helpers, **other.helpers})
 
     def needing(self, other: Part) -> Part:
-        """This part with what another one needs, and none of its lines."""
+        """This part with the imports and helpers of another, without its lines."""
         return replace(self, imports=(*other.imports, *self.imports), helpers={**other.helpers, **self.helpers})
 
 
 def joined(parts: Iterable[Part]) -> Part:
-    """Parts one after the other."""
+    """Several parts in order."""
     whole = Part()
     for part in parts:
         whole = whole.then(part)
@@ -51,14 +51,14 @@ def part(*lines: str, imports: Sequence[str] = ()) -> Part:
 
 
 def arguments(values: Mapping[str, Any]) -> str:
-    """`r=4, lora_alpha=6`; names that are no identifiers go through `**`."""
+    """Keyword arguments: `r=4, lora_alpha=6`; names that are not identifiers are passed with `**`."""
     plain = [f"{name}={literal(value)}" for name, value in values.items() if name.isidentifier()]
     others = {name: value for name, value in values.items() if not name.isidentifier()}
     return ", ".join([*plain, *([f"**{literal(others)}"] if others else [])])
 
 
 def literal(value: Any) -> str:
-    """A value of a TOML file as one writes it in Python."""
+    """A TOML value as a Python literal."""
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, Mapping):
@@ -69,7 +69,7 @@ def literal(value: Any) -> str:
 
 
 def imported(lines: Iterable[str]) -> list[str]:
-    """Import lines without repetition: the standard library's, then the others', `from X` lines of one X in one."""
+    """Sorted import lines without repetition: the standard library first; one `from X import` line for each X."""
     modules: set[str] = set()
     names: dict[str, set[str]] = {}
     for line in lines:
@@ -93,16 +93,16 @@ def _order(line: str) -> tuple[bool, str]:
 
 
 LITERAL = 64
-"""Elements of an input that still is written out; a greater one is in a file."""
+"""Inputs with at most this many elements are literals; larger ones are in a file."""
 
 
 def is_literal(array: Array) -> bool:
-    """True for an input that is written into the script."""
+    """True if an input is written into the script."""
     return array.size <= LITERAL and array.dtype.kind in "ifbu" and bool(np.isfinite(array).all())
 
 
 def tensor(array: Array) -> str:
-    """`torch.tensor([[1, 2], [3, 4]])` with all digits that the type has."""
+    """An array as `torch.tensor([[1, 2], [3, 4]])`, with all digits of its type."""
     return f"torch.tensor({_listed(array)})"
 
 

@@ -1,7 +1,7 @@
 """How a base with quantised layers is loaded, as Python (pure).
 
-By the loader's own `BitsAndBytesConfig` where that works on the CPU; before, the layers are put in by hand with
-bitsandbytes' own classes, as users of that time did.
+With `BitsAndBytesConfig` if that works on the CPU. In older releases the layers are replaced by hand with bitsandbytes'
+own classes, as users did at the time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from harness.deviation.repro.subject import Side, Subject
 
 
 def read(side: Side, subject: Subject, folder: str, stored: bool, dtype: str) -> Part:
-    """Lines that leave the quantised base in `base`."""
+    """Lines that load the quantised base into `base`."""
     spec = side.quantize
     stored = stored or spec["from"] == "quantised"
     if side.base["kind"] == "transformers" and side.release.loader_quantises:
@@ -55,7 +55,7 @@ def _config(spec: Mapping[str, Any]) -> str:
 
 
 def _built(side: Side) -> Part:
-    """The base with whatever weights."""
+    """The base with arbitrary weights."""
     base = side.base
     if base["kind"] == "transformers":
         line = f'base = {base["model"]}({base["config"]}.from_pretrained("base")).eval()'
@@ -149,7 +149,7 @@ def _imports(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def dequantising(spec: Mapping[str, Any]) -> Part:
-    """Lines that put what the quantised weights stand for, in float64, in their place."""
+    """Lines that replace the quantised weights by their values in float64."""
     kind = "Linear8bitLt" if spec["bits"] == 8 else "Linear4bit"
     if spec["bits"] == 8:
         weight = "layer.weight.data.double() * (layer.weight.SCB.double().view(-1, 1) / 127)"

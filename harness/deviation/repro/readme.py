@@ -17,11 +17,12 @@ _LINES = 20
 
 @dataclass(frozen=True)
 class Ran:
-    """What the two scripts did when they were run.
+    """The result of running the two scripts.
 
     Attributes:
-        shown: True where the deviation showed.
-        why_not: why it did not, or why nothing was run.
+        shown: True if they show the deviation.
+        before: output of `before.py`; likewise `after`.
+        why_not: why they do not show it, or were not run.
     """
 
     shown: bool
@@ -39,10 +40,10 @@ def text(
     """The whole file.
 
     Args:
-        finding: what the cell is red for.
-        ran: None where the scripts were not run.
+        finding: the cell's main finding.
+        ran: None if the scripts were not run.
         digests: file → SHA-256.
-        hub: the model that is fetched by the scripts; empty where the base is in the folder.
+        hub: the Hub model that the scripts fetch; empty if the base is in the folder.
     """
     method = cell.method or "PEFT"
     lines = [f"# {_title(cell, method, before, after)}", "", _said(cell, finding), ""]
@@ -72,14 +73,14 @@ def _said(cell: Cell, finding: Finding | None) -> str:
         return f"{_sentence(found)}"
     sizes = ""
     if figures := finding.figures:
-        sizes = (f" The greatest difference seen is {figures.max_abs:.3g}, where rounding explains"
+        sizes = (f" The greatest difference is {figures.max_abs:.3g}; rounding explains at most"
                  f" {figures.allowance:.1g} (values are about {figures.scale:.2g}).")  # fmt: skip
     details = f" For example: {', '.join(f'`{d}`' for d in finding.details[:3])}." if finding.details else ""
     return f"{_sentence(finding.message)}{sizes}{details}"
 
 
 _PLAINLY = (
-    (re.compile(r"the door [\w-]+ \(([^)]*)\)"), r"`\1`"),
+    (re.compile(r"the (?:load path|door) [\w-]+ \(([^)]*)\)"), r"`\1`"),
     (
         re.compile(r"\bthe creator's own library\b|\bthe creator's library\b|\bthe creator\b"),
         "the libraries that saved it",
@@ -87,7 +88,7 @@ _PLAINLY = (
     (re.compile(r"\bthe loader\b"), "the newer libraries"),
     (re.compile(r"\bthe golden's\b"), "what it was"),
 )
-"""Words of the tool that found it → what somebody says who never saw it."""
+"""Words of this project → words for a reader who does not know it."""
 
 
 def _sentence(text: str) -> str:
@@ -101,21 +102,21 @@ def _issue(cell: Cell) -> list[str]:
     if not cell.expectation_issue:
         return []
     reason = " ".join(cell.expectation_reason.split())
-    return [f"It is known: <{cell.expectation_issue}>. {reason}", ""]
+    return [f"This is a known issue: <{cell.expectation_issue}>. {reason}", ""]
 
 
 def _how(before: Pinned, after: Pinned, aspect: Aspect, hub: str) -> list[str]:
-    ends = f"`after.py` ends with `{aspect.raises}`" if aspect.raises else "`after.py` exits with 1 where it deviates"
+    ends = f"`after.py` raises `{aspect.raises}`" if aspect.raises else "`after.py` exits with 1"
     if aspect.dies:
-        ends = "the process of `after.py` dies, or does not end"
-    fetched = f" The base is `{hub}`, which is fetched from the hub." if hub else ""
+        ends = "the process of `after.py` dies or hangs"
+    fetched = f" The base `{hub}` is fetched from the Hub." if hub else ""
     return [
         "## Run it", "", "```sh",
         f"python{before.short_python} -m venv before && before/bin/pip install -r requirements-before.txt",
         f"python{after.short_python} -m venv after && after/bin/pip install -r requirements-after.txt",
         "before/bin/python before.py", "after/bin/python after.py", "```", "",
-        f"Run both in this folder; {ends}, and with 0 where all is well.{fetched}",
-        "A build of Torch for the CPU will do.", "",
+        f"Run both scripts in this folder. If the deviation shows, {ends}; otherwise it exits with 0.{fetched}",
+        "A CPU build of Torch is sufficient.", "",
     ]  # fmt: skip
 
 
@@ -124,10 +125,10 @@ def _outcome(ran: Ran | None) -> list[str]:
         return ["**The scripts were not run when this folder was made.**", ""]
     lines = []
     if not ran.shown:
-        lines += [f"**The deviation does not show in these scripts: {ran.why_not}.** It was seen by other means; do "
-                  "not hand this on as it is.", ""]  # fmt: skip
+        lines += [f"**The scripts do not show the deviation: {ran.why_not}.** It was observed in another way. Do not "
+                  "pass this folder on.", ""]  # fmt: skip
     if ran.before or ran.after:
-        lines += ["It printed:", "", "```"]
+        lines += ["Output:", "", "```"]
         lines += ["$ before/bin/python before.py", *_tail(ran.before), f"(exit code {ran.code_before})"]
         lines += ["$ after/bin/python after.py", *_tail(ran.after), f"(exit code {ran.code_after})", "```", ""]
     return lines
@@ -139,11 +140,11 @@ def _tail(said: str) -> list[str]:
 
 
 def _files(hub: str) -> list[str]:
-    base = [] if hub else ["- `base/`: a tiny base model, as the same libraries wrote it"]
+    base = [] if hub else ["- `base/`: a tiny base model, saved by the same libraries"]
     return [
-        "- `before.py`, `after.py`: the two scripts; `before.py` keeps its results in `before.pt`",
-        "- `requirements-before.txt`, `requirements-after.txt`: the libraries of each, at their versions",
-        "- `adapter/`: the adapter, as the libraries of `requirements-before.txt` saved it",
+        "- `before.py`, `after.py`: the two scripts; `before.py` saves its results in `before.pt`",
+        "- `requirements-before.txt`, `requirements-after.txt`: the libraries for each, pinned",
+        "- `adapter/`: the adapter, saved by the libraries in `requirements-before.txt`",
         *base, "", "SHA-256:",
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""What the text of a script needs otherwise by the libraries' versions, with the release that made it necessary.
+"""How scripts differ between releases of the libraries, with the release that made each difference necessary (pure).
 
-The worker's own branches are in `harness/worker/compat*.py`; a script has none, it is written for one environment.
+The worker's own branches are in `harness/worker/compat/`. A script has no branches: it is written for one environment.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from harness.core.versions import version_of
 
 @dataclass(frozen=True)
 class Release:
-    """The versions of one environment, and what follows from them for a script."""
+    """The versions of one environment, and what they require in a script."""
 
     versions: Mapping[str, str]
 
     def at_least(self, package: str, version: str) -> bool:
-        """True where the package is that new; a development version counts as the release it leads to."""
+        """True if the package is at least this new; a development version counts as the release that it leads to."""
         found = version_of(self.versions.get(package, "0"))
         return found is None or Version(found.base_version) >= Version(version)
 
@@ -31,7 +31,7 @@ class Release:
 
     @property
     def dtype_argument(self) -> str:
-        """What `from_pretrained` calls the type: `dtype` since Transformers 4.56."""
+        """The argument of `from_pretrained` for the dtype: `dtype` since Transformers 4.56."""
         return "dtype" if self.at_least("transformers", "4.56") else "torch_dtype"
 
     @property
@@ -41,27 +41,27 @@ class Release:
 
     @property
     def asks_hub_on_saving(self) -> bool:
-        """PEFT 0.8 alone asks the hub whether the base is there when it saves, and raises where it may not."""
+        """PEFT 0.8 looks for the base on the Hub when it saves, and raises without network."""
         return self.at_least("peft", "0.8") and not self.at_least("peft", "0.9")
 
     @property
     def value_head_module(self) -> str:
-        """Where TRL has its model with a value head: moved in 1.0."""
+        """The module of TRL's model with a value head: moved in 1.0."""
         return "trl.experimental.ppo" if self.at_least("trl", "1.0") else "trl"
 
     @property
     def has_sft_config(self) -> bool:
-        """TRL's trainer has a configuration of its own since 0.9."""
+        """TRL's trainer has its own configuration since 0.9."""
         return self.at_least("trl", "0.9")
 
     @property
     def length_argument(self) -> str:
-        """What TRL calls a text's greatest length: `max_length` since 0.16."""
+        """TRL's argument for the maximum length: `max_length` since 0.16."""
         return "max_length" if self.at_least("trl", "0.16") else "max_seq_length"
 
     @property
     def tokenizer_argument(self) -> str:
-        """What TRL's trainer calls the tokenizer: `processing_class` since 0.12."""
+        """TRL's argument for the tokenizer: `processing_class` since 0.12."""
         return "processing_class" if self.at_least("trl", "0.12") else "tokenizer"
 
     @property
@@ -76,5 +76,5 @@ class Release:
 
     @property
     def owns_weights(self) -> bool:
-        """bitsandbytes' 4-bit weights name their layer since 0.43."""
+        """bitsandbytes' 4-bit weights refer to their layer since 0.43."""
         return self.at_least("bitsandbytes", "0.43")

@@ -1,4 +1,4 @@
-"""`before.py` and `after.py`: one loads and keeps what comes of it, the other does the same and compares (pure)."""
+"""The text of `before.py`, which saves results, and of `after.py`, which computes the same and compares (pure)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from harness.deviation.repro.subject import Subject
 KEPT = "before.pt"
 DEVIATES = "It deviates."
 SOUND = "No deviation."
-"""What `after.py` says last."""
+"""The last line that `after.py` prints."""
 
 
 def before(subject: Subject, aspect: Aspect) -> str:
     """The text of `before.py`."""
     loading = Loading(subject.before, subject, aspect.double)
-    does = f"Run with the libraries that saved the adapter: {words(aspect.title)}, kept in {KEPT}."
+    does = f"Run with the libraries that saved the adapter: {words(aspect.title)}, saved in {KEPT}."
     shown = "value.flatten()[:4]" if aspect.compares == "numbers" else "value"
     end = part(f'torch.save(results, "{KEPT}")', "for name, value in results.items():", f"    print(name, {shown})")
     return _whole(does, loading, aspect, [aspect.before, end])
@@ -32,7 +32,7 @@ def after(subject: Subject, aspect: Aspect) -> str:
         does = f"Run with the newer libraries, after before.py: {words(aspect.title)}."
         end = part(f'print("{SOUND}")')
         return _whole(does, loading, aspect, [aspect.after, end])
-    does = f"Run with the newer libraries, after before.py: {words(aspect.title)}, held against {KEPT}."
+    does = f"Run with the newer libraries, after before.py: {words(aspect.title)}, compared with {KEPT}."
     return _whole(does, loading, aspect, [aspect.after, _comparing(aspect)])
 
 
@@ -40,7 +40,7 @@ def _comparing(aspect: Aspect) -> Part:
     numbers = (
         "difference = (results[name].double() - expected.double()).abs().max().item()",
         'print(f"{name}: greatest difference {difference:.3g}")',
-        f"deviates = deviates or not difference <= {_number(aspect.bound)}  # rounding explains less than that",
+        f"deviates = deviates or not difference <= {_number(aspect.bound)}  # more than rounding explains",
     )
     facts = (
         "if results.get(name) != expected:",
@@ -55,7 +55,7 @@ def _comparing(aspect: Aspect) -> Part:
             each = facts
         case "both":
             each = ("if torch.is_tensor(expected):", *(f"    {line}" for line in numbers), f"el{facts[0]}", *facts[1:])
-    if aspect.grads:  # a release may call a parameter otherwise
+    if aspect.grads:  # releases may name a parameter differently
         each = ("if name not in results:", "    continue", *each)
     lines = (
         f'before = torch.load("{KEPT}", weights_only=True)',
@@ -93,7 +93,7 @@ def _whole(does: str, loading: Loading, aspect: Aspect, parts: Iterable[Part]) -
 
 
 def _in_order(helpers: dict[str, tuple[str, ...]]) -> list[str]:
-    """`load_base` and `outputs` last, as they use the others."""
+    """`load_base` and `outputs` last, because they use the others."""
     last = [name for name in ("load_base", "outputs") if name in helpers]
     return [*(name for name in helpers if name not in last), *last]
 
@@ -107,7 +107,7 @@ def _quoted(does: str) -> str:
 
 
 def _tidy(lines: Iterable[str]) -> str:
-    """With never more than two empty lines in a row."""
+    """Without more than two empty lines in a row."""
     found: list[str] = []
     for line in "\n".join(lines).split("\n"):
         if line or found[-2:] != ["", ""]:

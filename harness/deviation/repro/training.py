@@ -1,4 +1,4 @@
-"""An adapter trained by TRL's SFTTrainer for two steps, as Python (pure): what the trainer makes of a model."""
+"""An adapter that TRL's SFTTrainer trains for two steps, as Python (pure)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from harness.deviation.repro.loading import Loading
 from harness.deviation.repro.python_text import Part, joined, part
 
 STEPS = ("constructed", "trained", "reloaded")
-"""After which of them the model may be looked at."""
+"""The steps after which the model is compared."""
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 
 def trained(loading: Loading, base: Part, step: str) -> Part:
-    """Lines that leave `model` as it is after a step.
+    """Lines that assign `model` after a step.
 
     Args:
-        base: lines that leave the base in `base`, in the type that it is trained in.
+        base: lines that load the base into `base`, in the dtype for training.
     """
     declared: Mapping[str, Any] = loading.side.scenario["sft"]
     parts = [base, loading.config(loading.side.scenario["adapter"]), _tokenizer(loading)]
@@ -36,7 +36,7 @@ def trained(loading: Loading, base: Part, step: str) -> Part:
 
 
 def _tokenizer(loading: Loading) -> Part:
-    """One word, one token."""
+    """A tokenizer with one token for each word."""
     size = int(loading.side.base.get("args", {}).get("vocab_size", 48))
     first = len(_SPECIAL)
     names = ("pad_token", "bos_token", "eos_token", "unk_token")

@@ -1,4 +1,4 @@
-"""What may stand around base or adapted model, as Python (pure); the worker's `wrappers` says what each is."""
+"""Wrappers around the base or the adapted model, as Python (pure). The worker's `wrappers` describes each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.deviation.repro.subject import Side
 
 @dataclass(frozen=True)
 class Wrapping:
-    """What stands between the base and its adapter, and what its text needs."""
+    """The wrappers between base and adapter, with the imports and helpers of all wrappers."""
 
     kinds: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
@@ -18,7 +18,7 @@ class Wrapping:
 
 
 def parts(side: Side) -> Wrapping:
-    """What stands beneath the adapter; with what all of the side's wrappers need."""
+    """The wrappers between base and adapter, with what all wrappers of the side need."""
     beneath, around = side.wrappers()
     found = Wrapping(tuple(beneath))
     for declared in (*beneath, *around):
@@ -29,7 +29,7 @@ def parts(side: Side) -> Wrapping:
 
 
 def expression(declared: str, inner: str) -> str:
-    """The expression that puts one around what `inner` says."""
+    """The expression that puts a wrapper around the expression `inner`."""
     kind, _, name = declared.partition(":")
     return {
         "attribute": f"{_class(name)}({inner}).eval()",

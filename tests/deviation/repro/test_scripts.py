@@ -13,7 +13,7 @@ from harness.core.run import Cell, ErrorReport, Figures, Finding, ProbeResult
 from harness.core.verdict import Verdict
 from harness.deviation.repro import bases, python_text, scripts
 from harness.deviation.repro.aspects import Aspect, candidates
-from harness.deviation.repro.doorways import DOORWAYS
+from harness.deviation.repro.load_paths import CALLS
 from harness.deviation.repro.operations import OPERATIONS
 from harness.deviation.repro.releases import Release
 from harness.deviation.repro.subject import Side, Subject, output_names
@@ -143,7 +143,7 @@ def test_what_raises_is_called_and_nothing_compared(probe: str) -> None:
 
 @pytest.mark.parametrize("door", LOAD_PATHS)
 def test_every_door_is_told_by_the_librarys_own_functions(door: str) -> None:
-    assert set(DOORWAYS) == set(LOAD_PATHS)
+    assert set(CALLS) == set(LOAD_PATHS)
     before, after = both(cell(f"door.{door}", f"{door}-differs", sizes=(figures("x"),)), subject())
     ast.parse(after)
     assert "PeftModel.from_pretrained(load_base()" in before  # what it is held against

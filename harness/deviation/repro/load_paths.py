@@ -1,4 +1,4 @@
-"""Ways to load an adapter besides `PeftModel.from_pretrained`, as Python (pure): each leaves the loaded `model`."""
+"""Load paths other than `PeftModel.from_pretrained`, as Python (pure). Each one assigns the loaded `model`."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from harness.deviation.repro.operations import FILL
 from harness.deviation.repro.python_text import Part, joined, part
 from harness.worker.shared import AUTO_BY_TASK
 
-Doorway = Callable[[Loading, str], Part]
-"""From a way to load things and the name of the task in the adapter's configuration."""
+LoadPath = Callable[[Loading, str], Part]
+"""(a side's loading, the task in the adapter's configuration) → lines."""
 
 _CONFIG = part('config = PeftConfig.from_pretrained("adapter")', imports=["from peft import PeftConfig"])
 
 
 def _with_base(loading: Loading) -> Part:
-    """The adapter in a folder whose configuration says where the base is."""
+    """A copy of the adapter whose configuration contains the path of the base."""
     lines = [
         'shutil.copytree("adapter", "with_base", dirs_exist_ok=True)',
         'config = json.load(open("adapter/adapter_config.json"))',
@@ -78,7 +78,7 @@ def _load_adapter(_: Loading, __: str) -> Part:
     )
 
 
-def _weighted(kind: str) -> Doorway:
+def _weighted(kind: str) -> LoadPath:
     def made(loading: Loading, _: str) -> Part:
         one_way = not loading.side.release.combines_in_many_ways
         weights = "[0.25, 0.25]" if kind == "linear" and not one_way else "[0.25, 0.75]"
@@ -92,7 +92,7 @@ def _weighted(kind: str) -> Doorway:
     return made
 
 
-def _hotswap(prepared: bool) -> Doorway:
+def _hotswap(prepared: bool) -> LoadPath:
     def made(loading: Loading, _: str) -> Part:
         name = loading.side.adapter_name
         lines, names = [], "hotswap_adapter"
@@ -116,7 +116,7 @@ def _mixed(loading: Loading, _: str) -> Part:
 
 
 def tensors() -> Part:
-    """`tensors(folder)`: what a saved adapter holds, in either format."""
+    """The function `tensors(folder)`, which reads a saved adapter in either format."""
     lines = (
         "def tensors(folder):",
         '    path = os.path.join(folder, "adapter_model.safetensors")',
@@ -128,7 +128,7 @@ def tensors() -> Part:
     return Part(imports=imports, helpers={"tensors": lines})
 
 
-DOORWAYS: Mapping[str, Doorway] = {
+CALLS: Mapping[str, LoadPath] = {
     "auto": _auto,
     "transformers": _transformers,
     "transformers-auto": _transformers_auto,
@@ -142,4 +142,4 @@ DOORWAYS: Mapping[str, Doorway] = {
     "hotswap-prepared": _hotswap(prepared=True),
     "mixed": _mixed,
 }
-"""By the name that a scenario has for it."""
+"""Name of the load path (`harness.worker.shared.LOAD_PATHS`) → its lines."""
