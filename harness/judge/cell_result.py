@@ -1,4 +1,4 @@
-"""Makes a cell of what came back: a judgement, a death, or a reason why nothing could be told (pure)."""
+"""Makes a cell from a reply: a judgement, a process that died, or the reason why there is no judgement. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.store import device_class
 
 
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
-    """The cell of a replay that ended."""
+    """The cell of a replay that ended normally."""
     if said := _not_in_cache(now):
         return could_not_tell(identity, Verdict.NOT_COMPARABLE, said)
     if identity.device != device_class.CPU and (said := _exhausted(now)):
@@ -27,8 +27,8 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
     if hindered := precision.hindered(now):
         return could_not_tell(identity, *hindered)
     judgement = compare.judge(golden, now)
-    if judgement.verdict.is_clean and (untold := precision.untold(now)):
-        return could_not_tell(identity, *untold)
+    if judgement.verdict.is_clean and (undetermined := precision.untold(now)):
+        return could_not_tell(identity, *undetermined)
     found = _cell(
         identity,
         gpu_peak_mb=now.timings.get("gpu_peak_mb"),
@@ -53,13 +53,13 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
 
 
 def _not_in_cache(now: Observed) -> str:
-    """What a worker said that found no model of the hub on its machine; empty where it did, or needed none."""
+    """The message of a worker that found no Hub model on its machine; empty where it found it, or needed none."""
     error = compare.error_report((now.load.get("float32") or {}).get("error"))
     return error.message if error and error.type.rpartition(".")[2] == "NotInHubCache" else ""
 
 
 def _exhausted(now: Observed) -> str:
-    """What a GPU that is too small or busy said; empty where none did. It says nothing of the libraries."""
+    """The error of a GPU that is busy or too small, which says nothing about the libraries; else empty."""
     tried = {"loading": now.load, **now.probes}
     for what, by_precision in tried.items():
         for said in by_precision.values():
@@ -77,14 +77,14 @@ def no_device(identity: CellId, gpu: Mapping[str, Any] | None) -> Cell:
     """The cell of a device that can't be used.
 
     Args:
-        gpu: what the worker says of it.
+        gpu: what the worker says about it.
     """
     why = f": {gpu['why']}" if gpu and gpu.get("why") else ""
     return could_not_tell(identity, Verdict.NO_DEVICE, f"{identity.loader} sees no device {identity.device!r}{why}")
 
 
 def died(identity: CellId, done: Done) -> Cell:
-    """The cell of a process that died, went silent, or in which the harness itself failed."""
+    """The cell of a process that died or hung, or in which the harness itself failed."""
     verdict = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(done.outcome, Verdict.NOT_COMPARABLE)
     words = {Verdict.CRASH: "the process that worked on it died", Verdict.TIMEOUT: "no answer within the time limit"}
     message = f"{words.get(verdict, 'the worker itself failed')}: {done.detail}"
@@ -101,17 +101,17 @@ def died(identity: CellId, done: Done) -> Cell:
 
 
 def could_not_tell(identity: CellId, verdict: Verdict, reason: str, log_tail: str = "") -> Cell:
-    """The cell of which nothing could be told, and why."""
+    """The cell without a judgement, and why."""
     return _cell(identity, verdict=verdict, reason=reason, log_tail=log_tail)
 
 
 def failed(identity: CellId, verdict: Verdict, error: HarnessError) -> Cell:
-    """The cell of which nothing could be told since something failed first: why in one line, a tool's words apart."""
+    """The cell without a judgement because a step failed: the error in one line, the tool's output in `log_tail`."""
     return could_not_tell(identity, verdict, one_line(error), last_words(error))
 
 
 def one_line(error: HarnessError) -> str:
-    """An error's three parts in one line, with the last line that a tool said."""
+    """An error's three parts in one line, with the last line of a tool's output."""
     said = last_words(error).rstrip().rpartition("\n")[2].strip()
     found = error.found.partition("\n")[0]
     parts = [f"{found}: {said}" if said else found]
@@ -121,12 +121,12 @@ def one_line(error: HarnessError) -> str:
 
 
 def last_words(error: HarnessError) -> str:
-    """What a tool said before it failed, as far as the error keeps it; empty where there was no tool."""
+    """The output of the tool that failed, as far as the error has it; empty where there was no tool."""
     return str(getattr(error, "tail", "") or error.found.partition("\n")[2])
 
 
 def unless_unstable(first: Cell, now: Observed, again: Observed) -> Cell:
-    """The first result, or `unstable` where a second replay of the same thing yielded other numbers."""
+    """The first result; `unstable` where a second replay of the same fixture yields other numbers."""
     deviating = [f.figures.array for f in first.findings if f.figures and f.verdict is first.verdict]
     moved = [name for name in deviating if not _same(name, now, again)]
     if not moved:
@@ -142,7 +142,7 @@ def unless_unstable(first: Cell, now: Observed, again: Observed) -> Cell:
 
 def _same(name: str, now: Observed, again: Observed) -> bool:
     if name not in now.arrays or name not in again.arrays:
-        return True  # a twin's figures stand for two arrays; the name alone can't accuse
+        return True  # the figures of an invariant are of two arrays; this name alone proves nothing
     return same_bits(now.arrays[name], again.arrays[name])
 
 

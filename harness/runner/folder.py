@@ -1,4 +1,4 @@
-"""Run folders: cells are appended to a file as they finish, so that an interrupted run loses nothing and resumes."""
+"""Run folders. Finished cells are appended to a file, so that an interrupted run loses nothing and can be resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PLAN = "plan.json"
 
 
 class Recorder:
-    """One run's folder: its plan, and its cells as they finish."""
+    """One run's folder: its plan, and the cells that have finished."""
 
     def __init__(self, folder: Path, plan: Sequence[str], command: str = "", title: str = "") -> None:
         self.folder = folder
@@ -39,14 +39,14 @@ class Recorder:
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._folder_lock = _lock_of(folder)
-        self._folder_lock.acquire()  # until the process ends at the latest: nobody resumes what is under way
+        self._folder_lock.acquire()  # released when the process ends: a running run can't be resumed
         self.cells.update({cell.id: cell for cell in _judged(folder, self.plan)})
         self.resumed = frozenset(self.cells)
         self.environments = _environments_of(folder)
         write_atomically(folder / PLAN, json.dumps({"plan": self.plan, "command": command}, indent=1).encode())
 
     def add(self, cell: Cell) -> bool:
-        """Keep a finished cell; on disk before this returns. False where it is kept already."""
+        """Keep a finished cell; it is on disk when this returns. False where it is kept already."""
         line = json.dumps(cell.model_dump(mode="json"), separators=(",", ":"))
         with self._lock:
             if cell.id in self.cells:
@@ -56,7 +56,7 @@ class Recorder:
         return True
 
     def close(self) -> None:
-        """Let the folder go: the run is written."""
+        """Release the folder."""
         self._folder_lock.release()
         Path(self._folder_lock.lock_file).unlink(missing_ok=True)
 
@@ -71,7 +71,7 @@ class Recorder:
         timings: Mapping[str, float] | None = None,
         today: datetime.date | None = None,
     ) -> Run:
-        """The run as it stands, with expectations applied, counted, and its exit code."""
+        """The run so far, with expectations applied, counts, and its exit code."""
         environments = tuple(environments)
         versions = {environment.name: environment.versions for environment in environments}
         cells, problems = expect.apply(
@@ -98,7 +98,7 @@ class Recorder:
 
 
 def new_folder(reports: Path, label: str) -> Path:
-    """A folder of its own for a new run, whatever else runs at the time: `20261122-0659-v061-current-3fa9`."""
+    """A new name for a run's folder, unique also among runs of the same second: `20261122-065900-v061-current-3fa9`."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     safe = "".join(letter if letter.isalnum() or letter in "-._+" else "-" for letter in label)[:60]
     return reports / f"{stamp}-{safe}-{secrets.token_hex(2)}"
@@ -109,7 +109,7 @@ def _lock_of(folder: Path) -> filelock.BaseFileLock:
 
 
 def finished_cells(folder: Path) -> list[Cell]:
-    """The cells that a run's folder holds; a last line that was torn by a kill is passed over."""
+    """The cells in a run's folder; an incomplete last line, which a killed process leaves, is skipped."""
     try:
         lines = (folder / CELLS).read_bytes().splitlines()
     except FileNotFoundError:
@@ -119,12 +119,12 @@ def finished_cells(folder: Path) -> list[Cell]:
         try:
             cells.append(Cell.model_validate_json(line))
         except pydantic.ValidationError:
-            continue  # torn: that cell is checked again
+            continue  # incomplete: that cell is checked again
     return cells
 
 
 def _environments_of(folder: Path) -> tuple[EnvironmentReport, ...]:
-    """What an interrupted part of the run had found out of its environments; nothing where it left no report."""
+    """The environments in the report of an interrupted run; empty where it left no report."""
     try:
         return load(folder).environments
     except UsageError:
@@ -132,18 +132,18 @@ def _environments_of(folder: Path) -> tuple[EnvironmentReport, ...]:
 
 
 def judged_before(reports: Path, plan: Sequence[str]) -> list[Cell]:
-    """What the run that goes on has judged already; for a process that only helps the one which keeps that run."""
+    """The finished cells of the unfinished run of this plan; for a process that helps the one which records it."""
     return _judged(next(_unfinished(reports, plan), reports), plan)
 
 
 def _judged(folder: Path, plan: Sequence[str]) -> list[Cell]:
-    """The cells of a plan that are done. What could not be told is not: its cause may be mended by now."""
+    """The finished cells of a plan, without those that have no judgement: their cause may be fixed by now."""
     planned = set(plan)
     return [cell for cell in finished_cells(folder) if cell.id in planned and not cell.verdict.cannot_tell]
 
 
 def to_resume(reports: Path, plan: Sequence[str]) -> Path:
-    """The newest unfinished run of this very plan.
+    """The newest unfinished run of this plan.
 
     Raises:
         UsageError: there is none.
@@ -154,12 +154,12 @@ def to_resume(reports: Path, plan: Sequence[str]) -> Path:
     raise UsageError(
         f"no unfinished run of these {len(plan)} cells in {reports}",
         "a run that was interrupted, with the same scenarios, creators and loaders",
-        "leave out --resume to begin anew",
+        "leave out --resume to start again",
     )
 
 
 def _unfinished(reports: Path, plan: Sequence[str]) -> Iterator[Path]:
-    """Folders of runs of this very plan that have not come to their end, the newest first."""
+    """Folders of unfinished runs of this plan, the newest first."""
     for folder in sorted(reports.glob("*/"), key=lambda f: f.stat().st_mtime, reverse=True):
         if _plan_of(folder) == list(plan) and not _is_finished(folder):
             yield folder

@@ -9,10 +9,9 @@ from harness.core.run import Cell, EnvironmentReport, ExpectationProblem, Run, f
 
 
 def merge(runs: Sequence[Run]) -> Run:
-    """One run of the shards of one plan.
+    """One run from the shards of one plan.
 
-    Where two shards have the same cell, one that was judged is taken before one that was not, and the newer before the
-    older; where they disagree, the cell says so.
+    Of a cell that several shards have, the newest judged one counts. Where they disagree, the cell has a note.
 
     Raises:
         UsageError: no run at all, or runs of different plans.
@@ -53,7 +52,7 @@ def _same_plan(runs: Sequence[Run]) -> None:
             raise UsageError(
                 f"runs {first.id} and {other.id} are of different plans: {len(apart)} cells in one only, as {apart[0]}",
                 "shards of one plan",
-                "use `diff` to hold two runs against each other",
+                "use `diff` to compare two runs",
             )
 
 
@@ -66,7 +65,7 @@ def _cells(ordered: Sequence[Run]) -> tuple[Cell, ...]:
 
 
 def _chosen(every: Sequence[tuple[Run, Cell]]) -> Cell:
-    """The cell to take of those that are one, the oldest run first."""
+    """The one to take of a cell that several runs have, the oldest run first."""
     judged = [item for item in every if not item[1].verdict.cannot_tell]
     run, cell = (judged or every)[-1]
     if len({(other.verdict, other.expected) for _, other in every}) == 1:
@@ -85,7 +84,7 @@ def _id(ordered: Sequence[Run]) -> str:
 
 
 def _environments(ordered: Sequence[Run]) -> tuple[tuple[EnvironmentReport, ...], list[str]]:
-    """The environments of all shards, and a note for each that was not the same everywhere."""
+    """The environments of all shards, and a note for each that differs between shards."""
     found: dict[str, list[EnvironmentReport]] = {}
     for run in ordered:
         for environment in run.environments:
@@ -101,7 +100,7 @@ def _joined(every: Sequence[EnvironmentReport]) -> EnvironmentReport:
 
 
 def _differing(every: Sequence[EnvironmentReport]) -> list[str]:
-    """What is not the same in an environment of one name; a shard that never started it knows no versions."""
+    """What differs in an environment of one name; a shard that never started it knows no versions."""
     known = [environment.versions for environment in every if environment.versions]
     names = sorted({name for versions in known for name in versions})
     apart = [name for name in names if len({versions.get(name) for versions in known}) > 1]
@@ -122,7 +121,7 @@ def _tools(ordered: Sequence[Run]) -> list[str]:
 
 
 def _problems(ordered: Sequence[Run], cells: Sequence[Cell]) -> tuple[ExpectationProblem, ...]:
-    """The problems of all shards, but for an expectation that is stale in one and covers a cell of another."""
+    """The problems of all shards, except stale expectations that cover a cell of another shard."""
     covering = {cell.expectation for cell in cells if cell.expected}
     every = dict.fromkeys(problem for run in ordered for problem in run.expectation_problems)
     return tuple(problem for problem in every if problem.problem != "stale" or problem.id not in covering)
@@ -137,7 +136,7 @@ def _summed(every: Iterable[dict[str, float]]) -> dict[str, float]:
 
 
 def _comparisons(ordered: Sequence[Run], cells: Sequence[Cell]) -> dict[str, object]:
-    """The shards' comparisons with one baseline, as far as they are of the cells that were taken; else none."""
+    """The shards' comparisons with one baseline, for the cells that were taken; none where the baselines differ."""
     baselines = {run.baseline for run in ordered}
     if len(baselines) > 1:
         return {"baseline": "", "comparisons": ()}

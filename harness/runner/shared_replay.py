@@ -1,17 +1,14 @@
-"""Replays that are one computation, done once and judged against each fixture's own golden.
+"""Replays that several fixtures share: computed once, judged against each fixture's own golden.
 
-Neighbouring releases often save the very same tensors of the very same base; only the configurations differ, by
-entries that the loader reads as if they were not there. Of such fixtures the oldest creator's and the newest's are
-replayed. One between them takes over what was observed of those, under these conditions, each of which is looked at
-and none assumed:
+Adjacent releases often save identical tensors; only their configs differ, in entries that the loader ignores. We replay
+the fixtures of the oldest and the newest such creator. A fixture between them reuses that result if all of this holds:
 
-* the same scenario, loader and device, and byte for byte the same tensors, further files, and inputs;
-* the loader's own classes make the same objects of the configurations, with the same warnings
-  (`worker/identify.py`);
-* the two replays, of files that the oldest and the newest creator wrote, are equal to the bit, arrays, facts and
-  warnings: a loader that looks at a version which a file names would have to like both ends and dislike the middle.
+* scenario, loader, device, tensors, further files and inputs are the same, byte for byte;
+* the loader's own classes make the same objects of the configs, with the same warnings (the worker's `identify`);
+* the replays of the oldest and the newest are equal to the bit: arrays, facts and warnings. A loader that looks at the
+  version in a file would have to accept both ends and reject the middle.
 
-What would deviate is replayed for itself all the same, so that no deviation rests on another cell's computation.
+A fixture whose result would deviate is replayed for itself, so no deviation rests on another cell's computation.
 """
 
 from __future__ import annotations
@@ -45,23 +42,24 @@ GENERATION_CONFIG = "base/generation_config.json"
 BASE_CONFIGS = ("base/config.json", GENERATION_CONFIG)
 _READ_BY_CLASSES = frozenset({ADAPTER_CONFIG, *BASE_CONFIGS})
 _STAMPS = ("peft_version", "transformers_version")
-"""Who wrote a file: no part of what it means."""
+"""Which version wrote a file; no part of its meaning."""
 _WORTH_IT = 3
-"""Members that a group must have: with two there is nobody between them."""
+"""Members that a group needs: two have none between them."""
 _LAG = 4
-"""By how many groups those between come after their ends, so that they need not wait for them."""
+"""How many groups later the middle cells start, so that they need not wait for their ends."""
 _LIMIT_S = 300.0
 
 
 @dataclass
 class _Group:
-    """Planned cells whose replays differ in configurations alone, from the oldest creator to the newest."""
+    """Planned cells whose replays differ in configs only, from the oldest creator to the newest."""
 
     members: list[Planned]
     manifests: dict[str, Manifest]
     seen: dict[str, Future[Observed | None]] = field(default_factory=dict)
-    """What was observed of the ends, by cell; dropped when the last of those between has been checked."""
+    """Observations of the two ends, by cell; dropped when the last middle cell has been checked."""
     between: int = 0
+    """Middle cells that are not checked yet."""
 
     @property
     def ends(self) -> tuple[Planned, Planned]:
@@ -72,7 +70,7 @@ class SharedReplays:
     """Arranges planned cells, and hands what the ends of a group observed to the cells between them."""
 
     def __init__(self, store_of: Callable[[Planned], Store], scratch: Path, log: Callable[[str], None]) -> None:
-        """Groups nothing yet.
+        """Start without groups.
 
         Args:
             store_of: where a cell's fixture is.
@@ -87,7 +85,7 @@ class SharedReplays:
         self._lock = threading.Lock()
 
     def arrange(self, cells: Sequence[Planned]) -> list[Planned]:
-        """The cells in the order in which they are best checked: those between two ends shortly after these."""
+        """The cells in the best order: the middle cells of a group shortly after its ends."""
         alike: dict[tuple[str, ...], list[tuple[Planned, Manifest]]] = {}
         single: list[Planned] = []
         for cell in cells:
@@ -103,9 +101,9 @@ class SharedReplays:
         return [cell for _, cell in sorted(placed, key=lambda pair: pair[0])] + single
 
     def _looked_at(self, cell: Planned) -> tuple[Manifest, str] | None:
-        """The cell's manifest and its fixture's traits; None where there is none to speak of, which the check tells."""
+        """The manifest and the traits of the cell's fixture; None where it can't be read, which the check reports."""
         if cell.id.device != CPU:
-            return None  # a GPU's replays are of a golden of its own class, and need not repeat to the bit
+            return None  # replays on a GPU need not repeat to the bit
         key = (cell.id.creator, cell.id.scenario)
         if key not in self._traits:
             try:
@@ -127,36 +125,36 @@ class SharedReplays:
         return [(0.0 if cell in group.ends else _LAG + 0.5, cell) for cell in cells]
 
     def is_between(self, cell: Planned, manifest: Manifest) -> bool:
-        """True where the cell may be able to take over what others observed.
+        """True where the cell may reuse what the ends of its group observed.
 
         Args:
-            manifest: its fixture's, as it is now: one that is made on demand may be another than was arranged.
+            manifest: its fixture's current one; a fixture made on demand may have changed since `arrange`.
         """
         group = self._groups.get(str(cell.id))
         return group is not None and cell not in group.ends and group.manifests[str(cell.id)] == manifest
 
     def observed(self, cell: Planned, manifest: Manifest, now: Observed | None) -> None:
-        """Tell what was observed of a cell; None where nothing was. It is told once: what comes later is ignored."""
+        """Record a cell's observation, None where there is none. Later calls for the same cell are ignored."""
         group = self._groups.get(str(cell.id))
         if group is not None:
-            self._told(cell, now if group.manifests[str(cell.id)] == manifest else None)
+            self._record(cell, now if group.manifests[str(cell.id)] == manifest else None)
 
-    def _told(self, cell: Planned, now: Observed | None) -> None:
+    def _record(self, cell: Planned, now: Observed | None) -> None:
         group = self._groups.get(str(cell.id))
         future = group.seen.get(str(cell.id)) if group else None
         if future is not None and not future.done():
             future.set_result(now)
 
     def agree(self, cell: Planned, now: Observed) -> bool:
-        """True where another of the cell's group was replayed too, and its replay agrees with the cell's."""
+        """True where the replay of another cell of the group is equal to this cell's."""
         group = self._groups.get(str(cell.id))
         others = [future for name, future in group.seen.items() if name != str(cell.id)] if group else []
         seen = [future.result() for future in others if future.done()]
         return any(other is not None and equal(other, now) for other in seen)
 
     def done(self, cell: Planned) -> None:
-        """Tell that a cell has been checked, however that ended."""
-        self._told(cell, None)
+        """Record that a cell has been checked, whatever its result."""
+        self._record(cell, None)
         group = self._groups.get(str(cell.id))
         if group is not None and cell not in group.ends:
             with self._lock:
@@ -165,9 +163,9 @@ class SharedReplays:
                     group.seen = {}
 
     def taken_over(self, cell: Planned, pool: WorkerPool, resolved: Mapping[str, Any]) -> tuple[Observed, str] | None:
-        """What a replay of the cell would observe, and the cell that it was observed of; None where nobody knows.
+        """What a replay of the cell would observe, and the cell whose replay observed it; None where that is unknown.
 
-        Waits for the ends of its group, which are checked before it.
+        Waits for the ends of the cell's group.
 
         Args:
             resolved: the scenario as the worker gets it.
@@ -189,7 +187,7 @@ class SharedReplays:
         return len(adapters) == 1 and len(bases) == 1 and None not in adapters | bases
 
     def _identified(self, cell: Planned, pool: WorkerPool, resolved: Mapping[str, Any]) -> Mapping[str, str]:
-        """What the loader makes of the configurations of the cell's scenario; nothing where it could not be asked."""
+        """What the loader makes of the configs of the cell's scenario: config → digest; empty where it failed."""
         key = f"{cell.loader_spec} {cell.id.scenario}"
         with self._lock:
             first = key not in self._identities
@@ -216,7 +214,7 @@ class SharedReplays:
         done = pool.submit(Job(f"identify {cell.id}", request, folder, _LIMIT_S)).result()
         if done.outcome != "done":
             last = (done.log_tail or done.detail).strip().rpartition("\n")[2]
-            self._log(f"{cell.id}: what the loader makes of configs could not be asked, so each is computed: {last}")
+            self._log(f"{cell.id}: the loader could not compare the configs, so every cell is computed: {last}")
             return {}
         found: dict[str, str] = json.loads((folder / "identities.json").read_bytes())
         return found
@@ -241,10 +239,9 @@ class SharedReplays:
 
 
 def traits(store: Store, manifest: Manifest) -> str:
-    """SHA-256 over all that a replay of a fixture gets, but for cards and what the loader's classes read.
+    """SHA-256 over what a replay of a fixture reads, without model cards.
 
-    Of the latter it has what is switched on, so that groups are formed of what is likely to be read alike; whether it
-    is, the loader says.
+    Of a config only the entries with a true value count: such fixtures are likely to be read alike. The loader decides.
     """
     whole = hashlib.sha256(manifest.scenario.encode())
     for name in (ADAPTER_CONFIG, GENERATION_CONFIG):
@@ -265,7 +262,7 @@ def traits(store: Store, manifest: Manifest) -> str:
 
 
 def equal(one: Observed, other: Observed) -> bool:
-    """True where two observations are the same to the bit, but for the stamp that each config carries."""
+    """True where two observations are equal to the bit, apart from the version stamps in configs."""
     said = [(_unstamped(each.facts), each.load, each.probes) for each in (one, other)]
     if said[0] != said[1] or set(one.arrays) != set(other.arrays):
         return False
@@ -273,7 +270,7 @@ def equal(one: Observed, other: Observed) -> bool:
 
 
 def with_config(observed: Observed, config: Mapping[str, Any]) -> Observed:
-    """The observation as a checkpoint with this configuration yields it: the round trip tells what it began with."""
+    """The observation of a checkpoint with this config: the round trip reports the config that it started with."""
     if "config_before" not in observed.facts.get("roundtrip", {}):
         return observed
     roundtrip = {**observed.facts["roundtrip"], "config_before": dict(config)}

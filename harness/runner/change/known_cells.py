@@ -1,8 +1,8 @@
-"""What released libraries computed before, by content: a second look at the same baseline computes only what is new.
+"""A cache of the baseline's cells: a second check against the same baseline computes only what is new.
 
-A replay repeats to the bit, so the cell of a released environment hangs on nothing but its lock, the fixture, the
-scenario, and our own code, which are what it is remembered under. Nothing of an interpreter that somebody else may
-change is remembered, nothing of a GPU, and nothing that could not be told.
+A replay repeats to the bit. So the cell of a released environment depends on its lock, the fixture, the scenario and
+our own code only, and these are its key. Cells of interpreters that others may change, cells on a GPU and cells without
+a judgement are never cached.
 """
 
 from __future__ import annotations
@@ -33,25 +33,26 @@ from harness.store.fixtures import Store
 
 FOLDER = "remembered"
 
-_NO_JUDGES = {"cli", "report", "__pycache__"}  # they show and arrange what has been judged
+_SHOWING = {"cli", "report", "deviation"}
+"""Rooms that show results or follow them up. All other code may decide what a cell says."""
 _PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
-"""What a busy machine may have done: computed anew each time."""
+"""A busy machine may have caused these, so they are never cached."""
 
 
 @dataclass(frozen=True)
 class Remembered:
-    """A cell that was computed before, and when."""
+    """A cached cell, and when it was computed."""
 
     cell: Cell
     computed: str
 
 
 class Memory:
-    """The remembered cells of one environment.
+    """The cached cells of one environment.
 
     Args:
         cache: the folder of all caches.
-        environment: whose cells; one that is an interpreter's is never remembered.
+        environment: whose cells; those of a user's own interpreter are never cached.
         store: where the fixtures are.
         forward: as the cells are checked.
     """
@@ -67,7 +68,7 @@ class Memory:
         self._known: dict[str, dict[str, Remembered]] = {}
 
     def recall(self, cells: Iterable[Planned]) -> dict[str, Remembered]:
-        """What is known of these cells, by their ids."""
+        """The cached ones of these cells, by id."""
         found = {}
         for cell in cells:
             key = self._key(cell)
@@ -76,7 +77,7 @@ class Memory:
         return found
 
     def keep(self, cells: Iterable[Planned], results: Mapping[str, Cell]) -> None:
-        """Remember what was computed; a cache that can't be written is no reason to fail."""
+        """Cache what was computed. A cache that can't be written is no error."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         lines: dict[str, list[str]] = {}
         for cell in cells:
@@ -104,7 +105,9 @@ class Memory:
         except OSError:
             return
         for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError, pydantic.ValidationError):  # torn, or not ours
+            with contextlib.suppress(
+                ValueError, KeyError, TypeError, pydantic.ValidationError
+            ):  # incomplete, or of another format
                 said = json.loads(line)
                 yield said["key"], Remembered(Cell.model_validate(said["cell"]), said["computed"])
 
@@ -113,7 +116,7 @@ class Memory:
         return self._folder / f"{creator.replace('/', '_')}.jsonl"
 
     def _key(self, cell: Planned) -> str:
-        """Under what a cell is remembered; empty for one that never is."""
+        """A cell's key in the cache; empty for one that is never cached."""
         if self._folder is None or cell.id.device != CPU or cell.declared.needs_hub:
             return ""
         try:
@@ -135,17 +138,21 @@ def _worth_it(cell: Cell) -> bool:
 
 @functools.cache
 def code_digest() -> str:
-    """SHA-256 of all our code that may decide what a cell says."""
+    """SHA-256 of all code that may decide what a cell says."""
     whole = hashlib.sha256()
-    for path in sorted(data.CODE.rglob("*.py")):
-        inner = path.relative_to(data.CODE)
-        if inner.parts[0] not in _NO_JUDGES:
-            whole.update(f"{inner}\0".encode() + path.read_bytes())
+    for name in deciding():
+        whole.update(f"{name}\0".encode() + (data.CODE / name).read_bytes())
     return whole.hexdigest()
 
 
+def deciding() -> list[str]:
+    """The files of our code that may decide what a cell says."""
+    names = (path.relative_to(data.CODE) for path in data.CODE.rglob("*.py"))
+    return sorted(name.as_posix() for name in names if name.parts[0] not in _SHOWING)
+
+
 def forget_others(cache: Path, *, dry_run: bool) -> list[Path]:
-    """Delete what other states of our code have remembered; returns the folders."""
+    """Delete the cells that other states of our code cached; returns the folders."""
     gone = [path for path in sorted((cache / FOLDER).glob("*")) if path.is_dir() and path.name != code_digest()[:16]]
     for path in gone if not dry_run else ():
         shutil.rmtree(path, ignore_errors=True)

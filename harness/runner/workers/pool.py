@@ -26,8 +26,7 @@ from harness.runner.workers.process import Eof, Event, Processes, WorkerProcess,
 from harness.worker.shared import Outcome
 
 GRACE_S = 15.0
-"""How long after a cell's own limit the worker may be silent about it: the worker enforces the limit, this one
-catches a worker that can't."""
+"""Time after a cell's own limit until the worker counts as hanging. The worker enforces the limit itself."""
 
 _STARTS = 2
 _TICK_S = 1.0
@@ -59,25 +58,25 @@ class _Task:
     job: Job
     future: Future[Done] = field(default_factory=Future)
     alone: bool = False
-    """It was in flight with others when a worker died: to be run with nothing beside it, so that the blame is sure."""
+    """Run it with nothing beside it: it was in flight with others when a worker died, and one must be to blame."""
     note: str = ""
     sent: float = 0.0
     times_sent: int = 0
 
     def to_be_sent(self) -> None:
-        """Takes note of it; takes away the mark of an earlier beginning."""
+        """Records the sending; deletes the mark of an earlier start."""
         self.sent = time.monotonic()
         self.times_sent += 1
         (self.job.scratch / "pid").unlink(missing_ok=True)
 
     @property
     def may_be_to_blame(self) -> bool:
-        """False where the worker had not begun with it when it died; the second time it gets no such benefit."""
+        """False where the worker died before it started this job for the first time."""
         return self.times_sent > 1 or (self.job.scratch / "pid").exists()
 
     @property
     def overdue(self) -> float:
-        """When the worker should long have replied."""
+        """When the worker counts as hanging."""
         return self.sent + self.job.time_limit_s + GRACE_S
 
 
@@ -102,10 +101,10 @@ class Pool:
         Args:
             python: the pinned environment's interpreter.
             log_dir: gets `worker-N.log`, what the Nth process printed outside cells.
-            preload: what `hello` imports, as the worker's `cell.preload` understands it.
-            command: in place of `[python, harness/worker, "--serve"]`; `--device` and `--log` are added.
-            environ: in place of this process's environment.
-            untouched: keeps PYTHONPATH and its like, for a developer's own interpreter.
+            preload: what `hello` imports; see the worker's `cell.preload`.
+            command: replaces `[python, harness/worker, "--serve"]`; `--device` and `--log` are added.
+            environ: replaces this process's environment variables.
+            untouched: keeps PYTHONPATH and the like, for a developer's own interpreter.
         """
         self._command = [*(command or worker_command(python)), "--device", device]
         self._environ = environment(os.environ if environ is None else environ, untouched)
@@ -120,26 +119,26 @@ class Pool:
         self._thread: threading.Thread | None = None
         self._ids: set[str] = set()
         self._waiting: deque[_Task] = deque()
-        # What follows is the thread's own.
+        # Only the thread uses these.
         self._flying: dict[str, _Task] = {}
         self._worker: WorkerProcess | None = None
         self._ready = False
         self._started_at = 0.0
         self._failed_starts = 0
         self._starts = 0
-        # The safety net where close() is never reached: it runs at exit at the latest.
+        # Kills the worker at exit where close() was never called.
         self._processes = Processes()
         self._finalizer = weakref.finalize(self, self._processes.close)
 
     def start(self) -> None:
-        """Begins to start the worker and does not wait for it."""
+        """Begins to start the worker; does not wait."""
         with self._lock:
             if self._thread is None and not self._processes.closed:
                 self._thread = threading.Thread(target=self._run, name=f"pool {self._log_dir.name}", daemon=True)
                 self._thread.start()
 
     def facts(self) -> Mapping[str, Any]:
-        """What the environment said about itself when it had imported everything; waits for it.
+        """What the environment says about itself after its imports; waits for it.
 
         Raises:
             WorkerFailed: it does not start or does not import.
@@ -148,7 +147,7 @@ class Pool:
         return self._facts.result()
 
     def submit(self, job: Job) -> Future[Done]:
-        """Has the job done; the future gets WorkerFailed where the environment does not start.
+        """Runs the job; the future gets WorkerFailed where the environment does not start.
 
         Raises:
             ValueError: a job of this id has not ended yet.
@@ -167,7 +166,7 @@ class Pool:
         return task.future
 
     def cancel_pending(self) -> None:
-        """Cancels what has not been sent to the worker yet."""
+        """Cancels the jobs that have not been sent to the worker yet."""
         with self._lock:
             tasks = list(self._waiting)
             self._waiting.clear()
@@ -175,7 +174,7 @@ class Pool:
             _cancel(task.future)
 
     def close(self) -> None:
-        """Cancels everything and kills the worker with all its children; returns when they are gone."""
+        """Cancels all jobs and kills the worker with its children; returns when they are gone."""
         self._processes.close()
         with self._lock:
             thread = self._thread
@@ -183,7 +182,7 @@ class Pool:
         self._events.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join(_CLOSE_S)
-        self.cancel_pending()  # what was submitted meanwhile
+        self.cancel_pending()  # jobs submitted meanwhile
         _cancel(self._facts)
         self._finalizer.detach()
 
@@ -196,7 +195,7 @@ class Pool:
     ) -> None:
         self.close()
 
-    # The thread: everything below runs in it alone.
+    # Everything below runs in the thread only.
 
     def _run(self) -> None:
         try:
@@ -205,7 +204,7 @@ class Pool:
                 self._dispatch()
                 self._handle(self._next_event())
                 self._check_clock()
-        except Exception as error:  # noqa: BLE001 - a mistake in here must reach who waits, not leave them waiting
+        except Exception as error:  # noqa: BLE001 - callers that wait must get the error
             self._give_up(error)
         finally:
             self._processes.close()
@@ -263,7 +262,7 @@ class Pool:
 
     def _handle(self, event: Event) -> None:
         if event is None or event.worker is not self._worker or self._worker is None:
-            return  # something to look at, or the last words of a worker that is gone
+            return  # a wake-up, or the last lines of a worker that is gone
         if isinstance(event, Eof):
             self._worker_ended(f"the worker process ended: {self._worker.ending()}")
             return
@@ -308,11 +307,11 @@ class Pool:
                 self._give_up(WorkerFailed(found, tail(self._worker.log)))
         elif any(now > task.overdue for task in self._flying.values()):
             self._worker_ended("the worker was silent past the time limit", "timeout")
-        elif self._worker.is_gone():  # and what it started holds its stdout open, so that no end was read
+        elif self._worker.is_gone():  # a process that it started keeps stdout open, so no end was read
             self._handle(Eof(self._worker))
 
     def _worker_ended(self, detail: str, outcome: Outcome = "died") -> None:
-        """Finds out which cell it was; starts a fresh worker where something is left to do."""
+        """Finds the cell that is to blame; starts a new worker if jobs are left."""
         assert self._worker is not None
         log, was_ready = self._worker.log, self._ready
         tasks = list(self._flying.values())
@@ -341,7 +340,7 @@ class Pool:
 
     def _blame(self, task: _Task, detail: str, outcome: Outcome, log: Path) -> None:
         duration_s = time.monotonic() - task.sent
-        if duration_s >= task.job.time_limit_s:  # a worker that can't fork can only end itself at a cell's limit
+        if duration_s >= task.job.time_limit_s:  # a worker that can't fork ends itself at a cell's limit
             outcome = "timeout"
         if task.alone:
             task.note += "; alone, it ended the worker again"
@@ -358,7 +357,7 @@ class Pool:
             self._waiting.extendleft(reversed(tasks))
 
     def _give_up(self, error: Exception) -> None:
-        """Fails everything that waits, and whatever is still submitted."""
+        """Fails all jobs that wait, and all that are submitted later."""
         self._drop_worker()
         if not self._facts.done():
             self._facts.set_exception(error)
@@ -376,7 +375,7 @@ class Pool:
 
 
 def _cancel(future: Future[Any]) -> None:
-    """Ends a future whatever its state, so that nobody waits for it."""
+    """Ends a future in any state, so that no caller waits for it."""
     if not future.cancel() and not future.done():
         with contextlib.suppress(Exception):  # the thread may just have ended it
             future.set_exception(CancelledError())

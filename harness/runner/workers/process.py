@@ -1,4 +1,4 @@
-"""One worker process: start it, write requests, read lines, kill it with everything that it started."""
+"""One worker process: starts it, writes requests, reads lines, kills it with all its children."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Line:
     content: bytes
 
     def reply(self) -> dict[str, Any] | None:
-        """The reply that it is; None where it is none."""
+        """The line as a reply; None where it is none."""
         try:
             content = json.loads(self.content)
         except ValueError:
@@ -57,11 +57,11 @@ class Eof:
 
 
 Event = Line | Eof | None
-"""What a pool waits for; None where there is just something to look at."""
+"""What a pool waits for; None wakes it up."""
 
 
 class WorkerProcess:
-    """A started worker. Reading and writing go on in threads of their own: a hung worker must not hang its pool."""
+    """A started worker. Threads of their own read and write, so that a hanging worker does not block its pool."""
 
     def __init__(
         self, command: Sequence[str], environ: Mapping[str, str], log: Path, events: queue.SimpleQueue[Event]
@@ -77,14 +77,14 @@ class WorkerProcess:
         self._killed = False
         self._gone_since = 0.0
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as stderr:  # until the worker takes over; what the interpreter itself has to say
+        with log.open("ab") as stderr:  # the interpreter's own messages, until the worker redirects them
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
                 env=dict(environ),
-                start_new_session=True,  # Ctrl-C in the terminal is the controller's alone, and the group can be killed
+                start_new_session=True,  # only the controller gets Ctrl-C, and the group can be killed
             )
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         name = f"worker {self._process.pid}"
@@ -103,18 +103,18 @@ class WorkerProcess:
         self._outbox.put(json.dumps(request).encode() + b"\n")
 
     def replied(self, id: str) -> None:
-        """Takes note that nothing of this request is running any more."""
+        """Records that nothing of this request runs any more."""
         self._scratches.pop(id, None)
 
     def is_gone(self) -> bool:
-        """True where the process has ended, long enough ago for its last lines to have been read."""
+        """True where the process ended long enough ago that its last lines have been read."""
         if self._process.poll() is None:
             return False
         self._gone_since = self._gone_since or time.monotonic()
         return time.monotonic() > self._gone_since + _LAST_LINES_S
 
     def ending(self) -> str:
-        """How the process ended, by itself if it does within a second."""
+        """How the process ended; waits up to a second."""
         try:
             code = self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
@@ -122,7 +122,7 @@ class WorkerProcess:
         return f"exit code {code}" if code >= 0 else _signal_name(-code)
 
     def kill(self) -> None:
-        """Kills it, its cells and what these started; returns when it is gone. More than once does no harm."""
+        """Kills the worker, its cells and their children; returns when it is gone. Repeated calls do nothing."""
         with self._lock:
             if self._killed:
                 return
@@ -131,7 +131,7 @@ class WorkerProcess:
             with contextlib.suppress(OSError):
                 self._process.kill()
             self._process.wait()
-            # Its cells die with it (they asked the kernel for that), what they started does not.
+            # The kernel kills its cells with it, but not what they started.
             for scratch in list(self._scratches.values()):
                 with contextlib.suppress(OSError, ValueError):
                     _kill_group(int((scratch / "pid").read_text()))
@@ -153,7 +153,7 @@ class WorkerProcess:
 
 
 class Processes:
-    """A pool's one living worker process; none is started once this is closed, whoever closes it."""
+    """A pool's one running worker process; after `close` none is started."""
 
     def __init__(self) -> None:
         self.closed = False

@@ -1,7 +1,7 @@
-"""The pools of a session: each begins when its first cell comes near and ends with its last.
+"""When a session's pools start and end: each shortly before its first cell, and after its last.
 
-A loaded environment takes half a gigabyte and its import several seconds. Of twenty loaders two live at a time: the one
-whose cells run, and the next, which imports while the last cells of the one before keep the other cores busy.
+A loaded environment takes half a gigabyte, its import several seconds. Two loaders are alive at a time: the one whose
+cells run, and the next one, which imports while the last cells of the first keep the other cores busy.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Role = Literal["loader", "creator"]
 ALIVE = 2
 """Pools of one role at a time."""
 AHEAD = 16
-"""Cells left, for each one that runs at once, when the next pool begins: they last about as long as its import."""
+"""The next pool starts when this many cells are left for each job: they take about as long as its import."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a pool is for: an environment, on a device, in a role."""
+    """What a pool serves: an environment on a device, in a role."""
 
     spec: str
     device: str
@@ -34,10 +34,10 @@ class Key:
 
 @dataclass
 class Pools:
-    """Makes pools when they are used, and closes each when what was expected of it is done.
+    """Makes pools when they are used, and closes each after its last expected use.
 
     Args:
-        make: makes a pool and does not wait for it.
+        make: makes a pool; does not wait for it.
         jobs: cells at once.
     """
 
@@ -45,19 +45,19 @@ class Pools:
     jobs: int = 1
     _open: dict[Key, WorkerPool] = field(default_factory=dict)
     _expected: dict[Key, int] = field(default_factory=dict)
-    """How many uses are still to come, in the order in which they were announced."""
+    """Uses still to come, in the order of their announcement."""
     _in_use: Counter[Key] = field(default_factory=Counter)
     _making: set[Key] = field(default_factory=set)
     _closed: bool = False
     _change: threading.Condition = field(default_factory=threading.Condition)
 
     def expect(self, key: Key) -> None:
-        """One more use is to come; `done` is to be told when it is over, whether it came to that or not."""
+        """Announce one more use. Call `done` when it is over, also if it never happened."""
         with self._change:
             self._expected[key] = self._expected.get(key, 0) + 1
 
     def done(self, key: Key) -> None:
-        """An expected use is over: after the last one its pool is closed; shortly before, the next begins."""
+        """Record that an expected use is over. The pool closes after the last one; shortly before, the next starts."""
         with self._change:
             was_open = key in self._open
             left = self._expected[key] = self._expected.get(key, 1) - 1
@@ -65,17 +65,17 @@ class Pools:
                 del self._expected[key]
             self._change.notify_all()
         self._close_unneeded(key)
-        # one that was not even opened (its fixtures are there already) tells nothing of the need for the next
+        # a pool that never opened (its fixtures are stored already) says nothing about the next
         if was_open and (0 < left <= AHEAD * self.jobs or not self.each()):
             self._begin_after(key)
 
     @contextlib.contextmanager
     def use(self, key: Key) -> Iterator[WorkerPool]:
-        """The pool, which stays open meanwhile.
+        """The pool, kept open within the block.
 
         Raises:
             Closed: the session ends.
-            HarnessError: the environment can't be had.
+            HarnessError: the environment can't be built.
         """
         with self._change:
             self._change.wait_for(lambda: self._closed or self._may_open(key))
@@ -91,12 +91,12 @@ class Pools:
             self._close_unneeded(key)
 
     def each(self) -> list[WorkerPool]:
-        """Those that are open."""
+        """The open pools."""
         with self._change:
             return list(self._open.values())
 
     def close(self) -> None:
-        """Close all, and make none any more."""
+        """Close all pools, and make no more."""
         with self._change:
             self._closed = True
             self._change.notify_all()
@@ -104,7 +104,7 @@ class Pools:
             pool.close()
 
     def _may_open(self, key: Key) -> bool:
-        """True where there is room. Where none of those that are open is at work, nothing would ever make room."""
+        """True where there is room. If no open pool is in use, none would ever make room."""
         if key in self._open or key in self._making or self._in_use[key]:
             return True
         others = [other for other in (*self._open, *self._making) if other.role == key.role]
@@ -122,7 +122,7 @@ class Pools:
 
     def _made(self, key: Key) -> WorkerPool:
         try:
-            pool = self.make(key)  # may build an environment, which takes its time
+            pool = self.make(key)  # may build an environment
             with self._change:
                 if not self._closed:
                     self._open[key] = pool
@@ -143,7 +143,7 @@ class Pools:
             pool.close()
 
     def _begin_after(self, key: Key) -> None:
-        """Begin the next pool of the same role, if there is room for it. What fails is told by its first cell."""
+        """Start the next pool of the same role if there is room. Its first cell reports a failure."""
         with self._change:
             waiting = [k for k in self._expected if k.role == key.role and k not in self._open and k != key]
             alive = [k for k in (*self._open, *self._making) if k.role == key.role]
@@ -155,4 +155,4 @@ class Pools:
 
 
 class Closed(Exception):
-    """The session ends: there is no pool any more."""
+    """The session ends: there are no pools any more."""
