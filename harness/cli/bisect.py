@@ -11,7 +11,7 @@ from harness.core.errors import ExitCode
 from harness.deviation.search import bisect as search
 from harness.deviation.search.bisect import RESTS, Answer, BisectRequest
 from harness.deviation.search.outcome import KIND_WORDS
-from harness.deviation.search.turn import Turn
+from harness.deviation.search.turning_point import TurningPoint
 from harness.runner.request import quiet
 
 
@@ -72,18 +72,18 @@ def bisect(options: BisectOptions) -> int:
 
 
 def _print(answer: Answer) -> None:
-    turns = [part.turn for part in (answer.releases, answer.commits) if part]
-    for turn in turns:
-        common.out(turn.sentence + ".")
+    points = [part.at for part in (answer.releases, answer.commits) if part]
+    for point in points:
+        common.out(point.sentence + ".")
     if answer.releases:
         common.out(f"  {answer.releases.rest}.")
         if answer.releases.compare:
             common.out(f"  {answer.releases.compare}")
-    for turn in turns:
-        _print_tried(turn)
+    for point in points:
+        _print_tried(point)
     searching.say_spent(answer.spent, answer.journal)
 
 
-def _print_tried(turn: Turn) -> None:
-    rows = [(point.name, point.day, KIND_WORDS[point.result], point.why) for point in turn.tried]
+def _print_tried(point: TurningPoint) -> None:
+    rows = [(one.name, one.day, KIND_WORDS[one.result], one.why) for one in point.tried]
     searching.painter().table("Tried", ("point", "day", "result", "verdict"), rows)

@@ -29,10 +29,10 @@ Doing = Literal["", "loading", "computation", "base", "base layer", "prompt", "a
 """What caused the difference; `afterwards`: it appears only in what is done with the loaded adapter."""
 
 COSTS: Mapping[str, str] = {
-    "load": "loading base and adapter; nothing is run",
-    "accounting": "loading, and looking for the checkpoint's tensors by value; nothing is run",
-    "structure": "loading, and looking at names, types and ties; nothing is run",
-    "layers": "one layer, fed its stored input; the model is not run",
+    "load": "loading base and adapter; nothing runs",
+    "accounting": "loading, and searching for the checkpoint's tensors by value; nothing runs",
+    "structure": "loading, and reading names, dtypes and ties; nothing runs",
+    "layers": "one layer runs on its stored input",
     "forward": "one run of the model",
     "base": "one run of the base",
     "train": "one run in train mode",
@@ -263,8 +263,8 @@ def _meaning(first: Layer | None, evidence: Evidence, now: Observed) -> tuple[Do
         changes = f" ({', '.join(first.scalar_changes)})" if first.scalar_changes else ""
         return "computation", (*said, f"the computation changed{changes}, not the loading")
     if first.input is not None and beyond(first.input):
-        moved = "the base changed before it" if _moved(evidence) else "an earlier part of the model changed"
-        return "base", (*said, f"its input differs already: {moved}")
+        change = "the base changed before it" if _base_changed(evidence) else "an earlier part of the model changed"
+        return "base", (*said, f"its input differs already: {change}")
     if first.base_changed:
         return "loading", (*said, f"loading changed weights of the base inside it: {', '.join(first.base_changed[:3])}")
     return "base layer", (*said, "its adapter adds the same: the base's own layer inside it changed")
@@ -318,5 +318,5 @@ def _agreement(figures: Figures) -> str:
     return f"agrees ({figures.max_abs:.2g} ≤ {figures.allowance:.1g})"
 
 
-def _moved(evidence: Evidence) -> bool:
+def _base_changed(evidence: Evidence) -> bool:
     return any(beyond(f) for f in evidence.figures("base") if "/disabled." not in f.array)

@@ -96,9 +96,9 @@ class Loading:
         if size := self.side.base.get("resize_to"):
             lines[len(read.lines) : len(read.lines)] = _added_tokens(int(size))
         if self.double and self.side.quantize:
-            stands = quantised.dequantising(self.side.quantize)
-            read = read.needing(stands)
-            lines = ["torch.set_default_dtype(torch.float32)", *lines, *stands.lines]
+            values = quantised.dequantising(self.side.quantize)
+            read = read.needing(values)
+            lines = ["torch.set_default_dtype(torch.float32)", *lines, *values.lines]
         elif self.double:
             lines.append("base = base.double()")
         if self.subject.device != "cpu" and not self.side.quantize:

@@ -369,7 +369,7 @@ def switching(finding: Finding, _: Cell, subject: Subject) -> Shown | None:
 
     def measure(loading: Loading) -> Part:
         operation = OPERATIONS["second"](loading)
-        lines = operation.lines[:-1]  # up to where it is switched back
+        lines = operation.lines[:-1]  # without the line that switches back
         differ = "any(not torch.equal(other[name], reference[name]) for name in other)"
         ask = ("other = outputs(model)", f'results = {{"switching has an effect": {differ}}}')
         return joined([loading.load(), part("reference = outputs(model)"), part(*lines).needing(operation), part(*ask)])

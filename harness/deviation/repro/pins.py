@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from harness.core.versions import package_order, version_of
 
 _TOOLS = frozenset({"pip", "setuptools", "wheel", "uv"})
-"""The packages that are named first where two environments are held against each other."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def _is_development(version: str) -> bool:
 
 
 def _public(version: str) -> str:
-    """Without the part of a build (`+cpu`): `2.13.0` stands for all of its builds, and is on every index."""
+    """Without the local part (`+cpu`): every index has `2.13.0`, and it matches all builds."""
     known = version_of(version)
     return known.public if known else version
 

@@ -86,7 +86,7 @@ _PLAINLY = (
         "the libraries that saved it",
     ),
     (re.compile(r"\bthe loader\b"), "the newer libraries"),
-    (re.compile(r"\bthe golden's\b"), "what it was"),
+    (re.compile(r"\bthe golden's\b"), "the original"),
 )
 """Words of this project → words for a reader who does not know it."""
 

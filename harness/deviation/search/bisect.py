@@ -13,16 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId
+from harness.core.versions import version_of
 from harness.deviation.search import rows
 from harness.deviation.search.candidates import Held, PeriodTrue, plain_versions
 from harness.deviation.search.coupling import LIKELY
 from harness.deviation.search.outcome import KIND_WORDS
 from harness.deviation.search.trials import Refused
-from harness.deviation.search.turn import Kinds, Line, Turn, border, turn, wrong_end
+from harness.deviation.search.turning_point import Kinds, Line, TurningPoint, border, turning_point, wrong_end
 from harness.deviation.search.work import SearchRequest, Work, work
 from harness.envs import missing_releases
 from harness.envs.environment import EnvFailed, Environment
@@ -61,7 +62,7 @@ class BisectRequest:
 
 
 @dataclass(frozen=True)
-class ReleaseTurn:
+class ReleaseAnswer:
     """The release in which the verdict changes.
 
     Attributes:
@@ -71,7 +72,7 @@ class ReleaseTurn:
         compare: address of the changes between the two releases; empty if the repository is unknown.
     """
 
-    turn: Turn
+    at: TurningPoint
     rest: str
     left_out: Mapping[str, str]
     count: int
@@ -79,16 +80,16 @@ class ReleaseTurn:
 
 
 @dataclass(frozen=True)
-class CommitTurn:
+class CommitAnswer:
     """The commit in which the verdict changes."""
 
-    turn: Turn
+    at: TurningPoint
     repository: Path
     commit: str
 
     def data(self) -> dict[str, Any]:
         """As JSON."""
-        return asdict(self.turn) | {"repository": str(self.repository), "commit": self.commit}
+        return asdict(self.at) | {"repository": str(self.repository), "commit": self.commit}
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class Answer:
 
     cell: CellId
     package: str
-    releases: ReleaseTurn | None
-    commits: CommitTurn | None
+    releases: ReleaseAnswer | None
+    commits: CommitAnswer | None
     notes: tuple[str, ...]
     spent: Mapping[str, float]
     journal: Path
@@ -113,14 +114,14 @@ class Answer:
         """The answer: `peft 0.14.0 (2024-12-06) is the first that deviates; peft 0.13.2 is the last that is sound`."""
         first = self.releases or self.commits
         assert first is not None
-        return first.turn.sentence
+        return first.at.sentence
 
     def data(self) -> dict[str, Any]:
         """The answer as JSON."""
         data: dict[str, Any] = {"cell": str(self.cell), "package": self.package}
         commits = self.commits.data() if self.commits else None
         if (one := self.releases) is not None:
-            data |= asdict(one.turn)
+            data |= asdict(one.at)
             data |= {"rest": one.rest, "left_out": dict(one.left_out), "releases": one.count, "compare": one.compare}
             data |= {"commits": commits} if commits else {}
         else:
@@ -176,8 +177,8 @@ class _Bisect:
 
     def answer(self) -> Answer:
         good, bad = self.request.good, self.request.bad
-        releases: ReleaseTurn | None = None
-        commits: CommitTurn | None = None
+        releases: ReleaseAnswer | None = None
+        commits: CommitAnswer | None = None
         if self.request.clone and not _are_versions(good, bad):
             commits = self._commits(self.request.clone, good, bad, self._held(self.work.bad))
         else:
@@ -190,7 +191,7 @@ class _Bisect:
 
     # -- releases -----------------------------------------------------------------------------------------------------
 
-    def _releases(self) -> tuple[ReleaseTurn, CommitTurn | None]:
+    def _releases(self) -> tuple[ReleaseAnswer, CommitAnswer | None]:
         package = self.package
         first, last, kinds = self._ends()
         row = rows.releases_between(self._known, package, first, last, self.work.bad.python, pre=self.request.pre)
@@ -200,8 +201,8 @@ class _Bisect:
         context, line = self._verified(names, {f"{package} {one.version}": one.day for one in row.releases}, kinds)
         found = border(self.work, line, kinds)
         before, after = names[found.before], names[found.after]
-        releases = ReleaseTurn(
-            turn(line, found, kinds), context.words, row.left_out, len(names),
+        releases = ReleaseAnswer(
+            turning_point(line, found, kinds), context.words, row.left_out, len(names),
             rows.compare_url(package, before, after),
         )  # fmt: skip
         if self.request.clone is None:
@@ -287,7 +288,7 @@ class _Bisect:
 
     # -- commits ------------------------------------------------------------------------------------------------------
 
-    def _commits(self, clone: Path, good: str, bad: str, held: Held) -> CommitTurn:
+    def _commits(self, clone: Path, good: str, bad: str, held: Held) -> CommitAnswer:
         if not good or not bad:
             raise UsageError("commits have no default", "--good REF and --bad REF", "name both, or releases")
         fix = self.request.find_fix
@@ -304,7 +305,7 @@ class _Bisect:
             )  # fmt: skip
         found = border(self.work, line, kinds)
         line.days = {names[point]: rows.subject(clone, commits[point]) for point in (found.before, found.after)}
-        return CommitTurn(turn(line, found, kinds), clone, commits[found.after])
+        return CommitAnswer(turning_point(line, found, kinds), clone, commits[found.after])
 
     def _environment_at(self, clone: Path, commit: str, held: Held) -> Environment:
         overlay = self.work.environments.commit(clone, commit)
@@ -320,24 +321,19 @@ def _newest(known: Known) -> str:
 
 def _version(package: str, end: Environment, option: str) -> str:
     found = plain_versions(end)[0].get(package, "")
-    try:
-        return str(Version(found))
-    except InvalidVersion:
+    if (version := version_of(found)) is None:
         raise UsageError(
             f"{end.name} has {f'{package} {found}' if found else f'no {package}'}", "a release of it at each end",
             f"name one with {option}, or another package with --package",
-        ) from None  # fmt: skip
+        )  # fmt: skip
+    return str(version)
 
 
 def _parsed(text: str) -> Version:
-    try:
-        return Version(text)
-    except InvalidVersion:
-        raise UsageError(f"{text!r} is no version", "a release such as 0.13.2", "for commits give --repo") from None
+    if (version := version_of(text)) is None:
+        raise UsageError(f"{text!r} is not a version", "a release such as 0.13.2", "pass --repo for commits")
+    return version
 
 
 def _are_versions(*texts: str) -> bool:
-    try:
-        return all(Version(text) for text in texts if text)
-    except InvalidVersion:
-        return False
+    return all(version_of(text) for text in texts if text)

@@ -73,7 +73,7 @@ class Ends:
         found = {p: self.version(p, "new" if p in mix else "old") for p in {*self.old, *self.new}}
         return {package: version for package, version in sorted(found.items()) if version is not None}
 
-    def moved(self, mix: Mix, must: Mapping[str, Side]) -> Mix | None:
+    def with_sides(self, mix: Mix, must: Mapping[str, Side]) -> Mix | None:
         """The mix after setting some packages to a side, and everything that this implies; None if it is impossible.
 
         Args:

@@ -110,7 +110,7 @@ def search(ends: Ends) -> Search:
         if one is None:
             return Blame(tuple(found), False, hunt.why_not)
         found.append(one)
-        put_back = ends.moved(start, dict.fromkeys(one.packages, "old"))
+        put_back = ends.with_sides(start, dict.fromkeys(one.packages, "old"))
         if put_back is None or not put_back:
             return Blame(tuple(found), put_back is not None, "" if put_back is not None else "they depend on others")
         outcome = yield Ask(_exact(ends, put_back, _words(ends, put_back)), left=1)
@@ -150,7 +150,7 @@ class _Hunt:
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def _put_back_one(self, package: str) -> Generator[Ask, Outcome, None]:
-        to = self._moved([package])
+        to = self._put_back([package])
         if to is None:
             self._tie(package, self._needed_by(package))
             return
@@ -163,7 +163,7 @@ class _Hunt:
     def _jump(self) -> Generator[Ask, Outcome, None]:
         """Put back at once all packages not known or implied to be needed. Usually this finishes the search."""
         needed = self._needed()
-        least = self.ends.moved(frozenset(), dict.fromkeys(needed, "new"))
+        least = self.ends.with_sides(frozenset(), dict.fromkeys(needed, "new"))
         if least is None or not least < self.mix:
             return
         candidate = self._candidate(least)
@@ -181,7 +181,7 @@ class _Hunt:
             part = [package for package in waiting.pop(0) if package in self.mix and package not in self.labels]
             if not part:
                 continue
-            to = self._moved(part)
+            to = self._put_back(part)
             if to is None and len(part) == 1:
                 self._tie(part[0], self._needed_by(part[0]))
             elif to is None:
@@ -196,7 +196,7 @@ class _Hunt:
 
     def _try_again(self, package: str) -> Generator[Ask, Outcome, None]:
         """Try again to put back a package that was tied: in the smaller mix, or with the others resolved around it."""
-        to = self._moved([package])
+        to = self._put_back([package])
         if to is not None:
             candidate = self._candidate(to)
             outcome = yield Ask(candidate, (), self._left())
@@ -229,7 +229,7 @@ class _Hunt:
             return None
         sound, bad = self.witness
         if len(needed) > 1:
-            to = self._moved(list(needed), keep=())
+            to = self._put_back(list(needed), keep=())
             if to is not None:
                 candidate = self._candidate(to)
                 outcome = yield Ask(candidate, (), 1)
@@ -283,10 +283,10 @@ class _Hunt:
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
-    def _moved(self, packages: Sequence[str], keep: Sequence[str] | None = None) -> Mix | None:
+    def _put_back(self, packages: Sequence[str], keep: Sequence[str] | None = None) -> Mix | None:
         held = self._needed() if keep is None else keep
         must = {**dict.fromkeys(held, "new"), **dict.fromkeys(packages, "old")}
-        to = self.ends.moved(self.mix, must)  # type: ignore[arg-type]
+        to = self.ends.with_sides(self.mix, must)  # type: ignore[arg-type]
         return None if to == self.mix or (to is not None and not to < self.mix) else to
 
     def _needed_by(self, package: str) -> str:
@@ -300,9 +300,9 @@ class _Hunt:
 
     def _ahead(self, package: str, to: Mix) -> tuple[Candidate, ...]:
         """The next candidates: if this one is sound, and if it is bad."""
-        least = self.ends.moved(frozenset(), {package: "new"})
+        least = self.ends.with_sides(frozenset(), {package: "new"})
         following = [p for p in self.ends.likely if p in to and p not in self.labels and p != package]
-        then = self.ends.moved(to, {following[0]: "old"}) if following else None
+        then = self.ends.with_sides(to, {following[0]: "old"}) if following else None
         found = [least if least is not None and least < self.mix else None, then]
         return tuple(self._candidate(mix) for mix in found if mix)
 

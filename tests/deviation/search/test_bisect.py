@@ -80,7 +80,7 @@ def test_the_rest_of_its_time(row: Libraries) -> None:
         (["--good", "70.2"], 64, "peft 70.2 cannot be an end: yanked"),
         (["--good", "70.4"], 64, "cannot be an end: no wheel for Python"),
         (["--good", "69.0"], 64, "cannot be an end: it is not on the index"),
-        (["--good", "x"], 64, "'x' is no version"),
+        (["--good", "x"], 64, "'x' is not a version"),
         (["--good", "70.7"], 2, "the ends are not what they should be"),
         (["--package", "idna"], 2, "the ends are not what they should be"),
         (["--package", "numpy"], 64, "no numpy"),

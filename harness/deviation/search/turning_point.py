@@ -58,7 +58,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Turn:
+class TurningPoint:
     """Where in a row the verdict changes.
 
     Attributes:
@@ -113,7 +113,7 @@ def border(work: Work, line: Line, kinds: Kinds) -> Border:
         return found
 
 
-def turn(line: Line, border: Border, kinds: Kinds) -> Turn:
+def turning_point(line: Line, border: Border, kinds: Kinds) -> TurningPoint:
     """The answer, in a sentence and as data."""
 
     def point(index: int) -> Point:
@@ -131,7 +131,7 @@ def turn(line: Line, border: Border, kinds: Kinds) -> Turn:
             f"the verdict changes between {before}, which {was}, and {after}, which {becomes}; "
             f"these in between could not be tested: {skipped}"
         )
-    return Turn(
+    return TurningPoint(
         sentence, border.exact, before, after, tuple(point(index) for index in border.skipped),
         tuple(point(index) for index in sorted(line.entries)),
     )  # fmt: skip
