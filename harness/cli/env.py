@@ -1,22 +1,131 @@
-"""`env …`: the environments that fixtures are made and replayed in."""
+"""`env …`: the environments that fixtures are created and replayed in."""
 
 from __future__ import annotations
 
-import argparse
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from harness.cli import common
+from harness.cli import common, env_add
+from harness.cli.parser import SPEC, Parser, command, where
 from harness.core.errors import ExitCode, UsageError
-from harness.envs import wheelhouse, wheelhouse_pack
+from harness.envs import wheelhouse
+from harness.envs.environments import Environments
 from harness.runner import fixture_source
 from harness.runner.change import known_cells
+from harness.runner.request import Places
 
 
-def list_(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class ListOptions:
+    """Options of `env list`."""
+
+    places: Places = Places()
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Options of `env build`."""
+
+    specs: tuple[str, ...] = ()
+    wheelhouse: Path | None = None
+    dry_run: bool = False
+    places: Places = Places()
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """Options of `env pack`."""
+
+    spec: str
+    to: Path | None = None
+    platforms: tuple[str, ...] = ()
+    torch_build: str = ""
+    places: Places = Places()
+
+
+@dataclass(frozen=True)
+class LockOptions:
+    """Options of `env lock`."""
+
+    names: tuple[str, ...]
+    places: Places = Places()
+
+
+@dataclass(frozen=True)
+class RemoveOptions:
+    """Options of `env rm`."""
+
+    spec: str
+    places: Places = Places()
+
+
+@dataclass(frozen=True)
+class CollectOptions:
+    """Options of `env gc`."""
+
+    dry_run: bool = False
+    places: Places = Places()
+
+
+def add_to(commands: Any) -> None:
+    """Add `env …`."""
+    purpose = "manage the environments that fixtures are created and replayed in"
+    group = commands.add_parser("env", help=purpose, description=f"{purpose.capitalize()}.")
+    inner = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    one = command(inner, "list", list_, "list the declared environments", "  peft-regress env list --json", ListOptions)
+    one.add_argument("--json", action="store_true", help="print JSON")
+    where(one, fixtures=False)
+    _build(inner)
+    _pack(inner)
+    one = command(inner, "lock", lock, "resolve declared environments again and write their locks",
+                  "  peft-regress env lock current", LockOptions)  # fmt: skip
+    one.add_argument("names", nargs="+", metavar="NAME", help="a declared environment")
+    where(one, fixtures=False)
+    env_add.add_to(inner)
+    one = command(inner, "rm", remove, "delete an environment's builds from the cache",
+                  "  peft-regress env rm v061", RemoveOptions)  # fmt: skip
+    one.add_argument("spec", metavar="SPEC", help=SPEC)
+    where(one, fixtures=False)
+    one = command(inner, "gc", collect_garbage, "delete cached environments, fixtures and results that are out of date",
+                  "  peft-regress env gc --dry-run", CollectOptions)  # fmt: skip
+    one.add_argument("--dry-run", action="store_true", help="print what would be deleted")
+    where(one, fixtures=False)
+
+
+def _build(commands: Any) -> None:
+    one = command(commands, "build", build, "build environments that are not built yet",
+                  "  peft-regress env build\n  peft-regress env build v061-torch21\n"
+                  "  peft-regress env build current --wheelhouse wheelhouse-current    without network",
+                  BuildOptions)  # fmt: skip
+    one.add_argument("specs", nargs="*", metavar="SPEC",
+                     help=f"{SPEC} (default: all declared environments, except those built on demand)")  # fmt: skip
+    one.add_argument("--wheelhouse", metavar="DIR", help="install the wheels that `env pack` put there; ask no index")
+    one.add_argument("--dry-run", action="store_true", help="print what would be built")
+    where(one, fixtures=False)
+
+
+def _pack(commands: Any) -> None:
+    one = command(commands, "pack", pack, "download all wheels of an environment into a folder",
+                  "  peft-regress env pack current\n"
+                  "  peft-regress env pack v061 --to /media/usb/v061 --torch-build cu126\n"
+                  "  (there)  peft-regress env build v061 --wheelhouse v061", PackOptions)  # fmt: skip
+    one.add_argument("spec", metavar="NAME", help="a declared environment, or pins (peft==0.9.0)")
+    one.add_argument("--to", metavar="DIR", help="an empty or new folder (default: wheelhouse-NAME)")
+    one.add_argument("--platform", dest="platforms", action="append", default=[], metavar="TAG",
+                     help="platform tag of the other machine, if it differs: manylinux_2_28_x86_64 "
+                     "(repeatable; default: this machine's)")  # fmt: skip
+    one.add_argument("--torch-build", default="", metavar="TAG",
+                     help="Torch's build: cpu, cu126, … (default: the index's first)")  # fmt: skip
+    where(one, fixtures=False)
+
+
+def list_(options: ListOptions) -> int:
     """List the declared environments."""
-    found = common.environments_of(arguments).status()
-    if arguments.json:
+    found = options.places.environments(common.say).status()
+    if options.json:
         common.out_json(
             [
                 {
@@ -38,14 +147,14 @@ def list_(arguments: argparse.Namespace) -> int:
     return ExitCode.CLEAN
 
 
-def build(arguments: argparse.Namespace) -> int:
+def build(options: BuildOptions) -> int:
     """Build environments that are not built yet."""
-    environments = common.environments_of(arguments)
-    if arguments.wheelhouse:
-        return _build_packed(arguments)
-    names = arguments.spec or [e.name for e in environments.status() if not e.on_demand]
+    environments = options.places.environments(common.say)
+    if options.wheelhouse:
+        return _build_packed(options, options.wheelhouse, environments)
+    names = options.specs or tuple(e.name for e in environments.status() if not e.on_demand)
     for spec in names:
-        if arguments.dry_run:
+        if options.dry_run:
             described = environments.describe(spec)
             common.out(f"{described.name}: {len(described.versions)} packages")
             continue
@@ -54,68 +163,65 @@ def build(arguments: argparse.Namespace) -> int:
     return ExitCode.CLEAN
 
 
-def _build_packed(arguments: argparse.Namespace) -> int:
-    """Build the environment that a wheelhouse was packed of, as it is locked here where it is declared."""
-    folder, environments = Path(arguments.wheelhouse).expanduser().resolve(), common.environments_of(arguments)
-    if len(arguments.spec) > 1:
-        raise UsageError(f"{len(arguments.spec)} environments", "one for a wheelhouse", "name one, or none")
+def _build_packed(options: BuildOptions, folder: Path, environments: Environments) -> int:
+    """Build a wheelhouse's environment: as it is locked here, or as it was packed if nothing here declares it."""
+    if len(options.specs) > 1:
+        raise UsageError(f"{len(options.specs)} environments", "a wheelhouse holds one", "pass at most one SPEC")
     house = wheelhouse.read(folder)
-    spec = arguments.spec[0] if arguments.spec else house.spec
-    if spec in environments.names():
-        environment = environments.describe(spec)
-    elif spec in (house.spec, house.name):  # pins, or a name that is not declared here: it says itself what it is
-        environment = house.environment()
-    else:
-        raise UsageError(f"{folder} was packed of {house.spec!r}", f"a wheelhouse of {spec!r}", "name another")
-    _, wheels = wheelhouse.checked(folder, environment)
-    if arguments.dry_run:
-        common.out(f"{environment.name}: {len(wheels)} wheels, all as they were packed")
+    spec = options.specs[0] if options.specs else house.name
+    declared = spec in environments.names()
+    if not declared and spec != house.name:
+        raise UsageError(f"{folder} holds {house.name!r}", f"a wheelhouse of {spec!r}", "name another folder")
+    environment = environments.describe(spec) if declared else house.environment()
+    wheelhouse.must_fit(house, environment)
+    if options.dry_run:
+        common.out(f"{environment.name}: {len(house.versions)} wheels")
         return ExitCode.CLEAN
-    built = environments.build_packed(environment, wheels)
+    built = environments.build_packed(environment, folder)
     common.out(f"{built.name}: {built.python}")
-    if spec not in environments.names():
-        common.say(f"{spec!r} is declared nowhere here; as a loader it is python:{built.python}")
+    if not declared:
+        common.say(f"{spec!r} is not declared here; as a loader, name it python:{built.python}")
     return ExitCode.CLEAN
 
 
-def pack(arguments: argparse.Namespace) -> int:
-    """Put all wheels of an environment into a folder."""
-    environment = common.environments_of(arguments).describe(arguments.spec)
-    target = Path(arguments.to or f"wheelhouse-{environment.name}").expanduser().resolve()
-    made = wheelhouse_pack.pack(
-        environment, target, common.say, platforms=arguments.platform, torch_build=arguments.torch_build
+def pack(options: PackOptions) -> int:
+    """Download all wheels of an environment into a folder."""
+    environment = options.places.environments(common.say).describe(options.spec)
+    target = options.to or Path.cwd() / f"wheelhouse-{environment.name}"
+    house = wheelhouse.pack(
+        environment, target, common.say, platforms=options.platforms, torch_build=options.torch_build
     )
-    common.out(f"{target}: {len(made.wheels)} wheels of {made.name}")
-    for line in wheelhouse_pack.commands(made, target):
+    common.out(f"{target}: {len(house.versions)} wheels of {environment.name}")
+    for line in wheelhouse.usage(house):
         common.say(line)
     return ExitCode.CLEAN
 
 
-def lock(arguments: argparse.Namespace) -> int:
-    """Resolve declared environments anew and write their locks."""
-    environments = common.environments_of(arguments)
-    for name in arguments.name:
+def lock(options: LockOptions) -> int:
+    """Resolve declared environments again and write their locks."""
+    environments = options.places.environments(common.say)
+    for name in options.names:
         common.out(str(environments.lock(name)))
     return ExitCode.CLEAN
 
 
-def remove(arguments: argparse.Namespace) -> int:
-    """Delete what is built of an environment from the cache."""
-    for path in common.environments_of(arguments).remove(arguments.spec):
+def remove(options: RemoveOptions) -> int:
+    """Delete an environment's builds from the cache."""
+    for path in options.places.environments(common.say).remove(options.spec):
         common.out(str(path))
     return ExitCode.CLEAN
 
 
-def collect_garbage(arguments: argparse.Namespace) -> int:
-    """Delete cached environments that nothing names any more, half-built ones, and fixtures and results out of date."""
-    environments = common.environments_of(arguments)
-    paths = environments.gc(dry_run=arguments.dry_run)
+def collect_garbage(options: CollectOptions) -> int:
+    """Delete cached environments that no declaration, lock or checkout needs, and fixtures and results out of date."""
+    environments = options.places.environments(common.say)
+    paths = environments.gc(dry_run=options.dry_run)
     for folder in fixture_source.out_of_date(environments):
         paths.append(folder)
-        if not arguments.dry_run:
+        if not options.dry_run:
             shutil.rmtree(folder, ignore_errors=True)
-    paths += known_cells.forget_others(environments.cache, dry_run=arguments.dry_run)
+    paths += known_cells.forget_others(environments.cache, dry_run=options.dry_run)
     for path in paths:
         common.out(str(path))
-    common.say(f"{len(paths)} {'would be ' if arguments.dry_run else ''}removed")
+    common.say(f"{len(paths)} {'would be ' if options.dry_run else ''}removed")
     return ExitCode.CLEAN

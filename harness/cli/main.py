@@ -13,11 +13,11 @@ from harness.cli import (
     check,
     check_against,
     cli_against,
-    cli_env,
     cli_expectations,
     cli_settings,
     create,
     docs,
+    env,
     fixtures,
     fixtures_archive,
     fixtures_verify,
@@ -65,7 +65,7 @@ def parser() -> Parser:
     bisect.add_to(commands)
     cli_expectations.add_to(commands)
     _fixtures(commands)
-    cli_env.add_to(commands)
+    env.add_to(commands)
     offline.add_to(commands)
     lint.add_to(commands)
     docs.add_to(commands)

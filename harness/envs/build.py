@@ -20,7 +20,7 @@ from typing import Any
 
 import filelock
 
-from harness.envs import byte_code, source_tree, unpacked_wheel
+from harness.envs import byte_code, source_tree, unpacked_wheel, wheelhouse
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Log, Overlay
 from harness.envs.installers import Outcome, RunUv
 
@@ -117,11 +117,11 @@ class Builder:
             stamp["versions"], stamp["python_version"], untouched=False,
         )  # fmt: skip
 
-    def build(self, environment: Environment, wheels: Sequence[Path] = ()) -> BuiltEnvironment:
+    def build(self, environment: Environment, wheels: Path | None = None) -> BuiltEnvironment:
         """The environment, built if it is not.
 
         Args:
-            wheels: all that is installed, without network; none: what the index has of the lock.
+            wheels: install from this wheelhouse, without network; default: the lock's packages from the index.
 
         Raises:
             EnvFailed: uv fails, the disk is full, or its libraries can't be imported. Nothing half-made stays behind.
@@ -142,7 +142,7 @@ class Builder:
         assert ready is not None, f"{directory} was built and has no stamp"
         return ready
 
-    def _make(self, environment: Environment, directory: Path, wheels: Sequence[Path]) -> None:
+    def _make(self, environment: Environment, directory: Path, wheels: Path | None) -> None:
         started = time.monotonic()
         remove(directory)  # half-built, or its interpreter is gone
         self._log(f"building {environment.name}: {len(environment.locked())} packages")
@@ -156,35 +156,37 @@ class Builder:
             raise
         self._log(f"built {environment.name} in {time.monotonic() - started:.1f} s")
 
-    def _fill(self, environment: Environment, directory: Path, wheels: Sequence[Path]) -> None:
+    def _fill(self, environment: Environment, directory: Path, wheels: Path | None) -> None:
         base = self._base(environment)
         with tempfile.TemporaryDirectory(dir=self.root, prefix=".build-") as name:
             folder = Path(name)
             self._run(environment, ["venv", "--no-project", "--python", str(base.python), str(directory)], folder)
-            install = ["pip", "install", "--no-deps", "--python", str(_python(directory))]
-            if wheels:  # each by its path, so that there is nothing to look for
-                self._run(environment, [*install, "--offline", "--no-index", *map(str, wheels)], folder)
+            into = ["pip", "install", "--python", str(_python(directory))]
+            if wheels is not None:
+                arguments = [*into, "--offline", *wheelhouse.install_arguments(wheels)]
+                self._run(environment, arguments, folder, "copy the wheelhouse again, or pack it for this machine")
                 return
+            install = [*into, "--no-deps"]
             (folder / "lock.txt").write_text("\n".join(environment.requirement_lines()) + "\n", encoding="utf-8")
             if environment.locked():
                 self._run(environment, [*install, "-r", "lock.txt"], folder)
             if torch := environment.locked().get("torch"):
                 # A lock must fit every machine. What the build of Torch that this machine's index offers needs besides
                 # (CUDA libraries, where it is no CPU build) is therefore in no lock, and is added here.
-                with_needs = [argument for argument in install if argument != "--no-deps"]
-                self._run(environment, [*with_needs, "--constraint", "lock.txt", f"torch=={torch}"], folder)
+                self._run(environment, [*into, "--constraint", "lock.txt", f"torch=={torch}"], folder)
             if environment.overlay is not None:
                 self._log(f"installing {environment.overlay.package} from {environment.overlay.source}")
                 self._run(environment, [*install, _copied(environment.overlay, folder, environment.name)], folder)
                 self._check(environment, directory, folder)
 
-    def _run(self, environment: Environment, args: list[str], folder: Path) -> Outcome:
+    def _run(
+        self, environment: Environment, args: list[str], folder: Path, fix: str = "fix the lock or pip's index"
+    ) -> Outcome:
         outcome = self._uv(args, folder)
         if outcome.code != 0:
             raise EnvFailed(
-                environment.name, "build", f"`uv {args[0]}` fails with exit code {outcome.code}", "an installation",
-                "read the installer's last lines below; then mend the lock, or the index that pip is told",
-                tail=outcome.said,
+                environment.name, "build", f"`uv {args[0]}` failed with exit code {outcome.code}", "an installation",
+                f"read uv's last lines below; then {fix}", tail=outcome.said,
             )  # fmt: skip
         return outcome
 

@@ -7,7 +7,7 @@ import datetime
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,8 +141,8 @@ class Environments:
         """True where nothing has to be built to have it."""
         return environment.interpreter is not None or self._builder.built(environment) is not None
 
-    def build_packed(self, environment: Environment, wheels: Sequence[Path]) -> BuiltEnvironment:
-        """The environment, built of these wheels and nothing else where it is not built yet; asks no index."""
+    def build_packed(self, environment: Environment, wheels: Path) -> BuiltEnvironment:
+        """The environment, built from a wheelhouse if it is not built yet. Asks no index."""
         return self._builder.build(environment, wheels)
 
     def lock(self, name: str, *, upgrade: bool = True) -> Path:

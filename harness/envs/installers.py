@@ -1,10 +1,15 @@
-"""Runs uv. The one seam to it: tests replace `Uv` by a function of the same signature."""
+"""Runs uv and pip. The only module that does: tests replace `Uv` and `run_pip` by functions of the same signature.
+
+uv resolves and installs. pip downloads wheels without installing them, which uv cannot do.
+"""
 
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +17,7 @@ from pathlib import Path
 import uv
 
 from harness.envs import pip_config
-from harness.envs.environment import EnvFailed
+from harness.envs.environment import EnvFailed, Log
 from harness.envs.pip_config import UvSettings
 
 
@@ -31,9 +36,11 @@ class Outcome:
 
 RunUv = Callable[[Sequence[str], Path], Outcome]
 """Runs uv with these arguments in this folder."""
+RunPip = Callable[[Sequence[str], Path, Log], Outcome]
+"""Runs pip with these arguments in this folder, and logs what it downloads."""
 
 _MISLEADING = frozenset(
-    # What would make uv resolve something else, or install somewhere else, than a declaration says.
+    # These would make uv resolve something else than the declaration, or install elsewhere.
     {
         "UV_EXCLUDE_NEWER", "UV_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE", "UV_BUILD_CONSTRAINT", "UV_PRERELEASE",
         "UV_RESOLUTION", "UV_FORK_STRATEGY", "UV_TORCH_BACKEND", "UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PROJECT",
@@ -42,6 +49,10 @@ _MISLEADING = frozenset(
         "UV_MANAGED_PYTHON", "VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP",
     }
 )  # fmt: skip
+
+
+_MISLEADING_PIP = ("PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_REQUIREMENT", "PIP_CONSTRAINT", "PIP_NO_BINARY")
+"""These would make pip download something else than it is asked for, or put it elsewhere."""
 
 
 class Uv:
@@ -71,7 +82,7 @@ class Uv:
 
     def __call__(self, args: Sequence[str], folder: Path) -> Outcome:
         """Run uv in a folder."""
-        command = [_binary(), *args, *(self.settings.args if args[0] == "pip" else ())]
+        command = [_binary(), *args, *(each for each in self.settings.args if args[0] == "pip" and each not in args)]
         done = subprocess.run(
             command, cwd=folder, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
@@ -91,3 +102,24 @@ def _binary() -> str:
     if found is None:
         raise EnvFailed("(all)", "build", "uv is missing", "uv beside this package or on the PATH", "pip install uv")
     return found
+
+
+def run_pip(args: Sequence[str], folder: Path, log: Log) -> Outcome:
+    """Run pip in a folder. It reads its own configuration."""
+    environ = {name: value for name, value in os.environ.items() if name not in _MISLEADING_PIP}
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", *args]
+    said: list[str] = []
+    with subprocess.Popen(
+        command, cwd=folder, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, errors="replace",
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith(("Collecting ", "Processing ")):
+                    log(line.rstrip())
+        except BaseException:  # Ctrl-C: pip must stop writing before the folder is deleted
+            process.kill()
+            raise
+    return Outcome(process.returncode, "".join(said), "")

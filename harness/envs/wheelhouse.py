@@ -1,157 +1,206 @@
-"""Wheelhouses: all wheels of an environment in a folder, from which a machine without network builds it.
+"""Wheelhouses: an environment's wheels in a folder, from which a machine without network builds it.
 
-    FOLDER/wheelhouse.json      what it is for: environment, lock, Python, each wheel's size and SHA-256
-    FOLDER/requirements.txt     the same for pip, with hashes
-    FOLDER/install.py           checks the wheels and makes a virtual environment of them; needs nothing but Python
-    FOLDER/wheels/*.whl
+    FOLDER/*.whl
+    FOLDER/requirements.txt     each wheel's version and SHA-256, for pip and uv; comments name the environment
 
-`harness.envs.wheelhouse_pack` makes one. Here is what one says, and whether that still holds.
+pip fetches the wheels. uv, or pip alone, checks and installs them; `usage` says how.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Mapping
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-import pydantic
-from packaging.utils import canonicalize_name
+from packaging.utils import parse_wheel_filename
 
-from harness.core.errors import UsageError
-from harness.core.model import Model
-from harness.envs import lock as locks
-from harness.envs.environment import EnvFailed, Environment
+from harness.core.errors import HarnessError, UsageError
+from harness.core.files import must_be_new, new_folder
+from harness.envs import installers
+from harness.envs.environment import EnvFailed, Environment, Log
+from harness.envs.installers import RunPip
 
-FORMAT = 1
-MANIFEST = "wheelhouse.json"
-WHEELS = "wheels"
-_CHUNK = 1 << 20
+REQUIREMENTS = "requirements.txt"
+_HEADER = re.compile(r"^# (environment|python|lock): (\S+)$", re.MULTILINE)
+_PIN = re.compile(r"^(?P<package>[A-Za-z0-9-]+)==(?P<version>[^ ]+) --hash=sha256:[0-9a-f]{64}$", re.MULTILINE)
 
 
-class Wheel(Model):
-    """One wheel of it."""
+@dataclass(frozen=True)
+class Wheelhouse:
+    """What `requirements.txt` says."""
 
-    file: str = pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl$")
-    package: str
-    version: str
-    """With the local part: `2.13.0+cpu`."""
-    size: int
-    sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
-
-    def __str__(self) -> str:
-        return f"{self.size} bytes with SHA-256 {self.sha256}"
-
-
-class Wheelhouse(Model):
-    """What a wheelhouse says of itself."""
-
-    format: Literal[1] = 1
+    folder: Path
     name: str
-    spec: str
-    why: str = ""
-    python: str = pydantic.Field(pattern=r"^3\.\d+$")
-    platforms: tuple[str, ...] = ()
-    """The platforms that wheels were asked for; empty for the one on which it was packed."""
-    packed_on: str = ""
-    lock: dict[str, str]
-    """Package → version, as locked: without local versions."""
+    """The environment's spec: a declared name, or pins."""
+    python: str
     lock_digest: str
-    wheels: tuple[Wheel, ...]
-
-    @pydantic.model_validator(mode="after")
-    def _whole(self) -> Wheelhouse:
-        there = {canonicalize_name(wheel.package) for wheel in self.wheels}
-        if missing := sorted(set(self.lock) - there):
-            raise ValueError(f"it lists no wheel of {', '.join(missing)}")
-        if locks.digest_of(self.lock) != self.lock_digest:
-            raise ValueError("lock_digest is not that of its lock")
-        return self
+    versions: Mapping[str, str]
+    """Package → version, with its local part: `2.13.0+cpu`."""
 
     def environment(self) -> Environment:
-        """The environment that is built from it, where nothing else declares it."""
-        return Environment(self.name, self.spec, "named", self.lock_digest, self.why, self.python, dict(self.lock))
+        """The environment, where nothing declares it."""
+        versions = {package: version.partition("+")[0] for package, version in self.versions.items()}
+        return Environment(self.name, self.name, "named", self.lock_digest, "", self.python, versions)
 
 
 def read(folder: Path) -> Wheelhouse:
-    """What a wheelhouse says of itself.
+    """A wheelhouse.
 
     Raises:
-        UsageError: there is none, it is damaged, or of a format that this version does not read.
+        UsageError: the folder is none.
     """
-    path = folder / MANIFEST
-    again = "pack it anew: `peft-regress env pack NAME`"
+    path = folder / REQUIREMENTS
     try:
-        data = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise UsageError(f"{folder} is no wheelhouse: no {MANIFEST} in it", "what `env pack` wrote", again) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}", "a whole manifest", again) from error
-    if isinstance(data, dict) and data.get("format") != FORMAT:
-        newer = "use the version of peft-regress that packed it"
-        raise UsageError(f"{path}: wheelhouse format {data.get('format')!r}", f"format {FORMAT}", newer)
-    try:
-        return Wheelhouse.model_validate(data)
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise UsageError(f"{path}: {where or 'manifest'}: {first['msg']}", "a manifest as packed", again) from error
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _not_one(folder, str(error)) from error
+    header = dict(_HEADER.findall(text))
+    if missing := {"environment", "python", "lock"} - header.keys():
+        raise _not_one(folder, f"{REQUIREMENTS} has no line `# {min(missing)}: …`")
+    versions = {match["package"]: match["version"] for match in _PIN.finditer(text)}
+    return Wheelhouse(folder, header["environment"], header["python"], header["lock"], versions)
 
 
-def checked(folder: Path, environment: Environment | None = None) -> tuple[Wheelhouse, list[Path]]:
-    """The wheelhouse and the paths of its wheels, each of the size and SHA-256 that it should have.
+def _not_one(folder: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{folder} is not a wheelhouse: {why}", f"a folder that `env pack` of this version wrote, with {REQUIREMENTS}",
+        "pack it again: `peft-regress env pack NAME`",
+    )  # fmt: skip
+
+
+def must_fit(house: Wheelhouse, environment: Environment) -> None:
+    """Refuse a wheelhouse that was packed for another lock, or that lacks some of its packages.
+
+    Raises:
+        EnvFailed: it does not fit; names packages that differ.
+    """
+    packed = house.environment().versions
+    differing = [
+        f"{name} {packed.get(name, '(none)')} packed, {version} locked"
+        for name, version in sorted(environment.versions.items())
+        if packed.get(name) != version
+    ]
+    if house.lock_digest == environment.lock_digest and not differing:
+        return
+    shown = "; ".join(differing[:3]) or "it holds other packages"
+    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
+    raise EnvFailed(
+        environment.name, "build", f"{house.folder} does not match the lock: {shown}{more}",
+        f"a wheelhouse of {environment.name} as it is locked here",
+        f"pack it again on a machine with a network: `peft-regress env pack {environment.spec}`",
+    )  # fmt: skip
+
+
+def pack(
+    environment: Environment,
+    target: Path,
+    log: Log,
+    *,
+    platforms: Sequence[str] = (),
+    torch_build: str = "",
+    pip: RunPip = installers.run_pip,
+) -> Wheelhouse:
+    """Download all wheels of an environment into `target`.
 
     Args:
-        environment: what it is to be for; none where it says so itself.
+        platforms: tags of the other machine (`manylinux_2_28_x86_64`); default: this machine's.
+        torch_build: local version of Torch's build (`cpu`, `cu126`); default: the index's first.
 
     Raises:
-        UsageError: it is no wheelhouse.
-        EnvFailed: it is of another lock, or a wheel is missing or damaged: which.
+        UsageError: the target is in use, or the environment has no lock.
+        EnvFailed: a wheel is not available; pip's last lines say why.
+        HarnessError: the target can't be written.
     """
-    house = read(folder)
-    if environment is not None and house.lock_digest != environment.lock_digest:
-        raise EnvFailed(
-            environment.name, "build", f"{folder} was packed of another lock: {_apart(environment, house)}",
-            f"a wheelhouse of {environment.name} as it is locked here",
-            f"pack it anew where there is a network: `peft-regress env pack {environment.spec}`",
+    if environment.interpreter is not None or environment.overlay is not None:
+        raise UsageError(
+            f"{environment.spec!r} has no lock of its own", "a declared environment, or pins (peft==0.9.0)",
+            "pack the environment below it (`current`), and copy interpreter or checkout separately",
         )  # fmt: skip
-    wrong = {wheel.file: problem for wheel in house.wheels if (problem := _problem(folder, wheel))}
-    if wrong:
-        raise EnvFailed(
-            house.name, "build", f"{folder}: {'; '.join(f'{file} {problem}' for file, problem in wrong.items())}",
-            f"all {len(house.wheels)} wheels as they were packed",
-            "copy what is named here again from where it was packed, or pack it anew",
-        )  # fmt: skip
-    return house, [folder / WHEELS / wheel.file for wheel in house.wheels]
-
-
-def _apart(environment: Environment, house: Wheelhouse) -> str:
-    here: Mapping[str, str] = environment.versions
-    differing = [name for name in sorted({*here, *house.lock}) if here.get(name) != house.lock.get(name)]
-    said = [f"{name} {house.lock.get(name, 'not')} packed, {here.get(name, 'not')} locked" for name in differing[:3]]
-    more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
-    return "; ".join(said) + more if said else "another source tree over it"
-
-
-def _problem(folder: Path, wheel: Wheel) -> str:
-    path = folder / WHEELS / wheel.file
+    must_be_new(target)
     try:
-        size = path.stat().st_size
-        if size != wheel.size:
-            return f"has {size} bytes and not {wheel.size}: it is cut short or altered"
-        found = sha256_of(path)
-    except FileNotFoundError:
-        return "is missing"
+        with new_folder(target) as folder:
+            _fetch(environment, folder, _requirements(environment, torch_build), platforms, pip, log)
+            (folder / REQUIREMENTS).write_text(_pinned(environment, folder), encoding="utf-8")
+            must_fit(read(folder), environment)
     except OSError as error:
-        return f"can't be read: {error.strerror}"
-    return "" if found == wheel.sha256 else f"has another SHA-256 than it was packed with ({found[:12]}…): altered"
+        raise HarnessError(
+            f"cannot write {target}: {error}", "a folder with write access on a disk with free space",
+            "free some space, or name another folder with --to",
+        ) from error  # fmt: skip
+    house = read(target)
+    size = sum(path.stat().st_size for path in target.glob("*.whl"))
+    log(f"packed {environment.name}: {len(house.versions)} wheels, {size / 1e6:.1f} MB")
+    return house
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, however large."""
-    whole = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            whole.update(chunk)
-    return whole.hexdigest()
+def _requirements(environment: Environment, torch_build: str) -> list[str]:
+    lines = environment.requirement_lines()
+    if not torch_build:
+        return lines
+    if "torch" not in environment.versions:
+        raise UsageError(f"{environment.name} has no Torch", "an environment with Torch", "omit --torch-build")
+    return [f"{line}+{torch_build}" if line.startswith("torch==") else line for line in lines]
+
+
+def _fetch(
+    environment: Environment, folder: Path, lines: Sequence[str], platforms: Sequence[str], pip: RunPip, log: Log
+) -> None:
+    lock = folder / "lock.txt"
+    lock.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    log(f"packing {environment.name}: {len(lines)} packages")
+    fetch = _arguments(environment, platforms)
+    runs = [[*fetch, "--no-deps", "-r", lock.name]]
+    # The lock fits every machine, so it holds nothing that only one build of Torch needs (CUDA libraries).
+    runs += [[*fetch, "--constraint", lock.name, line] for line in lines if line.startswith("torch==")]
+    for arguments in runs:
+        outcome = pip(arguments, folder, log)
+        if outcome.code != 0:
+            raise EnvFailed(
+                environment.name, "build", f"`pip {arguments[0]}` failed with exit code {outcome.code}",
+                "a wheel of every package of the lock",
+                "read pip's last lines below; then fix pip's index configuration, --platform or --torch-build",
+                tail=outcome.said,
+            )  # fmt: skip
+    lock.unlink()
+
+
+def _arguments(environment: Environment, platforms: Sequence[str]) -> list[str]:
+    """pip's arguments. For this machine `pip wheel`, which also builds what is published as source only."""
+    if not platforms and platform.python_version().startswith(f"{environment.python}."):
+        return ["wheel", "--wheel-dir", "."]
+    tags = ["--python-version", environment.python, "--implementation", "cp"]
+    for abi in (f"cp{environment.python.replace('.', '')}", "abi3", "none"):
+        tags += ["--abi", abi]
+    for tag in platforms:
+        tags += ["--platform", tag]
+    return ["download", "--dest", ".", "--only-binary", ":all:", *tags]
+
+
+def _pinned(environment: Environment, folder: Path) -> str:
+    lines = [
+        "# Written by `peft-regress env pack`. Install with pip install --no-index --no-deps --require-hashes",
+        f"# environment: {environment.spec}", f"# python: {environment.python}", f"# lock: {environment.lock_digest}",
+    ]  # fmt: skip
+    for path in sorted(folder.glob("*.whl")):
+        package, version, _, _ = parse_wheel_filename(path.name)
+        with path.open("rb") as file:
+            lines.append(f"{package}=={version} --hash=sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}")
+    return "\n".join(lines) + "\n"
+
+
+def install_arguments(folder: Path) -> list[str]:
+    """Arguments of `uv pip install` and `pip install`: these wheels and nothing else, each checked."""
+    found = ["--no-index", "--no-deps", "--find-links", str(folder)]
+    return [*found, "--require-hashes", "-r", str(folder / REQUIREMENTS)]
+
+
+def usage(house: Wheelhouse) -> list[str]:
+    """How the other machine uses it: with peft-regress, and with Python alone."""
+    folder = house.folder.name
+    pip = " ".join(["VENV/bin/python -m pip install", *install_arguments(Path(folder))])
+    return [f"there, with peft-regress: peft-regress env build {house.name} --wheelhouse {folder}",
+            f"there, with Python alone: python{house.python} -m venv VENV && {pip}",
+            "   (then python:VENV/bin/python is a loader)"]  # fmt: skip
