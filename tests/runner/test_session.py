@@ -1,4 +1,4 @@
-"""A session: one worker a loader, each cell told once, and nothing said of what was broken off."""
+"""A session: one worker for each loader, each cell reported once, and no report of cancelled cells."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ def begin(mini: World, tmp_path: Path) -> Iterator[Begin]:
     sessions: list[Session] = []
 
     def one(release: str = "2.0", creating: bool = False) -> tuple[Session, list[Planned], list[Cell]]:
-        told: list[Cell] = []
+        finished: list[Cell] = []
         environments = Environments(mini.matrices)
         store = Store(tmp_path / "new" if creating else mini.fixtures)
         session = Session(
             environments, store, tmp_path / "scratch", creating=creating,
-            handler=HANDLER, finished=told.append, log=lambda line: None,  # noqa: ARG005
+            handler=HANDLER, finished=finished.append, log=lambda line: None,  # noqa: ARG005
         )  # fmt: skip
         sessions.append(session)
         creator = mini.spec("1.0") if creating else mini.name("1.0")
         asked = Asked((creator,), (mini.spec(release),))
-        return session, plan.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=creating), told
+        return session, plan.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=creating), finished
 
     yield one
     for session in sessions:
         session.close()
 
 
-def test_cells_are_told_as_they_finish(begin: Begin, mini: World) -> None:
-    session, cells, told = begin()
+def test_cells_are_finished_as_they_finish(begin: Begin, mini: World) -> None:
+    session, cells, finished = begin()
     session.start(cells)
     assert [session.result(cell).verdict for cell in cells] == ["exact", "exact", "unsupported"]
-    assert sorted(cell.scenario for cell in told) == ["later", "one-layer", "two-layers"]
+    assert sorted(cell.scenario for cell in finished) == ["later", "one-layer", "two-layers"]
     session.start(cells)
-    assert len(told) == 3
+    assert len(finished) == 3
     assert len(mini.traced("start")) == 1
     assert set(session.import_seconds()) == {mini.name("2.0")}
     session.close()
     assert not session.scratch.exists()
 
 
-def test_what_is_broken_off_is_not_told(begin: Begin, mini: World) -> None:
+def test_what_is_broken_off_is_not_finished(begin: Begin, mini: World) -> None:
     mini.scenarios(scenario("slow", fault="wait"))
     assert mini.run("create", mini.spec("1.0"), "-k", "slow").code == 0
-    session, cells, told = begin()
+    session, cells, finished = begin()
     session.start(cells)
-    until(lambda: "slow" in mini.traced("replay") and len(told) == 3)
+    until(lambda: "slow" in mini.traced("replay") and len(finished) == 3)
     session.cancel()
     session.close()
-    assert "slow" not in [cell.scenario for cell in told]
+    assert "slow" not in [cell.scenario for cell in finished]
     until(lambda: not mini.processes(), f"still there: {mini.processes()}")
 
 

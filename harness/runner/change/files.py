@@ -1,4 +1,4 @@
-"""What a change changed: the installed files that differ between two environments, and what git says of a checkout."""
+"""The files that a change changed: those that differ between two environments, and those that git names."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ class Installed:
 
     site: Path
     digests: dict[str, str]
-    """Of each file: from above the package, `peft/tuners/lora/layer.py`."""
+    """File → digest; names start with the package: `peft/tuners/lora/layer.py`."""
 
     @property
     def tops(self) -> set[str]:
-        """What it installs at the top."""
+        """The top-level names that it installs."""
         return {name.partition("/")[0] for name in self.digests}
 
     @property
     def files(self) -> Files:
-        """Its files, to be read."""
+        """Its files, readable."""
         return Files(frozenset(self.digests), self.text)
 
     def text(self, name: str) -> str:
-        """One file's text; a file that can't be read is empty."""
+        """One file's text; empty for a file that can't be read."""
         try:
             return (self.site / name).read_text(encoding="utf-8", errors="replace")
         except OSError:
@@ -50,18 +50,18 @@ class Installed:
 
 @dataclass(frozen=True)
 class Changed:
-    """The files that changed, as they are called where they are installed, and how that is known."""
+    """The changed files by their installed names, and how they are known."""
 
     names: tuple[str, ...]
     known_by: str
     further: int = 0
-    """Files that differ from the baseline and are not of this change."""
+    """How many files differ from the baseline and are not part of this change."""
     elsewhere: int = 0
-    """Changed files that are not installed: tests, documentation."""
+    """How many changed files are not installed: tests, documentation."""
 
 
 def installed(environment: BuiltEnvironment, package: str) -> Installed | None:
-    """A package's files in an environment that was built here; None where nobody can tell."""
+    """A package's files in an environment that was built here; None where they can't be found."""
     for site in environment.python.parent.parent.glob("lib/python*/site-packages"):
         for info in site.glob("*.dist-info"):
             if canonicalize_name(info.name.removesuffix(".dist-info").rpartition("-")[0]) == package:
@@ -89,7 +89,7 @@ def _digest(file: Path) -> str:
 
 
 def differing(before: Installed, now: Installed) -> tuple[str, ...]:
-    """The files that differ in what they do: not in comments, and not in the version that they state alone."""
+    """The files that differ in more than comments and a version number."""
     names = sorted(before.digests.keys() | now.digests.keys())
     apart = [name for name in names if before.digests.get(name) != now.digests.get(name)]
     return tuple(name for name in apart if not _same_program(name, before, now))
@@ -117,19 +117,19 @@ def _states_version(node: ast.stmt) -> bool:
 
 
 def given(names: Iterable[str], tops: Collection[str]) -> Changed:
-    """What the user says has changed."""
+    """The changed files that the user names."""
     names = [name for name in names if name.strip()]
     inside = [found for name in names if (found := touched.installed_name(name, tops)) is not None]
     return Changed(tuple(dict.fromkeys(inside)), "as --changed-files says", elsewhere=len(names) - len(inside))
 
 
 def of_git(tree: Path, ref: str, tops: Collection[str], differs: Collection[str]) -> Changed | None:
-    """What a checkout's branch changed, committed or not, since it left what it is to go back into.
+    """The files that a checkout's branch changed, committed or not, since it left its base.
 
     Args:
-        ref: a commit or branch that it left; empty: the default branch of where it came from.
-        differs: the installed files that differ from the baseline; what the branch changed and is not among them is the
-            baseline's own already.
+        ref: the commit or branch that it left; empty for the default branch of its origin.
+        differs: the installed files that differ from the baseline. A file that the branch changed and that is not among
+            them is in the baseline already.
 
     Returns:
         None where git does not know: no work tree, or the branch is the default branch itself.

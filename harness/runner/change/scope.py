@@ -1,4 +1,4 @@
-"""Which cells `check --against` checks: scenarios that the change can touch, with a creator's fixture each. Pure."""
+"""Which cells `check --against` checks: scenarios that the change can affect, with one creator's fixture each. Pure."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from harness.runner.change.files import Changed
 from harness.runner.change.touched import Affected
 
 REFERENCE = "v061"
-"""The creator whose fixtures are replayed where nobody says which: the oldest release that is checked day by day."""
+"""The default creator: the oldest release that is checked every day."""
 
 
 def choose(
     scenarios: Sequence[Declared], touched: Affected | None, why_all: str, versions: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str], str]:
-    """The scenarios to check with the reason for each, those left out with theirs, and a sentence on both.
+    """The scenarios to check, those to leave out, both with reasons, and a sentence that sums up.
 
     Args:
-        touched: what the change touches; None: every scenario is wanted.
-        why_all: why every one is wanted.
-        versions: of the baseline; what it has no feature for can't be compared.
+        touched: what the change can affect; None to check every scenario.
+        why_all: why every one is checked.
+        versions: the baseline's; a scenario whose feature it lacks can't be compared.
     """
     able = {one.name: matrix.unsupported(one, versions) for one in scenarios}
     out = {name: f"the baseline lacks it: {why}" for name, why in able.items() if why}
@@ -64,13 +64,13 @@ def pair(
     *,
     broad: bool,
 ) -> tuple[set[tuple[str, str]], dict[str, str]]:
-    """Scenario and creator for each of the chosen scenarios, and why some have none.
+    """The creator of each chosen scenario, and why some have none.
 
     Args:
-        methods: scenario → the method that it is about.
+        methods: scenario → its method.
         having: creator → the scenarios that it has fixtures of, from the oldest release to the newest.
-        asked: the creators that the user wants; empty: `REFERENCE`, and where it has no fixture the oldest that has.
-        broad: all methods are wanted, so that one scenario stands for each that the reference does not have.
+        asked: the creators that the user names; empty for `REFERENCE`, or the oldest with a fixture where it has none.
+        broad: all methods are checked: of a method without a fixture of `REFERENCE`, one scenario is enough.
     """
     if asked:
         pairs = {(name, creator) for name in chosen for creator in asked}
@@ -96,11 +96,11 @@ def pair(
 
 
 def beside(files: Changed | None) -> list[str]:
-    """What a reader should know of files that are not looked at."""
+    """Notes on files that were not considered."""
     notes = []
     if files is not None and files.further:
         notes.append(
-            f"{many(files.further, 'more file')} differ from the baseline and are not of this change, so what they "
-            "touch alone was not checked: --all, or --baseline PATH@REF with what the change is based on"
+            f"{many(files.further, 'more file')} differ from the baseline and are not part of this change; "
+            "scenarios that only they affect were not checked. Check them with --all, or with --baseline PATH@REF"
         )
     return notes

@@ -1,7 +1,7 @@
-"""The two sides of `check --against`: what is changed, what it is held against, and what differs between them.
+"""The two sides of `check --against`: the change, the baseline, and what differs between them.
 
-Where it can be had, the two sides are one environment but for the package that is changed: a checkout is laid over the
-baseline's own lock, and so is a release.
+If possible, both sides are one environment and differ in the changed package only: a checkout or a release is layered
+onto the baseline's own lock.
 """
 
 from __future__ import annotations
@@ -32,46 +32,46 @@ _FORMS = "a declared environment (current, v0200), a clone's ref (../peft@main),
 
 @dataclass(frozen=True)
 class Sides:
-    """What is held against what, described and not built."""
+    """The change and the baseline, not built yet."""
 
     spec: str
-    """As the user wrote it."""
+    """The change as the user wrote it."""
     change: Environment
     baseline: Environment
-    """Of an earlier run: the environment that the change lies over."""
+    """The environment to compare with; where that is an earlier run, the one that the change is layered onto."""
     package: str
-    """The one that is changed; empty where more than one may differ."""
+    """The changed package; empty where more than one may differ."""
     tree: Path | None
-    """The checkout that the user named, where it is one."""
+    """The checkout that the user named; None where the change is none."""
     ref: str
-    """The ref of that checkout's own clone that is the baseline; empty where it is none."""
+    """The commit of that checkout's clone that is the baseline; empty where the baseline is none."""
     run: Run | None
-    """An earlier run, where that is the baseline."""
+    """The earlier run that is the baseline; None where it is an environment."""
 
     @property
     def source(self) -> str:
-        """Where the change is."""
+        """Where the change comes from."""
         overlay = self.change.overlay
         return overlay.source if overlay else self.spec.partition(" over ")[0]
 
 
 @dataclass(frozen=True)
 class Built:
-    """Both sides as they are built."""
+    """Both sides, built."""
 
     change: BuiltEnvironment
     baseline: BuiltEnvironment
 
 
 def sides(text: str, baseline: str, environments: Environments) -> Sides:
-    """What the user asks for.
+    """The two sides that the user asks for.
 
     Args:
-        text: what is changed: a checkout, a git URL, pins, or anything else that a loader may be.
-        baseline: what it is held against; empty: the newest release.
+        text: the change: a checkout, a git URL, pins, or anything else that a loader may be.
+        baseline: what to compare with; empty for the newest release.
 
     Raises:
-        UsageError: one of them is nothing that there is, or both are the same.
+        UsageError: one of them does not exist, or both are the same.
         EnvFailed: one can't be described: it does not resolve, or can't be fetched.
     """
     names = environments.names()
@@ -82,7 +82,7 @@ def sides(text: str, baseline: str, environments: Environments) -> Sides:
     beneath = None if run is not None or not baseline else specs.parse(baseline, names)
     package = _package(above, text, environments)
     home = _home(run, baseline if isinstance(beneath, specs.Named | specs.Pins) else "", package, environments)
-    change = environments.describe(_laid(text, above, home))
+    change = environments.describe(_layered(text, above, home))
     of_tree = isinstance(beneath, specs.Checkout | specs.Git)
     against = environments.describe(specs.over(baseline, home) if of_tree else baseline if beneath else home)
     if of_tree and against.overlay and package and against.overlay.package != package:
@@ -91,10 +91,10 @@ def sides(text: str, baseline: str, environments: Environments) -> Sides:
             "one package on both sides", _FORMS,
         )  # fmt: skip
     if run is None and against.name == change.name:
-        kind = HarnessError if of_tree else UsageError  # two refs of one content are no slip: there is nothing to tell
+        kind = HarnessError if of_tree else UsageError  # two refs with the same content are no mistake of the user
         raise kind(
             f"{text!r} and the baseline are the same to the byte: {change.name}; nothing was compared",
-            "a change, and what it is to be held against", "name another --baseline",
+            "a change and another baseline", "name another --baseline",
         )  # fmt: skip
     tree = above.path if isinstance(above, specs.Checkout) else None
     ref = _own_ref(beneath, tree, against)
@@ -117,7 +117,7 @@ def _run(text: str, names: Sequence[str]) -> Run | None:
 
 
 def _package(above: specs.Spec, text: str, environments: Environments) -> str:
-    """The package that a change is of; empty where it may be several."""
+    """The package that a change is of; empty where there may be several."""
     match above:
         case specs.Checkout(path):
             return source_tree.package_of(path)[0]
@@ -133,7 +133,7 @@ def _package(above: specs.Spec, text: str, environments: Environments) -> str:
 
 
 def _home(run: Run | None, named: str, package: str, environments: Environments) -> str:
-    """The environment that the change is laid over: the baseline's own, or the newest that has the package."""
+    """The environment that the change is layered onto: the baseline's own, or the newest that has the package."""
     if named:
         return named
     loaders = sorted({cell.loader for cell in run.cells}) if run else []
@@ -163,22 +163,22 @@ def _release(text: str) -> Version:
     return version_of(text) or Version("0")
 
 
-def _laid(text: str, above: specs.Spec, home: str) -> str:
-    """The change as a loader: over the baseline's environment, unless it is a whole environment itself."""
+def _layered(text: str, above: specs.Spec, home: str) -> str:
+    """The change as a loader: layered onto the baseline's environment, unless it is a whole environment itself."""
     if isinstance(above, specs.Pins) or (isinstance(above, specs.Checkout | specs.Git) and home != CURRENT):
         return specs.over(text, home)
     return text
 
 
 def _own_ref(beneath: specs.Spec | None, tree: Path | None, against: Environment) -> str:
-    """The commit that the baseline is of, where it is one of the checkout's own clone."""
+    """The baseline's commit if it is one of the checkout's own clone; else empty."""
     if tree is None or not isinstance(beneath, specs.Git) or against.overlay is None:
         return ""
     return against.overlay.source.rpartition("@")[2]
 
 
 def differs(found: Sides, built: Built) -> tuple[str, ...]:
-    """What is not the same on both sides besides the package that is changed."""
+    """What differs between the sides besides the changed package: `package now / before`."""
     sides = (built.change.versions, _versions_of_run(found.run) if found.run else built.baseline.versions)
     now, before = ({canonicalize_name(name): version for name, version in each.items()} for each in sides)
     names = sorted((now.keys() | before.keys()) - {found.package})
@@ -192,7 +192,7 @@ def _versions_of_run(run: Run) -> Mapping[str, str]:
 
 
 def model(found: Sides, built: Built | None = None) -> Against:
-    """What the report says of both sides."""
+    """What the report says about both sides."""
     version = built.change.versions.get(found.package, "") if built else found.change.versions.get(found.package, "")
     return Against(
         package=found.package,
@@ -217,19 +217,19 @@ def _in_words(found: Sides, built: Built | None) -> str:
 
 
 def changed(found: Sides, built: Built, given: Sequence[str]) -> tuple[Changed | None, Installed | None, str]:
-    """The files that changed, the package as the change has it, and why nobody can tell where nobody can.
+    """The changed files, the package as the change has it, and why the files are unknown where they are.
 
     Args:
-        given: what `--changed-files` says; empty where it is not given.
+        given: the names after `--changed-files`; empty without it.
     """
     now = difference.installed(built.change, found.package) if found.package else None
     if now is None:
-        return None, None, "what differs is more than one package's"
+        return None, None, "more than one package differs"
     if given:
         return difference.given(given, now.tops), now, ""
     before = _before(found, built)
     if before is None:
-        return None, now, "the files of the baseline are not here to be compared"
+        return None, now, "the baseline's files are not here"
     names = difference.differing(before, now)
     if found.tree is not None:
         git = difference.of_git(found.tree, found.ref, now.tops, names)
@@ -239,7 +239,7 @@ def changed(found: Sides, built: Built, given: Sequence[str]) -> tuple[Changed |
 
 
 def _before(found: Sides, built: Built) -> Installed | None:
-    """The package as the baseline has it; of an earlier run where its release is the one beneath the change."""
+    """The package as the baseline has it; None for an earlier run of another release than the one under the change."""
     if found.run is not None:
         ran = _versions_of_run(found.run).get(found.package)
         if ran is None or ran != built.baseline.versions.get(found.package):
@@ -251,7 +251,7 @@ def build(found: Sides, environments: Environments) -> Built:
     """Both sides, built.
 
     Raises:
-        SideFailed: one can't be had.
+        SideFailed: one can't be built.
     """
     made = []
     for what, environment in (("the change", found.change), ("the baseline", found.baseline)):

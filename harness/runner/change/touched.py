@@ -1,8 +1,8 @@
-"""Which scenarios a change can touch: changed files → scenarios, with the reason. Pure.
+"""Which scenarios a change can affect: changed files → scenarios, with the reason. Pure.
 
-What is a method's own (`peft/tuners/lora/…`) touches the scenarios of that method and of those whose files import it;
-a model's own (`transformers/models/llama/…`) the scenarios on that model. All else that is installed is shared, and
-touches every scenario. So does whatever is of no known layout: to check too much costs seconds, too little a break.
+A method's own file (`peft/tuners/lora/…`) affects the scenarios of that method and of methods whose files import it. A
+model's own file (`transformers/models/llama/…`) affects the scenarios on that model. All other installed files are
+shared and affect every scenario; so do files of an unknown layout. To check too much costs seconds, too little a break.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from harness.core import versions
 from harness.core.matrix import Declared
 
 ROOTS = {"peft": "peft/tuners", "transformers": "transformers/models"}
-"""Package → the folder whose folders are each a method's or a model's own."""
+"""Package → the folder with one folder for each method or model."""
 _NOT_INSTALLED = {
     "tests", "test", "docs", "doc", "examples", "example", "benchmarks", "method_comparison", "scripts", "docker",
     "notebooks", "templates", "i18n", "assets", "ci", "utils", "Makefile", "LICENSE", "CITATION.cff", "conftest.py",
 }  # fmt: skip
-"""First parts of names in a checkout that no wheel holds."""
+"""Top-level names in a checkout that are in no wheel."""
 _WORDS = {".md", ".rst", ".ipynb"}
-_REGISTRY = "auto"  # of Transformers' models: it knows them all, and belongs to none
+_REGISTRY = "auto"  # Transformers' `auto` imports all models and belongs to none
 _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Affected:
-    """What a change touches, and what not."""
+    """What a change can affect."""
 
     scenarios: dict[str, str] = field(default_factory=dict)
     """Name → why it is checked."""
     everything: str = ""
-    """Why every scenario is; empty where not every one is."""
+    """Why every scenario is checked; empty where some are not."""
     uncovered: tuple[str, ...] = ()
     """Changed files that no scenario is about."""
     groups: tuple[str, ...] = ()
-    """The methods or models that changed; the package itself where nobody can tell them apart."""
+    """The changed methods or models; the package itself where it has no such parts."""
     users: frozenset[str] = frozenset()
-    """The scenarios that use the package at all; empty where all do."""
+    """The scenarios that use the package; empty where all do."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of a package as they are installed: names from above the package, `peft/tuners/lora/layer.py`."""
+    """A package's installed files; names start with the package: `peft/tuners/lora/layer.py`."""
 
     names: frozenset[str]
     read: Callable[[str], str]
 
 
 def installed_name(name: str, tops: Collection[str]) -> str | None:
-    """A checkout's file as it is called where it is installed; None for what is not.
+    """The installed name of a checkout's file; None for a file that is not installed.
 
     Args:
         name: from the checkout's root, `src/peft/tuners/lora/layer.py`.
-        tops: what the package installs at the top: `peft`.
+        tops: the top-level names that the package installs: `peft`.
     """
     parts = PurePosixPath(name.strip().removeprefix("./")).parts
     if not parts or name.endswith(".pyc") or parts[0].endswith((".dist-info", ".egg-info")):
@@ -74,12 +74,12 @@ def installed_name(name: str, tops: Collection[str]) -> str | None:
 
 
 def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[Declared]) -> Affected:
-    """What the changed files of a package touch.
+    """What the changed files of a package can affect.
 
     Args:
         package: its canonical name.
-        changed: names as they are installed; what is not in the package (`pyproject.toml`) is shared.
-        files: of the package, changed as they are.
+        changed: installed names; a file outside the package (`pyproject.toml`) counts as shared.
+        files: the package's, with the change.
     """
     changed = sorted(set(changed))
     if package not in ROOTS:
@@ -89,7 +89,7 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
     layout = _Layout(ROOTS[package], files)
     own = {name: group for name in changed if (group := layout.group_of(name))}
     if shared := [name for name in changed if name not in own]:
-        why = f"{shared[0]} is shared by all{f', and so are {len(shared) - 1} more' if len(shared) > 1 else ''}"
+        why = f"{shared[0]} is shared by all{f', as are {len(shared) - 1} more' if len(shared) > 1 else ''}"
         return Affected({one.name: why for one in scenarios}, everything=why)
     found: dict[str, str] = {}
     touched: set[str] = set()
@@ -108,7 +108,7 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
 
 
 def _groups(package: str, one: Declared, layout: _Layout) -> set[str] | None:
-    """The methods, or the models, that a scenario is about; None where nobody can tell."""
+    """The methods or models of a scenario; None where they are unknown."""
     names = _configs(one) if package == "peft" else _models(one)
     if names is None:
         return None
@@ -128,7 +128,7 @@ def _configs(one: Declared) -> set[str]:
 
 
 def _said_by_arguments(one: Declared) -> set[str]:
-    """What else a scenario names by its arguments: `trainable_token_indices`."""
+    """Further names in a scenario's arguments: `trainable_token_indices`."""
     return set(one.scenario.adapter.args) | {key for when in one.scenario.when for key in when.args}
 
 
@@ -149,7 +149,7 @@ def _models(one: Declared) -> set[str] | None:
 
 
 def _model_types(one: Declared) -> set[str]:
-    """Models that are named as parts of a base: `text_config = { model_type = "llama" }`."""
+    """Models named as parts of a base: `text_config = { model_type = "llama" }`."""
     args = [one.base.transformers.args] if one.base.transformers else []
     return {text for each in [*args, *(when.args for when in one.base.when)] for text in _named_types(each)}
 
@@ -173,7 +173,7 @@ def _uses(package: str, one: Declared) -> str:
     wrapped = scenario.wrap is not None and "value-head" in (*scenario.wrap.saved, *scenario.wrap.loaded)
     needs = {"trl": scenario.sft is not None or wrapped, "bitsandbytes": one.quantize is not None}
     if package not in needs:
-        return f"{package} is beneath all"
+        return f"everything uses {package}"
     return f"it uses {package}" if needs[package] or package in required else ""
 
 
@@ -182,7 +182,7 @@ def _uses(package: str, one: Declared) -> str:
 
 @dataclass
 class _Layout:
-    """The folders of a package that are each a method's or a model's own, and which of them imports which."""
+    """A package's folders, one for each method or model, and their imports of each other."""
 
     root: str
     files: Files
@@ -190,7 +190,7 @@ class _Layout:
 
     @cached_property
     def groups(self) -> frozenset[str]:
-        """Folders that define a class which a scenario may name; what defines none belongs to all."""
+        """Folders that define a class which a scenario may name. A folder that defines none is shared."""
         return frozenset(group for group in self._members if group in self._homes.values() and group != _REGISTRY)
 
     @cached_property
@@ -204,7 +204,7 @@ class _Layout:
 
     @cached_property
     def _homes(self) -> dict[str, str]:
-        """Class → the folder that defines it, for configurations and models."""
+        """Class → the folder that defines it, for configs and models."""
         found: dict[str, str] = {}
         for group, names in self._members.items():
             for name in names:
@@ -217,7 +217,7 @@ class _Layout:
         return stem.startswith("modeling_") if self.root.startswith("transformers") else stem.endswith(".py")
 
     def group_of(self, name: str) -> str:
-        """The group that a file belongs to; empty for a shared one."""
+        """The group of a file; empty for a shared one."""
         inner = name.removeprefix(f"{self.root}/")
         group = inner.partition("/")[0] if inner != name and "/" in inner else ""
         known = group in self.groups or (group and group not in self._members)  # the folder may be gone
@@ -228,7 +228,7 @@ class _Layout:
         return self._homes.get(name)
 
     def needs(self, groups: set[str] | None) -> set[str] | None:
-        """These groups and all that their files import, directly or through others; None where nobody can tell."""
+        """These groups and all that their files import, directly or indirectly; None where that is unknown."""
         if groups is None:
             return None
         found, waiting = set[str](), list(groups)
@@ -248,7 +248,7 @@ class _Layout:
             try:
                 names = [name for name in self._members.get(group, ()) if name.endswith(".py")]
                 found = {other for name in names for other in self._imported_by(name)}
-            except SyntaxError:  # it does not even compile: whoever needs it needs to be checked
+            except SyntaxError:  # it does not compile, so all that may need it is checked
                 self._imports[group] = None
             else:
                 self._imports[group] = frozenset(found & set(self._members)) - {group}
@@ -265,7 +265,7 @@ class _Layout:
                 yield from (self._group_in(f"{module}/{each}") or self._homes.get(each, "") for each in names)
             elif isinstance(node, ast.Import):
                 yield from (self._group_in(alias.name.replace(".", "/")) for alias in node.names)
-        if of_any:  # the parts of such a model are chosen by their names
+        if of_any:  # `auto` chooses the parts of such a model by their names
             constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
             yield from (value for value in constants if isinstance(value, str) and value in self._members)
 

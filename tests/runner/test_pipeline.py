@@ -1,0 +1,77 @@
+"""The steps of a cell: a verdict skips the rest, and every error has one verdict."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness.core.errors import HarnessError, UsageError
+from harness.core.matrix import CellId
+from harness.core.observation import BadObservation, Done, Observed
+from harness.core.run import Cell
+from harness.core.verdict import Verdict
+from harness.envs.environment import EnvFailed
+from harness.judge import cell_result
+from harness.judge.new_golden import CreationRefused
+from harness.runner import pipeline
+from harness.runner.pipeline import Golden, Reply
+from harness.runner.workers.pool import WorkerFailed
+from harness.store.fixtures import BadFixture, NoFixture
+
+ID = CellId("lora-x", "v061", "current")
+GOLDEN = Golden(Observed("lora-x", {}, {}, {}, {}), note="a note")
+
+
+def test_a_value_goes_to_the_next_step_and_a_verdict_skips_it() -> None:
+    def next_step(value: int) -> int | Cell:
+        return value + 1
+
+    verdict = cell_result.could_not_tell(ID, Verdict.UNSUPPORTED, "no such feature")
+    assert pipeline.then(1, next_step) == 2
+    assert pipeline.then(verdict, next_step) is verdict
+
+
+ERRORS = [
+    (EnvFailed("v1", "build", "uv fails", "an installation", "read"), Verdict.ENV_FAILED),
+    (WorkerFailed("it does not import"), Verdict.ENV_FAILED),
+    (BadFixture("damaged", "sound", "restore it"), Verdict.BAD_FIXTURE),
+    (NoFixture("none", "one", "create it"), Verdict.NO_FIXTURE),
+    (CreationRefused("no effect", "one", "fix it"), Verdict.NO_FIXTURE),
+    (BadObservation("cut short", "whole", "run it again"), Verdict.NOT_COMPARABLE),
+    (UsageError("no scenario", "one", "name it"), Verdict.NOT_COMPARABLE),
+    (HarnessError("anything else"), Verdict.NOT_COMPARABLE),
+]
+
+
+@pytest.mark.parametrize(("error", "verdict"), ERRORS, ids=[type(error).__name__ for error, _ in ERRORS])
+def test_every_error_has_one_verdict(error: HarnessError, verdict: Verdict) -> None:
+    cell = pipeline.failed(ID, error)
+    assert (cell.id, cell.verdict) == (str(ID), verdict)
+    assert cell.reason.startswith(error.found.partition("\n")[0])
+
+
+def test_a_reply_without_an_observation_is_a_death_and_keeps_the_golden_s_note(tmp_path: Path) -> None:
+    reply = pipeline.reply(GOLDEN, Done(str(ID), "died", "SIGSEGV", "", 1.0), tmp_path)
+    assert reply == Reply(GOLDEN, reply.done, None)
+    cell = pipeline.judged(ID, reply)
+    assert (cell.verdict, cell.notes) == (Verdict.CRASH, ("a note",))
+    assert pipeline.judged(ID, replace(reply, golden=replace(GOLDEN, note=""))).notes == ()
+
+
+def test_a_reply_that_can_t_be_read_is_an_error_of_the_step(tmp_path: Path) -> None:
+    with pytest.raises(BadObservation):
+        pipeline.reply(GOLDEN, Done(str(ID), "done", "", "", 1.0), tmp_path)
+
+
+def test_decoration_leaves_the_verdict() -> None:
+    cell = cell_result.could_not_tell(ID, Verdict.UNSUPPORTED, "no such feature")
+    found = pipeline.decorated(cell, family="lora", method="Lora", reproduce="peft-regress check", duration_s=1.0)
+    assert (found.family, found.method, found.reproduce, found.duration_s) == (
+        "lora",
+        "Lora",
+        "peft-regress check",
+        1.0,
+    )
+    assert found.verdict == cell.verdict
