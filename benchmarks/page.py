@@ -1,8 +1,8 @@
-"""Prints how long the HTML page of 20,000 cells takes to open, to filter and to scroll in headless Chromium.
+"""Prints how long the HTML page of 20,000 cells takes to open, filter and scroll in a headless Chromium.
 
     python -m benchmarks.page [REPORT.json] [--cells 20000]
 
-The cells are multiplied out of a real report, with figures of their own, so that nothing is shared that would not be.
+The cells are copies of those of a real report, each with its own figures: they compress no better than real ones.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from playwright.sync_api import Page
+
 from harness.core import run_file
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.report.html import render
 from tests.support import samples
-from tests.support.browser import Page, running
+from tests.support.browser import running
 
 RELEASES = (
     "0.3.0", "0.4.0", "0.5.0", "0.6.0", "0.6.1", "0.6.2", "0.7.0", "0.7.1", "0.8.2", "0.9.0", "0.10.0", "0.11.1",
@@ -101,17 +103,17 @@ _OPENED = """new Promise((done) => requestAnimationFrame(() => setTimeout(() => 
   loaded: performance.timing.loadEventEnd - performance.timing.navigationStart,
   painted: performance.getEntriesByName("first-contentful-paint")[0]?.startTime,
   settled: performance.now()}), 0)))"""
-_DRAWER = """(() => { const start = performance.now(); openCell(Math.floor(total / 2)); document.body.offsetHeight;
-  return performance.now() - start; })()"""
+_DRAWER = """(async () => { const start = performance.now(); await openCell(Math.floor(total / 2));
+  document.body.offsetHeight; return performance.now() - start; })()"""
 
 
 def measure(page: Page, address: str) -> dict[str, float]:
     """Milliseconds: until painted, until loaded and settled; a filter, a drawer, the frames of a scroll."""
-    page.open(address)
-    found: dict[str, float] = page.run(_OPENED)
-    frames: list[float] = page.run(_FRAMES)
+    page.goto(address)
+    found: dict[str, float] = page.evaluate(_OPENED)
+    frames: list[float] = page.evaluate(_FRAMES)
     found |= {"frame, median": frames[len(frames) // 2], "frame, 95 %": frames[int(len(frames) * 0.95)]}
-    return found | {"filter": page.run(_FILTER), "drawer, first": page.run(_DRAWER)}
+    return found | {"filter": page.evaluate(_FILTER), "drawer, first": page.evaluate(_DRAWER)}
 
 
 def main() -> None:
@@ -133,7 +135,7 @@ def main() -> None:
             rendered = time.perf_counter() - started
             path = folder / f"{len(loaders)}-loaders.html"
             path.write_bytes(data)
-            page = browser.page(width=1280, height=900)
+            page = browser.new_page(viewport={"width": 1280, "height": 900})
             found = measure(page, path.as_uri())
             page.close()
             slow |= found["settled"] > OPEN_LIMIT_S * 1000

@@ -1,16 +1,17 @@
-"""What the HTML page's script needs of a run, compactly: columns of small numbers, and details that share their values.
+"""What the HTML page's script needs of a run: an index of all cells, and the details of each cell.
 
-A cell's details are a row of fields. A value that several cells have stands once in a table and is a number in the row;
-a value of its own stands in the row, in brackets; 0 is none. Rows come in chunks, read when a cell is opened.
+The index is plain JSON, so that the map and its filters work at once. The details are gzipped JSON in chunks of cells,
+which the browser unpacks (`DecompressionStream`) when a cell is opened.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,58 +23,40 @@ from harness.judge import causes
 from harness.report import cell_facts, labels
 
 CHUNK = 200
-"""Cells whose details are read together."""
+"""Cells whose details are unpacked together."""
 _TAIL_LINES = 40
-_OWN_ID = "\x01"
-"""Stands for the cell's id in its line to reproduce, so that the lines of many cells are one value. No text that was
-made visible has this character."""
 _PROBE = re.compile(r"([a-z_]+): (.+)", re.DOTALL)
-_CACHED = 5
-"""A value shorter than this in JSON is not worth a place in the table."""
-
 _ENCODER = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
-
-FIELDS = (
-    "found", "array", "shape", "size", "at", "bars", "probes", "probeSizes", "layers", "layerSizes", "first", "moved",
-    "keys", "conversion", "config", "warnings", "error", "log", "standing", "notes", "expectation", "reason", "fixture",
-    "origin", "took", "reproduce",
-)  # fmt: skip
-"""The fields of a cell's details, in the order of the row; see `detail`."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """What is embedded, as JSON that is safe in a script element."""
+    """What is embedded in script elements."""
 
     index: str
-    """What the map, the filters and the tips need of all cells."""
-    shared: str
-    """The table of values that several cells have."""
+    """JSON: what map, filters and tips need of all cells."""
     chunks: tuple[str, ...]
+    """Gzipped JSON as base64: the details of `CHUNK` cells each."""
 
 
 def build(run: Run) -> Data:
     """All that the script needs of a run."""
-    rows, shared = pack([detail(cell) for cell in run.cells])
-    chunks = (rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK))
-    return Data(embedded(index(run)), _joined(shared), tuple(_joined(chunk) for chunk in chunks))
+    details = [_json(detail(cell)) for cell in run.cells]
+    chunks = (f"[{','.join(details[start : start + CHUNK])}]" for start in range(0, len(details), CHUNK))
+    return Data(embedded(index(run)), tuple(map(_packed, chunks)))
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def embedded(value: Any) -> str:
-    """JSON that nothing in it can end the script element of, and that is plain ASCII."""
-    return _harmless(_ENCODER.encode(_portable(value)))
-
-
-def _harmless(text: str) -> str:
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-def _joined(items: Iterable[str]) -> str:
-    return _harmless(f"[{','.join(items)}]")
+    """ASCII JSON that cannot end its script element."""
+    return _ENCODER.encode(_portable(value)).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _portable(value: Any) -> Any:
-    """Text in which all is seen, and numbers that JSON has."""
+    """Text without invisible characters, and numbers that JSON has."""
     if isinstance(value, str):
         return value if value.isascii() and value.isprintable() else visible_lines(value)
     if isinstance(value, Mapping):
@@ -85,35 +68,19 @@ def _portable(value: Any) -> Any:
     return value
 
 
-def pack(details: Sequence[Sequence[Any]]) -> tuple[list[str], list[str]]:
-    """The rows and the table of shared values, each item as JSON; place 0 of the table is `null`."""
-    texts = [[_text(value) for value in row] for row in details]
-    counts = Counter(text for row in texts for text in row)
-    places = {"": 0}
-    for text, count in counts.items():
-        if text and count > 1 and len(text) >= _CACHED:
-            places[text] = len(places)
-    rows = [f"[{','.join(str(places[text]) if text in places else f'[{text}]' for text in row)}]" for row in texts]
-    return rows, ["null", *list(places)[1:]]
-
-
-def _text(value: Any) -> str:
-    """A value as JSON; nothing for one that says nothing."""
-    if value in (None, "", [], ()):
-        return ""
+def _json(value: Any) -> str:
     try:
         text = _ENCODER.encode(value)
     except ValueError:
-        text = "\\"
-    # Text that has to be made visible first shows as an escape, and most has none.
-    return _ENCODER.encode(_portable(value)) if "\\" in text else text
+        return _ENCODER.encode(_portable(value))
+    return _ENCODER.encode(_portable(value)) if "\\" in text else text  # invisible text shows as an escape
 
 
 # All cells -----------------------------------------------------------------------------------------------------------
 
 
 class _Words:
-    """Words by number, in the order in which they were first seen."""
+    """Numbers for words, in the order in which they are first seen."""
 
     def __init__(self, words: Iterable[str] = ()) -> None:
         self.places = {word: place for place, word in enumerate(words)}
@@ -127,7 +94,7 @@ class _Words:
 
 
 def index(run: Run) -> dict[str, Any]:
-    """The columns of all cells, the words that they point to, and the environments."""
+    """The columns of all cells, the words that their numbers stand for, and the environments."""
     cause_of = {cell.id: place + 1 for place, cause in enumerate(causes.group(run)) for cell in cause.cells}
     change_of = {comparison.cell: comparison.change for comparison in run.comparisons}
     names = ("scenario", "creator", "loader", "device", "family", "method", "verdict", "title", "issue", "change")
@@ -148,7 +115,6 @@ def index(run: Run) -> dict[str, Any]:
         "letters": [verdict.letter for verdict in Verdict],
         "deviations": [str(verdict) for verdict in Verdict if verdict.is_deviation],
         "undetermined": [str(verdict) for verdict in Verdict if verdict.cannot_tell],
-        "fields": FIELDS,
         "chunk": CHUNK,
         "environments": {e.name: {"python": e.python, **e.versions} for e in run.environments},
         "labels": {**labels.creator_labels(run), **labels.loader_labels(run)},
@@ -186,16 +152,14 @@ def _short(value: float | None) -> float | str | None:
 # One cell ------------------------------------------------------------------------------------------------------------
 
 
-def detail(cell: Cell) -> list[Any]:
-    """The values of `FIELDS`, words apart from figures so that many cells share the words."""
+def detail(cell: Cell) -> dict[str, Any]:
+    """The details of a cell; a field without content is left out."""
     figures = cell_facts.worst_figures(cell)
-    values = {
+    fields = {
         **(_figures(figures) if figures else {}),
         "found": _found(cell),
         "probes": [_probe(name, probe) for name, probe in cell.probes.items()],
-        "probeSizes": _pairs((p.figures[0].max_abs, p.figures[0].allowance) for p in cell.probes.values() if p.figures),
-        "layers": [[layer.name, layer.kind] for layer in cell.layers],
-        "layerSizes": _pairs((layer.max_abs, layer.allowance) for layer in cell.layers),
+        "layers": [[each.name, each.kind, _short(each.max_abs), _short(each.allowance)] for each in cell.layers],
         "first": cell.first_difference,
         "moved": [_short(cell.adapter_delta), _short(cell.base_delta)] if cell.adapter_delta is not None else None,
         "keys": _keys(cell),
@@ -211,15 +175,9 @@ def detail(cell: Cell) -> list[Any]:
         "fixture": cell.fixture,
         "origin": cell.fixture_origin,
         "took": [round(cell.duration_s, 2), round(cell.compute_s, 2)] if cell.duration_s else None,
-        "reproduce": cell.reproduce.replace(cell.id, _OWN_ID) if _OWN_ID not in cell.reproduce else cell.reproduce,
+        "reproduce": cell.reproduce,
     }
-    return [_marked(values[name]) if name == "reproduce" else values.get(name) for name in FIELDS]
-
-
-def _marked(text: Any) -> Any:
-    """The line to reproduce with `{}` for the cell's id; as `[before, after]` so that no text is taken for a mark."""
-    before, mark, after = str(text).partition(_OWN_ID)
-    return [before, after] if mark else [before] if before else None
+    return {name: value for name, value in fields.items() if value}
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
@@ -236,7 +194,7 @@ def _figures(figures: Figures) -> dict[str, Any]:
 
 
 def _found(cell: Cell) -> list[list[Any]]:
-    """What was found: where, the message, its details and its verdict; the most important first."""
+    """The findings, the most important first: where, message, details, letter, verdict."""
     main = causes.main_finding(cell)
     every = sorted(cell.findings, key=lambda finding: finding is not main)
     return [
@@ -244,18 +202,15 @@ def _found(cell: Cell) -> list[list[Any]]:
     ]
 
 
-def _probe(name: str, probe: ProbeResult) -> list[str]:
-    """Name, verdict and what it is about; whether it has figures is told by the fourth, the array."""
+def _probe(name: str, probe: ProbeResult) -> list[Any]:
+    """Name, verdict, remark; then, if it has figures: array, error and allowance."""
     if probe.outcome == "skipped":
         return [name, "skipped", probe.reason]
     if probe.figures:
-        return [name, str(probe.verdict), probe.reason, probe.figures[0].array]
+        worst = probe.figures[0]
+        return [name, str(probe.verdict), probe.reason, worst.array, _short(worst.max_abs), _short(worst.allowance)]
     said = "" if probe.outcome == "ok" else f"now {probe.outcome}, golden {probe.golden_outcome}"
     return [name, str(probe.verdict), probe.reason or said]
-
-
-def _pairs(pairs: Iterable[tuple[float, float]]) -> list[float | str | None]:
-    return [_short(value) for pair in pairs for value in pair]
 
 
 def _keys(cell: Cell) -> list[Any] | None:
@@ -264,7 +219,7 @@ def _keys(cell: Cell) -> list[Any] | None:
 
 
 def _conversion(cell: Cell) -> list[Any] | None:
-    """For each view what it is of, how many keys it changes of how many, what raised, its scopes and some keys."""
+    """For each model: its class, how many keys are renamed, of how many, the error, the scopes and some keys."""
     if cell.conversion is None:
         return None
     return [

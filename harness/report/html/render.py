@@ -1,7 +1,7 @@
 """A run as one HTML page. It needs no other file, is readable without its script, and runs nothing of a checkpoint.
 
 Three measures keep a run's text from the reader's browser: every value in the markup is escaped, the embedded data is
-base64, and the page's policy allows only its own two scripts (by digest) and no request.
+ASCII JSON without `<` or base64, and the page's policy allows only its own two scripts (by digest) and no request.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ def render(run: Run) -> bytes:
         early=Markup(early),
         script=Markup(script),
         index=Markup(data.index),
-        shared=Markup(data.shared),
         chunks=[Markup(chunk) for chunk in data.chunks],
     )
     return text.encode()

@@ -1,15 +1,23 @@
 // The drawer: one cell in full, made when it is opened.
 
-const cached = new Map();
-const once = (id) => cached.get(id) ?? cached.set(id, read(id)).get(id);
+const CANNOT_UNPACK = "This browser cannot unpack the details of a cell: it has no DecompressionStream. "
+  + "Chrome 80, Firefox 113, Safari 16.4 and newer have it. The same data is in report.json.";
+const chunks = new Map();
 
-/** The details of a cell by field name; null for a missing one. */
-function detailOf(index) {
-  const row = once(`chunk-${Math.floor(index / data.chunk)}`)[index % data.chunk], shared = once("shared");
-  return Object.fromEntries(data.fields.map((name, at) => [name, typeof row[at] === "number" ? shared[row[at]] : row[at][0] ?? null]));
+/** The details of the cells in a chunk, from gzipped JSON. */
+async function unpacked(id) {
+  const bytes = Uint8Array.from(atob($(id).textContent), (character) => character.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return JSON.parse(await new Response(stream).text());
 }
 
-const reproduceOf = (detail, index) => (detail.reproduce ?? []).join(idOf(index));
+/** The details of a cell by field name; a field without content is missing. */
+async function detailOf(index) {
+  const id = `chunk-${Math.floor(index / data.chunk)}`;
+  if (!chunks.has(id)) chunks.set(id, unpacked(id));
+  return (await chunks.get(id))[index % data.chunk];
+}
+
 const place = (at) => (at?.length ? `[${at.join(", ")}]` : "");
 const ratioOf = (error, allowance) => (Number(error) === 0 ? 0 : Number(allowance) > 0 ? Number(error) / Number(allowance) : Infinity);
 
@@ -83,12 +91,12 @@ function histogram(bars, allowance) {
 /** A layer a row, in the order of execution; the middle of the track is the allowance, each eighth is a decade and more. */
 function layers(detail) {
   if (!detail.layers) return null;
-  const ratios = detail.layers.map((_, at) => ratioOf(detail.layerSizes[2 * at], detail.layerSizes[2 * at + 1]));
-  const rows = detail.layers.map(([name, kind], at) => {
+  const ratios = detail.layers.map(([, , error, allowance]) => ratioOf(error, allowance));
+  const rows = detail.layers.map(([name, kind, error], at) => {
     const track = el("i", { class: ratios[at] > 1 ? "over" : "" });
     track.style.width = `${ratios[at] === 0 ? 0 : Math.max(1, Math.min(100, 50 + 6 * Math.log10(Math.min(ratios[at], 1e9))))}%`;
     return el("tr", { class: `${kind}${name === detail.first ? " first" : ""}` },
-      el("td", { class: "name", title: kind }, name), el("td", { class: "track" }, track), el("td", { class: "num" }, figure(detail.layerSizes[2 * at])), el("td", { class: "num" }, times(ratios[at])));
+      el("td", { class: "name", title: kind }, name), el("td", { class: "track" }, track), el("td", { class: "num" }, figure(error)), el("td", { class: "num" }, times(ratios[at])));
   });
   return el("table", { class: "layers" }, el("thead", {}, el("tr", {}, el("th", {}, "layer"), el("th", {}, "┆ allowance"), el("th", { class: "num" }, "|Δ|"), el("th", { class: "num" }, "÷"))), el("tbody", {}, rows));
 }
@@ -109,12 +117,10 @@ function sizes(detail) {
 }
 
 function probes(detail) {
-  let at = 0;
   const letters = Object.fromEntries(data.words.verdict.map((verdict, place) => [verdict, data.letters[place]]));
-  const rows = (detail.probes ?? []).map(([name, verdict, said, array]) => {
+  const rows = (detail.probes ?? []).map(([name, verdict, said, array, error, allowance]) => {
     const mark = verdict === "skipped" ? el("span", { class: "quiet", title: "skipped" }, "–") : el("span", { class: `badge v-${verdict}`, title: verdict }, letters[verdict]);
     if (!array) return [name, mark, verdict === "skipped" ? el("span", { class: "quiet" }, `skipped: ${said}`) : said];
-    const [error, allowance] = [detail.probeSizes[at++], detail.probeSizes[at++]];
     return [name, mark, array.replace(`${name}/`, "") + (said ? ` (${said})` : ""), figure(error), figure(allowance), times(ratioOf(error, allowance))];
   });
   return rows.length ? table(["probe", "", "greatest in", "|Δ|#", "allowance#", "÷#"], rows, "probes") : null;
@@ -180,7 +186,7 @@ function issueText(index, detail) {
   return [`An adapter saved with PEFT ${data.environments[word("creator", index)]?.peft ?? word("creator", index)} does not behave the same under PEFT ${data.environments[word("loader", index)]?.peft ?? word("loader", index)}.`.replace(/[^\w .-]/g, ""), "",
     fenced(facts.filter(Boolean).join("\n")), "", ...trace,
     "Packages that differ (saved with, loaded with):", "", fenced(packages(index).map(([name, a, b]) => `${name.padEnd(18)} ${a.padEnd(14)} ${b}`).join("\n")), "",
-    "To reproduce, with peft-regress:", "", fenced(reproduceOf(detail, index)), ""].join("\n");
+    "To reproduce, with peft-regress:", "", fenced(detail.reproduce ?? ""), ""].join("\n");
 }
 
 // The whole -----------------------------------------------------------------------------------------------------------
@@ -206,8 +212,8 @@ function warned(found) {
   return list((found ?? []).map(([text, where]) => [where && el("span", { class: "quiet" }, `${where}: `), text].filter(Boolean)));
 }
 
-function whole(index) {
-  const detail = detailOf(index), error = detail.error, apart = packages(index);
+function whole(index, detail) {
+  const error = detail.error, apart = packages(index);
   const moved = detail.moved ? el("p", { class: "quiet" }, `the adapter's own effect changed by ${figure(detail.moved[0])}, the base model by ${figure(detail.moved[1])}`) : null;
   const issue = el("details", {}, el("summary", {}, "text for an issue "), copyable(issueText(index, detail)));
   return [
@@ -230,25 +236,28 @@ function whole(index) {
     ...part("Notes", list(detail.notes)),
     ...part(`Packages that differ (${apart.length})`, apart.length && table(["package", word("creator", index), word("loader", index)], apart)),
     ...part("Fixture", detail.fixture && el("p", {}, el("code", {}, detail.fixture), detail.origin ? ` (${detail.origin})` : "")),
-    ...part("Reproduce", reproduceOf(detail, index) && copyable(reproduceOf(detail, index))),
+    ...part("Reproduce", detail.reproduce && copyable(detail.reproduce)),
     ...part("Upstream", issue),
   ].filter(Boolean);
 }
 
-function openCell(index, focus = true) {
+/** Open the drawer with a cell. The promise is kept when its details are shown. */
+async function openCell(index, focus = true) {
   const square = squareOf(index), drawer = $("drawer");
   opened = index;
   document.querySelector("td.at")?.classList.remove("at");
   square?.classList.add("at");
   if (square) rove(square);
-  drawer.replaceChildren(...whole(index));
+  $("tip").hidden = true;
+  if (square && focus) square.scrollIntoView({ block: "nearest", inline: "nearest" });
+  remember();
+  const shown = "DecompressionStream" in window ? whole(index, await detailOf(index)) : [heading(index, {}), el("p", { class: "bad" }, CANNOT_UNPACK)];
+  if (opened !== index) return;
+  drawer.replaceChildren(...shown);
   drawer.hidden = false;
   drawer.scrollTop = 0;
   document.body.classList.add("open");
-  $("tip").hidden = true;
-  if (square && focus) square.scrollIntoView({ block: "nearest", inline: "nearest" });
   if (focus) $("drawer-title").focus({ preventScroll: true });
-  remember();
 }
 
 function closeDrawer() {

@@ -2,8 +2,7 @@
 // The map: the cells' columns, tips, tabs, filters, the address. No text of a run ever becomes markup: `el` sets text.
 
 const $ = (id) => document.getElementById(id);
-const read = (id) => JSON.parse($(id).textContent);
-const data = read("index");
+const data = JSON.parse($("index").textContent);
 const total = data.ratio.length;
 
 /** An element with its class, attributes and children; a string is a text. */
