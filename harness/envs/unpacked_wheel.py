@@ -1,12 +1,11 @@
-"""A wheel unpacked in a folder: what package it is, and the wheel made of it again (no build, no network)."""
+"""A wheel unpacked in a folder: its package, and packing it again (no build, no network)."""
 
 from __future__ import annotations
 
-import base64
 import email.parser
-import hashlib
 import os
-import zipfile
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from harness.core.versions import version_of
+from harness.envs.environment import EnvFailed
 
 _INFO = ".dist-info"
-_ANY = "py3-none-any"
+_ANY = "Wheel-Version: 1.0\nGenerator: peft-regress\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
 def dist_info(tree: Path) -> Path | None:
@@ -35,7 +35,7 @@ def package_of(tree: Path) -> tuple[str, str] | None:
         return None
     said = email.parser.Parser().parsestr((info / "METADATA").read_text(encoding="utf-8", errors="replace"))
     name, version = said.get("Name"), said.get("Version")
-    if not name or not version or not _is_version(version):
+    if not name or not version or version_of(version) is None:
         return None
     return canonicalize_name(name), str(Version(version))
 
@@ -48,48 +48,24 @@ def files(tree: Path) -> Iterator[str]:
 
 
 def pack(tree: Path, folder: Path) -> Path:
-    """A wheel in `folder` of what the tree holds, edited as it may be: hashes and sizes are those of the files."""
+    """Pack the tree, edited or not, as a wheel in `folder`. Changes the tree's metadata.
+
+    Raises:
+        EnvFailed: `wheel pack` cannot pack it.
+    """
     info, package = dist_info(tree), package_of(tree)
     assert info is not None
     assert package is not None
-    path = folder / f"{package[0].replace('-', '_')}-{package[1]}-{_tag(info)}.whl"
-    record = f"{_installed(package)}/RECORD"
-    lines = []
-    with zipfile.ZipFile(path, "w") as archive:
-        for name in sorted(files(tree)):
-            data = (tree / name).read_bytes()
-            inside = name.replace(f"{info.name}/", f"{_installed(package)}/", 1) if _under(name, info) else name
-            if inside == record or inside.endswith((f"{_INFO}/INSTALLER", f"{_INFO}/REQUESTED")):
-                continue
-            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
-            lines.append(f'"{inside}",sha256={digest},{len(data)}\n')
-            entry = zipfile.ZipInfo(inside)
-            entry.external_attr = ((tree / name).stat().st_mode & 0o777) << 16
-            archive.writestr(entry, data)
-        archive.writestr(record, "".join([*lines, f'"{record}",,\n']))
-    return path
-
-
-def _under(name: str, info: Path) -> bool:
-    return name.startswith(f"{info.name}/")
-
-
-def _installed(package: tuple[str, str]) -> str:
-    """The folder of the metadata as a wheel must call it: somebody may have edited the version."""
-    return f"{package[0].replace('-', '_')}-{package[1]}{_INFO}"
-
-
-def _tag(info: Path) -> str:
-    """For which machines it is, as the wheel says itself."""
-    try:
-        said = email.parser.Parser().parsestr((info / "WHEEL").read_text(encoding="utf-8", errors="replace"))
-    except OSError:
-        return _ANY
-    tags = [tag.split("-") for tag in said.get_all("Tag") or [] if tag.count("-") == 2]
-    if not tags:
-        return _ANY
-    return "-".join(".".join(dict.fromkeys(tag[part] for tag in tags)) for part in range(3))
-
-
-def _is_version(text: str) -> bool:
-    return version_of(text) is not None
+    info = info.rename(tree / f"{package[0].replace('-', '_')}-{package[1]}{_INFO}")  # the version may have been edited
+    if not (info / "WHEEL").is_file():
+        (info / "WHEEL").write_text(_ANY, encoding="utf-8")
+    for written_by_installers in ("INSTALLER", "REQUESTED"):
+        (info / written_by_installers).unlink(missing_ok=True)
+    command = [sys.executable, "-m", "wheel", "pack", str(tree), "--dest-dir", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise EnvFailed(
+            package[0], "build", f"`wheel pack` failed with exit code {done.returncode}", "an unpacked wheel",
+            "read its last lines below; then unpack the wheel again", tail=done.stderr,
+        )  # fmt: skip
+    return next(folder.glob("*.whl"))

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.utils import parse_wheel_filename
 
 from harness.core.errors import UsageError
 from harness.envs import source_tree, spec, unpacked_wheel
@@ -57,7 +58,19 @@ def test_a_wheel_of_a_machine_keeps_its_tag(tmp_path: Path) -> None:
     (info / "METADATA").write_text("Name: b\nVersion: 1.0\n")
     (info / "WHEEL").write_text("Tag: cp311-cp311-manylinux_2_17_x86_64\nTag: cp311-cp311-manylinux2014_x86_64\n")
     packed = unpacked_wheel.pack(tmp_path / "tree", tmp_path)
-    assert packed.name == "b-1.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl"
+    tags = {str(tag) for tag in parse_wheel_filename(packed.name)[3]}
+    assert tags == {"cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-manylinux2014_x86_64"}
+
+
+def test_an_installed_package_with_an_edited_version_is_packed(tmp_path: Path) -> None:
+    info = tmp_path / "tree" / "b-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: b\nVersion: 1.1+mine\n")
+    (info / "INSTALLER").write_text("pip")
+    packed = unpacked_wheel.pack(tmp_path / "tree", tmp_path)
+    assert packed.name == "b-1.1+mine-py3-none-any.whl"
+    with zipfile.ZipFile(packed) as archive:
+        assert {Path(name).name for name in archive.namelist()} == {"METADATA", "WHEEL", "RECORD"}
 
 
 def test_a_clones_ref_is_read_without_touching_its_work_tree(room: Path) -> None:
