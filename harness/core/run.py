@@ -21,7 +21,7 @@ number and teach `run_file.load` to read the old format too. A new field that ha
 
 
 class Figures(Model):
-    """The size of one difference between two arrays, and what it may be.
+    """The size of one difference between two arrays, and the allowed size.
 
     All numbers are in the units of the array. `allowance` is measured (see `harness.judge.compare`), never set by hand.
     """
@@ -32,27 +32,27 @@ class Figures(Model):
     shape: tuple[int, ...] = ()
     elements: int = 0
     differing: int = 0
-    """How many elements lie beyond the allowance (not finite where the golden is finite counts)."""
+    """How many elements are beyond the allowance, or not finite where the golden is finite."""
     max_abs: float = 0.0
-    """The greatest absolute difference; `inf` where one side alone is not finite."""
+    """The greatest absolute difference; `inf` if only one side is finite."""
     index: tuple[int, ...] = ()
-    """Where the greatest difference stands."""
+    """Where the greatest difference is."""
     golden: float | None = None
     now: float | None = None
     allowance: float = 0.0
     scale: float = 0.0
-    """Root mean square of the golden array, to read `max_abs` against."""
+    """Root mean square of the golden array, to compare `max_abs` with."""
     histogram: tuple[int, ...] = ()
-    """Elements by decade of absolute difference: first those that are equal, then 1e-18.., …, 1e0.., 1e1 and more."""
+    """Elements by decade of absolute difference: equal ones first, then 1e-18.., …, 1e0.., 1e1 and more."""
 
     @property
     def ratio(self) -> float:
-        """Error divided by allowance; 0 where both are 0."""
+        """Error divided by allowance; 0 if both are 0."""
         return 0.0 if self.max_abs == 0 else self.max_abs / self.allowance if self.allowance > 0 else float("inf")
 
 
 class Finding(Model):
-    """One thing that is not as it was, which explains itself."""
+    """One difference, with its explanation."""
 
     probe: str
     kind: str
@@ -80,7 +80,7 @@ class LayerSketch(Model):
 
 
 class ProbeResult(Model):
-    """What one probe said."""
+    """The result of one probe."""
 
     verdict: Verdict
     outcome: Literal["ok", "error", "skipped", "missing"]
@@ -94,19 +94,19 @@ class ProbeResult(Model):
 
 
 class CheckpointKeys(Model):
-    """Where the tensors of the checkpoint went, found by value."""
+    """Where the tensors of the checkpoint are in the model, found by value."""
 
     total: int = 0
     arrived: int = 0
     lost: tuple[str, ...] = ()
     undecided: tuple[str, ...] = ()
-    """Not found by value, but of a kind that loaders fuse or recompute: the output decides."""
+    """Not found by value, but loaders fuse or recompute this kind of tensor: the output decides."""
     unexpected: tuple[str, ...] = ()
-    """Keys that the scenario's `expects` does not name."""
+    """Keys that the scenario's `expects` does not list."""
 
 
 class ErrorReport(Model):
-    """An exception of the pinned world, as a value."""
+    """An exception in the pinned environment, as a value."""
 
     stage: str
     type: str
@@ -115,7 +115,7 @@ class ErrorReport(Model):
 
 
 class Cell(Model):
-    """One (scenario, creator, loader, device) and what was found there."""
+    """One (scenario, creator, loader, device) and its result."""
 
     id: str
     """`scenario@creator:loader[device]`, with the settings behind the device."""
@@ -128,32 +128,32 @@ class Cell(Model):
     method: str = ""
     verdict: Verdict
     expected: bool = False
-    """True where an expectation covers the deviation."""
-    expectation: str = ""  # the covering expectation's id
+    """True if a known break covers the deviation."""
+    expectation: str = ""  # id of the known break
     expectation_issue: str = ""
     expectation_expires: str = ""
     expectation_reason: str = ""
-    reason: str = ""  # for a cell that was not compared: why
+    reason: str = ""  # why the cell was not compared
     probes: dict[str, ProbeResult] = pydantic.Field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
-    """What a reader may want to know and what is no deviation."""
+    """Facts that a reader may want to know, but that are no deviation."""
     standing_defects: tuple[str, ...] = ()
-    """What the creator's own library already failed when the fixture was made, and still fails."""
+    """What the creator's own library failed when the fixture was made, and the loader fails too."""
     duration_s: float = 0.0
     compute_s: float = 0.0  # seconds that the worker spent on it
     same_as: str = ""
-    """Cell whose replay was reused, where the loader reads both fixtures alike (`harness.runner.shared_replay`)."""
+    """The cell whose result was reused: its fixture loads the same way (`harness.runner.shared_replay`)."""
     gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
     first_difference: str = ""
-    """The first layer in execution order whose activation differs beyond its allowance."""
+    """The first layer in execution order whose activation differs by more than its allowance."""
     layers: tuple[LayerSketch, ...] = ()
     adapter_delta: float | None = None
-    """Greatest absolute deviation of the adapter's effect (with the layers fed the golden's own inputs)."""
+    """Greatest absolute deviation of the adapter's effect, with the golden's own layer inputs."""
     base_delta: float | None = None
     """Greatest absolute deviation of the base model's own output."""
     worst_ratio: float | None = None
-    """Greatest error ÷ allowance of all arrays that were compared; None where none was."""
+    """Greatest error ÷ allowance of all compared arrays; None if there were none."""
     keys: CheckpointKeys | None = None
     conversion: Conversion | None = None
     config_differences: tuple[str, ...] = ()
@@ -161,8 +161,8 @@ class Cell(Model):
     error: ErrorReport | None = None
     log_tail: str = ""  # last lines of the worker's log, for a cell that died
     reproduce: str = ""
-    reading: Reading = ""  # what the loader did with the checkpoint; empty where nobody can tell
-    fixture: str = ""  # digest of the adapter's files, to tell checkpoints apart by content
+    reading: Reading = ""  # what the loader did with the checkpoint; empty if unknown
+    fixture: str = ""  # digest of the adapter's files: equal digests mean equal checkpoints
     fixture_origin: Literal["", "committed", "created"] = ""
 
     @property
@@ -172,12 +172,12 @@ class Cell(Model):
 
     @property
     def deviates(self) -> bool:
-        """True where it needs somebody: a deviation that no expectation covers."""
+        """True for a deviation that no known break covers."""
         return self.verdict.is_deviation and not self.expected
 
 
 class EnvironmentReport(Model):
-    """One environment of a run, as it was found in the process."""
+    """One environment of a run, as the worker process found it."""
 
     name: str
     spec: str = ""
@@ -190,11 +190,11 @@ class EnvironmentReport(Model):
     facts: dict[str, Any] = pydantic.Field(default_factory=dict)
     """Device, threads, processor, instruction-set pins."""
     failed: str = ""
-    """The installer's last lines where it did not build."""
+    """The installer's last lines, if the environment did not build."""
 
 
 class ExpectationProblem(Model):
-    """An expectation that failed the run: stale (nothing deviates any more), expired, or not as stated."""
+    """A known break that fails the run: stale (nothing deviates any more), expired, or not as stated."""
 
     id: str
     problem: Literal["stale", "expired", "mismatch"]
@@ -213,7 +213,7 @@ class Run(Model):
     title: str = ""
     environments: tuple[EnvironmentReport, ...] = ()
     plan: tuple[str, ...] = ()
-    """Ids of all cells that were asked for."""
+    """Ids of all requested cells."""
     cells: tuple[Cell, ...] = ()
     left_out: dict[str, str] = pydantic.Field(default_factory=dict)
     """Cell or scenario → why it was not run."""
@@ -221,7 +221,7 @@ class Run(Model):
     baseline: str = ""
     comparisons: tuple[Comparison, ...] = ()
     against: Against | None = None
-    """Set where one change was held against a baseline: then only what it did is red (`harness.judge.change`)."""
+    """In a PR check: what was compared. Then only regressions fail the run (`harness.judge.change`)."""
     interrupted: bool = False
     strict: bool = False
     duration_s: float = 0.0
@@ -233,11 +233,11 @@ class Run(Model):
     notes: tuple[str, ...] = ()
     """What a reader of the whole run should know: shards that disagreed, …"""
     notices: tuple[str, ...] = ()
-    """What is no matter of this run's cells and should be known all the same: the matrix is behind the registry, …"""
+    """What is not about this run's cells but should be known: the registry has newer releases, …"""
 
     @property
     def deviations(self) -> tuple[Cell, ...]:
-        """The cells that need somebody; under `strict` a new warning is enough."""
+        """The cells that need attention. Under `strict` a new warning is enough."""
         warned = [Verdict.WARNED] if self.strict else []
         return tuple(cell for cell in self.cells if cell.deviates or (cell.verdict in warned and not cell.expected))
 
@@ -262,8 +262,8 @@ def counts_of(cells: Iterable[Cell], planned: int) -> dict[str, int]:
 def exit_code_of(run: Run) -> ExitCode:
     """The exit code of a run. The order of the questions is the policy.
 
-    A regression outweighs an interruption of the rest, and "could not tell" is never clean: neither where one cell
-    could not be judged, nor where nothing was compared at all, nor where planned cells never ran.
+    "Could not tell" is never clean: neither if one cell could not be judged, nor if nothing was compared at all, nor
+    if planned cells never ran.
     """
     if run.interrupted:
         return ExitCode.INTERRUPTED
@@ -278,15 +278,15 @@ def exit_code_of(run: Run) -> ExitCode:
 
 
 def _exit_code_of_change(run: Run) -> ExitCode:
-    """Of a change held against a baseline: what deviates on both sides neither fails it nor lets it pass."""
+    """In a PR check, a deviation on both sides neither fails the change nor lets it pass."""
     if any(comparison.change == "regressed" for comparison in run.comparisons):
         return ExitCode.REGRESSED
     apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
     cells = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
     unknown = any(comparison.unknown for comparison in apart.values())
-    untold = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
-    held = any(cell.id not in apart for cell in cells)
-    return ExitCode.CLEAN if held and not unknown and not untold else ExitCode.CANNOT_TELL
+    undetermined = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
+    compared = any(cell.id not in apart for cell in cells)
+    return ExitCode.CLEAN if compared and not unknown and not undetermined else ExitCode.CANNOT_TELL
 
 
 def finished(run: Run) -> Run:

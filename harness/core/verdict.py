@@ -47,7 +47,7 @@ class Verdict(enum.StrEnum):
 
     @property
     def severity(self) -> int:
-        """0 for the worst; a greater number is less bad. Only its order means something."""
+        """0 for the worst. Only the order has a meaning."""
         return _SEVERITY[self]
 
     @property

@@ -138,7 +138,7 @@ class KnownBreaks:
 
 @dataclass(frozen=True)
 class Aside:
-    """What nobody has to act on."""
+    """What needs no action."""
 
     id: ClassVar[str] = "aside"
     title: ClassVar[str] = "Unsupported, left out, standing defects"

@@ -108,8 +108,8 @@ def test_the_page_tells_in_which_release_a_type_changed() -> None:
     # 0.9 comes before 0.24, whatever the order in which they are stored
     text = trl_structure.render([seen("0.26.2", in_bfloat16), seen("0.9.6"), seen("0.24.0")])
     change = "`constructed: lora_A, lora_B (4 parameters): float32 → bfloat16`"
-    assert rows(text, "What changed, and when") == [f"| 0.24.0 → 0.26.2 | nothing | {change} | sft-8bit |"]
-    assert rows(text, "What a model is made into") == [
+    assert rows(text, "Changes by release") == [f"| 0.24.0 → 0.26.2 | nothing | {change} | sft-8bit |"]
+    assert rows(text, "Result by scenario") == [
         "| sft-8bit | 0.9.6 – 0.24.0 | 2 | float32 | bfloat16 |",
         "| sft-8bit | 0.26.2 | 1 | bfloat16 | bfloat16 |",
     ]
@@ -125,7 +125,7 @@ def test_what_changed_is_said_once_of_all_steps_and_scenarios_with_what_moved_be
     later = [seen("0.26.2", everywhere, scenario=name, peft="0.18.1") for name in names]
     text = trl_structure.render([*later, *(seen("0.24.0", scenario=name) for name in names)])
     change = "`constructed and trained: lora_A, lora_B (4 parameters): float32 → bfloat16`"
-    assert rows(text, "What changed, and when") == [
+    assert rows(text, "Changes by release") == [
         f"| 0.24.0 → 0.26.2 | PEFT 0.18.0 → 0.18.1 | {change} | sft-4bit, sft-8bit |"
     ]
 
@@ -141,8 +141,8 @@ def test_what_changed_is_said_once_of_all_steps_and_scenarios_with_what_moved_be
 def test_a_range_tells_of_the_releases_that_lack_the_scenario(between: list[str], told: str) -> None:
     others = [seen(release, scenario="sft-plain") for release in ("0.9.6", *between, "0.24.0", "1.16.0")]
     text = trl_structure.render([seen("0.9.6"), seen("0.24.0"), *others])
-    assert rows(text, "What a model is made into")[0].startswith(f"| sft-8bit | 0.9.6 – 0.24.0, {told} | 2 |")
-    assert "\n\nNothing did.\n" in text
+    assert rows(text, "Result by scenario")[0].startswith(f"| sft-8bit | 0.9.6 – 0.24.0, {told} | 2 |")
+    assert "\n\nNothing changed.\n" in text
 
 
 def in_another_class(facts: dict[str, Any]) -> None:
@@ -162,7 +162,7 @@ def not_trained(facts: dict[str, Any]) -> None:
 def test_another_wrapper_or_a_step_that_fails_is_a_change(
     change: Callable[[dict[str, Any]], object], told: str
 ) -> None:
-    row, *more = rows(trl_structure.render([seen("0.24.0"), seen("0.25.1", change)]), "What changed, and when")
+    row, *more = rows(trl_structure.render([seen("0.24.0"), seen("0.25.1", change)]), "Changes by release")
     assert told in row
     assert not more
 

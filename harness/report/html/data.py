@@ -94,7 +94,7 @@ class _Words:
 
 
 def index(run: Run) -> dict[str, Any]:
-    """The columns of all cells, the words that their numbers stand for, and the environments."""
+    """The columns of all cells as numbers, the words behind the numbers, and the environments."""
     cause_of = {cell.id: place + 1 for place, cause in enumerate(causes.group(run)) for cell in cause.cells}
     change_of = {comparison.cell: comparison.change for comparison in run.comparisons}
     names = ("scenario", "creator", "loader", "device", "family", "method", "verdict", "title", "issue", "change")

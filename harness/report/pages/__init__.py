@@ -1,4 +1,4 @@
-"""Generated pages under `docs/`: text from data that is committed. `peft-regress docs` writes and checks them. Pure."""
+"""Pages under `docs/` that `peft-regress docs` generates from committed data and checks. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ GENERATED = (
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """A Markdown table of cells that are Markdown already; a pipe in one is kept from being a border."""
+    """A Markdown table of texts that are Markdown already. Pipes in a text are escaped."""
     ruler = ["--:" if place in right else "---" for place in range(len(header))]
     lines = (" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) for row in [header, ruler, *rows])
     return "\n".join(f"| {line} |" for line in lines)
@@ -24,7 +24,7 @@ def page(title: str, source: str, *blocks: str) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a text that may be broken into lines."""
+    """The first sentence of a text, on one line."""
     words = " ".join(text.split())
     for place, sign in enumerate(words):
         if sign in ".!?" and words[place + 1 : place + 2] in ("", " ") and not _abbreviation(words[: place + 1]):
@@ -33,6 +33,6 @@ def first_sentence(text: str) -> str:
 
 
 def _abbreviation(text: str) -> bool:
-    """True where the text ends in a dot that ends no sentence: `e.g.`, `1.`, `vs.`"""
+    """True if the final dot does not end a sentence: `e.g.`, `1.`, `vs.`"""
     last = text.split(" ")[-1].strip("(")
     return last.rstrip(".").isdigit() or last in ("e.g.", "i.e.", "vs.", "cf.")

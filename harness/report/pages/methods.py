@@ -1,4 +1,4 @@
-"""The page of methods: since which release each is tested, with which scenarios, and what has no fixture yet."""
+"""The page of methods: the tested releases and scenarios of each, and the scenarios without a fixture."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from harness.report.pages import page, table
 from harness.report.pages.known_breaks import anchor, method
 
 _INTRO = """\
-Every method that is tested, with the first and the last release whose adapters are stored (of the releases that are \
-creators here; PEFT may have had it before), and the scenarios that try it. What each is for: `peft-regress list -v`."""
+Every tested method with its scenarios, and with the first and last release whose adapters are stored. PEFT may have \
+had the method earlier: only the creators here count. `peft-regress list -v` says what each scenario is for."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """One stored fixture, as far as this page wants to know; `order` is the place of its creator among the releases."""
+    """One stored fixture; `order` is the place of its creator among the releases."""
 
     scenario: str
     creator: str
@@ -27,7 +27,7 @@ class Stored:
 
     @property
     def label(self) -> str:
-        """The release, or the creator's name where it has none."""
+        """The release; the creator's name if it has none."""
         return self.release or self.creator
 
 
@@ -71,7 +71,7 @@ def _section(name: str, scenarios: Sequence[Declared], stored: Mapping[str, list
 
 
 def span(stored: Sequence[Stored]) -> str:
-    """`0.6.1–0.21.2 (12)`; how many creators; `no fixture` where there is none."""
+    """`0.6.1–0.21.2 (12)`: first and last release, and the number of creators; `no fixture` if there are none."""
     labels = [one.label for one in stored]
     if not labels:
         return "no fixture"

@@ -1,4 +1,4 @@
-"""The page of TRL's history: in which release SFTTrainer began to make something else of a model, and what. Pure."""
+"""The page on TRL's history: in which release SFTTrainer started to change a model differently, and how. Pure."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from harness.judge import sft, structure_steps
 from harness.report.pages import page, table
 
 _INTRO = """\
-What TRL's `SFTTrainer` makes of a model, from release to release, as the stored goldens show it: types, classes and \
-what trains, after the trainer was `constructed`, after it has `trained` two steps, and when plain PEFT has `reloaded` \
-what was saved. A release has the libraries of its day beside it: what changed may be theirs, so what else moved is \
-named. The scenarios are in `matrices/scenarios/sft-prepare.toml`, with the reason where a release can't make one; \
-`peft-regress check` compares such environments, and the report of a run over several creators or loaders has the \
-table "Structure, by release"."""
+How TRL's `SFTTrainer` changes a model, release by release, from the stored goldens: types, classes and trainable \
+parameters after the trainer is `constructed`, after it has `trained` two steps, and after plain PEFT has `reloaded` \
+the saved adapter. Each release runs with the libraries of its day. They may be the cause of a change, so the table \
+lists those that changed too. The scenarios are in `matrices/scenarios/sft-prepare.toml`, with the reason if a release \
+cannot run one. `peft-regress check` compares such environments; the report of a run over several creators or loaders \
+has the table "Structure, by release"."""
 _CHANGED = """\
-Each golden is held against that of the release before it of which the scenario has one; all that are not named are \
-alike. Where releases between two goldens have none, the change may be theirs."""
+Each golden is compared with the previous golden of its scenario. Goldens that are not listed did not change. If \
+releases between two goldens have none, the change may come from any of them."""
 _MADE = """\
-The types of what trains, and of the norms, once the trainer is constructed. A row holds all releases in a row that \
-make the same of the model at every step."""
+The types of trainable parameters and of norms after the trainer is constructed. A row covers consecutive releases \
+that change the model in the same way at every step."""
 _NONE = "No golden is stored."
 _NAMED = 3
-"""So many releases that lack a golden are named; more are counted."""
+"""How many releases without a golden are named. More are counted."""
 _BESIDE = {"transformers": "Transformers", "peft": "PEFT", "bitsandbytes": "bitsandbytes"}
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one creator's golden of one scenario says of SFTTrainer.
+    """What one creator's golden of one scenario says about SFTTrainer.
 
     Attributes:
         versions: canonical package name → version.
@@ -48,12 +48,12 @@ class Seen:
 
     @property
     def release(self) -> str:
-        """The release of TRL; the creator's name where its golden does not say which."""
+        """The release of TRL; the creator's name if the golden does not state it."""
         return self.versions.get("trl", self.creator)
 
     @property
     def order(self) -> tuple[Version, str]:
-        """By release; of one release by the creator's name."""
+        """Sort key: by release, then by the creator's name."""
         return Version(self.versions.get("trl", "0")), self.creator
 
 
@@ -62,26 +62,26 @@ History: TypeAlias = Mapping[str, Sequence[Seen]]
 
 
 def render(seen: Iterable[Seen]) -> str:
-    """The page: what changed when, what each scenario's releases make, what stood beside each release."""
+    """The page: what changed when, the result by scenario, and the libraries of each release."""
     every = sorted(seen, key=lambda one: (one.scenario, one.order))
     history = {name: list(group) for name, group in itertools.groupby(every, key=lambda one: one.scenario)}
     creators = {one.creator: one for one in sorted(every, key=lambda one: one.order)}
     releases = {one.release for one in every}
     said = f"{many(len(every), 'golden')} of {many(len(history), 'scenario')}, in {many(len(releases), 'release')}."
     blocks = [said, _changed(history), _made(history, list(creators.values())), _releases(every, creators)]
-    return page("What SFTTrainer makes of a model", "fixtures/", _INTRO, *(blocks if every else [_NONE]))
+    return page("How SFTTrainer changes a model", "fixtures/", _INTRO, *(blocks if every else [_NONE]))
 
 
 def _changed(history: History) -> str:
-    """By release, whatever it makes otherwise than the one before it, and in which scenarios."""
+    """By release: what changed since the previous one, and in which scenarios."""
     found: dict[tuple[str, str, str], list[str]] = {}
     pairs = [pair for releases in history.values() for pair in itertools.pairwise(releases)]
     for before, after in sorted(pairs, key=lambda pair: (pair[1].order, pair[0].order)):
         for line in _changes(before, after):
             found.setdefault((_label(before, after), _moved(before, after), line), []).append(after.scenario)
     rows = [(label, moved, code(line), ", ".join(names)) for (label, moved, line), names in found.items()]
-    shown = table(("TRL", "moved with it", "what changed", "scenarios"), rows) if rows else "Nothing did."
-    return f"## What changed, and when\n\n{_CHANGED}\n\n{shown}"
+    shown = table(("TRL", "libraries that changed too", "change", "scenarios"), rows) if rows else "Nothing changed."
+    return f"## Changes by release\n\n{_CHANGED}\n\n{shown}"
 
 
 def _label(before: Seen, after: Seen) -> str:
@@ -89,19 +89,19 @@ def _label(before: Seen, after: Seen) -> str:
 
 
 def _moved(before: Seen, after: Seen) -> str:
-    """The other libraries that are of another version: `PEFT 0.17.1 → 0.18.0`."""
+    """The other libraries whose version changed: `PEFT 0.17.1 → 0.18.0`."""
     pairs = {name: (before.versions.get(name, "none"), after.versions.get(name, "none")) for name in _BESIDE}
     return ", ".join(f"{_BESIDE[name]} {was} → {now}" for name, (was, now) in pairs.items() if was != now) or "nothing"
 
 
 def _changes(before: Seen, after: Seen) -> list[str]:
-    """What is otherwise, said once for all steps in which it is the same."""
-    told: dict[str, list[str]] = {}
+    """The changes, each once with all steps that show it."""
+    found: dict[str, list[str]] = {}
     recorded = {*before.steps, *after.steps}
     for step in [name for name in sft.STEPS if name in recorded] + sorted(recorded - {*sft.STEPS}):
         for line in _step_changes(step, before.steps.get(step, {}), after.steps.get(step, {})):
-            told.setdefault(line.partition(": ")[2], []).append(step)
-    return [f"{listed(names)}: {what}" for what, names in told.items()]
+            found.setdefault(line.partition(": ")[2], []).append(step)
+    return [f"{listed(names)}: {what}" for what, names in found.items()]
 
 
 def _step_changes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[str]:
@@ -116,14 +116,14 @@ def _step_changes(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) 
 
 
 def _made(history: History, creators: Sequence[Seen]) -> str:
-    """A row for each run of releases that make the same of a scenario's model."""
+    """One row per run of consecutive releases with the same result."""
     rows = [
         (name, _range(run, creators), str(len(run)), *_types(run[0]))
         for name, releases in history.items()
         for run in _runs(releases)
     ]
     header = ("scenario", "TRL", "goldens", "trains", "norms")
-    return f"## What a model is made into\n\n{_MADE}\n\n{table(header, rows, right=(2,))}"
+    return f"## Result by scenario\n\n{_MADE}\n\n{table(header, rows, right=(2,))}"
 
 
 def _runs(releases: Sequence[Seen]) -> list[list[Seen]]:
@@ -136,7 +136,7 @@ def _runs(releases: Sequence[Seen]) -> list[list[Seen]]:
 
 
 def _range(run: Sequence[Seen], creators: Sequence[Seen]) -> str:
-    """`0.19.1 – 0.24.0`, and which, or how many, of the releases between have no golden of the scenario."""
+    """`0.19.1 – 0.24.0`, with the releases between them that have no golden of the scenario."""
     first, last = run[0], run[-1]
     have = {one.creator for one in run}
     lacking = [one.release for one in creators if first.order < one.order < last.order and one.creator not in have]
@@ -146,7 +146,7 @@ def _range(run: Sequence[Seen], creators: Sequence[Seen]) -> str:
 
 
 def _types(one: Seen) -> tuple[str, str]:
-    """The types of what trains, and of norms, once the trainer is constructed."""
+    """The types of trainable parameters and of norms after the trainer is constructed."""
     parameters: Mapping[str, Sequence[Any]] = one.steps.get("constructed", {}).get("parameters", {})
     trains = sorted({str(dtype) for dtype, requires_grad in parameters.values() if requires_grad})
     norms = sorted({str(dtype) for name, (dtype, _) in parameters.items() if "norm" in name})
@@ -154,7 +154,7 @@ def _types(one: Seen) -> tuple[str, str]:
 
 
 def _releases(every: Sequence[Seen], creators: Mapping[str, Seen]) -> str:
-    """What stood beside each release, and how many scenarios it has a golden of."""
+    """The libraries of each release, and how many scenarios have a golden."""
     counts = {name: sum(one.creator == name for one in every) for name in creators}
     rows = [
         (one.release, name, *(one.versions.get(package, "none") for package in _BESIDE), str(counts[name]))

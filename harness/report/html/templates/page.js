@@ -73,7 +73,7 @@ const STATES = {
 STATES.expected = STATES.known;  // how links of older reports spell them
 STATES.untold = STATES.undetermined;
 
-/** Compare two numbers or versions, of which `order` is the difference. */
+/** Whether a difference has the sign that a comparison asks for. */
 function compares(order, sign) {
   return { "<": order < 0, "<=": order <= 0, ">": order > 0, ">=": order >= 0, "=": order === 0, "==": order === 0, "!=": order !== 0 }[sign];
 }
@@ -116,9 +116,9 @@ function testOf(token) {
   if (key === "is") return (index) => wanted.some((want) => STATES[want]?.(index));
   if (key === "cause") return (index) => wanted.includes(String(data.cause[index]));
   const text = bare(token);
-  const told = data.words.title.map((title) => title.toLowerCase().includes(text));
+  const titled = data.words.title.map((title) => title.toLowerCase().includes(text));
   const method = data.words.method.map((name) => name.toLowerCase().includes(text));
-  return (index) => told[data.columns.title[index]] || method[data.columns.method[index]] || idOf(index).toLowerCase().includes(text);
+  return (index) => titled[data.columns.title[index]] || method[data.columns.method[index]] || idOf(index).toLowerCase().includes(text);
 }
 
 /** The words of a query; quotation marks hold a word together. */
