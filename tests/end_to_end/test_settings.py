@@ -74,7 +74,10 @@ def test_what_a_base_has_not_is_unsupported(mini: World) -> None:
     mini.run("check", "--loader", mini.spec("2.0"), "--attention", "sdpa", "-k", "two-layers")
 
     cell = mini.cell("two-layers")
-    assert (str(cell.verdict), cell.reason) == ("unsupported", "minipeft's bases have no attention")
+    assert (str(cell.verdict), cell.reason) == (
+        "unsupported",
+        "its base is no model of Transformers and has no attention to choose",
+    )
 
 
 def test_pair_and_processes_take_them_too(mini: World) -> None:

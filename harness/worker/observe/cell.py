@@ -1,4 +1,7 @@
-"""Does the work of one request: create a fixture's files, replay a fixture, or say what configurations amount to."""
+"""The steps of one request: create a fixture's files, replay a fixture, or identify configurations.
+
+What the steps need of the libraries is in `library.py`.
+"""
 
 from __future__ import annotations
 
@@ -6,43 +9,34 @@ import json
 import os
 import platform
 import shutil
-import sys
 import time
-from typing import Any, Collection, Mapping
+from typing import Any, Callable, Collection, Mapping, Type
 
-from ..compat import libraries, trl
+from ..compat import libraries
 from ..model import adapters, bases, wrappers
-from ..serve import apart, devices, numerics
-from ..shared import INPUTS, LAYER_INPUTS, NARROW, PRECISIONS, TRAINER, VISIBLE_GPUS
-from . import identify, kernel_cost, key_conversion, probes, probes_declared, settings, sft, trace, warmup
+from ..serve import apart, numerics
+from ..shared import INPUTS, LAYER_INPUTS, PRECISIONS
+from . import kernel_cost, probes, trace
 from .capture import attempt
 from .context import WORK_FOLDER, Context
+from .library import Library
 from .recorder import Observation, read_arrays
 
 _MADE = os.path.join(WORK_FOLDER, "made")
 
+warm_up: Callable[[], None] = Library.warm_up
+is_sound: Callable[[str], bool] = Library.is_sound
 
-def preload(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Import the libraries, once for all cells, and what the cells' models need besides; returns facts of the process.
+
+def preload(request: Mapping[str, Any], kind: Type[Library] = Library) -> dict[str, Any]:
+    """Import the libraries once for all cells; returns facts of the process.
 
     Args:
         request: `preload`: names of classes of `transformers` whose modules the cells will use.
     """
     started = time.perf_counter()
-    device = request.get("device", "cpu")
-    if device == "cpu":
-        os.environ[VISIBLE_GPUS] = ""  # libraries put tensors on a GPU that they see, asked or not
-    import torch
-
-    numerics.after_import(torch)
-    import peft  # noqa: F401 - imported for all the cells that are to come
-    import transformers
-
-    for name in request.get("preload", ()):
-        getattr(transformers, name, None)
-    if TRAINER in request.get("preload", ()):
-        trl.preload()
-    gpu = devices.describe(torch, device) if device != "cpu" else None
+    found = kind.preload(request)
+    gpu = found.get("gpu")
     return {
         "import_s": round(time.perf_counter() - started, 3),
         "versions": libraries.versions(),
@@ -50,18 +44,11 @@ def preload(request: Mapping[str, Any]) -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         "cpu": _processor(),
-        "threads": torch.get_num_threads(),
+        "threads": found["threads"],
         "cuda": bool(gpu and gpu["usable"]),
         **({"gpu": gpu} if gpu else {}),
         "numerics": numerics.facts(),
     }
-
-
-def warm_up() -> None:
-    """Do once what each cell's process would do at first use; nothing where the libraries are not imported."""
-    torch = sys.modules.get("torch")
-    if torch is not None and "peft" in sys.modules:
-        print("warmed up:", ", ".join(warmup.run(torch)) or "nothing")
 
 
 def _processor() -> str:
@@ -73,118 +60,91 @@ def _processor() -> str:
         return platform.processor()
 
 
-def handle(request: Mapping[str, Any]) -> None:
-    """Do what is asked for in the request's scratch folder, which becomes the working directory."""
-    import torch
-
+def handle(request: Mapping[str, Any], kind: Type[Library] = Library) -> None:
+    """Serve the request in its scratch folder, which becomes the working directory."""
     os.chdir(request["scratch"])
     if request["kind"] == "identify":
-        identify.identify(request)
+        kind.identify(request)
         return
-    if request["scenario"]["base"].get("quantize"):
-        numerics.exact_integers(torch)
-    device = request.get("device", "cpu")
-    devices.begin(torch, device)
+    library = kind(request)
+    library.begin()
     try:
-        if request["kind"] == "create":
-            create(torch, request)
+        if request["kind"] != "create":
+            replay(library, request, trace.PROBES if request["kind"] == "trace" else ())
+        elif request.get("stored"):
+            create_of_stored(library)
         else:
-            replay(torch, request, trace.PROBES if request["kind"] == "trace" else ())
+            create(library)
     finally:
         shutil.rmtree(WORK_FOLDER, ignore_errors=True)
-    devices.end(torch, device)
+    library.end()
 
 
-def is_sound(device: str) -> bool:
-    """True where the process can go on with another cell: on the CPU always, as each has a process of its own."""
-    torch = sys.modules.get("torch")
-    return torch is None or devices.is_sound(torch, device)
-
-
-def create(torch: Any, request: Mapping[str, Any]) -> None:
+def create(library: Library) -> None:
     """Make base and adapter, save both, reload them and observe them twice: `base/`, `adapter/`, `golden/`.
 
-    The golden is observed of the *reloaded* adapter, by the same code as at replay: what differs later is the loader's.
-    What the adapter computed before it was saved is kept beside it, so that a library that can't read back what it
-    wrote is found out here.
-
-    Args:
-        request: with `stored`, `base/`, `adapter/` and the CPU's `golden/` are there already, and only observed: on
-            another device, as a rule. What is made is made on the CPU, so that its bytes hang on no device.
+    The golden is observed of the *reloaded* adapter, by the same code as at replay: what differs later is due to the
+    loader. What the adapter computed before it was saved is recorded too, so that a library that cannot read back what
+    it wrote is found at creation.
     """
-    if request.get("stored"):
-        _create_of_stored(torch, request)
-        return
-    scenario = request["scenario"]
+    scenario = library.scenario
     specs = {**scenario["inputs"], **scenario.get("adapter_inputs", {})}
     inputs = bases.make_inputs(specs, scenario["base"]["name"])
-    apart.run(lambda: _make(torch, scenario, inputs))
+    apart.run(lambda: _make(library, inputs))
     observation = _made(scenario["name"])
     if observation.load["create"]["outcome"] == "ok":
-        _observe_twice(torch, scenario, observation, inputs, "cpu")
+        _observe_twice(library, observation, inputs)
         if wrappers.differ(scenario):
-            observation.facts["wrap"] = _wrapped_otherwise(torch, scenario, inputs)
+            observation.facts["wrap"] = _wrapped_otherwise(library, inputs)
     observation.write("golden")
 
 
-def _create_of_stored(torch: Any, request: Mapping[str, Any]) -> None:
-    """The golden of a further device class, in the place of the CPU's."""
-    scenario, device = request["scenario"], request.get("device", "cpu")
-    stored = read_arrays("golden")
-    inputs = _under(INPUTS, stored)
+def create_of_stored(library: Library) -> None:
+    """Replace the CPU's golden by one of the cell's device; `base/` and `adapter/` are there already."""
+    inputs = _under(INPUTS, read_arrays("golden"))
     shutil.rmtree("golden")
-    observation = Observation(scenario["name"])
+    observation = Observation(library.scenario["name"])
     observation.load["create"] = {"outcome": "ok"}
-    _observe_twice(torch, scenario, observation, inputs, device)
-    observation.timings.update(devices.peak_mb(torch, device))
+    _observe_twice(library, observation, inputs)
+    observation.timings.update(library.peak_mb())
     observation.write("golden")
 
 
-def _observe_twice(torch: Any, scenario: Mapping[str, Any], observation: Observation, inputs: Any, device: str) -> None:
+def _observe_twice(library: Library, observation: Observation, inputs: Mapping[str, Any]) -> None:
     layer_inputs: dict[str, Any] = {}
-    observe(torch, scenario, observation, inputs, layer_inputs, device, creating=True)
+    observe(library, library.scenario, observation, inputs, layer_inputs, creating=True)
     for name, value in layer_inputs.items():
         observation.array(LAYER_INPUTS + name, value)
     for name, value in inputs.items():
         observation.array(INPUTS + name, value)
-    observation.facts["repeat"] = _repeated(torch, scenario, observation, inputs, {}, device, creating=True)
-    if scenario["base"].get("quantize"):
-        observation.facts["kernel_spread"] = _kernel_spread(torch, scenario, observation, inputs, device)
+    observation.facts["repeat"] = _repeated(library, library.scenario, observation, inputs, {}, creating=True)
+    if library.scenario["base"].get("quantize"):
+        observation.facts["kernel_spread"] = _kernel_spread(library, observation, inputs)
 
 
-def _wrapped_otherwise(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> dict[str, Any]:
-    """What becomes of the checkpoint under the creator's own library in what it is to be loaded into."""
-    context = Context(torch, scenario, Observation(scenario["name"]), "float32", inputs, {})
+def _wrapped_otherwise(library: Library, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the checkpoint's tensors are under the creator's own library, in the model that it will be loaded into."""
+    context = library.context(library.scenario, Observation(library.scenario["name"]), "float32", inputs, {})
     with attempt("adapter") as tried:
         probes.account(context)
     return {**tried.as_dict(), "tensors": context.observation.facts.get("accounting", {}).get("tensors", {})}
 
 
-def _make(torch: Any, scenario: Mapping[str, Any], inputs: Any) -> None:
-    """Make and save base and adapter, and leave what was seen of it in a folder."""
-    observation = Observation(scenario["name"])
+def _make(library: Library, inputs: Mapping[str, Any]) -> None:
+    """Make and save base and adapter; write what was observed meanwhile to a folder of its own."""
+    observation = Observation(library.scenario["name"])
     with attempt("base") as made:
-        if scenario["base"]["kind"] == "hub":
-            bases.save_mark(scenario["base"])
-            bases.load(torch, scenario["base"])  # so that one that is not there is told here
-        else:
-            bases.save(bases.build(torch, scenario["base"]))
-        if scenario["base"].get("quantize", {}).get("from") == "quantised":
-            bases.store_quantised(torch, scenario["base"])
+        library.make_base()
     if made.outcome == "ok":
         with attempt("adapter") as made:
-            _save_adapter(torch, scenario, inputs, observation)
+            library.make_adapter(inputs, observation)
+            _check_portable(adapters.ADAPTER_FOLDER)
     observation.load["create"] = made.as_dict()
     observation.write(_MADE)
 
 
-def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays whose names begin with the prefix, without it."""
-    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
-
-
 def _made(name: str) -> Observation:
-    """What `_make` saw, to be gone on with."""
+    """The observation that `_make` began."""
     observation = Observation(name)
     with open(os.path.join(_MADE, "observation.json"), encoding="utf-8") as file:
         said = json.load(file)
@@ -194,29 +154,9 @@ def _made(name: str) -> Observation:
     return observation
 
 
-def _save_adapter(torch: Any, scenario: Mapping[str, Any], inputs: Any, observation: Observation) -> None:
-    torch.manual_seed(0)
-    adapter_name = scenario["adapter"]["name"]
-    adapters.save_experts(torch, scenario)
-    base = wrappers.beneath(torch, bases.load(torch, scenario["base"]), scenario, "saved")
-    context = Context(torch, scenario, observation, "float32", inputs, {}, creating=True)
-    if scenario.get("sft"):
-        model, computes, filled = sft.create(context)
-    else:
-        model, filled = adapters.create(torch, base, scenario)
-        computes = model
-    context.record("created", context.run(computes))
-    observation.facts["created"] = {"filled": filled}
-    wrapped = wrappers.around(torch, model, scenario, "saved")
-    if wrapped is not model:
-        os.makedirs(adapters.ADAPTER_FOLDER, exist_ok=True)  # TRL writes into it before PEFT makes it
-    adapters.save(
-        wrappers.what_saves(wrapped, model),
-        adapters.ADAPTER_FOLDER,
-        adapter_name,
-        scenario["adapter"].get("convert", False),
-    )
-    _check_portable(adapters.ADAPTER_FOLDER)
+def _under(prefix: str, arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays whose names begin with the prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def _check_portable(folder: str) -> None:
@@ -229,19 +169,18 @@ def _check_portable(folder: str) -> None:
 
 
 def _repeated(
-    torch: Any,
+    library: Library,
     scenario: Mapping[str, Any],
     first: Observation,
-    inputs: Any,
+    inputs: Mapping[str, Any],
     layer_inputs: dict[str, Any],
-    device: str,
     creating: bool,
 ) -> dict[str, float]:
-    """Run every probe again: array → greatest difference, for those that came out otherwise."""
+    """Run every probe again; returns array → greatest difference, for arrays that differ."""
     again = Observation(scenario["name"])
-    observe(torch, scenario, again, inputs, layer_inputs, device, creating=creating)
+    observe(library, scenario, again, inputs, layer_inputs, creating=creating)
     before, after = first.arrays(), again.arrays()
-    observed = {name for name, _ in _probes_of(scenario)}
+    observed = {name for name, _ in library.probes(scenario)}
     return {
         name: _spread(before[name], after.get(name))
         for name in sorted(before)
@@ -258,79 +197,69 @@ def _spread(a: Any, b: Any) -> float:
     return float(abs(a.astype("float64") - b.astype("float64")).max())
 
 
-def replay(torch: Any, request: Mapping[str, Any], only: Collection[str] = ()) -> None:
-    """Load `base/` and `adapter/` and observe them: `now/`. Inputs are the golden's own.
+def replay(library: Library, request: Mapping[str, Any], only: Collection[str] = ()) -> None:
+    """Load `base/` and `adapter/` and observe them on the golden's own inputs: `now/`.
 
-    On a GPU twice: how far two runs are apart there is a part of what a replay may differ by.
+    On a GPU twice: the difference between two runs there is part of the allowance.
 
     Args:
-        only: these probes, and where each layer's input and parameters come from (`trace`).
+        only: observe these probes, and where each layer's input and parameters come from (`trace`).
     """
-    scenario = request["scenario"]
     golden = read_arrays("golden")
-    inputs = _under(INPUTS, golden)
-    layer_inputs = _under(LAYER_INPUTS, golden)
-    observation = Observation(scenario["name"])
-    device = request.get("device", "cpu")
-    asked = settings.Asked(torch, scenario, request.get("settings") or {}, device)
+    inputs, layer_inputs = _under(INPUTS, golden), _under(LAYER_INPUTS, golden)
+    observation = Observation(library.scenario["name"])
+    asked = library.settings(request.get("settings") or {})
     if not asked.possible(observation):
         observation.write("now")
         return
     scenario = asked.scenario
-    observe(torch, scenario, observation, inputs, layer_inputs, device, only=only)
-    if not only:
-        asked.observe(observation, inputs, layer_inputs, _observe_in)
+    observe(library, scenario, observation, inputs, layer_inputs, only=only)
     if only:
-        trace.observe(Context(torch, scenario, observation, "float32", inputs, layer_inputs, device))
-    elif device != "cpu":
-        observation.timings.update(devices.peak_mb(torch, device))
-        spread = _repeated(torch, scenario, observation, inputs, layer_inputs, device, creating=False)
-        observation.facts["repeat"] = spread
+        library.trace(library.context(scenario, observation, "float32", inputs, layer_inputs))
+    else:
+        asked.observe(observation, inputs, layer_inputs, lambda context, some: _observe_in(library, context, some))
+        if library.device != "cpu":
+            observation.timings.update(library.peak_mb())
+            spread = _repeated(library, scenario, observation, inputs, layer_inputs, creating=False)
+            observation.facts["repeat"] = spread
     observation.write("now")
 
 
 def observe(
-    torch: Any,
+    library: Library,
     scenario: Mapping[str, Any],
     observation: Observation,
     inputs: Mapping[str, Any],
     layer_inputs: dict[str, Any],
-    device: str = "cpu",
     creating: bool = False,
     only: Collection[str] = (),
 ) -> None:
-    """Run every probe, or some, in both precisions; what can't be loaded in float64 in float32 alone, and says so."""
+    """Run every probe, or some, in both precisions; if float64 does not load, in float32 alone."""
     for precision in PRECISIONS:
-        _observe_in(Context(torch, scenario, observation, precision, inputs, layer_inputs, device, creating), only)
+        context = library.context(scenario, observation, precision, inputs, layer_inputs, creating)
+        _observe_in(library, context, only)
 
 
-def _observe_in(context: Context, only: Collection[str] = ()) -> None:
+def _observe_in(library: Library, context: Context, only: Collection[str] = ()) -> None:
     """Run the probes, or some of them, in one precision."""
-    with bases.precision(context.torch, "float32" if context.precision in NARROW else context.precision):
+    with context.in_precision():
         loads = _loads(context)
         if context.precision == "float32" and not context.creating and not only:
-            key_conversion.observe(context)
+            library.conversion(context)
         if loads:
-            for name, probe in _probes_of(context.scenario):
+            for name, probe in library.probes(context.scenario):
                 if not only or name in only:
                     _run_probe(context, name, probe)
 
 
-def _kernel_spread(
-    torch: Any, scenario: Mapping[str, Any], first: Observation, inputs: Any, device: str
-) -> dict[str, Any]:
-    """What other arithmetic costs a quantised base: the allowance of those who replay it."""
+def _kernel_spread(library: Library, first: Observation, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """What other arithmetic costs a quantised base: the allowance for those who replay it."""
     fed = _under(LAYER_INPUTS, first.arrays())
 
     def context(observation: Observation, kinds: str) -> Context:
-        return Context(torch, scenario, observation, "float32", inputs, fed, device, kernels=kinds)
+        return library.context(library.scenario, observation, "float32", inputs, fed, kernels=kinds)
 
-    return kernel_cost.spreads(lambda made: _observe_in(made, kernel_cost.PROBES), context, first)
-
-
-def _probes_of(scenario: Mapping[str, Any]) -> list[tuple[str, probes.Probe]]:
-    """Every probe, then those that the scenario declares."""
-    return [*probes.PROBES.items(), *probes_declared.of(scenario)]
+    return kernel_cost.spreads(lambda made: _observe_in(library, made, kernel_cost.PROBES), context, first)
 
 
 def _loads(context: Context) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Mapping
+from typing import Any, ContextManager, Mapping
 
 from ..compat import libraries
 from ..model import adapters, bases, quantised, wrappers
@@ -93,6 +93,10 @@ class Context:
         if self.quantize and self.kernels not in ("own", "plain"):
             quantised.narrow(self.torch, model, self.kernels)
         return model
+
+    def in_precision(self) -> ContextManager[None]:
+        """Make its precision torch's default dtype inside; float32 for a narrow one."""
+        return bases.precision(self.torch, "float32" if self.precision in NARROW else self.precision)
 
     def untouched(self) -> Any:
         """A loaded adapter that was not run yet: running a quantised layer may lay its weight out anew."""

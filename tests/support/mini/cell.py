@@ -1,235 +1,199 @@
-"""Does in a worker what `harness/worker/observe/cell.py` does there, with the fake library in place of torch and PEFT.
+"""A handler for the worker: its own steps (`harness/worker/observe/cell.py`), with minipeft in place of torch and PEFT.
 
-An adapter's arguments may hold `fault`: what the replay then does to its process, or to the numbers. `MINI_GPU` (JSON)
-gives the machine a GPU: its facts, `drift` (how far its numbers are from the CPU's, as a share), `spread` (how far two
-runs are apart), `fails` (what every probe says there).
+Adapter arguments may hold `fault`: what a replay does to its process, or to its numbers. `MINI_GPU` (JSON) gives the
+machine a GPU: its facts, `drift` (how far its numbers are from the CPU's, as a share), `spread` (how far two runs
+differ), `fails` (the error of every probe).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import hashlib
+import functools
 import importlib
-import importlib.metadata
 import json
 import os
-import platform
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-_ours = importlib.import_module("peft_regress_worker.observe.recorder")
-_capture = importlib.import_module("peft_regress_worker.observe.capture")
+
+def _worker(name: str) -> Any:
+    return importlib.import_module(f"peft_regress_worker.{name}")
+
+
+_capture, _cell, _fill = (_worker(name) for name in ("observe.capture", "observe.cell", "model.fill"))
+_Asked: Any = _worker("observe.settings").Asked
 minipeft: Any = None
 
-PRECISIONS = ("float32", "float64")
+NARROWED = ("forward", "base", "layers", "merged", "merge_and_unload")
+STORED = "adapter/adapter_model.safetensors"
 
 
-def preload(request: dict[str, Any]) -> dict[str, Any]:
-    """Imports the fake library, once for all cells."""
-    global minipeft
-    gpu = gpu_of(request)
-    started = time.perf_counter()
-    trace(f"start {os.getpid()}")
-    minipeft = importlib.import_module("minipeft")
-    found = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    return {
-        "import_s": round(time.perf_counter() - started, 3),
-        "versions": found,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu": "a fake one",
-        "threads": 1,
-        "cuda": bool(gpu and gpu["usable"]),
-        **({"gpu": gpu} if gpu else {}),
-    }
+def note(line: str) -> None:
+    """Tell the test what the worker does, if it asks."""
+    if os.environ.get("MINI_TRACE"):
+        with Path(os.environ["MINI_TRACE"]).open("a", encoding="utf-8") as file:
+            file.write(f"{line} {os.getpid()}\n")
 
 
-def gpu_of(request: dict[str, Any]) -> dict[str, Any]:
-    """The fake GPU's facts; nothing on the CPU. One in MINI_BUSY (by what the process sees) is another's alone."""
+def gpu_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The fake GPU's facts; empty on the CPU. A GPU in MINI_BUSY is in use by another process."""
     if request.get("device", "cpu") == "cpu":
         return {}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    trace(f"sees {visible} {os.getpid()}")
+    note(f"sees {visible}")
     made = {"kind": "cuda", "usable": False, "why": "no GPU is visible", **json.loads(os.environ.get("MINI_GPU", "{}"))}
     if visible and visible in os.environ.get("MINI_BUSY", "").split(","):
         made.update(usable=False, why="RuntimeError: CUDA error: all CUDA-capable devices are busy or unavailable")
     return made
 
 
-def trace(line: str) -> None:
-    """Tells the test what is done, where it wants to know."""
-    if os.environ.get("MINI_TRACE"):
-        with Path(os.environ["MINI_TRACE"]).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+class Library:
+    """What the worker's steps need, done by minipeft; see `harness/worker/observe/library.py`."""
 
+    def __init__(self, request: dict[str, Any]) -> None:
+        self.scenario = request["scenario"]
+        self.device = request.get("device", "cpu")
+        self.gpu = gpu_of(request)
+        self.fault = self.scenario["adapter"]["args"].get("fault", "") if request["kind"] != "create" else ""
+        note(f"{request['kind']} {self.scenario['name']}")
 
-def handle(request: dict[str, Any]) -> None:
-    """Creates or replays, in the scratch folder."""
-    os.chdir(request["scratch"])
-    if request["kind"] == "identify":
-        identify(request)
-        return
-    scenario = request["scenario"]
-    trace(f"{request['kind']} {scenario['name']} {os.getpid()}")
-    if request["kind"] == "create" and request.get("stored"):
-        observe_stored(scenario, request)
-    elif request["kind"] == "create":
-        create(scenario)
-    else:
-        replay(scenario, request)
+    @staticmethod
+    def preload(request: dict[str, Any]) -> dict[str, Any]:
+        """Import the fake library."""
+        global minipeft
+        gpu = gpu_of(request)
+        note("start")
+        minipeft = importlib.import_module("minipeft")
+        return {"threads": 1, **({"gpu": gpu} if gpu else {})}
 
+    @staticmethod
+    def identify(request: dict[str, Any]) -> None:
+        """Write what the fake library reads of each configuration."""
+        found = {}
+        for name in request["adapters"]:
+            saved = json.loads(Path("adapters", name, "adapter", "adapter_config.json").read_text())
+            with _capture.attempt("config") as tried:
+                value = vars(minipeft.LowRankConfig.from_dict(saved))
+            found[name] = repr((value, tried.warnings, tried.error))
+        Path("identities.json").write_text(json.dumps(found | dict.fromkeys(request["bases"], "base")))
 
-def identify(request: dict[str, Any]) -> None:
-    """Says what the fake library makes of each configuration: `identities.json`."""
-    found = {}
-    for name in request["adapters"]:
-        saved = json.loads(Path("adapters", name, "adapter", "adapter_config.json").read_text())
-        with _capture.attempt("config") as tried:
-            value = vars(minipeft.LowRankConfig.from_dict(saved))
-        found[name] = repr((value, tried.warnings, tried.error))
-    Path("identities.json").write_text(json.dumps(found | dict.fromkeys(request["bases"], "base")))
+    def begin(self) -> None:
+        """Break down here, if the scenario asks for it."""
+        if self.fault in FAULTS:
+            FAULTS[self.fault]()
 
+    def end(self) -> None:
+        """Nothing is kept."""
 
-def create(scenario: dict[str, Any]) -> None:
-    """Makes `base/`, `adapter/` and `golden/`."""
-    observation = _ours.Observation(scenario["name"])
-    inputs = make_inputs(scenario)
-    with _capture.attempt("adapter") as made:
-        weights = build(scenario["base"])
+    def peak_mb(self) -> dict[str, float]:
+        """As a GPU would say."""
+        return {"gpu_peak_mb": 12.5} if self.gpu else {}
+
+    def make_base(self) -> None:
+        """The weights of a Python file's `build()`, or of linear layers as declared."""
+        base = self.scenario["base"]
+        names: dict[str, Any] = {}
+        if base["kind"] == "python":
+            exec(compile(base["source"], base["file"], "exec"), names)
+            weights = dict(names["build"]())
+        else:
+            layers = {module["name"]: tuple(reversed(module["args"])) for module in base["modules"]}
+            weights = {name: _drawn(f"base:{base['name']}", name, shape) for name, shape in layers.items()}
         Path("base").mkdir()
         save_file(weights, "base/base.safetensors")
-        args = {key: value for key, value in scenario["adapter"]["args"].items() if key != "fault"}
-        model = minipeft.get_model(weights, getattr(minipeft, scenario["adapter"]["config"])(**args))
+
+    def make_adapter(self, inputs: dict[str, Any], observation: Any) -> None:
+        """A new adapter, filled and saved."""
+        declared = self.scenario["adapter"]
+        args = {key: value for key, value in declared["args"].items() if key != "fault"}
+        model = minipeft.get_model(load_file("base/base.safetensors"), getattr(minipeft, declared["config"])(**args))
         for name, tensor in model.tensors.items():
-            tensor[...] = filled(f"{scenario['name']}/{name}", tensor.shape, scenario["fill"].get("*", [0.0, 1.0]))
+            tensor[...] = _drawn(f"adapter:{self.scenario['name']}", name, tensor.shape, self.scenario["fill"])
+        observation.array("created/float32/output", model.forward(inputs["x"]))
+        observation.facts["created"] = {"filled": sorted(model.tensors)}
         model.save("adapter")
-    observation.load["create"] = made.as_dict()
-    if made.outcome == "ok":
-        layer_inputs: dict[str, Any] = {}
-        observe(scenario, observation, inputs, layer_inputs)
-        kept(observation, layer_inputs, inputs)
-    observation.write("golden")
+
+    def context(self, scenario: Any, observation: Any, precision: str, inputs: Any, layer_inputs: Any,
+                creating: bool = False, **_: Any) -> Context:  # fmt: skip
+        """The scenario in one precision."""
+        return Context(scenario, observation, precision, inputs["x"], layer_inputs, creating, self.spoil)
+
+    def spoil(self, y: Any) -> Any:
+        """What becomes of an output on this machine."""
+        if self.gpu.get("fails"):
+            raise RuntimeError(self.gpu["fails"])
+        if not self.gpu:
+            return SPOILS.get(self.fault, lambda sound: sound)(y)
+        noise = np.random.default_rng().uniform(0.5, 1.0) * float(self.gpu.get("spread", 0.0))
+        return y * (1 + float(self.gpu.get("drift", 0.0)) if y.dtype == np.float32 else 1.0) + noise
+
+    def probes(self, scenario: Any) -> list[tuple[str, Callable[[Context], None]]]:
+        """Those below, and the load paths that the scenario declares."""
+        paths = [(f"door.{name}", functools.partial(load_by, path=name)) for name in scenario.get("doors", [])]
+        return [*PROBES.items(), *paths]
+
+    def conversion(self, context: Context) -> None:
+        """A library that converts names on loading; that is no fault at all."""
+        if self.fault == "converts":
+            context.observation.facts["conversion"] = {"views": CONVERSIONS}
+
+    def trace(self, context: Context) -> None:
+        """Each layer's input, and where its parameters come from."""
+        if context.observation.load["float32"]["outcome"] != "ok":
+            return
+        model, stored, layers = context.model(), load_file(STORED), {}
+        model.forward(context.x)
+        for name, given, _ in model.seen:
+            if name in model.config.targets:
+                context.observation.array(f"trace/input/{name}", given)
+                rows = [_row(key, value, stored) for key, value in model.tensors.items() if name in key]
+                layers[name] = {"class": "Model", "scalars": {"scaling": float(model.scaling)}, "parameters": rows}
+        context.observation.facts["trace"] = {"layers": layers, "order": list(layers)}
+
+    def settings(self, asked: dict[str, str]) -> Any:
+        """The precision that a replay is asked for."""
+        return Asked(None, self.scenario, asked, self.device)
 
 
-def kept(observation: Any, layer_inputs: dict[str, Any], inputs: dict[str, Any]) -> None:
-    """What a golden holds besides what came out."""
-    for name, value in layer_inputs.items():
-        observation.array(f"layers/input/{name}", value)
-    for name, value in inputs.items():
-        observation.array(f"inputs/{name}", value)
-    observation.facts["repeat"] = {}
+class Asked(_Asked):  # type: ignore[misc]
+    """Its numbers in a narrower type: the wide ones, rounded. MINI_NARROW is the share by which they are off."""
+
+    def observe(self, observation: Any, *_: Any) -> None:
+        """Only what is asked for."""
+        if not self.dtype:
+            return
+        off, cost = float(os.environ.get("MINI_NARROW", 0.0)), {}
+        for name, array in observation.arrays().items():
+            probe, precision, rest = name.split("/", 2) if name.count("/") > 1 else (name, "", "")
+            if probe in NARROWED and precision == "float64":
+                narrow = (array * (1 + off)).astype(np.float16).astype(np.float32)
+                observation.array(f"{probe}/{self.dtype}/{rest}", narrow)
+                observation.probes[probe][self.dtype] = {"outcome": "ok"}
+                cost[f"{probe}/{rest}"] = float(np.abs(array).max()) * 2.0**-11
+        observation.facts["settings"] = {
+            "asked": {"dtype": self.dtype}, "dtype": self.dtype, "base": {"outcome": "ok"}, "overflows": [],
+            "reference": "float64", "cost": {"nearest": cost, "truncated": cost}, "unmeasured": [],
+        }  # fmt: skip
 
 
-def on_gpu(request: dict[str, Any]) -> Callable[[Any], Any] | None:
-    """What the fake GPU makes of an output; None on the CPU."""
-    gpu = gpu_of(request)
-    if not gpu:
-        return None
-    if gpu.get("fails"):
-        raise RuntimeError(gpu["fails"])
-    drift, spread = float(gpu.get("drift", 0.0)), float(gpu.get("spread", 0.0))
-
-    def spoilt(y: Any) -> Any:
-        noise = np.random.default_rng().uniform(0.5, 1.0) * spread
-        return y * (1 + drift if y.dtype == np.float32 else 1.0) + noise
-
-    return spoilt
+preload = functools.partial(_cell.preload, kind=Library)
+handle = functools.partial(_cell.handle, kind=Library)
 
 
-def observe_stored(scenario: dict[str, Any], request: dict[str, Any]) -> None:
-    """A golden of the device, of the fixture's own files."""
-    stored = _ours.read_arrays("golden")
-    inputs = {name[len("inputs/") :]: value for name, value in stored.items() if name.startswith("inputs/")}
-    observation = _ours.Observation(scenario["name"])
-    observation.load["create"] = {"outcome": "ok"}
-    layer_inputs: dict[str, Any] = {}
-    observe(scenario, observation, inputs, layer_inputs, on_gpu(request))
-    kept(observation, layer_inputs, inputs)
-    observation.write("golden")
+def is_sound(_device: str) -> bool:
+    """False if the test says that every cell leaves the device in a bad state."""
+    return not os.environ.get("MINI_POISON")
 
 
-def replay(scenario: dict[str, Any], request: dict[str, Any]) -> None:
-    """Loads `base/` and `adapter/` and observes them: `now/`."""
-    fault = scenario["adapter"]["args"].get("fault", "")
-    if fault in FAULTS:
-        FAULTS[fault]()
-    golden = _ours.read_arrays("golden")
-    inputs = {name[len("inputs/") :]: value for name, value in golden.items() if name.startswith("inputs/")}
-    prefix = "layers/input/"
-    layer_inputs = {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
-    observation = _ours.Observation(scenario["name"])
-    gpu = gpu_of(request)
-    if gpu.get("fails"):
-        observe(scenario, observation, inputs, layer_inputs, _raising(str(gpu["fails"])))
-    else:
-        observe(scenario, observation, inputs, layer_inputs, on_gpu(request) or SPOILS.get(fault))
-    if gpu:
-        observation.timings["gpu_peak_mb"] = 12.5
-        again = _ours.Observation(scenario["name"])
-        observe(
-            scenario,
-            again,
-            inputs,
-            layer_inputs,
-            on_gpu({**request, "device": "cuda"}) if not gpu.get("fails") else None,
-        )
-        before, after = observation.arrays(), again.arrays()
-        apart = {name: float(np.abs(before[name] - after[name]).max()) for name in before if name in after}
-        observation.facts["repeat"] = {name: value for name, value in apart.items() if value}
-    if request["kind"] == "trace":
-        traced(observation, inputs["x"])
-    if request.get("settings"):
-        narrowed(observation, request["settings"])
-    if fault == "converts":  # no fault at all: a library that converts names on loading
-        observation.facts["conversion"] = {"views": CONVERSIONS}
-    observation.write("now")
-
-
-NARROWED = ("forward", "base", "layers", "merged", "merge_and_unload")
-
-
-def narrowed(observation: Any, asked: dict[str, str]) -> None:
-    """What it computes in a narrower type: its own numbers, rounded. MINI_NARROW is the share that they are off by."""
-    if asked.get("attention"):
-        observation.load["settings"] = {"outcome": "unsupported", "reason": "minipeft's bases have no attention"}
-        return
-    dtype, off, cost = asked["dtype"], float(os.environ.get("MINI_NARROW", 0.0)), {}
-    for name, array in observation.arrays().items():
-        probe, precision, rest = name.split("/", 2) if name.count("/") > 1 else (name, "", "")
-        if probe in NARROWED and precision == "float64":
-            observation.array(f"{probe}/{dtype}/{rest}", (array * (1 + off)).astype(np.float16).astype(np.float32))
-            observation.probes[probe][dtype] = {"outcome": "ok"}
-            cost[f"{probe}/{rest}"] = float(np.abs(array).max()) * 2.0**-11
-    measured = {"reference": "float64", "cost": {"nearest": cost, "truncated": cost}, "unmeasured": []}
-    observation.facts["settings"] = {
-        "asked": asked, "dtype": dtype, "base": {"outcome": "ok"}, "overflows": [], **measured
-    }  # fmt: skip
-
-
-def traced(observation: Any, x: Any) -> None:
-    """What each layer is given, and where its parameters come from."""
-    if observation.load["float32"]["outcome"] != "ok":
-        return
-    context = Context(observation, "float32", x, {}, None)
-    context.model.forward(context.x)
-    stored = load_file("adapter/adapter_model.safetensors")
-    layers: dict[str, Any] = {}
-    for name, given, _ in context.model.seen:
-        if name in context.model.config.targets:
-            observation.array(f"trace/input/{name}", given)
-            layers[name] = {
-                "class": "Model",
-                "scalars": {"scaling": float(context.model.scaling)},
-                "parameters": [_row(key, value, stored) for key, value in context.model.tensors.items() if name in key],
-            }
-    observation.facts["trace"] = {"layers": layers, "order": list(layers)}
+def _drawn(space: str, name: str, shape: Any, *own: Any) -> Any:
+    return _fill.values(space, name, shape, *own).astype(np.float32)
 
 
 def _row(name: str, value: Any, stored: dict[str, Any]) -> dict[str, Any]:
@@ -240,52 +204,22 @@ def _row(name: str, value: Any, stored: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "dtype": str(value.dtype), "shape": shape, "key": name, "max_abs": gap, "found": found}
 
 
-def _raising(message: str) -> Callable[[Any], Any]:
-    def spoilt(_y: Any) -> Any:
-        raise RuntimeError(message)
-
-    return spoilt
-
-
-def is_sound(_device: str) -> bool:
-    """False where the test says that every cell leaves the device in a bad state."""
-    return not os.environ.get("MINI_POISON")
-
-
-def build(base: dict[str, Any]) -> dict[str, Any]:
-    """The base's weights: of a Python file's `build()`, or linear layers as declared."""
-    if base["kind"] == "python":
-        names: dict[str, Any] = {}
-        exec(compile(base["source"], base["file"], "exec"), names)
-        return dict(names["build"]())
-    layers = {module["name"]: tuple(reversed(module["args"])) for module in base["modules"]}
-    return {name: filled(f"{base['name']}/{name}", shape, [0.0, 0.8]) for name, shape in layers.items()}
-
-
-def make_inputs(scenario: dict[str, Any]) -> dict[str, Any]:
-    """The inputs as declared."""
-    return {
-        name: filled(f"{scenario['base']['name']}/inputs/{name}", spec["shape"], [0.0, 1.0])
-        for name, spec in scenario["inputs"].items()
-    }
-
-
-def filled(name: str, shape: Any, recipe: list[float]) -> Any:
-    """Numbers that belong to a name: around a centre, spread so far."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-    centre, spread = recipe
-    return (centre + spread * np.random.default_rng(seed).uniform(-1, 1, tuple(shape))).astype(np.float32)
-
-
 class Context:
     """One scenario in one precision."""
 
-    def __init__(self, observation: Any, precision: str, x: Any, layer_inputs: dict[str, Any], spoil: Any) -> None:
-        self.observation, self.precision, self.layer_inputs = observation, precision, layer_inputs
-        self.dtype = np.dtype(precision)
+    def __init__(self, scenario: Any, observation: Any, precision: str, x: Any, layer_inputs: Any, creating: bool,
+                 spoil: Callable[[Any], Any]) -> None:  # fmt: skip
+        self.scenario, self.observation, self.precision, self.creating = scenario, observation, precision, creating
+        self.layer_inputs, self.spoil, self.dtype = layer_inputs, spoil, np.dtype(precision)
         self.x = x.astype(self.dtype)
-        self.spoil = spoil or (lambda y: y)
-        self.model = self.load()
+        self.model = functools.cache(self.load)
+
+    def in_precision(self) -> contextlib.AbstractContextManager[None]:
+        """NumPy has no default dtype."""
+        return contextlib.nullcontext()
+
+    def drop_model(self) -> None:
+        """No probe changes the shared model."""
 
     def base(self) -> Any:
         """The base's weights in this precision."""
@@ -302,86 +236,61 @@ class Context:
         return {name: tensor.astype(self.dtype) for name, tensor in tensors.items()}
 
     def record(self, probe: str, name: str, value: Any) -> None:
-        """Keeps an array."""
+        """Keep an array."""
         self.observation.array(f"{probe}/{self.precision}/{name}", value.astype(self.dtype))
 
     def fact(self, probe: str, key: str, value: Any) -> None:
-        """Keeps a fact of the pass in float32."""
+        """Keep a fact of the pass in float32."""
         if self.precision == "float32":
             self.observation.facts.setdefault(probe, {})[key] = value
 
 
-def observe(scenario: Any, observation: Any, inputs: Any, layer_inputs: dict[str, Any], spoil: Any = None) -> None:
-    """Runs every probe in both precisions."""
-    for precision in PRECISIONS:
-        with _capture.attempt("adapter") as tried:
-            context = Context(observation, precision, inputs["x"], layer_inputs, spoil)
-        observation.load[precision] = tried.as_dict()
-        if tried.outcome != "ok":
-            continue
-        for name, probe in PROBES.items():
-            if name in scenario["skip"]:
-                said = {"outcome": "skipped", "reason": scenario["skip"][name]}
-            else:
-                with _capture.attempt(name) as tried:
-                    probe(context)
-                said = tried.as_dict()
-            observation.probes.setdefault(name, {})[precision] = said
-        for name in scenario.get("doors", []):
-            with _capture.attempt(f"door.{name}") as tried:
-                through(context, name)
-            observation.probes.setdefault(f"door.{name}", {})[precision] = tried.as_dict()
-
-
-def through(context: Context, door: str) -> None:
-    """What comes through a door: the output, and where each tensor of the checkpoint is."""
-    if door not in DOORS:
-        raise _capture.Skip(f"minipeft has no {door}")
-    model = DOORS[door](context.base(), "adapter")
+def load_by(context: Context, path: str) -> None:
+    """The output by a load path, and where each tensor of the checkpoint is."""
+    if path != "low-cpu-mem":
+        raise _capture.Skip(f"minipeft has no {path}")
+    model = minipeft.load_sparingly(context.base(), "adapter")
     model.tensors = context.cast(model.tensors)
-    context.record(f"door.{door}", "output", context.spoil(model.forward(context.x)))
-    context.fact(f"door.{door}", "tensors", found_in(model, context))
-
-
-DOORS: dict[str, Callable[[Any, str], Any]] = {"low-cpu-mem": lambda *given: minipeft.load_sparingly(*given)}
+    context.record(f"door.{path}", "output", context.spoil(model.forward(context.x)))
+    context.fact(f"door.{path}", "tensors", found_in(model, context))
 
 
 def forward(context: Context) -> None:
     """The output, and what each layer gave."""
-    context.record("forward", "output", context.spoil(context.model.forward(context.x)))
-    context.record("forward", "sketch", np.stack([np.resize(y, 6) for _, _, y in context.model.seen]))
-    kinds = [[n, "adapter" if n in context.model.config.targets else "block"] for n, _, _ in context.model.seen]
-    context.fact("forward", "sketch", kinds)
-    for name, x, _ in context.model.seen:
-        if name in context.model.config.targets:
-            context.layer_inputs.setdefault(name, x)
+    model = context.model()
+    context.record("forward", "output", context.spoil(model.forward(context.x)))
+    context.record("forward", "sketch", np.stack([np.resize(y, 6) for _, _, y in model.seen]))
+    adapted = model.config.targets
+    context.fact("forward", "sketch", [[n, "adapter" if n in adapted else "block"] for n, _, _ in model.seen])
+    if context.creating and context.precision == "float32":
+        context.layer_inputs.update({name: x for name, x, _ in model.seen if name in adapted})
 
 
 def layers(context: Context) -> None:
     """What the adapter adds in each layer, fed the golden's own input."""
-    names = list(context.model.config.targets)
-    for name in names:
-        context.record("layers", name, context.model.effect(name, context.layer_inputs[name].astype(context.dtype)))
-    context.fact("layers", "names", names)
+    model = context.model()
+    for name in model.config.targets:
+        context.record("layers", name, model.effect(name, context.layer_inputs[name].astype(context.dtype)))
+    context.fact("layers", "names", list(model.config.targets))
     context.fact("layers", "missing", [])
 
 
 def base(context: Context) -> None:
     """The base alone, and the adapter switched off."""
     for name in ("output", "disabled.output"):
-        context.record("base", name, context.model.forward(context.x, enabled=False))
+        context.record("base", name, context.model().forward(context.x, enabled=False))
 
 
 def accounting(context: Context) -> None:
     """Where each tensor of the checkpoint is in the loaded model."""
-    context.fact("accounting", "tensors", found_in(context.model, context))
+    context.fact("accounting", "tensors", found_in(context.model(), context))
 
 
 def found_in(model: Any, context: Context) -> dict[str, Any]:
     """Key of the checkpoint → where its values are."""
     here = {tensor.tobytes(): name for name, tensor in model.tensors.items()}
     found = {}
-    for key, tensor in context.cast(load_file("adapter/adapter_model.safetensors")).items():
+    for key, tensor in context.cast(load_file(STORED)).items():
         at = here.get(tensor.tobytes())
         found[key] = {"found": "whole" if at else "nowhere", "at": [at] if at else []}
     return found
@@ -389,15 +298,15 @@ def found_in(model: Any, context: Context) -> dict[str, Any]:
 
 def structure(context: Context) -> None:
     """Names, shapes and types."""
-    tensors = context.model.tensors
+    tensors = context.model().tensors
     context.fact("structure", "inference", {n: [list(t.shape), str(t.dtype), False] for n, t in tensors.items()})
     context.fact("structure", "trainable", sorted(tensors))
 
 
 def merged(context: Context) -> None:
     """The output with the adapter in the base's weights."""
-    weights = context.model.merged()
-    plain = minipeft.Model(weights, context.model.config, context.model.tensors)
+    weights = context.model().merged()
+    plain = minipeft.Model(weights, context.model().config, context.model().tensors)
     context.record("merged", "output", context.spoil(plain.forward(context.x, enabled=False)))
 
 
