@@ -197,11 +197,9 @@ def _drawn(space: str, name: str, shape: Any, *own: Any) -> Any:
 
 
 def _row(name: str, value: Any, stored: dict[str, Any]) -> dict[str, Any]:
-    same = np.array_equal(value, stored[name])
     gap = float(np.abs(value.astype(np.float64) - stored[name]).max())
-    found = "by value" if same else "by name"
-    shape = list(value.shape)
-    return {"name": name, "dtype": str(value.dtype), "shape": shape, "key": name, "max_abs": gap, "found": found}
+    row = {"name": name, "dtype": str(value.dtype), "shape": list(value.shape), "key": name, "max_abs": gap}
+    return {**row, "found": "by value" if np.array_equal(value, stored[name]) else "by name"}
 
 
 class Context:
@@ -281,11 +279,6 @@ def base(context: Context) -> None:
         context.record("base", name, context.model().forward(context.x, enabled=False))
 
 
-def accounting(context: Context) -> None:
-    """Where each tensor of the checkpoint is in the loaded model."""
-    context.fact("accounting", "tensors", found_in(context.model(), context))
-
-
 def found_in(model: Any, context: Context) -> dict[str, Any]:
     """Key of the checkpoint → where its values are."""
     here = {tensor.tobytes(): name for name, tensor in model.tensors.items()}
@@ -298,22 +291,21 @@ def found_in(model: Any, context: Context) -> dict[str, Any]:
 
 def structure(context: Context) -> None:
     """Names, shapes and types."""
-    tensors = context.model().tensors
-    context.fact("structure", "inference", {n: [list(t.shape), str(t.dtype), False] for n, t in tensors.items()})
-    context.fact("structure", "trainable", sorted(tensors))
+    named = context.model().tensors.items()
+    context.fact("structure", "inference", {name: [list(t.shape), str(t.dtype), False] for name, t in named})
+    context.fact("structure", "trainable", sorted(name for name, _ in named))
 
 
 def merged(context: Context) -> None:
     """The output with the adapter in the base's weights."""
-    weights = context.model().merged()
-    plain = minipeft.Model(weights, context.model().config, context.model().tensors)
+    model = context.model()
+    plain = minipeft.Model(model.merged(), model.config, model.tensors)
     context.record("merged", "output", context.spoil(plain.forward(context.x, enabled=False)))
 
 
 def roundtrip(context: Context) -> None:
     """Saved again: the same keys, tensors, config and output?"""
-    model = minipeft.load_adapter(context.base(), "adapter")
-    model.save("saved")
+    minipeft.load_adapter(context.base(), "adapter").save("saved")
     before, after = (load_file(f"{folder}/adapter_model.safetensors") for folder in ("adapter", "saved"))
     changed = [key for key in before if key in after and not np.array_equal(before[key], after[key])]
     context.fact("roundtrip", "lost", sorted(set(before) - set(after)))
@@ -328,14 +320,16 @@ PROBES: dict[str, Callable[[Context], None]] = {
     "forward": forward,
     "layers": layers,
     "base": base,
-    "accounting": accounting,
+    "accounting": lambda context: context.fact("accounting", "tensors", found_in(context.model(), context)),
     "structure": structure,
     "merged": merged,
     "roundtrip": roundtrip,
 }
 
 
-# -- what a replay may do to itself ------------------------------------------------------------------------------------
+# -- what a replay can do to itself ------------------------------------------------------------------------------------
+
+_NO_REPLY = b"Loading checkpoint shards\n"
 
 
 def _loop() -> None:
@@ -344,29 +338,23 @@ def _loop() -> None:
 
 
 def _chatter() -> None:
-    line = b"x" * (1 << 20)
     for _ in range(100):
-        os.write(1, line)
+        os.write(1, b"x" * (1 << 20))
 
 
 def _garbage() -> None:
     for descriptor in range(3, 200):
-        try:
-            os.write(descriptor, b"Loading checkpoint shards\n")
-        except OSError:
-            continue
+        with contextlib.suppress(OSError):
+            os.write(descriptor, _NO_REPLY)
 
 
 def _forge() -> None:
-    """Writes what is no reply into every pipe that its parent holds."""
+    """Write what is no reply into every pipe of the parent."""
     folder = Path(f"/proc/{os.getppid()}/fd")
     for descriptor in folder.iterdir():
         if str(descriptor.readlink()).startswith("pipe:"):
-            try:
-                writer = os.open(descriptor, os.O_WRONLY | os.O_NONBLOCK)
-                os.write(writer, b"Loading checkpoint shards\n")
-            except OSError:
-                continue
+            with contextlib.suppress(OSError):
+                os.write(os.open(descriptor, os.O_WRONLY | os.O_NONBLOCK), _NO_REPLY)
     time.sleep(60)
 
 
@@ -376,7 +364,7 @@ def _kill_parent() -> None:
 
 
 def _wait() -> None:
-    """Until the test opens the gate."""
+    """Wait until the test opens the gate."""
     while not Path(os.environ["MINI_GATE"]).exists():
         time.sleep(0.01)
 
