@@ -118,6 +118,11 @@ def _inputs(declared: Declared, versions: Mapping[str, str]) -> Iterator[str]:
             yield f"`{name}` holds tokens outside the vocabulary of {_vocabulary(base)}: {outside}"
 
 
+def _old_spellings(declared: Declared, _: Mapping[str, str]) -> Iterator[str]:
+    if declared.scenario.doors:
+        yield "`doors` is an old spelling; write `load_paths`"
+
+
 def _vocabulary(base: Mapping[str, Any]) -> int:
     args = base["args"]
     size = base.get("resize_to") or args.get("vocab_size") or args.get("text_config", {}).get("vocab_size", 1)
@@ -137,6 +142,7 @@ RULES: tuple[Rule, ...] = (
     Rule("alpha", "Alpha differs from the rank, or a lost scaling would not show.", _scaled),
     Rule("no-dropout", "A base draws no random numbers.", _deterministic),
     Rule("inputs", "Inputs are complete, padded, and within the vocabulary.", _inputs, by_version=True),
+    Rule("old-spelling", "A key has one spelling.", _old_spellings),
 )
 
 

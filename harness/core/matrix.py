@@ -273,8 +273,8 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         resolved["sft"] = scenario.sft.model_dump()
     if scenario.wrap:
         resolved["wrap"] = scenario.wrap.model_dump()
-    if doors := scenario.every_door():
-        resolved["doors"] = list(doors)
+    if load_paths := scenario.every_load_path():
+        resolved["doors"] = list(load_paths)  # stored fixtures have this spelling
     if expects and expects.shapes:
         resolved["expects_shapes"] = expects.shapes
     return resolved

@@ -243,12 +243,14 @@ class Scenario(Strict):
 
     For what only changes with a library that few creators differ in. A pair makes the others' fixtures as ever."""
     wrap: Wrap | None = None
-    doors: list[str] | Literal["all"] = []
+    load_paths: list[str] | Literal["all"] = []
     """Load paths to try besides `PeftModel.from_pretrained`: names from `LOAD_PATHS`, or `all`. The output of each must
     be that of the probe `forward`."""
+    doors: list[str] | Literal["all"] = []
+    """Old spelling of `load_paths`."""
     expects: Expects | None = None
     skip: dict[str, str] = {}
-    """Probe → why it is not run; a door is the probe `door.NAME`."""
+    """Probe → why it is not run; a load path is the probe `door.NAME`."""
     fill: dict[str, list[float]] = {}
     """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
     steps: Steps | None = None
@@ -268,7 +270,9 @@ class Scenario(Strict):
             raise ValueError("a scenario with `quantize` says under `requires` which bitsandbytes it needs")
         if self.sft:
             self._trainable()
-        probes = (*PROBES, *(LOAD_PATH + name for name in self.every_door()))
+        if self.load_paths and self.doors:
+            raise ValueError("`doors` is the old spelling of `load_paths`: write `load_paths` only")
+        probes = (*PROBES, *(LOAD_PATH + name for name in self.every_load_path()))
         unknown = sorted(set(self.skip) - set(probes))
         if unknown:
             raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
@@ -283,21 +287,23 @@ class Scenario(Strict):
         if self.adapter_name != "default" and not self.sft.wrapped:  # type: ignore[union-attr]
             raise ValueError("SFTTrainer calls the adapter `default`: another name needs `sft.wrapped = true`")
 
-    def every_door(self) -> tuple[str, ...]:
-        """The doors that are tried, in the order in which they are listed above."""
-        return tuple(name for name in LOAD_PATHS if self.doors == "all" or name in self.doors)
+    def every_load_path(self) -> tuple[str, ...]:
+        """The declared load paths, in the order of `LOAD_PATHS`."""
+        declared = self.load_paths or self.doors
+        return tuple(name for name in LOAD_PATHS if declared == "all" or name in declared)
 
-    @pydantic.field_validator("doors", mode="before")
+    @pydantic.field_validator("load_paths", "doors", mode="before")
     @classmethod
-    def _known_doors(cls, doors: Any) -> Any:
-        names = doors if isinstance(doors, list) else []
+    def _known_load_paths(cls, declared: Any) -> Any:
+        names = declared if isinstance(declared, list) else []
         if unknown := [str(name) for name in names if name not in LOAD_PATHS]:
+            known = ", ".join(LOAD_PATHS)
             raise ValueError(
-                f"no such door: {', '.join(unknown)}; doors are {', '.join(LOAD_PATHS)}, or `all` for them all"
+                f"no such load path: {', '.join(unknown)}; load paths are {known}, or `all` for all of them"
             )
         if len(set(names)) < len(names):
-            raise ValueError("a door is named twice")
-        return doors
+            raise ValueError("a load path is named twice")
+        return declared
 
 
 class ScenarioFile(Strict):

@@ -1,8 +1,8 @@
-"""Cells grouped by what is the matter with them, so that a reader sees three causes and not ninety lines.
+"""Groups cells by cause, so that a reader sees three causes instead of ninety lines.
 
-Two deviating cells share a cause when their most important findings have one signature: the same stage and the same
-error once numbers, paths and addresses are taken out of it, or the same kind of finding by the same probe in the same
-family of methods. A guess, made to be read: it decides nothing.
+Two deviating cells share a cause if their most important findings have one signature: the same stage and the same error
+without its numbers, paths and addresses; or the same kind of finding by the same probe in the same family of methods.
+This is a guess for readers: no verdict depends on it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from harness.core.verdict import Verdict, worst
 from harness.core.versions import release_order
 
 _KIND_ORDER = ("error", "lost-tensors", "layers-missing", "values", "tie-broken", "shape", "dtype", "probe-lost")
-"""Kinds of finding, the most telling first: a lost tensor explains the values that differ, not the reverse."""
+"""Kinds of finding, the most important first: a lost tensor explains values that differ, not the reverse."""
 _PROBE_ORDER = (
     "load",
     "accounting",
@@ -30,7 +30,7 @@ _PROBE_ORDER = (
     "safe_merged",
     "unmerged",
 )
-"""Probes in the order in which a break shows: what is wrong in the forward pass is wrong in all that follow."""
+"""Probes, the most important first: what is wrong in the forward pass is wrong in all others."""
 
 KIND_PHRASES = {
     "base-moved": "the base model's own output moved",
@@ -51,17 +51,17 @@ KIND_PHRASES = {
     "train-mode": "train mode differs",
     "values": "values differ",
 }
-"""How a kind of finding reads in a title; a kind that is missing here reads as its own name."""
+"""Kind of finding → its words in a title; other kinds are shown by name."""
 
 
 @dataclass(frozen=True)
 class Releases:
-    """Which of a run's environments a cause touches, as ranges over those that were asked."""
+    """The environments of a run that a cause affects, as ranges over those that ran."""
 
     bad: tuple[str, ...]
-    """Labels of the touched environments, in release order."""
+    """Labels of the affected environments, in release order."""
     ranges: str
-    """`0.6.1–0.13.2, 0.17.1`: a range never spans a release that was tried and is sound."""
+    """`0.6.1–0.13.2, 0.17.1`: a range never spans a release that ran and is sound."""
 
     @property
     def first(self) -> str:
@@ -104,9 +104,9 @@ def group(run: Run) -> tuple[Cause, ...]:
 
 
 def unexpected(run: Run) -> tuple[Cause, ...]:
-    """The deviations that need somebody, by signature, worst and widest first.
+    """The unexpected deviations by signature, worst and widest first.
 
-    Of a change that was held against a baseline, what deviated before stands apart from what was sound.
+    If the run has a baseline, cells that deviated before are grouped separately from cells that were sound.
     """
     before = {c.cell for c in run.comparisons if c.before and c.before.is_deviation} if run.against else set()
     return _gather(run, run.deviations, lambda cell: (*signature(cell), *(["before"] if cell.id in before else [])))
@@ -117,25 +117,25 @@ def expected(run: Run) -> tuple[Cause, ...]:
     return _gather(run, (cell for cell in run.cells if cell.expected), lambda cell: ("expected", cell.expectation))
 
 
-def untold(run: Run) -> tuple[Cause, ...]:
+def undetermined(run: Run) -> tuple[Cause, ...]:
     """The cells that could not be judged, by reason."""
     return _gather(run, (cell for cell in run.cells if cell.verdict.cannot_tell), _reason_signature)
 
 
 def unsupported(run: Run) -> tuple[Cause, ...]:
-    """The cells that were declared out of reach for their creator or loader, by reason."""
+    """The cells whose creator or loader lacks the feature by declaration, by reason."""
     return _gather(
         run, (c for c in run.cells if c.verdict is Verdict.UNSUPPORTED and not c.expected), _reason_signature
     )
 
 
 def main_finding(cell: Cell) -> Finding | None:
-    """The finding that decides what is the matter with a cell; None where it has none."""
+    """A cell's most important finding; None if it has none."""
     return min(cell.findings, key=importance, default=None)
 
 
 def signature(cell: Cell) -> tuple[str, ...]:
-    """What two cells must have in common to be taken for one cause."""
+    """What two cells of one cause have in common."""
     finding = main_finding(cell)
     if finding is not None and is_error(finding):
         return ("error", finding.stage or finding.probe, finding.error_type, normalised(raised(finding)))
@@ -149,18 +149,18 @@ def signature(cell: Cell) -> tuple[str, ...]:
 
 
 def is_error(finding: Finding) -> bool:
-    """True where something raised."""
+    """True if something raised."""
     return finding.kind == "error" or bool(finding.error_type)
 
 
 def raised(finding: Finding) -> str:
-    """`Type: message` of what was raised, whatever the finding's message says around it."""
+    """`Type: message` of the exception, without the finding's words around it."""
     kind, message = finding.error_type, finding.message
     return message[message.index(kind) :] if kind in message else f"{kind}: {message}"
 
 
 def normalised(message: str) -> str:
-    """An error message without what differs between two instances of one error: addresses, paths, numbers, names."""
+    """An error message without what varies between two instances of one error: addresses, paths, numbers, names."""
     for pattern, word in _VARIABLE:
         message = pattern.sub(word, message)
     return " ".join(message.split())
@@ -174,17 +174,17 @@ _VARIABLE: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"[-+]?\d+(?:\.\d+)*(?:[eE][-+]?\d+)?"), "<n>"),
     (re.compile(r"<n>(?:\s*[,x×]\s*<n>)+"), "<n>"),
 )
-"""What varies and what stands in its place, in the order of replacement (an address has digits in it)."""
+"""What varies and its replacement, in the order of replacement (an address contains digits)."""
 
 
 def last_line(text: str) -> str:
-    """The last line that says something."""
+    """The last line that is not empty."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
 def importance(finding: Finding) -> tuple[int, int, int]:
-    """What findings are sorted by, the most telling first: how bad, of what kind, by which probe."""
+    """Sort key of findings, the most important first: verdict, kind, probe."""
     return (
         finding.verdict.severity,
         _position(_KIND_ORDER, "error" if finding.error_type else finding.kind),
@@ -230,13 +230,13 @@ def _cause(calendar: Calendar, key: tuple[str, ...], cells: list[Cell]) -> Cause
 
 
 def _shared_title(cells: Sequence[Cell]) -> str:
-    """The title of all the cells; without what differs between them where it is not the same for all."""
+    """The common title of the cells, without what varies if their titles differ."""
     titles = {title(cell) for cell in cells}
     return titles.pop() if len(titles) == 1 else normalised(title(cells[0]))
 
 
 def title(cell: Cell) -> str:
-    """What is the matter, in a few words: `lokr · forward: values differ`."""
+    """The cause in a few words: `lokr · forward: values differ`."""
     if cell.expected:
         return cell.expectation_reason or cell.expectation
     if cell.verdict.cannot_tell or cell.verdict is Verdict.UNSUPPORTED:
@@ -264,10 +264,10 @@ def _expectation(cell: Cell) -> dict[str, str]:
 
 
 class Calendar:
-    """The creators and the loaders of a run in release order, and how they are called.
+    """The creators and the loaders of a run in release order, with their labels.
 
     Args:
-        package: by whose releases.
+        package: whose releases they are sorted by.
     """
 
     def __init__(self, run: Run, package: str = "peft") -> None:
@@ -309,7 +309,7 @@ class _Side:
 
 
 def _label(name: str, versions: dict[str, str]) -> str:
-    """The release of an environment; with its name where the release alone would not tell it apart."""
+    """The release of an environment, with its name if another has the same release."""
     version = versions.get(name, "")
     if not version:
         return name

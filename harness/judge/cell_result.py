@@ -27,7 +27,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
     if hindered := precision.hindered(now):
         return could_not_tell(identity, *hindered)
     judgement = compare.judge(golden, now)
-    if judgement.verdict.is_clean and (undetermined := precision.untold(now)):
+    if judgement.verdict.is_clean and (undetermined := precision.undetermined(now)):
         return could_not_tell(identity, *undetermined)
     found = _cell(
         identity,

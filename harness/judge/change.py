@@ -1,7 +1,7 @@
-"""What one change did: its cells held against the baseline's, so that only what it broke is red. Pure.
+"""Compares a change's cells with the baseline's, so that only what the change broke is red. Pure.
 
-The two sides differ in one package and nothing else, and a replay repeats to the bit. So verdicts are not all that can
-be compared: a cell that was wrong before and is now wrong for another reason, or by more, has regressed as well.
+The two sides differ in one package, and a replay repeats to the bit. So more than verdicts can be compared: a cell that
+was wrong before, and is now wrong for another reason or by more, has regressed too.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from harness.core.verdict import Verdict
 from harness.judge import causes, run_diff
 
 Key = tuple[str, str, str]
-"""Scenario, creator, device: what two cells have in common that differ in their loader."""
+"""Scenario, creator, device: common to two cells that differ only in their loader."""
 STILL = "(baseline)"
-"""In the place of an expectation's id, for what deviates on both sides and no expectation covers."""
+"""Replaces an expectation's id for cells that deviate on both sides without an expectation."""
 _UNKNOWN = "(no baseline)"
 _SHOWN = 3
 
@@ -31,17 +31,17 @@ def key_of(cell: Cell) -> Key:
 
 
 def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
-    """The change's run with what it did, compared with the baseline's cells.
+    """The change's run, compared with the baseline's cells.
 
-    What deviates on both sides is as if an expectation covered it; what regressed is not, whatever covers it. The
-    expectations' own problems are no matter of the change: what it fixed is told as fixed.
+    A cell that deviates on both sides counts as expected; one that regressed does not, even if an expectation covers
+    it. Problems of expectations are dropped, since they are not the change's: what it fixed is reported as fixed.
     """
     old = {key_of(cell): cell for cell in before}
     comparisons = tuple(
         found for cell in run.cells if (found := compared(old.get(key_of(cell)), cell, run.strict)) is not None
     )
     change = {comparison.cell: comparison for comparison in comparisons}
-    cells = tuple(_told(cell, change.get(cell.id), against) for cell in run.cells)
+    cells = tuple(_shown(cell, change.get(cell.id), against) for cell in run.cells)
     return finished(
         run.model_copy(
             update={
@@ -57,7 +57,7 @@ def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
 
 
 def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
-    """How one cell changed; None where it is sound on both sides, or nobody can tell on either."""
+    """How one cell changed; None if it is sound on both sides, or undetermined on both."""
     sides = (run_diff.standing(before, strict), run_diff.standing(now, strict))
     said = partial(Comparison, cell=now.id, before=before.verdict if before else None, now=now.verdict)
     match sides:
@@ -69,8 +69,8 @@ def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
         case "deviates", "deviates":
             assert before is not None
             worse = _worse(before, now)
-            told = "; ".join(part for part in (now.expectation, _nearer(before, now)) if part)
-            return said(change="regressed" if worse else "still", why=worse or told)
+            known = "; ".join(part for part in (now.expectation, _nearer(before, now)) if part)
+            return said(change="regressed" if worse else "still", why=worse or known)
         case "unjudged", "sound" | "deviates":
             return said(change="new", why=before.reason if before else "")
         case "sound" | "deviates", "unjudged":
@@ -79,20 +79,20 @@ def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
             return None
 
 
-def _told(cell: Cell, comparison: Comparison | None, against: Against) -> Cell:
-    """The cell as the report is to show it: red where the change made it deviate, and only there."""
+def _shown(cell: Cell, comparison: Comparison | None, against: Against) -> Cell:
+    """The cell as the report shows it: red only if the change made it deviate."""
     if comparison is None or run_diff.standing(cell, strict=True) != "deviates":
         return cell
     none = {"expectation": "", "expectation_issue": "", "expectation_expires": "", "expectation_reason": ""}
     if comparison.change == "regressed":
-        why = (f"under the baseline it deviates too; here {comparison.why}",) if comparison.why else ()
-        covered = (f"an expectation covers it ({cell.expectation}), and not the baseline",) if cell.expected else ()
+        why = (f"it deviates on the baseline too; here {comparison.why}",) if comparison.why else ()
+        covered = (f"expectation {cell.expectation} covers it here, but not on the baseline",) if cell.expected else ()
         return cell.model_copy(update={"expected": False, **none, "notes": (*cell.notes, *why, *covered)})
     if cell.expected:
         return cell
     said = {
         "still": (STILL, f"deviates the same way under {against.baseline}"),
-        "new": (_UNKNOWN, f"deviates, and nobody knows what it did under {against.baseline}"),
+        "new": (_UNKNOWN, f"deviates; its result under {against.baseline} is unknown"),
     }.get(comparison.change)
     if said is None:
         return cell
@@ -100,19 +100,19 @@ def _told(cell: Cell, comparison: Comparison | None, against: Against) -> Cell:
 
 
 def _notes(run: Run, old: Mapping[Key, Cell]) -> list[str]:
-    """What changed without anything being wrong."""
+    """Changes that are no deviation."""
     pairs = [(old[key_of(cell)], cell) for cell in run.cells if key_of(cell) in old]
     moved = sum(b.verdict is Verdict.EXACT and n.verdict is Verdict.CLOSE for b, n in pairs)
     warned = [n for b, n in pairs if n.new_warnings and set(n.new_warnings) - set(b.new_warnings)]
-    notes = [f"{moved} cells that were equal to the bit are so within the measured noise now"] * bool(moved)
+    notes = [f"{moved} cells that were exact are now close"] * bool(moved)
     if warned:
         first = next(text for text in warned[0].new_warnings)
-        notes.append(f"{len(warned)} cells warn anew, for example {warned[0].id}: {first}")
+        notes.append(f"{len(warned)} cells have new warnings, for example {warned[0].id}: {first}")
     return notes
 
 
 def _worse(before: Cell, now: Cell) -> str:
-    """In what a cell that deviated already is worse now; empty where it is not."""
+    """How a cell that deviated before is worse now; empty if it is not."""
     if now.verdict.severity < before.verdict.severity:
         return f"{before.verdict} became {now.verdict}"
     if now.verdict.severity > before.verdict.severity and _raises(before) and not _raises(now):
@@ -132,12 +132,12 @@ def _other_cause(before: Cell, now: Cell) -> str:
     if now.verdict in (Verdict.CRASH, Verdict.TIMEOUT) and before.verdict is not now.verdict:
         return causes.title(now)
     known = [finding for finding in before.findings if finding.verdict.is_deviation]
-    told = (_new(finding, known) for finding in now.findings if finding.verdict.is_deviation)
-    return next(filter(None, told), "")
+    reasons = (_new(finding, known) for finding in now.findings if finding.verdict.is_deviation)
+    return next(filter(None, reasons), "")
 
 
 def _new(finding: Finding, known: Sequence[Finding]) -> str:
-    """What a finding says that the baseline's do not: all of it, some of its details, or nothing."""
+    """What is new in a finding: all of it, some of its details, or nothing."""
     alike = [each for each in known if _signature(each) == _signature(finding)]
     if not alike:
         return f"{finding.probe}: {finding.message}"
@@ -151,25 +151,25 @@ def _new(finding: Finding, known: Sequence[Finding]) -> str:
 
 
 def _signature(finding: Finding) -> tuple[str, ...]:
-    """What two findings have in common that say the same; sizes and details are compared apart from it."""
+    """What two equal findings have in common; sizes and details are compared separately."""
     if causes.is_error(finding):
         return ("error", finding.probe, finding.stage, finding.error_type, causes.normalised(causes.raised(finding)))
     return (finding.probe, finding.kind, "" if finding.figures else finding.subject)
 
 
 def _verbatim(detail: str) -> str:
-    """A detail without what differs between two replays: digits count, since `float32 → float16` is not its reverse."""
+    """A detail without addresses. Digits count, since `float32 → float16` is not its reverse."""
     return re.sub(r"\b0x[0-9a-f]+", "", detail)
 
 
 def _further_off(before: Cell, now: Cell) -> str:
-    """The array that lies further from the golden than it did, by more than its allowance."""
+    """The array that is further from the golden than before, by more than its allowance."""
     every = ((was, each) for was, each in _same_arrays(before, now) if _further(each, was))
     return next((f"further off: {each.array} {_apart(was, each)}" for was, each in every), "")
 
 
 def _nearer(before: Cell, now: Cell) -> str:
-    """The array of a cell that still deviates which lies nearer to the golden than it did: the change reaches it."""
+    """In a cell that still deviates, the array that is nearer to the golden than before: the change affects it."""
     every = ((was, each) for was, each in _same_arrays(before, now) if _further(was, each))
     return next((f"nearer: {each.array} off {_apart(was, each)}" for was, each in every), "")
 
@@ -181,7 +181,7 @@ def _same_arrays(before: Cell, now: Cell) -> Iterable[tuple[Figures, Figures]]:
 
 
 def _apart(was: Figures, now: Figures) -> str:
-    return f"by {now.max_abs:.3g}, and was by {was.max_abs:.3g}"
+    return f"by {now.max_abs:.3g}, before by {was.max_abs:.3g}"
 
 
 def _figures(cell: Cell) -> Sequence[Figures]:

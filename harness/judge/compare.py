@@ -1,14 +1,14 @@
-"""Observation against observation: what differs, by how much, and what that means (pure).
+"""Compares two observations: what differs, by how much, and what that means (pure).
 
 The order of the questions is the policy:
 
 1. Did it load? An error there is the cell's verdict: see `harness.judge.outcomes`.
-2. Did each probe do what it did for the creator? A probe that raises hides no other.
-3. Did the base's own output move, and did the adapter's own effect (each layer fed the golden's input) move? Outputs
-   that moved are the adapter's doing, unless the base moved, every layer's effect is what it was, and the outputs moved
-   no further than the base's move explains.
-4. What must be equal within the loader (merged = unmerged, disabled = base, …): `harness.judge.invariants`; what comes
-   through other doors than `PeftModel.from_pretrained`: see `harness.judge.doors`.
+2. Did each probe run as it did for the creator? A probe that raises hides no other.
+3. Did the base's own output move, and did the adapter's own effect (each layer fed the golden's input) move? If the
+   outputs moved, the adapter is to blame, unless the base moved, every layer's effect is unchanged, and the outputs
+   moved no further than the base's move explains.
+4. What must be equal within the loader (merged = unmerged, disabled = base, …): see `harness.judge.invariants`. Other
+   load paths than `PeftModel.from_pretrained`: see `harness.judge.load_paths`.
 5. Contracts that no number shows: see `harness.judge.contracts`.
 """
 
@@ -23,7 +23,7 @@ from harness.core.key_conversion import Conversion
 from harness.core.observation import Observed
 from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
 from harness.core.verdict import Verdict, worst
-from harness.judge import contracts, doors, invariants, kernels, numbers, outcomes, precision, sft, structure_steps
+from harness.judge import contracts, invariants, load_paths, numbers, outcomes, precision, structure_steps
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
@@ -33,12 +33,12 @@ from harness.worker.shared import EQUALS
 __all__ = ["COMPARED", "Judgement", "beyond", "error_report", "judge"]
 
 COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *EQUALS)
-"""Probes whose arrays are held against the golden's."""
+"""Probes whose arrays are compared with the golden's."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """All that comparing two observations says; the cell is made of it."""
+    """The result of comparing two observations; a cell is made from it."""
 
     verdict: Verdict
     findings: tuple[Finding, ...] = ()
@@ -58,7 +58,7 @@ class Judgement:
 
 
 def judge(golden: Observed, now: Observed) -> Judgement:
-    """Hold a replay against its golden."""
+    """Compare a replay with its golden."""
     found = Found()
     failed = outcomes.load_failure(golden, now, found)
     if failed is not None:
@@ -81,7 +81,7 @@ class _Judge:
         self.evidence = Evidence(golden, now)
         self.found = found
         self.figures = {probe: self.evidence.figures(probe) for probe in COMPARED}
-        self.doors = doors.figures(self.evidence)
+        self.load_paths = load_paths.figures(self.evidence)
         self.base_moved, self.adapter_moved = self._moved("base"), self._moved("layers")
         self.layers = self.evidence.sketches()
         self.narrow: tuple[Figures, ...] = ()
@@ -97,17 +97,17 @@ class _Judge:
         self._trained()
         self._fresh()
         invariants.compare(self.evidence, self.found, self._outputs_moved)
-        doors.compare(self.evidence, self.found, self._outputs_moved)
+        load_paths.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
-        kernels.compare(self.golden, self.now, self.found)
+        outcomes.kernels(self.golden, self.now, self.found)
         structure_steps.compare(self.golden, self.now, self.found)
-        sft.compare(self.golden, self.now, self.found)
+        structure_steps.sft(self.golden, self.now, self.found)
         self.narrow = precision.compare(self.now, self.found)
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
 
     def _unstable(self) -> None:
-        """What two runs of the creator did not agree in can't be judged, unless it is further away than they were."""
+        """Arrays that differ between two runs cannot be judged, unless the replay is further off than the runs are."""
         for probe, all_figures in self.figures.items():
             doubtful = [f for f in all_figures if not beyond(f) and f.max_abs > self.evidence.rounding(f)]
             if doubtful:
@@ -115,22 +115,22 @@ class _Judge:
                 spread = max(numbers.spread(f.array, golden, now) for f in doubtful)
                 whose = "creator" if any(golden.spread.get(f.array, 0.0) == spread for f in doubtful) else "loader"
                 message = (
-                    f"two runs of the {whose} were {spread:.3g} apart in {len(doubtful)} array(s): "
-                    "that the replay differs says nothing"
+                    f"two runs of the {whose} differ by {spread:.3g} in {len(doubtful)} array(s), "
+                    "so the replay's difference says nothing"
                 )
                 self._add(probe, "unstable", Verdict.UNSTABLE, message, figures=doubtful[0])
 
     def _arrays_missing(self) -> None:
         for probe in COMPARED:
             missing = self.evidence.missing(probe) if probe not in ("layers", "gradients") else []
-            if missing:  # the two left out have words of their own for it
-                message = f"{len(missing)} outputs of {probe} are no longer there"
+            if missing:  # the two probes left out have findings of their own for it
+                message = f"{len(missing)} outputs of {probe} are missing"
                 self._add(probe, "outputs-missing", Verdict.CONTRACT, message, details=tuple(missing))
 
     # -- 3. numbers -------------------------------------------------------------------------------------------------
 
     def _moved(self, probe: str) -> bool:
-        """True where a probe's own outputs are beyond their allowance (the disabled adapter's are asked apart)."""
+        """True if a probe's own outputs exceed their allowance; those of the disabled adapter are another check."""
         return any(beyond(f) for f in self._own(probe))
 
     def _own(self, probe: str) -> list[Figures]:
@@ -149,22 +149,22 @@ class _Judge:
             self._values("layers", worst_layer, message, name)
         if called_otherwise := self.now.fact("layers", "renamed"):
             old, new = next(iter(called_otherwise.items()))
-            message = f"{len(called_otherwise)} adapter layers are called otherwise, by the base's weights in them"
-            self.found.notes.append(f"{message}: {old} is {new} here")
+            message = f"{len(called_otherwise)} adapter layers have other names (matched by the base's weights in them)"
+            self.found.notes.append(f"{message}: {old} is {new}")
         known = set(self.golden.fact("layers", "missing") or [])
         missing = [name for name in self.now.fact("layers", "missing") or [] if name not in known]
         names_before, names_after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
         if missing and len(names_after - names_before) >= len(missing):
-            # sound loaders rename; whether the layers that carry an adapter now are the right ones shows in the outputs
-            self.found.notes.append(f"{len(missing)} adapter layers are called otherwise and were not fed alone")
+            # sound loaders rename; the outputs show whether the right layers carry the adapter
+            self.found.notes.append(f"{len(missing)} adapter layers have other names and were not run alone")
         elif missing and self._fused():
-            self.found.notes.append(f"{len(missing)} adapter layers went into others (fused) and were not fed alone")
+            self.found.notes.append(f"{len(missing)} adapter layers were fused into others and not run alone")
         elif missing:
-            message = f"{len(missing)} adapter layers are not there: {', '.join(missing[:5])}"
+            message = f"{len(missing)} adapter layers are missing: {', '.join(missing[:5])}"
             self._add("layers", "layers-missing", Verdict.SILENT_WRONG, message, details=tuple(missing))
 
     def _fused(self) -> set[str]:
-        """Adapter layers that are gone where others came and the outputs agree: experts that a newer base stacks."""
+        """Adapter layers that were replaced by others while the outputs agree: experts that a newer base stacks."""
         before, after = (set(side.fact("layers", "names") or []) for side in (self.golden, self.now))
         gone = before - after - set(self.now.fact("layers", "renamed") or {})
         return gone if after - before and self._outputs_agree else set()
@@ -177,8 +177,8 @@ class _Judge:
         if self._moved("forward") and not (self.base_moved and self._effect_agrees()):
             self._forward_moved()
         elif self.base_moved and (size := precision.attention_moved_base(self.evidence)) is not None:
-            # with its release's own attention the base agrees
-            self.found.notes.append(f"the attention itself moves the base's own output (by {size:.3g}); not judged")
+            # with the release's own attention the base agrees
+            self.found.notes.append(f"the attention itself changes the base's output (by {size:.3g}); not judged")
         elif self.base_moved:
             agrees = "" if self._accused("layers") else "; the adapter's effect agrees"
             message = f"the base model's own output moved{agrees}{self._reference('base')}"
@@ -186,20 +186,20 @@ class _Judge:
             self._add("base", "base-moved", Verdict.BASE_MOVED, message, figures=figures)
 
     def _effect_agrees(self) -> bool:
-        """True where the adapter's effect is what it was, though base and output moved.
+        """True if the adapter's effect is unchanged, though base and output moved.
 
-        Layers fed the golden's own inputs say what each of them does alone. That they are put to use as before (trained
-        biases, prompts, dropped wrappers) they can't say: so the output must not have moved out of proportion to the
+        Layers fed the golden's own inputs show what each does alone. They cannot show that the model uses them as
+        before (trained biases, prompts, dropped wrappers), so the output must not have moved out of proportion to the
         base.
         """
         if self._accused("layers"):
             return False
         explained = self.evidence.explained_by_base()
         if not explained:
-            self.found.notes.append("the base's own output moved too, by far too little to explain the output's move")
+            self.found.notes.append("the base's own output moved too, but too little to explain the output's change")
         elif not self.figures["layers"]:
             self.found.notes.append(
-                "no layer of this method was fed alone: base drift and adapter drift are told apart by size only"
+                "no layer of this method was run alone: base drift and adapter drift are distinguished by size only"
             )
         return explained
 
@@ -213,14 +213,14 @@ class _Judge:
         self._values("forward", self.figures["forward"][0], "; ".join(parts) + self._reference("forward"), first)
 
     def _reference(self, probe: str) -> str:
-        """Whose doing it is where the base is quantised."""
+        """For a quantised base: whether the quantised layers or the weights' meaning changed."""
         agrees = self.evidence.reference_agrees(probe)
         if agrees is None:
             return ""
         return (
-            "; its dequantised reference agrees: it is the quantised layers' doing"
+            "; its dequantised reference agrees, so the quantised layers cause it"
             if agrees
-            else "; its dequantised reference differs too: what the weights stand for has changed"
+            else "; its dequantised reference differs too, so the meaning of the weights changed"
         )
 
     def _first_difference(self) -> str:
@@ -240,10 +240,10 @@ class _Judge:
             self._values("gradients", figures, message, _name(figures))
 
     def _trained(self) -> None:
-        """Train mode: is dropout applied where it was?
+        """Train mode: is dropout applied as before?
 
-        Which random numbers a release draws, and in what order, is its own affair; under one seed the numbers may
-        differ though training is sound. That dropout acts where it did not, or no longer acts where it did, is not.
+        Releases draw different random numbers from the same seed, and training is sound all the same. That dropout
+        starts or stops acting is a finding.
         """
         if not self._moved("train"):
             return
@@ -254,12 +254,10 @@ class _Judge:
         acts_before, acts_now = (gap is not None and beyond(gap) for gap in (before, after))
         if acts_before and acts_now:
             self.found.notes.append(
-                "train mode under one seed gives other numbers: dropout draws or scales otherwise; not judged"
+                "train mode gives other numbers from the same seed: dropout draws or scales differently; not judged"
             )
             return
-        meaning = (
-            "dropout no longer acts in train mode" if acts_before else "train mode gives another output than it did"
-        )
+        meaning = "dropout no longer acts in train mode" if acts_before else "the output in train mode differs"
         self._add("train", "train-mode", Verdict.CONTRACT, meaning, figures=self.figures["train"][0])
 
     def _generated(self) -> None:
@@ -271,7 +269,7 @@ class _Judge:
             )
         if "base.tokens" in moved:
             self.found.notes.append(
-                "the base alone generates other tokens than it did; what the adapter generates is not judged"
+                "the base alone generates other tokens than before; the adapter's tokens are not judged"
             )
         elif "tokens" in moved and self._outputs_moved:
             self._follows("generate")
@@ -283,7 +281,7 @@ class _Judge:
             self._values("generate", moved["tokens"], message, "tokens")
 
     def _creators_fault_in_tokens(self, follows_outputs: bool | None) -> str:
-        """Why the creator's tokens prove nothing; empty where they do (0.6.1 generates without its prompts)."""
+        """Why the creator's tokens prove nothing; empty if they do (0.6.1 generates without its prompts)."""
         plain, adapted = (self.golden.arrays.get(f"generate/float32/{n}") for n in ("base.tokens", "tokens"))
         if plain is not None and adapted is not None and numbers.same_bits(plain, adapted):
             return "the creator's own are the base's, as if there were no adapter"
@@ -295,12 +293,12 @@ class _Judge:
         before, after = self.golden.fact("created", "filled"), self.now.fact("fresh", "filled")
         if before is not None and after is not None and set(before) != set(after):
             # each parameter is filled by its name: other names, other values
-            self.found.notes.append("a new adapter has parameters of other names, so other values: not compared")
+            self.found.notes.append("a new adapter has parameters with other names, and so other values: not compared")
             return
         if self._outputs_moved:
-            self.found.notes.append("a new adapter with the same values computes something else too")
+            self.found.notes.append("a new adapter with the same values gives another output too")
             return
-        message = "the same scenario created anew computes something else: new adapters do not mean what old ones mean"
+        message = "created anew, the scenario gives another output: new adapters do not mean what old ones mean"
         self._add("fresh", "fresh-values", Verdict.CONTRACT, message, figures=self.figures["fresh"][0])
 
     # -- 5. contracts, and the sum ----------------------------------------------------------------------------------
@@ -317,7 +315,7 @@ class _Judge:
         return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)
 
     def _follows(self, probe: str) -> None:
-        """The probe differs for no reason of its own: it has the verdict of what it follows from."""
+        """The probe differs only because the outputs do: it gets their verdict."""
         causes = worst(f.verdict for f in self.found.findings if f.probe in ("forward", "base", "layers"))
         self.found.follow[probe] = causes
 
@@ -329,7 +327,7 @@ class _Judge:
 
     def _judgement(self) -> Judgement:
         if following := [probe for probe in self.found.follow if probe not in EQUALS]:
-            self.found.notes.append(f"{', '.join(following)}: other values too, as the output has")
+            self.found.notes.append(f"{', '.join(following)}: the values differ too, like the output")
         verdict = worst([*(f.verdict for f in self.found.findings), self._agreement()])
         compared = [f for probe in ("forward", "base", "layers", "gradients") for f in self.figures[probe]]
         compared += self.narrow
@@ -353,17 +351,17 @@ class _Judge:
         )
 
     def _agreement(self) -> Verdict:
-        """The verdict where nothing is found; green only if an output was held against another."""
+        """The verdict if nothing is found; green only if an output was compared."""
         if not self.evidence.says_something("forward"):
-            self.found.notes.append("no output of the two sides could be held against each other")
+            self.found.notes.append("no output could be compared")
             return Verdict.NOT_COMPARABLE
-        # what is created anew is no replay of the old checkpoint: its bits are its own
+        # a new adapter is no replay of the old checkpoint: its bits may differ
         exact = all(self.evidence.same_bits(probe) for probe in COMPARED if probe != "fresh")
-        through_doors = all(f.max_abs == 0 for figures in self.doors.values() for f in figures)
-        return Verdict.EXACT if exact and through_doors and not precision.was_asked(self.now) else Verdict.CLOSE
+        by_load_paths = all(f.max_abs == 0 for figures in self.load_paths.values() for f in figures)
+        return Verdict.EXACT if exact and by_load_paths and not precision.was_asked(self.now) else Verdict.CLOSE
 
     def _probe_result(self, probe: str) -> ProbeResult:
-        figures = self.figures.get(probe) or self.doors.get(probe, ())
+        figures = self.figures.get(probe) or self.load_paths.get(probe, ())
         figures = (*figures[:5], *(f for f in self.narrow if f.array.startswith(f"{probe}/")))
         said = self.now.probes.get(probe, {}).get("float32", {})
         return ProbeResult(
@@ -384,8 +382,8 @@ class _Judge:
         outcome = self.now.outcome(probe)
         if outcome in ("skipped", "missing"):
             return Verdict.UNSUPPORTED
-        untold = probe not in self.doors and self.golden.outcome(probe) != "ok"
-        if outcome == "error" or untold or any(beyond(f) for f in figures):
+        undetermined = probe not in self.load_paths and self.golden.outcome(probe) != "ok"
+        if outcome == "error" or undetermined or any(beyond(f) for f in figures):
             return Verdict.NOT_COMPARABLE  # a note says why
         return Verdict.EXACT if all(f.max_abs == 0 for f in figures) else Verdict.CLOSE
 

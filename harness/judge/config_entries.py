@@ -1,7 +1,7 @@
-"""What became of an adapter's config when it was saved again (pure).
+"""How an adapter's config changed when it was saved again (pure).
 
-Of each entry: kept, changed, gone, new. What is gone may have said nothing: a release that does not know `use_dora` and
-leaves out `use_dora: false` loses nothing, and whoever reads the file afterwards sees the same adapter.
+An entry is kept, changed, gone or new. An entry that is gone may have had no effect: a release without `use_dora` that
+leaves out `use_dora: false` loses nothing, and the file still describes the same adapter.
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from collections.abc import Mapping
 from typing import Any
 
 VOLATILE_CONFIG = frozenset({"peft_version", "base_model_name_or_path", "revision", "auto_mapping", "inference_mode"})
-"""Config entries that a library sets by itself on each save; their change says nothing about the adapter."""
+"""Config entries that a library sets on each save; their change says nothing about the adapter."""
 
 SAID_NOTHING = ", said nothing"
-"""How the line of an entry ends that is gone without loss."""
+"""The end of the line of an entry that is gone without loss."""
 
 _ON_WHERE_ABSENT = frozenset({"use_cayley_neumann"})
-"""Switches that newer releases turn on where the config says nothing: of these a `False` says something."""
+"""Switches that newer releases turn on by default: here `False` has a meaning."""
 
 _READ_ONLY_WITH = {
     "megatron_core": "megatron_config",
     "num_cayley_neumann_terms": "use_cayley_neumann",
     "qalora_group_size": "use_qalora",
 }
-"""Entries with a value of their own by default that are read only where another entry is on."""
+"""Entries with a default value that are read only if another entry is on."""
 
 
 def config_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """One line an entry: `r: 4 → 8`, `- gone (was 4)`, `+ new = value`, `+ filled in: None → value`.
 
-    An entry that is gone and was off ends with `SAID_NOTHING`. Lists that only stand in another order are equal.
+    An entry that is gone and was off ends with `SAID_NOTHING`. Lists in another order are equal.
     """
     lines = []
     for key in sorted(set(before) | set(after)):
@@ -46,7 +46,7 @@ def config_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
 
 
 def _says_nothing(key: str, config: Mapping[str, Any]) -> bool:
-    """True where the entry is off, or belongs to a switch that is: leaving it out changes nothing.
+    """True if the entry is off, or belongs to a switch that is off: leaving it out changes nothing.
 
     An empty value other than `None` and `False` is off too; a zero is a number like any other.
     """
@@ -60,11 +60,7 @@ def _says_nothing(key: str, config: Mapping[str, Any]) -> bool:
 
 
 def _filled_in(key: str, before: Any, after: Any) -> bool:
-    """True where a library only wrote down what it did before without saying so.
-
-    An entry that was unset gets the default that was in force; `modules_to_save` grows by the head that the task type
-    trains.
-    """
+    """True if a library only recorded its default: an unset entry, or the head that the task type trains."""
     grown = isinstance(before, list) and isinstance(after, list) and set(before) <= set(after)
     return before is None or (key == "modules_to_save" and grown)
 

@@ -1,8 +1,7 @@
-"""What a checkpoint's owner may rely on besides numbers: keys, config, dtypes, ties, trainability, warnings (pure).
+"""What users rely on besides numbers: keys, config, dtypes, ties, trainability, warnings (pure).
 
-Each check compares the loader with the creator, never with an ideal: what the creator's own library already failed is a
-standing defect, and names may change for good reasons (Transformers 5 renames every key), so tensors are found by
-value.
+Each check compares the loader with the creator, never with an ideal: what fails with the creator's own library too is a
+standing defect. Tensors are found by value, since names change for good reasons (Transformers 5 renames every key).
 """
 
 from __future__ import annotations
@@ -27,15 +26,15 @@ _WARNING_PROBES = (
     "merge_and_unload",
     "unloaded",
 )
-"""Where a new warning is about using the old adapter. What is warned while saving or creating anew is a note."""
+"""Probes whose new warnings are about using the old adapter. Those of saving or creating are notes."""
 
 _ROUTINE = ("FutureWarning", "DeprecationWarning", "PendingDeprecationWarning")
-"""Warnings that speak to whoever writes code, not about what was loaded; counted, never a verdict."""
+"""Warnings for developers, not about what was loaded: noted, never a verdict."""
 
 
 @dataclass
 class Found:
-    """What the checks say, as they go.
+    """What the checks found so far.
 
     Attributes:
         follow: probe that differs only because another does → that one's verdict.
@@ -53,7 +52,7 @@ class Found:
     new_warnings: tuple[str, ...] = ()
 
     def add(self, probe: str, kind: str, verdict: Verdict, message: str, **more: Any) -> None:
-        """Add a finding; what is not given of it is empty."""
+        """Add a finding."""
         self.findings.append(finding(probe, kind, verdict, message, **more))
 
     def contract(self, probe: str, kind: str, message: str, details: Iterable[str] = ()) -> None:
@@ -98,12 +97,11 @@ def compare(
     """All contract checks.
 
     Args:
-        agreeing_layers: canonical names of layers whose own effect was compared and agrees; a tensor of such a layer
-        that can't
-            be found by value has been fused or recomputed, not lost.
+        agreeing_layers: canonical names of layers whose own effect was compared and agrees. If a tensor of such a layer
+            cannot be found by value, it was fused or recomputed, not lost.
         outputs_agree: the model's outputs were compared and agree.
-        converted: names of layers that the loader's base has under other names or fused, and that compute the same:
-            what follows from the new names alone is a note.
+        converted: names of layers that the loader's base renamed or fused, and that compute the same. What follows from
+            the new names alone is a note.
     """
     _accounting(golden, now, agreeing_layers, outputs_agree, found)
     _base_weights(golden, now, found)
@@ -139,23 +137,24 @@ def _accounting(golden: Observed, now: Observed, agreeing: set[str], outputs_agr
 
 
 def _creators_own_loading(golden: Observed, lost: list[str], found: Found) -> None:
-    """Where an adapter is loaded into something else than it was made in: whether the creator's library did better.
+    """If an adapter is loaded into another wrapper than it was made in: note whether the creator's library loses it
+    too.
 
-    That it did not is no excuse: the scenario asks what becomes of the checkpoint there.
+    That is no excuse: the scenario asks what happens to the checkpoint there.
     """
     said: Mapping[str, Any] = golden.facts.get("wrap", {})
     own = [key for key in lost if said.get("tensors", {}).get(key, {}).get("found") == "nowhere"]
     if own:
-        found.notes.append(f"the creator's own library loses {len(own)} of them too, loaded into this wrapping")
+        found.notes.append(f"the creator's own library loses {len(own)} of them too if it loads into this wrapper")
     elif said.get("outcome") == "error":
-        found.notes.append(f"the creator's own library raises {said['error']['type']}, loaded into this wrapping")
+        found.notes.append(f"the creator's own library raises {said['error']['type']} if it loads into this wrapper")
 
 
 def _vouched_for(key: str, layers: set[str], outputs_agree: bool) -> bool:
-    """True where what was compared shows that a tensor acts, though its values are nowhere.
+    """True if other comparisons show that a tensor is in effect, though its values were not found.
 
-    A layer's own effect vouches for the adapter's tensors in it, not for a bias that takes the place of the base's:
-    that one acts with the adapter switched off too, so only the outputs can speak for it.
+    A layer's own effect shows it for the adapter's tensors in the layer. It does not for a bias that replaces the
+    base's: that acts with the adapter disabled too, so only the outputs can show it.
     """
     bare = key.removeprefix("base_model.model.")
     for layer in layers:
@@ -197,16 +196,16 @@ def _ties(golden: Observed, now: Observed, found: Found) -> None:
         broken = [pair for pair in _pairs(before) - _pairs(after) if not present or present & set(pair)]
         made = sorted(_pairs(after) - _pairs(before))
         if broken and len(_pairs(after)) < len(_pairs(before)):
-            if probe in found.creators_own:  # the creator's library tied what must not be: that it ends mends the model
+            if probe in found.creators_own:  # the creator's library tied what must not be tied: untying it is a fix
                 found.notes.append(
-                    f"no longer tied, where the creator's model was wrong, {when}: {' = '.join(min(broken))}"
+                    f"no longer tied {when}, where the creator's model was wrong: {' = '.join(min(broken))}"
                 )
                 continue
             found.contract(
-                probe, "tie-broken", f"what was tied is no longer tied {when}", [" = ".join(p) for p in sorted(broken)]
+                probe, "tie-broken", f"tied weights are no longer tied {when}", [" = ".join(p) for p in sorted(broken)]
             )
         elif made:
-            found.notes.append(f"tied now, and not for the creator, {when}: {' = '.join(made[0])}")
+            found.notes.append(f"tied {when}, unlike for the creator: {' = '.join(made[0])}")
 
 
 def _pairs(groups: Iterable[list[str]]) -> set[tuple[str, str]]:
@@ -231,7 +230,8 @@ def _dtypes(golden: Observed, now: Observed, found: Found) -> None:
 
 
 def _output_dtypes(golden: Observed, now: Observed, found: Found) -> None:
-    """The types that the model computed its outputs in; what is narrower than float32 is stored wider, and says so."""
+    """The types of the model's outputs. Types narrower than float32 are stored as float32, with a fact that names
+    them."""
     changed = []
     for name in sorted(set(golden.group("forward", "float32")) & set(now.group("forward", "float32")) - {"sketch"}):
         full = f"forward/float32/{name}"
@@ -245,7 +245,7 @@ def _output_dtypes(golden: Observed, now: Observed, found: Found) -> None:
 
 
 def _are_of(names: Iterable[str], layers: Set[str]) -> bool:
-    """True where every name is that of something in one of the layers."""
+    """True if every name is in one of the layers."""
     return all(any(f".{layer}." in f".{name}." for layer in layers) for name in names)
 
 
@@ -255,10 +255,10 @@ def _trainability(golden: Observed, now: Observed, found: Found, converted: Set[
         return
     lost, gained = sorted(set(before) - set(after)), sorted(set(after) - set(before))
     if _shapes(golden, lost) == _shapes(now, gained):
-        found.notes.append(f"{len(lost)} trainable parameters are called otherwise")
+        found.notes.append(f"{len(lost)} trainable parameters have other names")
         return
     if gained and lost and _are_of(lost, converted):
-        found.notes.append(f"{len(lost)} trainable parameters went into {len(gained)} others (fused)")
+        found.notes.append(f"{len(lost)} trainable parameters were fused into {len(gained)} others")
         return
     details = [f"no longer trainable: {name}" for name in lost] + [f"newly trainable: {name}" for name in gained]
     found.contract(
@@ -267,8 +267,7 @@ def _trainability(golden: Observed, now: Observed, found: Found, converted: Set[
 
 
 def _shapes(side: Observed, names: Iterable[str]) -> list[list[int]]:
-    """Shapes of parameters by name, sorted: what is only called otherwise keeps its shape, its transpose counts as the
-    same."""
+    """Shapes of parameters, sorted: a parameter that is only renamed keeps its shape. A transpose counts as equal."""
     known = side.fact("structure", "inference") or {}
     return sorted(sorted(known[name][0]) if name in known else [] for name in names)
 
@@ -285,11 +284,11 @@ def _gradient_names(golden: Observed, now: Observed, found: Found, converted: Se
             sorted(before - after),
         )
     elif before - after:
-        found.notes.append(f"{len(before - after)} gradients are called otherwise; not compared")
+        found.notes.append(f"{len(before - after)} gradients have other names; not compared")
 
 
 _TARGETS = ("target_modules", "target_parameters", "rank_pattern", "alpha_pattern")
-"""Entries of a config that name layers: they go with the names."""
+"""Entries of a config that name layers: they change with the names."""
 
 
 def _roundtrip(golden: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
@@ -302,7 +301,7 @@ def _roundtrip(golden: Observed, now: Observed, found: Found, converted: Set[str
         before, after = set(golden.fact("roundtrip", fact) or []), set(now.fact("roundtrip", fact) or [])
         renamed = {key for key in after if fact == "lost" and _goes_with_names(key, now, converted)}
         if renamed:
-            found.notes.append(f"saved again, {len(renamed)} keys of the checkpoint have the names of the layers here")
+            found.notes.append(f"saved again, {len(renamed)} keys of the checkpoint follow the loader's layer names")
             after -= renamed
         if after - before:
             found.contract("roundtrip", kind, f"{meaning} ({len(after - before)})", sorted(after - before))
@@ -310,19 +309,19 @@ def _roundtrip(golden: Observed, now: Observed, found: Found, converted: Set[str
             found.standing.append(f"{meaning} ({len(after)}), as for the creator")
     added = sorted(set(now.fact("roundtrip", "added") or []) - set(golden.fact("roundtrip", "added") or []))
     if added:
-        found.notes.append(f"saved again, the checkpoint has {len(added)} further keys: {', '.join(added[:3])}")
+        found.notes.append(f"saved again, the checkpoint has {len(added)} additional keys: {', '.join(added[:3])}")
     differences = config_changes(now.fact("roundtrip", "config_before") or {}, now.fact("roundtrip", "config") or {})
     already = config_changes(golden.fact("roundtrip", "config_before") or {}, golden.fact("roundtrip", "config") or {})
     found.config_differences = tuple(d for d in differences if d not in already)
     changed = [d for d in found.config_differences if not (d.startswith("+ ") or d.endswith(SAID_NOTHING))]
     if converted and changed and all(d.lstrip("+-~ ").startswith(_TARGETS) for d in changed):
-        found.notes.append("saved again, the config names the layers as they are called here")
+        found.notes.append("saved again, the config uses the loader's layer names")
     elif changed:
         found.contract("roundtrip", "config", f"saved again, {len(changed)} entries of the config differ", changed)
 
 
 def _goes_with_names(key: str, now: Observed, converted: Set[str]) -> bool:
-    """True where a key that is gone is that of a layer which the loader's base has under another name, or fused."""
+    """True if a missing key belongs to a layer that the loader's base renamed or fused."""
     if key in (now.fact("roundtrip", "renamed") or {}):
         return True
     fused = converted - set(now.fact("layers", "renamed") or {})
@@ -333,7 +332,7 @@ def _switching(golden: Observed, now: Observed, found: Found) -> None:
     if now.outcome("second") != "ok" or golden.outcome("second") != "ok":
         return
     if golden.fact("second", "other_differs") and not now.fact("second", "other_differs"):
-        message = "switching to another adapter has no effect any more"
+        message = "switching to another adapter no longer has an effect"
         found.add("second", "no-switch", Verdict.SILENT_WRONG, message)
     for fact, when in (
         ("trainable_other", "after switching to another adapter"),
@@ -341,7 +340,7 @@ def _switching(golden: Observed, now: Observed, found: Found) -> None:
     ):
         before, after = golden.fact("second", fact), now.fact("second", fact)
         if before != after:
-            message = f"{when}, trainable are the parameters of {_listed(after)}; they were those of {_listed(before)}"
+            message = f"{when}, the parameters of {_listed(after)} are trainable; before, those of {_listed(before)}"
             found.notes.append(message)
 
 
@@ -355,27 +354,27 @@ def _written(golden: Observed, now: Observed, found: Found) -> None:
     before, after = (set(side.fact("fresh", "keys") or {}) for side in (golden, now))
     if before != after:
         gone, new = len(before - after), len(after - before)
-        found.notes.append(f"a new adapter is written with other keys: {gone} gone, {new} new")
+        found.notes.append(f"a new adapter has other keys: {gone} gone, {new} new")
     files_before, files_after = (set(side.fact("fresh", "files") or []) for side in (golden, now))
     if files_before != files_after:
         no_longer, instead = sorted(files_before - files_after), sorted(files_after - files_before)
         found.notes.append(
-            f"a new adapter is written with {_listed(instead, 'nothing')} in place of {_listed(no_longer, 'nothing')}"
+            f"a new adapter is saved as {_listed(instead, 'nothing')} instead of {_listed(no_longer, 'nothing')}"
         )
 
 
 def _warnings(golden: Observed, now: Observed, found: Found) -> None:
     known = {text for _, text in _said(golden)}
-    told = {"load", *(probe for probe in golden.probes if golden.outcome(probe) == "ok")}
-    # what is said where the creator could not go is not new: nobody knows what it would have said
-    new = [(probe, text) for probe, text in _said(now) if text not in known and probe in told]
+    ran = {"load", *(probe for probe in golden.probes if golden.outcome(probe) == "ok")}
+    # a warning of a probe that did not run for the creator is not new: its own warnings are unknown
+    new = [(probe, text) for probe, text in _said(now) if text not in known and probe in ran]
     first = {text: probe for probe, text in reversed(new)}
     found.new_warnings = tuple(f"{probe}: {text}" for text, probe in first.items() if not text.startswith(_ROUTINE))
     for text in first:
         if text.startswith(_ROUTINE):
-            found.notes.append(f"new, of the kind that is for whoever writes code: {text}")
-    telling = [text for probe, text in new if probe in _WARNING_PROBES and not text.startswith(_ROUTINE)]
-    for text in dict.fromkeys(telling):
+            found.notes.append(f"new warning for developers: {text}")
+    relevant = [text for probe, text in new if probe in _WARNING_PROBES and not text.startswith(_ROUTINE)]
+    for text in dict.fromkeys(relevant):
         found.add("warnings", "new-warning", Verdict.WARNED, text)
 
 

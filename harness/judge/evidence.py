@@ -1,6 +1,6 @@
-"""What of two observations can be held against what, and how far apart it is (pure).
+"""The measured differences between two observations, each with its allowance (pure).
 
-Everything here is a size with its allowance; what a size means is decided in `harness.judge.compare`.
+`harness.judge.compare` decides what a difference means.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ from harness.core.observation import Array, Observed
 from harness.core.run import Figures, LayerSketch
 from harness.judge import numbers
 from harness.judge.numbers import beyond
-
-PRECISIONS = ("float32", "float64")
+from harness.worker.shared import PRECISIONS
 
 FINE = 1e-12
-"""Greatest difference ÷ greatest value that float64's own rounding explains. Sound pairs lie below 1e-14, or, where a
-model computes in float32 inside, above 1e-8: there is nothing near this line."""
+"""Greatest difference ÷ greatest value that float64's own rounding explains. Sound pairs are below 1e-14, or, if a
+model computes in float32 inside, above 1e-8; none is near this line."""
 
 
 class Evidence:
@@ -29,7 +28,7 @@ class Evidence:
         self.noise, self.own_noise = numbers.measure(golden), numbers.measure(now)
         self._allowances: dict[tuple[str, int], float] = {}
 
-    # -- the replay against the golden ------------------------------------------------------------------------------
+    # -- the replay and the golden -------------------------------------------------------------------------------------
 
     def figures(self, probe: str) -> tuple[Figures, ...]:
         """Every array of a probe that both sides have; the greatest error ÷ allowance first."""
@@ -39,11 +38,11 @@ class Evidence:
         )
 
     def same_bits(self, probe: str) -> bool:
-        """True where all arrays of a probe that both sides have are equal to the bit."""
+        """True if all arrays of a probe that both sides have are equal to the bit."""
         return all(numbers.same_bits(before, after) for _, before, after in self._pairs(probe))
 
     def says_something(self, probe: str) -> bool:
-        """True where at least one finite number can be held against another: NaN that equals NaN tells nothing."""
+        """True if at least one finite number can be compared: NaN that equals NaN says nothing."""
         return any(np.isfinite(before).any() for _, before, _ in self._pairs(probe))
 
     def missing(self, probe: str) -> list[str]:
@@ -70,13 +69,13 @@ class Evidence:
                 if name != "sketch" and not name.startswith("input/"):
                     yield f"{probe}/{precision}/{name}", before[name], after[name]
 
-    # -- what tells the adapter's doing from the base's --------------------------------------------------------------
+    # -- is it the adapter or the base? -----------------------------------------------------------------------------
 
     def explained_by_base(self) -> bool:
-        """True where the output moved at most `BELIEVED` times as far as the base's own output did in the same place.
+        """True if the output moved at most `BELIEVED` times as far as the base's own output did in the same place.
 
-        How strongly the adapted model passes on a perturbation of its base was between 0.1 and 3 times in the sound
-        pairs. What is not finite explains nothing.
+        In sound pairs, the adapted model passes on a perturbation of its base by a factor of 0.1 to 3. What is not
+        finite explains nothing.
         """
         return all(self._explained(name, before, after) for name, before, after in self._pairs("forward"))
 
@@ -91,15 +90,15 @@ class Evidence:
         if base_before.shape != base_after.shape:
             return False
         cause, effect = numbers.positions(base_before, base_after), numbers.positions(before, after)
-        if cause.shape != effect.shape:  # virtual tokens lengthen the output: places don't correspond
+        if cause.shape != effect.shape:  # virtual tokens lengthen the output, so places do not correspond
             cause, effect = cause.max(initial=0.0), effect.max(initial=0.0)
         cause = np.maximum(cause, self.allowance(base_name, base_before))
         return bool(np.all((effect <= moved.allowance) | (effect <= numbers.BELIEVED * cause)))
 
     def hidden_by_float32(self) -> list[str]:
-        """Arrays in float64 that differ by less than float32's noise, where the base's own output has none of that.
+        """Arrays in float64 that differ by less than float32's noise, if the base's own output does not.
 
-        In float64 rounding sits at 1e-15, unless a model computes in float32 inside; then its base would differ too.
+        Float64 rounds at 1e-15, unless a model computes in float32 inside; then its base would differ too.
         """
         if not self._is_fine("base"):
             return []
@@ -117,11 +116,9 @@ class Evidence:
                 yield name
 
     def follows_outputs(self, side: Observed) -> bool | None:
-        """True where the first token that a side generated is the one that its own outputs predict; None where none can
-        tell.
+        """True if the first token that a side generated is the one that its own outputs predict; None if unknown.
 
-        The outputs are of the very prompt that the tokens go on from, so greedy decoding must take the last place's
-        best.
+        The outputs are of the same prompt that the tokens continue, so greedy decoding must take the last place's best.
         """
         prompt = self.golden.arrays.get("inputs/input_ids")
         logits, tokens = (side.arrays.get(name) for name in ("forward/float32/logits", "generate/float32/tokens"))
@@ -136,17 +133,17 @@ class Evidence:
         return bool(last.max() - last[chosen] <= self.allowance("forward/float32/logits", logits))
 
     def reference_agrees(self, probe: str) -> bool | None:
-        """True where the dequantised reference computes what the golden's does; None where the base is not quantised.
+        """True if the dequantised reference computes what the golden's does; None if the base is not quantised.
 
-        Then what differs is the quantised layers' doing; else the checkpoint, or the base's, means something else.
+        If it does, the quantised layers cause a difference; if not, the meaning of the checkpoint or the base changed.
         """
         gaps = [f for f in self.figures(probe) if "/float64/" in f.array]
         return not any(beyond(f) for f in gaps) if gaps and self.noise.kernels is not None else None
 
-    # -- what must equal what within one library ----------------------------------------------------------------------
+    # -- what must be equal within one library ------------------------------------------------------------------------
 
     def twin_gap(self, side: Observed, probe: str, twin: str) -> Figures | None:
-        """How far a probe's outputs are from its twin's on one side, against the *golden's* measured noise."""
+        """How far a probe's outputs are from its twin's on one side; allowed is the *golden's* measured noise."""
         found = []
         # a dequantised reference merges and unloads what no quantised layer has a part in
         for precision in PRECISIONS if self.noise.kernels is None else PRECISIONS[:1]:
@@ -185,7 +182,7 @@ class Evidence:
         return next(iter(numbers.by_ratio(found)), None)
 
     def effect_gone(self) -> bool:
-        """True where the replay's outputs are those of its base: the adapter does nothing."""
+        """True if the replay's outputs are those of its base: the adapter does nothing."""
         gap = self.twin_gap(self.now, "forward", "base")
         return gap is not None and not beyond(gap)
 
@@ -197,7 +194,7 @@ class Evidence:
 
     def sketches(self) -> tuple[LayerSketch, ...]:
         """How far each layer's and block's activation is from the golden's, in the golden's order of execution."""
-        # of a quantised base float64 is the dequantised reference: where its own kernels differ, float32 shows
+        # for a quantised base float64 is the dequantised reference: only float32 shows where its kernels differ
         wide = "forward/float64/sketch" in self.now.arrays and self.noise.kernels is None
         precision = "float64" if wide else "float32"
         before, after = (side.arrays.get(f"forward/{precision}/sketch") for side in (self.golden, self.now))
@@ -222,7 +219,7 @@ class Evidence:
         )
 
     def _row_allowance(self, row: Array, index: int) -> float:
-        """As for a whole array, with the noise of this layer in both precisions for its own."""
+        """As for a whole array, with this layer's own noise."""
         narrow, wide = (self.golden.arrays.get(f"forward/{precision}/sketch") for precision in PRECISIONS)
         own = 0.0
         if narrow is not None and wide is not None and narrow.shape == wide.shape and np.isfinite(narrow[index]).all():

@@ -1,7 +1,7 @@
-"""What must equal what within one library: merged = unmerged, disabled = base, loaded again = loaded (pure).
+"""What must be equal within one library: merged = unmerged, disabled = base, loaded again = loaded (pure).
 
-Both sides are held against their own outputs, so that one moved base does not accuse ten probes. What the creator's
-library failed itself is a standing defect: a loader is judged on what it makes worse.
+Each side is compared with its own outputs, so that one moved base does not accuse ten probes. What fails with the
+creator's library too is a standing defect: a loader is judged on what it makes worse.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ from harness.worker.shared import EQUALS
 _DISABLED = "with the adapter disabled the output is not the base's"
 
 _MERGES = ("merged", "safe_merged", "merge_and_unload")
-"""Three doors to one computation: what is wrong behind all of them is told once."""
+"""Three ways to one computation: what is wrong with all of them is reported once."""
 
 
 def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
-    """All such checks.
+    """Run all these checks.
 
     Args:
-        outputs_moved: the replay's own outputs are not the golden's, so that sizes of defects can't be compared any
-        more.
+        outputs_moved: the replay's own outputs differ from the golden's, so sizes of defects cannot be compared.
     """
     for probe, equal in EQUALS.items():
         now, before = (evidence.twin_gap(side, probe, equal.probe) for side in (evidence.now, evidence.golden))
@@ -39,14 +38,14 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
 
 
 def _is_worse(now: Figures | None, before: Figures | None, meaning: str, found: Found, outputs_moved: bool) -> bool:
-    """True where the loader breaks what the creator's library kept, or breaks it further."""
+    """True if the loader breaks what holds for the creator's library, or breaks it further."""
     if now is None or not beyond(now):
         return False
     if before is None:
         found.notes.append(f"{meaning} (by {now.max_abs:.3g}); for the creator that did not run")
         return False
     if not beyond(before):
-        # the creator's own gap is one more measurement of what this other path of computation costs in rounding
+        # the creator's own gap is one more measurement of the rounding on this path of computation
         return now.max_abs > now.allowance + before.max_abs
     if now.max_abs <= before.max_abs + now.allowance or outputs_moved:
         found.standing.append(f"{meaning} (by {now.max_abs:.3g}), as for the creator ({before.max_abs:.3g})")
@@ -55,11 +54,11 @@ def _is_worse(now: Figures | None, before: Figures | None, meaning: str, found: 
 
 
 def _broken(probe: str, now: Figures, before: Figures | None, found: Found) -> None:
-    if probe in _MERGES and (told := _told_of_merging(now, found)):
-        found.follow[probe] = told.verdict
-        found.notes.append(f"{EQUALS[probe].broken} too, by as much as told of {told.probe}")
+    if probe in _MERGES and (same := _same_as_other_merge(now, found)):
+        found.follow[probe] = same.verdict
+        found.notes.append(f"{EQUALS[probe].broken} too, by as much as {same.probe}")
         return
-    # taken off again, the adapter has done its work: what is left behind breaks a promise, not a result
+    # once unloaded, the adapter is no longer used: what is left behind breaks a promise, not a result
     verdict = Verdict.CONTRACT if probe == "unloaded" else Verdict.SILENT_WRONG
     found.add(probe, f"differs-from-{EQUALS[probe].probe}", verdict, _worded(EQUALS[probe].broken, before), figures=now)
 
@@ -70,10 +69,10 @@ def _worded(meaning: str, before: Figures | None) -> str:
     return f"{meaning}, by more than for the creator ({before.max_abs:.3g})"
 
 
-def _told_of_merging(now: Figures, found: Found) -> Finding | None:
-    for told in found.findings:
-        if told.probe in _MERGES and told.figures and told.kind == "differs-from-forward":
-            same_size = abs(told.figures.max_abs - now.max_abs) <= now.allowance + told.figures.allowance
-            if same_size or told.figures.max_abs == now.max_abs:  # the latter for two infinite ones
-                return told
+def _same_as_other_merge(now: Figures, found: Found) -> Finding | None:
+    for other in found.findings:
+        if other.probe in _MERGES and other.figures and other.kind == "differs-from-forward":
+            same_size = abs(other.figures.max_abs - now.max_abs) <= now.allowance + other.figures.allowance
+            if same_size or other.figures.max_abs == now.max_abs:  # the latter for two infinite ones
+                return other
     return None

@@ -1,8 +1,7 @@
 """What a loader did with a checkpoint on reading it: refused it, dropped tensors, ignored config keys, or read it.
 
-Pure. Of an old loader and a newer checkpoint this is the question: none can have what was invented after it, and
-refusing aloud is the best that it can do. It decides no verdict, but for a loader that lacks a scenario's feature by
-declaration and is tried all the same (`tried`).
+Pure. An old loader cannot support a newer feature: the best that it can do is to fail loudly. This decides no verdict,
+except for a loader that lacks a scenario's feature by declaration and runs all the same (`tried`).
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from harness.core.run import Cell
 from harness.core.verdict import Reading, Verdict
 
 _REMOVED = re.compile(r"- (?P<key>\S+) \(was .*\)", re.DOTALL)
-"""An entry of the config that is gone and said something, as `harness.judge.config_entries` words it."""
+"""A config entry that is gone and had a meaning, in the words of `harness.judge.config_entries`."""
 _UNKNOWN = re.compile(r"[Uu]nexpected keyword arguments? \[(?P<keys>[^\]]*)\]")
-"""How PEFT warns (since 0.14) of config keys that it passes over."""
+"""PEFT's warning (since 0.14) about config keys that it ignores."""
 
 
 def of(cell: Cell) -> Reading:
-    """What the loader did, the worst first; empty where it did not come to an end (a crash, nothing to compare)."""
+    """What the loader did, the worst first; empty if it did not finish (a crash, nothing to compare)."""
     if cell.verdict in (Verdict.LOAD_ERROR, Verdict.UNSUPPORTED) and cell.error is not None:
         return "refused"
     if not (cell.verdict.is_clean or cell.verdict.is_deviation) or not cell.probes:
@@ -31,9 +30,9 @@ def of(cell: Cell) -> Reading:
 
 
 def ignored_keys(cell: Cell) -> tuple[str, ...]:
-    """Keys of the adapter's config that say something and that the loader did not keep, sorted.
+    """Keys of the adapter's config that have a meaning and that the loader did not keep, sorted.
 
-    What it saves again shows which; where it could not save, what it warned of has to do, whatever the values are.
+    They are missing when it saves the adapter again. If it could not save, its warnings name them.
     """
     roundtrip = cell.probes.get("roundtrip")
     if roundtrip is None or roundtrip.outcome != "ok":
@@ -43,7 +42,7 @@ def ignored_keys(cell: Cell) -> tuple[str, ...]:
 
 
 def _warned_of(warnings: Iterable[str]) -> set[str]:
-    """Keys that every such warning names: PEFT tries a config as its base class first, which knows almost none."""
+    """Keys that every such warning names: PEFT first reads a config as its base class, which has few keys."""
     lists = [_listed(found["keys"]) for text in warnings for found in _UNKNOWN.finditer(text)]
     common = set(lists[0]).intersection(*lists[1:]) if lists else set()
     return {key for key in common if not key.endswith("_version")}
@@ -54,10 +53,10 @@ def _listed(keys: str) -> list[str]:
 
 
 def tried(cell: Cell, lacks: str) -> Cell:
-    """The cell of a loader that lacks the scenario's feature by declaration, and was tried all the same.
+    """The cell of a loader that lacks the scenario's feature by declaration, and ran all the same.
 
-    Refusing is what it should do: `unsupported`, and how it refuses is told. Whatever else came of it counts as for any
-    loader, above all a checkpoint that it loads without a word and computes otherwise.
+    It should refuse: then the verdict is `unsupported`, and the reason says how. Anything else counts as for any
+    loader, above all a checkpoint that it loads silently and computes wrongly.
 
     Args:
         lacks: what it lacks: `needs peft>=0.9, has peft 0.7.1`.

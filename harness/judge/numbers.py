@@ -1,7 +1,7 @@
-"""Arrays against arrays: how far apart they are, and how far apart they may be (pure).
+"""Compares arrays: how much they differ, and how much they may (pure).
 
-The allowance is measured. A golden holds the same output computed in float32 and in float64; their difference is what
-float32 rounding costs *this* model on *these* inputs. Nothing here is a tolerance that somebody chose.
+The allowance is measured. A golden holds the same output in float32 and in float64; their difference is the rounding
+noise of *this* model on *these* inputs. Nothing here is a tolerance that somebody chose.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from harness.worker.shared import LOAD_PATH
 BELIEVED = 10.0
 """How many times the creator's rounding noise a loader's own may be and still count as rounding.
 
-Another order of summation changes rounding by a small factor; arithmetic in a narrower type (bfloat16 for float32) by a
-factor of 65,536. An order of magnitude parts the two; what lies beyond it counts as less precise, not as noise."""
+Another order of summation changes rounding by a small factor, arithmetic in a narrower type (bfloat16 for float32) by a
+factor of 65,536. An order of magnitude separates the two: beyond it the loader is less precise."""
 
 UNMEASURED = 10.0
-"""Rounding noise ÷ float32's resolution at the array's greatest value, where there is no float64 twin to measure it by.
+"""Rounding noise ÷ float32's resolution at the array's greatest value, if there is no float64 to measure it with.
 
-The 85 goldens of PEFT 0.6.1 that have both precisions say what it costs: outputs lie between 0.5 and 18, half of them
-below 3, nine of ten below 6. The sum over both sides (20) covers them all; the resolution alone would call most sound
-pairs moved. Only where there is no float64 at all; and the report says so."""
+In the 85 goldens of PEFT 0.6.1 that have both precisions it is between 0.5 and 18 for outputs, half below 3, nine of
+ten below 6. The sum over both sides (20) covers them all; the resolution alone would call most sound pairs moved. The
+report says when it is used."""
 
 _EPSILON = {"torch.bfloat16": 2.0**-7, "torch.float16": 2.0**-10}
 _FLOAT32 = float(np.finfo(np.float32).eps)
 _MERGES = frozenset({"merged", "merged_after_run", "unmerged", "safe_merged", "merge_and_unload", "merged_saved"})
-"""Probes whose weights were merged into: those of a quantised base were quantised anew."""
+"""Probes that merge into the weights: those of a quantised base are quantised again."""
 
 PLAIN = "plain"
 
@@ -42,12 +42,12 @@ _EDGES = np.concatenate([[0.0], 10.0 ** np.arange(-18.0, 2.0)])
 
 @dataclass(frozen=True)
 class Kernels:
-    """What other arithmetic costs a quantised base, as measured when the golden was made (see the worker's `kernels`).
+    """The cost of other arithmetic for a quantised base, measured at creation (see the worker's `kernel_cost`).
 
     Attributes:
         apart: kind → array (`probe/rest`) → how far it is from the golden's with that kind of arithmetic.
-            `plain` is the dequantised base, in float32 from that in float64: rounding alone. The others are what a
-            bfloat16 kernel rounds.
+            `plain`: the dequantised base, float32 from float64: rounding alone. The others: what a bfloat16 kernel
+            rounds.
         relative: the greatest of these ÷ root mean square, by (kind, group of arrays).
     """
 
@@ -60,7 +60,7 @@ class Kernels:
         return tuple(kind for kind in self.apart if kind != PLAIN)
 
     def cost(self, kind: str, name: str, golden: Array) -> float:
-        """What one of them costs the array `probe/precision/rest`."""
+        """The cost of one kind for the array `probe/precision/rest`."""
         probe, _, rest = name.split("/", 2)
         own = self.apart.get(kind, {}).get(f"{probe}/{rest}", 0.0)
         return max(own, self.relative.get((kind, _group(probe, rest)), 0.0) * rms(golden))
@@ -68,16 +68,14 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Noise:
-    """What rounding costs, as measured in one observation.
+    """The rounding noise of one observation.
 
     Attributes:
         own: array (without its precision) → greatest |float32 − float64|.
-        relative: group of arrays → the greatest own noise ÷ root mean square in it. A small array can meet its float64
-        twin by
-            luck; the group's noise, scaled to the array, is the sounder estimate then.
-        spread: array (with precision) → how far two runs at creation were apart; absent for all that is stable.
-        narrow: array (with precision) → resolution of the type that it was computed in, where that is narrower than
-        float32.
+        relative: group of arrays → the greatest own noise ÷ root mean square in it. A small array can equal its float64
+            twin by chance; the group's noise, scaled to the array, is the better estimate then.
+        spread: array (with precision) → the difference between two runs at creation; absent for stable arrays.
+        narrow: array (with precision) → resolution of the type that it was computed in, if narrower than float32.
     """
 
     own: Mapping[str, float] = field(default_factory=dict)
@@ -85,15 +83,15 @@ class Noise:
     spread: Mapping[str, float] = field(default_factory=dict)
     narrow: Mapping[str, float] = field(default_factory=dict)
     kernels: Kernels | None = None
-    """Of a quantised base alone; its float64 is dequantised, so `own` is what its kernels cost."""
+    """For a quantised base only; its float64 is dequantised, so `own` is the cost of its kernels."""
 
     @property
     def measured(self) -> bool:
-        """True where at least one output exists in both precisions."""
+        """True if at least one output exists in both precisions."""
         return bool(self.relative)
 
     def of(self, name: str, golden: Array) -> float:
-        """The noise of the array `probe/precision/rest`, at least what its type can't state more finely."""
+        """The noise of the array `probe/precision/rest`, at least its type's resolution."""
         floats = np.issubdtype(golden.dtype, np.floating)
         return self.of_size(name, _greatest(golden), rms(golden)) if floats else 0.0
 
@@ -115,10 +113,9 @@ class Noise:
 def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
     """How far rounding alone may bring a replay of the array `probe/precision/rest` from the golden.
 
-    By the triangle inequality two float32 results that stand for one float64 result are at most the sum of their own
-    noises apart. Both are measured; the replay's counts up to `BELIEVED` times the golden's, and as much as the
-    golden's where the replay has no float64. Arrays in float64 have the same allowance: many models compute their norms
-    in float32 inside.
+    By the triangle inequality, two float32 results of one float64 result differ by at most the sum of their noises.
+    Both are measured. The replay's counts up to `BELIEVED` times the golden's; without float64 it counts as the
+    golden's. Arrays in float64 have the same allowance, since many models compute their norms in float32 inside.
     """
     if golden.kernels is not None:
         return _of_kernels(name, array, golden, golden.kernels)
@@ -131,11 +128,11 @@ def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
 
 
 def _of_kernels(name: str, array: Array, golden: Noise, kernels: Kernels) -> float:
-    """The same for a quantised base, whose float64 is what its weights stand for.
+    """The same for a quantised base, whose float64 is dequantised.
 
-    A loader's own distance from that reference is no excuse: a defect of the quantised layers would be its own
-    allowance. So both sides are taken from the golden: its kernels' error, and for the loader's the greater of that and
-    what bfloat16 kernels cost. The reference itself is plain arithmetic, which both sides may round.
+    A loader's own distance from that reference cannot count: a defect of the quantised layers would allow itself. So
+    the golden gives both sides: its kernels' error, and for the loader the greater of that and the cost of bfloat16
+    kernels. The reference itself is plain arithmetic, which both sides may round.
     """
     if not np.issubdtype(array.dtype, np.floating):
         return 0.0
@@ -147,22 +144,22 @@ def _of_kernels(name: str, array: Array, golden: Noise, kernels: Kernels) -> flo
 
 
 def allowance(name: str, array: Array, golden: Noise, now: Noise) -> float:
-    """How far a replay may be from the golden: rounding, or what two runs (the creator's or the loader's) disagreed by.
+    """How far a replay may be from the golden: by rounding, or by the difference of two runs of one side.
 
-    Two runs are a small sample of a spread: up to `BELIEVED` times theirs says nothing, further away is a difference.
+    Two runs are a small sample: up to `BELIEVED` times their difference says nothing.
     """
     return max(rounding(name, array, golden, now), BELIEVED * spread(name, golden, now))
 
 
 def spread(name: str, golden: Noise, now: Noise) -> float:
-    """How far two runs of one side were apart, whichever is more; a replay runs twice on a GPU."""
+    """The difference of two runs, of the side where it is greater; a replay runs twice on a GPU."""
     return max(golden.spread.get(name, 0.0), now.spread.get(name, 0.0))
 
 
 def _group(probe: str, rest: str) -> str:
     if rest == "sketch":
         return "sketch"
-    if probe.startswith(LOAD_PATH):  # a decomposition behind a door rounds as it likes, and must not excuse the others
+    if probe.startswith(LOAD_PATH):  # a load path with a decomposition rounds more, which must not excuse the others
         return probe
     return _GROUPS.get(probe, "outputs")
 
@@ -178,7 +175,7 @@ def measure(side: Observed) -> Noise:
         if wide is None or wide.shape != narrow.shape or not np.issubdtype(narrow.dtype, np.floating):
             continue
         if quantised and probe in _MERGES:
-            continue  # a merge into few bits quantises anew: that is no noise, and the creator's own gap says its cost
+            continue  # a merge into few bits quantises again: no noise, and the creator's own gap has its cost
         noise, scale, group = _greatest(_gap(wide, narrow)), rms(wide), _group(probe, rest)
         own[f"{probe}/{rest}"] = noise
         if scale > 0:
@@ -187,7 +184,7 @@ def measure(side: Observed) -> Noise:
 
 
 def _kernels(side: Observed) -> Kernels | None:
-    """What was measured of other arithmetic at creation; None where the base is not quantised."""
+    """The cost of other arithmetic, measured at creation; None if the base is not quantised."""
     said: Mapping[str, Mapping[str, float]] = side.facts.get("kernel_spread", {})
     if not said:
         return None
@@ -205,7 +202,7 @@ def _kernels(side: Observed) -> Kernels | None:
 
 
 def _spread(side: Observed) -> dict[str, float]:
-    """What NaN in one of two runs leaves is as far apart as can be."""
+    """Two runs of which one has NaN are infinitely far apart."""
     found = {str(name): float(value) for name, value in side.facts.get("repeat", {}).items()}
     return {name: float("inf") if np.isnan(value) else value for name, value in found.items()}
 
@@ -237,15 +234,15 @@ def _finite(array: Array) -> Array:
 
 
 def same_bits(a: Array, b: Array) -> bool:
-    """True where the two arrays are equal to the bit."""
+    """True if the two arrays are equal to the bit."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
 def difference(name: str, golden: Array, now: Array, allowance: float) -> Figures:
     """How far `now` is from `golden`, with the place of the greatest difference.
 
-    Elements that are not finite on one side alone, or not finite in different ways, are infinitely far apart; a NaN is
-    where the golden has a NaN. Arrays of different shapes differ in every element.
+    Elements that are not finite on one side only, or in different ways, are infinitely far apart; NaN equals NaN.
+    Arrays of different shapes differ in every element.
     """
     common: dict[str, Any] = {
         "array": name,
@@ -259,7 +256,7 @@ def difference(name: str, golden: Array, now: Array, allowance: float) -> Figure
         return Figures(**common, differing=int(golden.size), max_abs=float("inf"))
     if not golden.size:
         return Figures(**common)
-    if same_bits(golden, now):  # most are; there is nothing to look for in them
+    if same_bits(golden, now):  # most are
         first = float(golden.flat[0])
         counts = (int(golden.size), *(0 for _ in _EDGES))
         return Figures(**common, index=(0,) * golden.ndim, golden=first, now=first, histogram=counts)
@@ -287,7 +284,7 @@ def _gap(golden: Array, now: Array) -> Array:
 def positions(golden: Array, now: Array) -> Array:
     """The greatest difference at each position: [batch, token] of [batch, token, feature], else [batch].
 
-    Positions do not lend each other an excuse: that an output moved under the padding explains no other token's.
+    Positions are separate: an output that moved under the padding does not explain another token's.
     """
     gap = _gap(golden, now)
     kept = 2 if gap.ndim == 3 else min(gap.ndim, 1)
@@ -305,7 +302,7 @@ def histogram(gap: Array) -> tuple[int, ...]:
 
 
 def beyond(figures: Figures) -> bool:
-    """True where a difference is greater than its allowance."""
+    """True if a difference is greater than its allowance."""
     return figures.max_abs > figures.allowance
 
 
@@ -315,5 +312,5 @@ def by_ratio(figures: Iterable[Figures]) -> tuple[Figures, ...]:
 
 
 def ratio(figures: Figures) -> float:
-    """Error ÷ allowance; 0 where two runs of the creator were infinitely far apart, so that nothing is too far."""
+    """Error ÷ allowance; 0 if two runs were infinitely far apart, since then everything is allowed."""
     return 0.0 if np.isinf(figures.allowance) else figures.ratio

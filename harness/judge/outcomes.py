@@ -1,4 +1,4 @@
-"""Did it load, and did each probe do what it did for the creator? (pure)"""
+"""Did it load, did each probe run as it did for the creator, and what limits the comparison? (pure)"""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections.abc import Mapping
 from harness.core.observation import Observed
 from harness.core.run import ErrorReport
 from harness.core.verdict import Verdict
-from harness.judge import doors, sft
+from harness.judge import load_paths, structure_steps
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.worker.shared import LOAD_PATH, PROBES
 
-_GOES_ON_FROM: Mapping[str, str] = {"unmerged": "merged", "merged_saved": "merge_and_unload"}
-"""Probe → the probe whose model it goes on with; it can't run where that one raised."""
+_NEEDS_MODEL_OF: Mapping[str, str] = {"unmerged": "merged", "merged_saved": "merge_and_unload"}
+"""Probe → the probe whose model it continues with; it cannot run if that one raised."""
 
 
 def load_failure(golden: Observed, now: Observed, found: Found) -> Verdict | None:
-    """The verdict of a replay that did not load; None where it did."""
+    """The verdict of a replay that did not load; None if it did."""
     loaded = now.load.get("float32", {})
     if loaded.get("outcome") == "ok":
         return None
     found.error = error_report(loaded.get("error"))
     if found.error is None:
-        found.notes.append("the worker left no outcome of loading")
+        found.notes.append("the worker recorded no outcome of loading")
         return Verdict.NOT_COMPARABLE
     stage, kind = found.error.stage, found.error.type
     message = f"loading failed ({stage}): {kind}: {found.error.message}"
@@ -41,7 +41,7 @@ def error_report(error: Mapping[str, str] | None) -> ErrorReport | None:
 
 
 def compare(golden: Observed, now: Observed, found: Found) -> None:
-    """Hold the outcome of every probe in float32 against the creator's. A probe that raises hides no other."""
+    """Compare the outcome of every probe in float32 with the creator's. A probe that raises hides no other."""
     for probe in sorted(set(golden.probes) | set(now.probes)):
         before, after = golden.outcome(probe), now.outcome(probe)
         said = now.probes.get(probe, {}).get("float32", {})
@@ -55,46 +55,58 @@ def compare(golden: Observed, now: Observed, found: Found) -> None:
 
 
 def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
-    text = f"{_does(probe)} raised {error.type}: {error.message}"
-    if before == "ok" or (before != "error" and probe.startswith(LOAD_PATH)):  # the fixture is the same at a newer door
+    is_load_path = probe.startswith(LOAD_PATH)
+    action = load_paths.titled(probe) if is_load_path else (PROBES[probe].action if probe in PROBES else "") or probe
+    raised = f"raised {error.type}: {error.message}"
+    if before == "ok" or (before != "error" and is_load_path):  # the fixture is the same for a newer load path
         found.error = found.error or error
-        kind = doors.kind(probe, "error") if probe.startswith(LOAD_PATH) else "error"
-        found.add(probe, kind, Verdict.RUN_ERROR, text, stage=error.stage, error_type=error.type)
+        kind = load_paths.kind(probe, "error") if is_load_path else "error"
+        found.add(probe, kind, Verdict.RUN_ERROR, f"{action} {raised}", stage=error.stage, error_type=error.type)
     elif before == "error":
-        found.standing.append(text)
+        found.standing.append(f"{load_paths.stored_title(probe) if is_load_path else action} {raised}")
     else:
-        found.notes.append(f"{text} (the creator's library did not offer it)")
-
-
-def _does(probe: str) -> str:
-    if probe.startswith(LOAD_PATH):
-        return doors.titled(probe)
-    return (PROBES[probe].action if probe in PROBES else "") or probe
+        found.notes.append(f"{action} {raised} (the creator's library did not offer it)")
 
 
 def _lost(probe: str, now: Observed, reason: str, found: Found) -> None:
-    if now.outcome(_GOES_ON_FROM.get(probe, "")) == "error":
+    if now.outcome(_NEEDS_MODEL_OF.get(probe, "")) == "error":
         found.notes.append(f"{probe} could not run: {reason}")
-    elif probe.startswith(LOAD_PATH):  # whether it is only too new for the loader, or was taken away, the worker knows
-        found.notes.append(f"{doors.titled(probe)} was open for the creator and is not there: {reason}")
-    elif probe == sft.PROBE:  # a loader without TRL loads what was trained, as most do
-        found.notes.append(f"training anew with SFTTrainer was left out: {reason}")
+    elif probe.startswith(LOAD_PATH):  # the worker knows whether the loader is too old for it, or it was removed
+        found.notes.append(f"{load_paths.titled(probe)} worked for the creator and is not available: {reason}")
+    elif probe == structure_steps.SFT:  # a loader without TRL can still load what was trained
+        found.notes.append(f"training with SFTTrainer was skipped: {reason}")
     else:
         message = f"{probe} worked for the creator and no longer applies: {reason}"
         found.add(probe, "probe-lost", Verdict.CONTRACT, message)
 
 
+def kernels(golden: Observed, now: Observed, found: Found) -> None:
+    """Note if the loader's quantised layers run on other kernels than the creator's."""
+    before, after = (side.fact("forward", "kernels") for side in (golden, now))
+    if not before or not after:
+        return
+    if after["repacked"] and not before["repacked"]:
+        # known breaks match this note by "*quantised weights out anew*"
+        found.notes.append(
+            f"running it lays {after['repacked']} of {after['layers']} quantised weights out anew, for a bfloat16 "
+            "kernel that this processor has; the creator's were left as they are"
+        )
+    if before["layers"] != after["layers"]:
+        message = f"{before['layers']} layers were quantised, {after['layers']} are now"
+        found.contract("forward", "quantised-layers", message)
+
+
 def limits(evidence: Evidence, found: Found) -> None:
-    """Say what the judgement could not rest on: float64 that is missing, and what only float64 shows."""
+    """Note what the comparison lacks (float64), and what only float64 shows."""
     golden, now = evidence.golden, evidence.now
     loaded = now.load.get("float64", {})
     if not evidence.noise.measured:
-        found.notes.append("the golden has no float64: rounding is not measured here, its allowance is a general one")
+        found.notes.append("the golden has no float64, so rounding was not measured; a general allowance is used")
     elif loaded.get("outcome") != "ok":
         error = (loaded.get("error") or {}).get("type", "unknown")
-        found.notes.append(f"float64 can't be run by the loader ({error}); judged in float32 alone")
+        found.notes.append(f"the loader cannot run float64 ({error}); compared in float32 only")
     elif raising := [probe for probe in now.probes if _in_float32_alone(golden, now, probe)]:
-        found.notes.append(f"in float64 {', '.join(raising)} can't be run by the loader; judged in float32 alone")
+        found.notes.append(f"the loader cannot run {', '.join(raising)} in float64; compared in float32 only")
     if hidden := evidence.hidden_by_float32():
         names = ", ".join(hidden[:3])
         size = "by less than float32 can show, though the base's outputs are equal"

@@ -1,10 +1,9 @@
-"""A replay in a narrower type, or with another attention: what it computes there, against the same model (pure).
+"""A replay in a narrower type, or with another attention, compared with the same model in a wider type (pure).
 
-No golden is in bfloat16. What the adapter means is judged in float32 and float64 against the golden, as of every
-cell. Here the loader's narrow model is held against the loader's own wide one, which has been judged so. How far they
-may be apart is measured on that very model: what it costs to round each operator's result to the narrow type, to the
-nearest and toward zero (the worker's `rounding`). Both add up, as a processor may round in either way.
-"""
+No golden is in bfloat16. The adapter's meaning is judged in float32 and float64 against the golden, as in every cell.
+Here the loader's narrow model is compared with the loader's own wide one. Their allowance is measured on the same
+model: the cost of rounding each operator's result to the narrow type, to the nearest and toward zero (the worker's
+`rounding`). Both add up, since a processor may round either way."""
 
 from __future__ import annotations
 
@@ -21,22 +20,22 @@ from harness.judge.numbers import beyond
 from harness.judge.outcomes import error_report
 
 _MEANING = {
-    "layers": "the adapter's own effect is not what it is in {wide}",
-    "forward": "the output is not what it is in {wide}",
-    "merged": "merged in place, the output is not what it is in {wide}",
-    "merge_and_unload": "merged and unloaded, the output is not what it is in {wide}",
+    "layers": "the adapter's own effect differs from {wide}",
+    "forward": "the output differs from {wide}",
+    "merged": "merged in place, the output differs from {wide}",
+    "merge_and_unload": "merged and unloaded, the output differs from {wide}",
 }
-"""Probe → what it means that its numbers are further away than rounding every operator brings them."""
+"""Probe → the meaning of a difference that rounding every operator does not explain."""
 
 
 def hindered(now: Observed) -> tuple[Verdict, str] | None:
-    """Why a cell's settings can't be had where it ran, and which verdict that is; None where they can."""
+    """The verdict and reason if a cell's settings are not available where it ran; None if they are."""
     said = now.load.get("settings")
     return (Verdict(said["outcome"]), str(said["reason"])) if said else None
 
 
-def untold(now: Observed) -> tuple[Verdict, str] | None:
-    """Why nothing can be told of the narrow type though all else was compared; None where something was."""
+def undetermined(now: Observed) -> tuple[Verdict, str] | None:
+    """The verdict and reason if the narrow type could not be judged, though all else was compared; None if it was."""
     said: Mapping[str, Any] = now.facts.get("settings", {})
     dtype = str(said.get("dtype", ""))
     if reason := _refused(said):
@@ -49,11 +48,11 @@ def untold(now: Observed) -> tuple[Verdict, str] | None:
 
 
 def _not_run(said: Mapping[str, Any]) -> tuple[Verdict, str] | None:
-    """Why the base alone, without any adapter, can't be had in the narrow type."""
+    """Why the base alone, without an adapter, does not run in the narrow type."""
     dtype = str(said["dtype"])
     if (error := error_report(said["base"].get("error"))) is not None:
         lacks = "not implemented for" in error.message
-        reason = f"the base alone does not run in {dtype} there: {error.type}: {error.message}"
+        reason = f"the base alone does not run in {dtype}: {error.type}: {error.message}"
         return Verdict.NO_DEVICE if lacks else Verdict.NOT_COMPARABLE, reason
     if said["overflows"]:
         return Verdict.NOT_COMPARABLE, f"the base alone is not finite in {dtype} ({', '.join(said['overflows'])})"
@@ -61,12 +60,12 @@ def _not_run(said: Mapping[str, Any]) -> tuple[Verdict, str] | None:
 
 
 def _blind(now: Observed, said: Mapping[str, Any]) -> str:
-    """Why the numbers could not show an adapter that does nothing at all; empty where they could."""
+    """Why the numbers could not reveal an adapter that does nothing; empty if they could."""
     dtype, wide, cost = str(said["dtype"]), str(said["reference"]), said["cost"]
     outputs = _figures(now, "forward", dtype, wide, cost)
     if not outputs:
         why = "; ".join(dict.fromkeys(said["unmeasured"]))[:300] or "no finite output"
-        return f"what {dtype} costs the output could not be measured: {why}"
+        return f"the rounding cost of {dtype} could not be measured on the output: {why}"
     if any(_shows(f) for f in _figures(now, "layers", dtype, wide, cost)):
         return ""
     adapted, plain = now.group("forward", wide), now.group("base", wide)
@@ -77,32 +76,31 @@ def _blind(now: Observed, said: Mapping[str, Any]) -> str:
                 return ""
         elif numbers.difference(f.array, plain[name], adapted[name], 0.0).max_abs > f.allowance:
             return ""
-    return f"rounding to {dtype} alone costs as much as the adapter does: what it computes there tells nothing"
+    return f"rounding to {dtype} alone is as large as the adapter's effect, so its output there says nothing"
 
 
 def _shows(figures: Figures) -> bool:
-    """True where zero in the place of the array would be told from it."""
+    """True if zeros in place of the array would be detected."""
     return figures.allowance < figures.scale
 
 
 def _refused(said: Mapping[str, Any]) -> str:
-    """What was asked for and is not what the model has, by its own word."""
+    """Why the model does not have the attention that was requested, by its own report; empty if it has."""
     wanted, has = said.get("asked", {}), said.get("attention", "")
     if has and wanted.get("attention") and has != wanted["attention"]:
-        return f"asked for attention {wanted['attention']}, the model says that it computes with {has}"
+        return f"attention {wanted['attention']} was requested, but the model reports {has}"
     return ""
 
 
 def was_asked(now: Observed) -> bool:
-    """True where the replay was also in a narrow type: then no cell is equal to the bit."""
+    """True if the replay also ran in a narrow type: then no cell is exact."""
     return bool(now.facts.get("settings", {}).get("dtype"))
 
 
 def attention_moved_base(evidence: Evidence) -> float | None:
-    """How far the attention that was asked for moved the base; None where it is not what moved it.
+    """How far the requested attention moved the base; None if something else moved it.
 
-    The loader's base with its release's own attention agrees with the golden's in every array: so what moved is the
-    attention's doing.
+    It was the attention if the loader's base with its release's own attention agrees with the golden's in every array.
     """
     alone = evidence.against("plain", evidence.golden, "base")
     if not alone or any(beyond(f) for f in alone):
@@ -111,7 +109,7 @@ def attention_moved_base(evidence: Evidence) -> float | None:
 
 
 def compare(now: Observed, found: Found) -> tuple[Figures, ...]:
-    """Judge what was computed in the narrow type; the figures of all that was compared."""
+    """Judge the outputs in the narrow type; returns the figures of all that was compared."""
     said: Mapping[str, Any] = now.facts.get("settings", {})
     dtype = str(said.get("dtype", ""))
     if not dtype or _not_run(said) or _not_loaded(now, dtype, found):
@@ -130,9 +128,9 @@ def compare(now: Observed, found: Found) -> tuple[Figures, ...]:
     if unmeasured := sorted(p for p in ran if not any(_is_of(f, p) for f in every)):
         said_why = "; ".join(dict.fromkeys(said.get("unmeasured", ())))[:300] or "it is not finite"
         found.notes.append(
-            f"what {dtype} costs {', '.join(unmeasured)} could not be measured, so not judged: {said_why}"
+            f"the rounding cost of {dtype} could not be measured for {', '.join(unmeasured)}; not judged: {said_why}"
         )
-    _told(moved, dtype, wide, found)
+    _report(moved, dtype, wide, found)
     return tuple(every)
 
 
@@ -151,7 +149,7 @@ def _not_loaded(now: Observed, dtype: str, found: Found) -> bool:
 
 
 def _raised(now: Observed, probe: str, dtype: str, found: Found) -> bool:
-    """True where a probe raised in the narrow type; it is the type's doing where it did not in float32."""
+    """True if a probe raised in the narrow type; a finding only if it did not raise in float32."""
     error = error_report(now.probes[probe].get(dtype, {}).get("error"))
     if error is None:
         return False
@@ -182,15 +180,15 @@ def _figures(
 
 
 def _relative(probe: str, names: list[str], reference: Mapping[str, Array], own: Mapping[str, float]) -> float:
-    """The greatest cost ÷ root mean square in a probe: a small array can be rounded well by luck."""
+    """The greatest cost ÷ root mean square in a probe: a small array can round well by chance."""
     sizes = {name: numbers.rms(reference[name]) for name in names}
     return max((own.get(f"{probe}/{name}", 0.0) / size for name, size in sizes.items() if size > 0), default=0.0)
 
 
-def _told(moved: Mapping[str, Figures], dtype: str, wide: str, found: Found) -> None:
+def _report(moved: Mapping[str, Figures], dtype: str, wide: str, found: Found) -> None:
     if "base" in moved:
         figures = moved["base"]
-        message = f"in {dtype} the base's own output is further from its {wide} than rounding every operator brings it"
+        message = f"in {dtype} the base's own output differs from {wide} by more than rounding every operator explains"
         found.add("base", f"{dtype}-base", Verdict.BASE_MOVED, message, figures=figures)
     for probe, meaning in _MEANING.items():
         if probe in moved and not (probe != "layers" and "base" in moved and "layers" not in moved):
@@ -200,5 +198,5 @@ def _told(moved: Mapping[str, Figures], dtype: str, wide: str, found: Found) -> 
             found.add(probe, f"{dtype}-values", Verdict.SILENT_WRONG, message, subject=subject, figures=figures)
     if "gradients" in moved and not set(moved) & {"layers", "forward", "base"}:
         figures = moved["gradients"]
-        size = f"by {figures.max_abs:.3g}, where rounding costs {figures.allowance:.3g}"
-        found.notes.append(f"in {dtype} gradients are further from {wide} than rounding brings them ({size}); a note")
+        size = f"by {figures.max_abs:.3g}; rounding explains {figures.allowance:.3g}"
+        found.notes.append(f"in {dtype} gradients differ from {wide} by more than rounding explains ({size})")

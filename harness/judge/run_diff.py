@@ -15,11 +15,11 @@ Key = tuple[str, ...]
 
 
 def compare(before: Run, now: Run) -> tuple[Comparison, ...]:
-    """How each cell changed, in the order of the later run; what was sound and is sound is left out.
+    """How each cell changed, in the order of the later run; cells that are sound in both are left out.
 
-    It is the verdicts that are held against each other, whether an expectation covers them or not: a cell that newly
-    deviates has `regressed` even where somebody has written an expectation for it in between. So has one whose verdict
-    became a worse one. A cell that can't be judged any more is `gone`, not `regressed`: nobody knows.
+    Only verdicts are compared, with or without expectations: a cell that newly deviates has `regressed` even if an
+    expectation was added for it in between. So has a cell whose verdict is worse than before. A cell that can no longer
+    be judged is `gone`, not `regressed`.
     """
     key = _key(before, now)
     old, new = {key(cell): cell for cell in before.cells}, {key(cell): cell for cell in now.cells}
@@ -33,10 +33,9 @@ def against(now: Run, before: Run) -> Run:
 
 
 def _key(before: Run, now: Run) -> Callable[[Cell], Key]:
-    """What makes two cells the same one.
+    """What identifies a cell in both runs: its id.
 
-    Their ids; but where two runs of one loader each share no cell, the question was what another loader does, and the
-    loader is left out of it.
+    If each run has one loader and they share no cell, two loaders are compared: then the id without the loader.
     """
     shared = {cell.id for cell in before.cells} & {cell.id for cell in now.cells}
     single = all(len({cell.loader for cell in run.cells}) == 1 for run in (before, now))
@@ -58,7 +57,7 @@ def _verdict(cell: Cell | None) -> Verdict | None:
 
 
 def standing(cell: Cell | None, strict: bool) -> Standing:
-    """What a cell's verdict comes to when it is held against another's."""
+    """A cell's verdict, reduced to what comparing it with another needs."""
     if cell is None or not (cell.verdict.is_clean or cell.verdict.is_deviation):
         return "unjudged"
     return "deviates" if cell.verdict.is_deviation or (strict and cell.verdict is Verdict.WARNED) else "sound"

@@ -1,7 +1,11 @@
-"""The structure after each declared step, held against the golden's as lines that can be read (pure).
+"""The model's structure after each step of preparing, training and reloading it, compared with the golden's (pure).
 
-`prepared: norm layers (5 parameters): bfloat16 → float32` instead of five names. What a parameter is (dtype, whether it
-trains), which there are, and what class holds them is a contract; what a release calls its own adapter layers is told.
+Differences are lines that can be read: `prepared: norm layers (5 parameters): bfloat16 → float32` instead of five
+names. It is a contract which parameters there are, their dtypes, whether they train, and the class of the module around
+them. That a release names its own adapter layers differently is a note.
+
+Of TRL's SFTTrainer (probe `sft`) two things must always hold besides: training changes each trained tensor, and each is
+there when plain PEFT reloads it.
 """
 
 from __future__ import annotations
@@ -13,12 +17,20 @@ from harness.core.observation import Observed
 from harness.judge.contracts import Found
 
 PROBE = "steps"
+SFT = "sft"
+SFT_STEPS = ("constructed", "trained", "reloaded")
+"""The steps of the probe `sft`, in order."""
 KIND = "structure-steps"
+_MUST_BE_EMPTY = {
+    "unchanged": ("untrained", "two steps of training left them as they were"),
+    "lost": ("trained-lost", "they were trained and saved, and are nowhere in what plain PEFT reloads"),
+}
+"""Fact of the probe `sft` → kind of finding, and what it says of the tensors in that fact."""
 _SHOWN = 4
 
 
 def compare(golden: Observed, now: Observed, found: Found, probe: str = PROBE) -> None:
-    """Hold every step of the golden against the replay's."""
+    """Compare every step of the golden with the replay's."""
     before: Mapping[str, Any] = golden.fact(probe, "steps") or {}
     after: Mapping[str, Any] = now.fact(probe, "steps") or {}
     if not before or now.outcome(probe) != "ok":
@@ -31,6 +43,23 @@ def compare(golden: Observed, now: Observed, found: Found, probe: str = PROBE) -
         more = f", and {len(lines) - 1} more" if len(lines) > 1 else ""
         message = f"the model's structure differs after {', '.join(steps)}: {lines[0].partition(': ')[2]}{more}"
         found.contract(probe, KIND, message, lines)
+
+
+def sft(golden: Observed, now: Observed, found: Found) -> None:
+    """Compare how SFTTrainer prepares and trains the model, and what is reloaded."""
+    if now.outcome(SFT) != "ok":
+        return
+    compare(golden, now, found, SFT)
+    for fact, (kind, said) in _MUST_BE_EMPTY.items():
+        before, after = golden.fact(SFT, fact) or [], now.fact(SFT, fact) or []
+        new = [name for name in after if name not in before]
+        if new:
+            found.contract(SFT, kind, f"{len(new)} tensors: {said}: {', '.join(new[:3])}", new)
+        elif after:
+            found.standing.append(f"{len(after)} tensors: {said}")
+    difference = float(now.fact(SFT, "apart") or 0.0)
+    if difference > float(golden.fact(SFT, "apart") or 0.0):
+        found.notes.append(f"trained by this TRL, the adapter differs from the stored one by up to {difference:.3g}")
 
 
 def _outcome(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], lines: list[str], found: Found) -> None:
@@ -48,11 +77,11 @@ def _outcome(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any], lines
 
 def _why(said: Mapping[str, Any]) -> str:
     error: Mapping[str, str] = said.get("error") or {}
-    return f"{error['type']}: {error['message']}" if error else str(said.get("reason", "nothing is known of it"))
+    return f"{error['type']}: {error['message']}" if error else str(said.get("reason", "no reason is known"))
 
 
 def difference(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[str]:
-    """One line for each way in which parameters, or the classes that hold them, are otherwise."""
+    """One line for each change of parameters, or of the classes of the modules around them."""
     before, after = was["parameters"], is_now["parameters"]
     shared = [name for name in before if name in after]
     changes: dict[str, list[str]] = {}
@@ -76,7 +105,7 @@ def difference(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> 
 
 
 def _parted(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Norms, and all else: what is upcast is said of them apart."""
+    """Norms, then the rest: releases cast norms differently."""
     norms = [name for name in names if _is_norm(_owner(name))]
     return norms, [name for name in names if name not in norms]
 
@@ -90,10 +119,7 @@ def _training(trains: bool) -> str:
 
 
 def layers(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list[str]:
-    """One line for each way in which adapter layers are of another class.
-
-    That is the library's own affair, and no finding; it may explain what else differs.
-    """
+    """One line for each change of the adapter layers' classes: no finding, but it may explain other differences."""
     before, after = was["adapter_layers"], is_now["adapter_layers"]
     changes: dict[str, list[str]] = {}
     for name, kind in before.items():
@@ -103,7 +129,7 @@ def layers(step: str, was: Mapping[str, Any], is_now: Mapping[str, Any]) -> list
 
 
 def _named(names: list[str]) -> str:
-    """What a list of names is, in a few words: `norm layers (5 parameters)`, `lora_A, lora_B (8 parameters)`."""
+    """A list of names in a few words: `norm layers (5 parameters)`, `lora_A, lora_B (8 parameters)`."""
     owners = list(dict.fromkeys(_owner(name) for name in names))
     norms = all(map(_is_norm, owners))
     what = "norm layers" if norms else _listed(owners)
@@ -112,7 +138,7 @@ def _named(names: list[str]) -> str:
 
 
 def _owner(name: str) -> str:
-    """The module that a parameter is in, without the indices that its path has."""
+    """The name of the module that a parameter is in, without indices."""
     parts = [part for part in name.split(".")[:-1] if not part.isdigit()]
     return parts[-1] if parts else name
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.core.run import Cell, Run
-from harness.judge import sft, structure_steps
+from harness.judge import structure_steps
 from harness.judge.causes import Calendar
 
-RELEASES_OF: Mapping[str, str] = {sft.PROBE: "trl", structure_steps.PROBE: "peft"}
+RELEASES_OF: Mapping[str, str] = {structure_steps.SFT: "trl", structure_steps.PROBE: "peft"}
 """Probe → the package by whose releases its changes are ordered."""
 
 
@@ -104,7 +104,7 @@ def _changes(cell: Cell, probe: str) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _place(step: str) -> int:
-    return sft.STEPS.index(step) if step in sft.STEPS else 0
+    return structure_steps.SFT_STEPS.index(step) if step in structure_steps.SFT_STEPS else 0
 
 
 def _alike(tried: Sequence[Cell], showing: Sequence[Cell], calendar: Calendar) -> str:

@@ -253,7 +253,7 @@ class _Assembly:
         return Problems(f"{many(len(problems), 'known break')} to review", problems) if problems else None
 
     def _undetermined(self) -> Undetermined | None:
-        groups, not_run = self._groups(causes.untold(self._run)), self._run.not_run
+        groups, not_run = self._groups(causes.undetermined(self._run)), self._run.not_run
         count = sum(len(group.cells) for group in groups)
         parts = [f"{many(count, 'cell')} could not be judged"] if count else []
         parts += [f"{many(len(not_run), 'planned cell')} did not run"] if not_run else []

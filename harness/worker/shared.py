@@ -196,8 +196,8 @@ class Request(_Request, total=False):
     """`replay`: `dtype` and `attention` to compute with besides."""
     adapters: List[str]
     """`identify`: folders of adapters, below `adapters/`."""
-    bases: List[str]
-    """`identify`: folders of bases, below `bases/`."""
+    bases: Dict[str, str]
+    """`identify`: folder of a base, below `bases/` → class of its configuration, empty if it is not Transformers'."""
 
 
 class _Reply(TypedDict):

@@ -194,7 +194,7 @@ def test_what_proves_nothing_is_refused(empty: World) -> None:
     for name, words in {
         "no-effect": "the adapter moves the output by 0 of its size",
         "nothing-there": "the creator's libraries refuse it: KeyError",
-        "stray": "key 'layer1.low_rank_B' is named by no pattern",
+        "stray": "key 'layer1.low_rank_B' matches no pattern",
         "infinite": "is not finite",
     }.items():
         assert words in made[name]["detail"], made[name]

@@ -142,7 +142,7 @@ DAMAGES: list[tuple[Callable[[World, str], None], str, str]] = [
     (manifest_broken, "bad-fixture", "manifest-broken.json"),
     (manifest_newer, "bad-fixture", "format 99"),
     (scenario_changed, "bad-fixture", "the scenario's declaration changed after the fixture was made"),
-    (keys_unexpected, "bad-fixture", "3 keys like '*_A' are expected, 2 are there"),
+    (keys_unexpected, "bad-fixture", "expected 3 keys like '*_A', found 2"),
 ]
 
 

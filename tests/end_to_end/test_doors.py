@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.mini.world import World, main, scenario
 
-DOORED = scenario("doored", doors=["low-cpu-mem", "hotswap"])
+DOORED = scenario("doored", load_paths=["low-cpu-mem", "hotswap"])
 
 
 @pytest.fixture
@@ -49,12 +49,12 @@ def test_a_broken_door_is_in_every_report(doored: World) -> None:
         ("door.low-cpu-mem", "low-cpu-mem-differs"),
         ("door.low-cpu-mem", "low-cpu-mem-lost-tensors"),
     }
-    words = "through the door low-cpu-mem (PeftModel.from_pretrained with low_cpu_mem_usage)"
+    words = "by the load path low-cpu-mem (PeftModel.from_pretrained with low_cpu_mem_usage)"
     assert words in told
     assert words in main("show", "doored", str(doored.folder())).line
     folder = doored.folder()
     for name in ("report.md", "report.html", "junit.xml"):
-        assert "the door low-cpu-mem" in (folder / name).read_text(encoding="utf-8"), name
+        assert "the load path low-cpu-mem" in (folder / name).read_text(encoding="utf-8"), name
 
 
 def test_a_door_that_does_not_open_is_a_run_error(doored: World) -> None:
@@ -72,7 +72,7 @@ def test_an_expectation_of_one_door_does_not_hide_another(doored: World) -> None
 
 
 def test_a_slip_in_the_file_is_told_with_what_may_stand_there(mini: World) -> None:
-    mini.scenarios(scenario("slip", doors=["low-cpu"]))
+    mini.scenarios(scenario("slip", load_paths=["low-cpu"]))
     said = mini.run("check", "--loader", mini.spec("2.0"))
     assert said.code == 64
-    assert "no such door: low-cpu; doors are auto, transformers" in said.err + said.out
+    assert "no such load path: low-cpu; load paths are auto, transformers" in said.err + said.out

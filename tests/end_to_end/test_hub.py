@@ -70,7 +70,7 @@ def test_a_base_that_is_declared_wrongly(real: World, text: str, words: str) -> 
 def test_a_model_that_is_not_there_accuses_no_library() -> None:
     error = {
         "stage": "base",
-        "type": "peft_regress_worker.model.hub.NotInHubCache",
+        "type": "peft_regress_worker.hub.NotInHubCache",
         "message": "me/tiny …",
         "traceback": "",
     }

@@ -157,12 +157,12 @@ def test_what_was_raised_is_said_once(message: str, said: str) -> None:
 
 
 def test_what_could_not_be_judged_is_grouped_by_reason() -> None:
-    (cause,) = causes.untold(samples.nothing())
+    (cause,) = causes.undetermined(samples.nothing())
     assert (str(cause.verdict), cause.title, len(cause.cells)) == ("env-failed", "current: × No solution found", 3)
 
 
 def test_every_cell_that_is_not_clean_has_exactly_one_place() -> None:
     sample = samples.every_verdict()
-    every = (*causes.group(sample), *causes.untold(sample), *causes.unsupported(sample))
+    every = (*causes.group(sample), *causes.undetermined(sample), *causes.unsupported(sample))
     placed = sorted(cell.id for cause in every for cell in cause.cells)
     assert placed == sorted(cell.id for cell in sample.cells if not cell.verdict.is_clean)

@@ -95,13 +95,13 @@ def test_what_an_expectation_covers_is_red_where_the_change_made_it() -> None:
     found = one(exact("a"), known(off(0.5)))
     assert found.exit_code == ExitCode.REGRESSED
     assert not found.cells[0].expected
-    assert "an expectation covers it" in found.cells[0].notes[-1]
+    assert "covers it here, but not on the baseline" in found.cells[0].notes[-1]
 
 
 @pytest.mark.parametrize(
     ("before", "now", "why"),
     [
-        (off(0.5), off(0.7), "further off: forward/float32/logits by 0.7, and was by 0.5"),
+        (off(0.5), off(0.7), "further off: forward/float32/logits by 0.7, before by 0.5"),
         (off(0.5), off(float("nan")), "further off"),
         (off(0.5), off(0.5, kind="lost-tensors"), "for another reason: forward: lost-tensors"),
         (refused("a"), refused("a", message="another thing altogether"), "for another reason"),
@@ -124,7 +124,7 @@ def test_the_same_verdict_can_be_worse(before: Cell, now: Cell, why: str) -> Non
     ("before", "now", "why"),
     [
         (off(0.5), off(0.5 + 5e-7), ""),
-        (off(0.5), off(0.3), "nearer: forward/float32/logits off by 0.3, and was by 0.5"),
+        (off(0.5), off(0.3), "nearer: forward/float32/logits off by 0.3, before by 0.5"),
         (refused("a"), cell("a", "contract", findings=(samples.regressed().cells[0].findings)), ""),
         (wrong("a"), wrong("a"), ""),
         (structure(NORMS, HALF), structure(NORMS), ""),

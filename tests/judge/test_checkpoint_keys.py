@@ -14,7 +14,7 @@ from harness.judge.checkpoint_keys import unexpected_keys, unexpected_shapes, un
     ("keys", "expects", "problems", "stray"),
     [
         (["a.x", "b.x"], {"*.x": 2}, [], []),
-        (["a.x"], {"*.x": 2}, ["2 keys like '*.x' are expected, 1 are there"], []),
+        (["a.x"], {"*.x": 2}, ["expected 2 keys like '*.x', found 1"], []),
         (["a.x", "c"], {"*.x": 1}, [], ["c"]),
         (["c"], None, [], []),
     ],
@@ -39,7 +39,7 @@ def test_unexpected_keys(
             {"*.delta": [16, 2]},
             ["'a.delta' has shape [2, 16], not [16, 2]", "'b.delta' has shape [2, 16], not [16, 2]"],
         ),
-        ({"*.rows": [2]}, ["a key like '*.rows' of shape [2] is expected, none is there"]),
+        ({"*.rows": [2]}, ["expected a key like '*.rows' of shape [2], found none"]),
     ],
 )
 def test_unexpected_shapes(expects: Mapping[str, list[int]], problems: list[str]) -> None:
@@ -55,7 +55,7 @@ def test_what_a_golden_does_not_hold() -> None:
     assert unmet(golden, {"expects": None}) == []
     assert unmet(golden, {"expects": {"*": 2}}) == []
     assert unmet(golden, {"expects": {"*.x": 2}, "expects_shapes": {"b": [2]}}) == [
-        "2 keys like '*.x' are expected, 1 are there",
-        "key 'b' is named by no pattern",
+        "expected 2 keys like '*.x', found 1",
+        "key 'b' matches no pattern",
         "'b' has shape [1], not [2]",
     ]

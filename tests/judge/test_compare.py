@@ -241,10 +241,14 @@ CLEAN: list[tuple[str, Mutation, str]] = [
     (
         "float64 can't be run by the loader",
         now("without_float64"),
-        "float64 can't be run by the loader (RuntimeError)",
+        "the loader cannot run float64 (RuntimeError)",
     ),
-    ("one probe can't be run in float64", now("raises", "merged", "float64"), "in float64 merged can't be run"),
-    ("the golden has float32 alone", golden("without_float64"), "rounding is not measured here"),
+    (
+        "one probe can't be run in float64",
+        now("raises", "merged", "float64"),
+        "the loader cannot run merged in float64",
+    ),
+    ("the golden has float32 alone", golden("without_float64"), "rounding was not measured"),
     ("both have float32 alone", both(golden("without_float64"), now("without_float64")), "not measured"),
     # the creator failed too
     (

@@ -159,15 +159,15 @@ SOUND: list[tuple[str, Mutation, str]] = [
             fact("now", "layers", "missing", list(LAYERS)),
             now("drop", "layers/"),
         ),
-        "2 adapter layers are called otherwise",
+        "2 adapter layers have other names",
     ),
     (
         "two layers are fused into one",
         both(*_FUSED, lost(*KEYS)),
-        "2 adapter layers went into others (fused)",
+        "2 adapter layers were fused into others",
     ),
-    ("parameters are called otherwise", _rename_parameters, "4 trainable parameters are called otherwise"),
-    ("a gradient is called otherwise", _rename_a_gradient, "1 gradients are called otherwise"),
+    ("parameters are called otherwise", _rename_parameters, "4 trainable parameters have other names"),
+    ("a gradient is called otherwise", _rename_a_gradient, "1 gradients have other names"),
     # what is a release's own affair
     ("a routine warning", now("warns", "forward", "FutureWarning: soon"), ""),
     ("a warning on saving", now("warns", "roundtrip", "UserWarning: saved"), ""),
@@ -178,9 +178,9 @@ SOUND: list[tuple[str, Mutation, str]] = [
     (
         "other file names",
         fact("now", "fresh", "files", ["adapter_model.safetensors"]),
-        "with adapter_model.safetensors in place of adapter_model.bin",
+        "saved as adapter_model.safetensors instead of adapter_model.bin",
     ),
-    ("further keys on saving", fact("now", "roundtrip", "added", ["k"]), "1 further keys: k"),
+    ("further keys on saving", fact("now", "roundtrip", "added", ["k"]), "1 additional keys: k"),
 ]
 """(name, what is changed in a sound pair, what a note says of it)."""
 
@@ -263,4 +263,4 @@ def test_a_tie_that_made_the_creators_model_wrong_may_go() -> None:
 
     judgement = mutated(untied)
     assert "tie-broken" not in {finding.kind for finding in judgement.findings}
-    assert any("no longer tied, where the creator's model was wrong" in note for note in judgement.notes)
+    assert any("where the creator's model was wrong" in note for note in judgement.notes)

@@ -102,7 +102,7 @@ def narrow_adapter(pair: Pair) -> None:
 
 
 def other_meaning(pair: Pair) -> None:
-    """What the stored codes stand for has changed by less than any kernel's error."""
+    """What the stored codes stand for the meaning of the weights changed by less than any kernel's error."""
     for probe in OUTPUTS:
         pair.now.shift(probe, 1e-3)
 
@@ -129,7 +129,11 @@ def test_a_wrong_meaning_is_no_kernels_error(
 
 
 @pytest.mark.parametrize(
-    ("change", "words"), [(dropped_bias, "has changed"), (bias_dropped_by_the_kernel, "the quantised layers' doing")]
+    ("change", "words"),
+    [
+        (dropped_bias, "the meaning of the weights changed"),
+        (bias_dropped_by_the_kernel, "the quantised layers cause it"),
+    ],
 )
 def test_the_dequantised_reference_says_whose_doing_it_is(change: Callable[[Pair], None], words: str) -> None:
     assert words in told(judged(change))

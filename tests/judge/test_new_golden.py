@@ -57,8 +57,8 @@ REFUSALS: list[tuple[str, Observed, dict[str, int] | None, str]] = [
     ("hardly any effect", with_output("forward", BASE + np.float32(1e-4)), None, "of its size"),
     ("nan", with_output("forward", spoilt(np.nan)), None, "forward/float32/logits is not finite"),
     ("inf", with_output("base", spoilt(-np.inf)), None, "base/float32/logits is not finite"),
-    ("a key too few", golden(), {"*.lora_A": 2, "*.lora_B": 1}, "2 keys like '*.lora_A' are expected, 1 are there"),
-    ("a key that nobody named", golden(), {"*.lora_A": 1}, "key 'a.lora_B' is named by no pattern"),
+    ("a key too few", golden(), {"*.lora_A": 2, "*.lora_B": 1}, "expected 2 keys like '*.lora_A', found 1"),
+    ("a key that nobody named", golden(), {"*.lora_A": 1}, "key 'a.lora_B' matches no pattern"),
     ("not reloaded", golden(load={"create": OK, "float32": ERROR}), None, "reloading it fails in the creator's own"),
     (
         "forward raises",

@@ -76,7 +76,7 @@ def test_what_rounding_explains_passes_and_is_never_exact() -> None:
 
 
 def test_without_settings_nothing_is_asked() -> None:
-    assert narrow.untold(Pair().now.observed()) is None
+    assert narrow.undetermined(Pair().now.observed()) is None
     assert narrow.hindered(Pair().now.observed()) is None
 
 
@@ -169,7 +169,7 @@ def test_a_cost_as_great_as_the_adapters_effect_tells_nothing() -> None:
 
     found = judged(coarse)
     assert found.verdict is Verdict.NOT_COMPARABLE
-    assert "tells nothing" in found.reason
+    assert "says nothing" in found.reason
 
 
 def test_a_cost_that_nobody_could_measure() -> None:
@@ -183,7 +183,7 @@ def test_an_attention_that_the_model_does_not_have_by_its_own_word() -> None:
     found = judged(says(asked={"dtype": "", "attention": "sdpa"}, dtype="", attention="eager"))
 
     assert found.verdict is Verdict.NOT_COMPARABLE
-    assert "asked for attention sdpa, the model says that it computes with eager" in found.reason
+    assert "attention sdpa was requested, but the model reports eager" in found.reason
 
 
 @pytest.mark.parametrize("verdict", ["unsupported", "no-device", "not-comparable"])
@@ -212,7 +212,7 @@ class TestAttention:
         found = self.moved(0.0)
 
         assert found.verdict is Verdict.CLOSE
-        assert any("the attention itself moves the base's own output" in note for note in found.notes)
+        assert any("the attention itself changes the base's output" in note for note in found.notes)
 
     def test_a_base_that_moves_without_it_too_has_moved(self) -> None:
         assert self.moved(1e-2).verdict is Verdict.BASE_MOVED

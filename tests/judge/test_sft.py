@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.core.scenario import Scenario
-from harness.judge import sft
+from harness.judge import structure_steps
 from harness.judge.contracts import Found
 from harness.judge.outcomes import compare as compare_outcomes
 from harness.report.pages import trl_structure
@@ -29,7 +29,7 @@ def pair_of(change: Callable[[dict[str, Any]], object] = lambda _: None) -> Pair
 
 def found_in(pair: Pair) -> Found:
     found = Found()
-    sft.compare(pair.golden.observed(), pair.now.observed(), found)
+    structure_steps.sft(pair.golden.observed(), pair.now.observed(), found)
     return found
 
 
@@ -58,7 +58,7 @@ def test_what_broke_is_told(change: Callable[[dict[str, Any]], object], kind: st
 def test_other_numbers_of_another_trainer_are_a_note() -> None:
     found = found_in(pair_of(lambda facts: facts.update(apart=0.02)))
     assert found.findings == []
-    assert found.notes == ["trained anew by this TRL, the adapter is up to 0.02 from the stored one"]
+    assert found.notes == ["trained by this TRL, the adapter differs from the stored one by up to 0.02"]
 
 
 def test_a_loader_without_trl_is_told_of_and_no_contract() -> None:
@@ -67,7 +67,7 @@ def test_a_loader_without_trl_is_told_of_and_no_contract() -> None:
     found = Found()
     compare_outcomes(pair.golden.observed(), pair.now.observed(), found)
     assert not [f for f in found.findings if f.probe == "sft"]
-    assert "training anew with SFTTrainer was left out: TRL is not installed here" in found.notes
+    assert "training with SFTTrainer was skipped: TRL is not installed here" in found.notes
 
 
 ADAPTER = {"config": "LoraConfig", "args": {}}

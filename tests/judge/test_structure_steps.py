@@ -61,7 +61,7 @@ TABLE = [
     (without(FACTORS[0]), "wrapped: lora_A (1 parameter): no longer there"),
     (another_class, "prepared: norm layers (1 module): LlamaRMSNorm → RMSNorm"),
     (raising, "wrapped: worked, and now is error: ValueError: no"),
-    (lambda found: found.pop("wrapped"), "wrapped: worked, and now is missing: nothing is known of it"),
+    (lambda found: found.pop("wrapped"), "wrapped: worked, and now is missing: no reason is known"),
 ]
 
 

@@ -58,7 +58,7 @@ METHODS = [
     declared("lokr", "LoKrConfig"),
     declared("tokens", "TrainableTokensConfig"),
     declared("lora-tokens", args={"trainable_token_indices": [1]}),
-    declared("mixed-door", "LoKrConfig", doors=["mixed"]),
+    declared("mixed-door", "LoKrConfig", load_paths=["mixed"]),
     declared("unknown", "NobodyKnowsConfig"),
 ]
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 from packaging.version import Version
 
 from harness.core.text import code, listed, many
-from harness.judge import sft, structure_steps
+from harness.judge import structure_steps
 from harness.report.pages import page, table
 
 _INTRO = """\
@@ -98,7 +98,9 @@ def _changes(before: Seen, after: Seen) -> list[str]:
     """The changes, each once with all steps that show it."""
     found: dict[str, list[str]] = {}
     recorded = {*before.steps, *after.steps}
-    for step in [name for name in sft.STEPS if name in recorded] + sorted(recorded - {*sft.STEPS}):
+    for step in [name for name in structure_steps.SFT_STEPS if name in recorded] + sorted(
+        recorded - {*structure_steps.SFT_STEPS}
+    ):
         for line in _step_changes(step, before.steps.get(step, {}), after.steps.get(step, {})):
             found.setdefault(line.partition(": ")[2], []).append(step)
     return [f"{listed(names)}: {what}" for what, names in found.items()]

@@ -95,7 +95,7 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
     touched: set[str] = set()
     for one in scenarios:
         needs = layout.needs(_groups(package, one, layout))
-        needs = needs if needs is None else needs | {*one.scenario.every_door()}  # `mixed` is a folder of its own
+        needs = needs if needs is None else needs | {*one.scenario.every_load_path()}  # `mixed` is a folder of its own
         hits = [name for name, group in own.items() if needs is None or group in needs]
         touched.update(hits)
         if hits:

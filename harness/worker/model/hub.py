@@ -1,4 +1,4 @@
-"""Models of the hub as they lie in its cache on this machine. Nothing is fetched: what is not there is told."""
+"""Models of the hub, from its cache on this machine. Nothing is downloaded: a missing model is an error."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import os
 from typing import Any, Mapping
 
 MARK = "hub.json"
-"""What stands for the base in a fixture: the weights are a gigabyte, and the commit says which they are."""
+"""The file that replaces the base in a fixture: the weights are a gigabyte, and the commit identifies them."""
 
 
 class NotInHubCache(Exception):
-    """The model is not in the cache, or not at that commit. It says nothing of the libraries."""
+    """The model is not in the cache, or not at that commit. This says nothing about the libraries."""
+
+    __module__ = "peft_regress_worker.hub"  # reports name the type: it stays when the module moves
 
 
 def cache(environ: Mapping[str, str]) -> str:

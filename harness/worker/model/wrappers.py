@@ -1,7 +1,6 @@
-"""What may stand around a model when its adapter is made or loaded, so that a prefix comes into every name.
+"""Wrappers around a model when its adapter is made or loaded; each puts a prefix into every parameter's name.
 
-Wrappers are put around the base from inside out; `peft` in the list says where the adapter is put, and what comes after
-it stands around the PeftModel.
+The list is from inside out. `peft` in it marks where the adapter is put: what comes after wraps the PeftModel.
 """
 
 from __future__ import annotations
@@ -12,11 +11,14 @@ from ..compat import libraries
 from ..shared import ADAPTER_PLACE, canonical
 from . import fill
 
+_RECORDED_MODULE = "peft_regress_worker.wrappers"
+"""The module's name in fixtures: PEFT writes it into adapter_config.json (`parent_library`)."""
+
 Wrapper = Callable[[Any, Any, str, Mapping[str, Any]], Any]
 
 
 def beneath(torch: Any, base: Any, scenario: Mapping[str, Any], when: str) -> Any:
-    """The base with what stands between it and its adapter.
+    """The base in the wrappers between it and its adapter.
 
     Args:
         when: `saved` or `loaded`.
@@ -25,22 +27,22 @@ def beneath(torch: Any, base: Any, scenario: Mapping[str, Any], when: str) -> An
 
 
 def around(torch: Any, model: Any, scenario: Mapping[str, Any], when: str) -> Any:
-    """The PeftModel with what stands around it; the model itself where nothing does."""
+    """The PeftModel in its wrappers; the model itself if there are none."""
     return _put(torch, model, _split(scenario, when)[1], scenario)
 
 
 def is_wrapped(scenario: Mapping[str, Any], when: str = "") -> bool:
-    """True where anything stands around base or PeftModel; at either time where none is named."""
+    """True if base or PeftModel is wrapped, `when` saved or loaded; at either time if `when` is empty."""
     return any(any(_split(scenario, time)) for time in ([when] if when else ["saved", "loaded"]))
 
 
 def differ(scenario: Mapping[str, Any]) -> bool:
-    """True where the adapter is loaded into something else than it was made in."""
+    """True if the adapter is loaded into other wrappers than it was made in."""
     return _split(scenario, "saved") != _split(scenario, "loaded")
 
 
 def what_saves(wrapped: Any, model: Any) -> Any:
-    """What the user calls `save_pretrained` of: the outermost that has it, else the PeftModel inside."""
+    """The model whose `save_pretrained` a user calls: the outermost that has it, else the PeftModel."""
     return wrapped if hasattr(wrapped, "save_pretrained") else model
 
 
@@ -59,7 +61,7 @@ def _put(torch: Any, model: Any, kinds: Sequence[str], scenario: Mapping[str, An
 
 def _attribute(torch: Any, model: Any, name: str, _: Mapping[str, Any]) -> Any:
     class Holder(torch.nn.Module):  # type: ignore[misc]
-        """A plain module that holds the model at an attribute, and hands everything on to it that it is called with."""
+        """A plain module that has the model as an attribute and passes every call to it."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -68,6 +70,7 @@ def _attribute(torch: Any, model: Any, name: str, _: Mapping[str, Any]) -> Any:
         def forward(self, *args: Any, **kwargs: Any) -> Any:
             return getattr(self, name)(*args, **kwargs)
 
+    Holder.__module__ = _RECORDED_MODULE
     return Holder()
 
 
@@ -75,7 +78,7 @@ def _delegating(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) 
     kind = type(_attribute(torch, model, name, scenario))
 
     class Delegate(kind):  # type: ignore[misc, valid-type]
-        """As above, and what it does not have itself it asks the model for: `config`, `generate`, …"""
+        """Like Holder, and takes attributes that it lacks from the model: `config`, `generate`, …"""
 
         def __getattr__(self, wanted: str) -> Any:
             try:
@@ -85,6 +88,7 @@ def _delegating(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) 
                     raise
                 return getattr(super().__getattr__(name), wanted)
 
+    Delegate.__module__ = _RECORDED_MODULE
     return Delegate()
 
 
@@ -97,9 +101,9 @@ def _data_parallel(torch: Any, model: Any, _: str, __: Mapping[str, Any]) -> Any
 
 
 def _hooked(_: Any, model: Any, __: str, ___: Mapping[str, Any]) -> Any:
-    """As `device_map` leaves a model that fits one device: hooks in the place of its functions, no other names.
+    """A model as `device_map` leaves it on one device: hooks replace its functions, names stay.
 
-    Put on by hand: `dispatch_model` warns of offloading where the only device is the CPU.
+    The hooks are attached here, since `dispatch_model` warns of offloading if the only device is the CPU.
     """
     from accelerate import hooks
 
@@ -114,7 +118,7 @@ def _value_head(_: Any, model: Any, __: str, ___: Mapping[str, Any]) -> Any:
 
 
 def _adapter(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) -> Any:
-    """A PeftModel of another adapter, which is nowhere stored: its values belong to its names."""
+    """A PeftModel of another adapter. It is not stored: its values follow from its names."""
     import peft
 
     declared = scenario["wrap"]["adapters"][name]
@@ -122,7 +126,7 @@ def _adapter(torch: Any, model: Any, name: str, scenario: Mapping[str, Any]) -> 
     parameters = [(canonical(key, (name,)), p) for key, p in wrapped.named_parameters() if p.requires_grad]
     fill.fill_parameters(torch, parameters, f"wrap:{scenario['name']}:{name}")
     for _, parameter in parameters:
-        parameter.requires_grad_(False)  # it is the base of the adapter that is looked at
+        parameter.requires_grad_(False)  # it is part of the base of the adapter under test
     return wrapped
 
 

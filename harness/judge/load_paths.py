@@ -1,8 +1,8 @@
-"""Every way in: does the same adapter come out of each door as comes out of `PeftModel.from_pretrained`? (pure)
+"""Load paths: does each load the same adapter as `PeftModel.from_pretrained`? (pure)
 
-A door is held against the golden's `forward`. One behind which the output is what the loader's own `forward` gives,
-right or wrong, has nothing of its own to answer for. What the creator's library could not do at its door is a standing
-defect; one that the creator did not have yet is judged all the same, since the fixture is the same.
+A load path's output is compared with the golden's `forward`. If it equals the loader's own `forward`, right or wrong,
+the load path itself is sound. What failed with the creator's library too is a standing defect. A load path that the
+creator did not have yet is judged all the same: the fixture is the same.
 """
 
 from __future__ import annotations
@@ -18,34 +18,46 @@ from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
 from harness.worker.shared import LOAD_PATH, LOAD_PATHS
 
+_DIFFERS_STORED = "through {} another output comes than through PeftModel.from_pretrained"
+_LOST_STORED = "tensors of the checkpoint do not come in through {}"
+"""Words of standing defects. Manifests quote them, so they change only with the fixtures."""
+
 
 def names(side: Observed) -> list[str]:
-    """The doors that were tried, as probes, in the order of their names."""
+    """The load paths that were tried, as probes, sorted."""
     return sorted(probe for probe in side.probes if probe.startswith(LOAD_PATH))
 
 
 def titled(probe: str) -> str:
-    """`the door auto (AutoPeftModel….from_pretrained)` for the probe `door.auto`."""
+    """`the load path auto (AutoPeftModel….from_pretrained)` for the probe `door.auto`."""
+    return f"the load path {_described(probe)}"
+
+
+def stored_title(probe: str) -> str:
+    """The title in standing defects, which manifests quote."""
+    return f"the door {_described(probe)}"
+
+
+def _described(probe: str) -> str:
     name = probe.removeprefix(LOAD_PATH)
-    return f"the door {name} ({LOAD_PATHS[name]})" if name in LOAD_PATHS else f"the door {name}"
+    return f"{name} ({LOAD_PATHS[name]})" if name in LOAD_PATHS else name
 
 
 def kind(probe: str, what: str) -> str:
-    """`auto-differs` for the probe `door.auto`: an expectation that knows one door broken must not hide the next."""
+    """`auto-differs` for the probe `door.auto`: a known break of one load path must not hide another's."""
     return f"{probe.removeprefix(LOAD_PATH)}-{what}"
 
 
 def figures(evidence: Evidence) -> dict[str, tuple[Figures, ...]]:
-    """Door → how far what came out of it is from the golden's `forward`."""
+    """Load path → how far its output is from the golden's `forward`."""
     return {probe: evidence.against(probe, evidence.golden, "forward") for probe in names(evidence.now)}
 
 
 def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
-    """Every door that opened.
+    """Judge every load path that loaded.
 
     Args:
-        outputs_moved: the replay's own outputs are not the golden's, so that sizes of defects can't be compared any
-            more.
+        outputs_moved: the replay's own outputs differ from the golden's, so sizes of defects cannot be compared.
     """
     for probe in names(evidence.now):
         if evidence.now.outcome(probe) == "ok":
@@ -58,22 +70,25 @@ def _output(evidence: Evidence, probe: str, found: Found, outputs_moved: bool) -
     of_now = evidence.against(probe, evidence.now, "forward")
     if not _broken(of_golden):
         if of_golden and _broken(of_now):
-            found.notes.append(f"through {titled(probe)} the output is the golden's, though it is not otherwise")
+            found.notes.append(
+                f"by {titled(probe)} the output is the golden's, though PeftModel.from_pretrained gives another"
+            )
         return
     if not _broken(of_now):
         found.follow[probe] = worst(f.verdict for f in found.findings if f.probe in ("forward", "base", "layers"))
         return
-    # where the loader's own output moved, the door can only be held against that
+    # if the loader's own output moved, that is all that the load path can be compared with
     shown = (of_now if outputs_moved else of_golden)[0]
     before = next(iter(evidence.creators_gap(probe)), None)
-    meaning = f"through {titled(probe)} another output comes than through PeftModel.from_pretrained"
+    meaning = f"by {titled(probe)} the output differs from that of PeftModel.from_pretrained"
     if before is not None and beyond(before):
         if outputs_moved or shown.max_abs <= before.max_abs + shown.allowance:
-            found.standing.append(f"{meaning} (by {shown.max_abs:.3g}), as for the creator ({before.max_abs:.3g})")
+            stored = _DIFFERS_STORED.format(stored_title(probe))
+            found.standing.append(f"{stored} (by {shown.max_abs:.3g}), as for the creator ({before.max_abs:.3g})")
             return
         meaning += f", by more than for the creator ({before.max_abs:.3g})"
     if not _broken(evidence.against(probe, evidence.now, "base")):
-        meaning += ": the base's own, as if there were no adapter"
+        meaning += ": it is the base's own, as if there were no adapter"
     found.add(probe, kind(probe, "differs"), Verdict.SILENT_WRONG, meaning, subject=probe, figures=shown)
 
 
@@ -82,17 +97,16 @@ def _broken(all_figures: tuple[Figures, ...]) -> bool:
 
 
 def _tensors(evidence: Evidence, probe: str, found: Found) -> None:
-    """What is nowhere behind this door, and somewhere behind `PeftModel.from_pretrained`."""
+    """Tensors that are missing by this load path, and present by `PeftModel.from_pretrained`."""
     tensors: Mapping[str, Any] = evidence.now.fact(probe, "tensors") or {}
-    nowhere = set(_nowhere(tensors)) - set(_nowhere(evidence.now.fact("accounting", "tensors") or {}))
+    missing = set(_nowhere(tensors)) - set(_nowhere(evidence.now.fact("accounting", "tensors") or {}))
     before = set(_nowhere(evidence.golden.fact(probe, "tensors") or {}))
-    if lost := sorted(nowhere - before):
-        message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint do not come in through {titled(probe)}"
+    if lost := sorted(missing - before):
+        message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint do not arrive by {titled(probe)}"
         found.add(probe, kind(probe, "lost-tensors"), Verdict.SILENT_WRONG, message, subject=probe, details=tuple(lost))
-    elif nowhere:
-        found.standing.append(
-            f"{len(nowhere)} tensors of the checkpoint do not come in through {titled(probe)}, as for the creator"
-        )
+    elif missing:
+        stored = _LOST_STORED.format(stored_title(probe))
+        found.standing.append(f"{len(missing)} {stored}, as for the creator")
 
 
 def _nowhere(tensors: Mapping[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ def test_another_output_is_silent_wrong_and_the_door_is_named() -> None:
     judgement = pair.judge()
     assert judgement.verdict is V.SILENT_WRONG
     assert kinds(judgement) == {(DOOR, "auto-differs")}
-    assert "the door auto (AutoPeftModel….from_pretrained)" in judgement.findings[0].message
+    assert "the load path auto (AutoPeftModel….from_pretrained)" in judgement.findings[0].message
     assert judgement.findings[0].figures is not None
     assert judgement.probes["forward"].verdict is V.CLOSE
 
@@ -94,7 +94,7 @@ def test_a_door_that_raises_is_a_run_error_with_its_stage() -> None:
     assert judgement.verdict is V.RUN_ERROR
     assert (judgement.findings[0].probe, judgement.findings[0].stage) == (DOOR, "state dict")
     assert judgement.findings[0].kind == "auto-error"
-    assert judgement.findings[0].message.startswith("the door auto (")
+    assert judgement.findings[0].message.startswith("the load path auto (")
 
 
 @pytest.mark.parametrize("creators", ["skipped", "missing"])
@@ -142,7 +142,7 @@ def test_a_door_that_is_not_there_is_told_and_no_alarm() -> None:
     judgement = pair.judge()
     assert judgement.verdict is V.CLOSE
     assert judgement.probes[DOOR].verdict is V.UNSUPPORTED
-    assert any("is not there: this PEFT has no AutoPeftModel" in note for note in judgement.notes)
+    assert any("is not available: this PEFT has no AutoPeftModel" in note for note in judgement.notes)
 
 
 def test_a_door_that_is_as_wrong_as_all_has_nothing_of_its_own_to_answer_for() -> None:
@@ -162,7 +162,9 @@ def test_a_door_that_is_right_where_the_ordinary_one_is_wrong_is_told() -> None:
     pair.move_outputs(0.1)
     judgement = pair.judge()
     assert not [f for f in judgement.findings if f.probe == DOOR]
-    assert any("the output is the golden's, though it is not otherwise" in note for note in judgement.notes)
+    assert any(
+        "the output is the golden's, though PeftModel.from_pretrained gives another" in note for note in judgement.notes
+    )
 
 
 def test_a_door_that_rounds_coarsely_excuses_no_other_probe() -> None:
@@ -180,20 +182,22 @@ SCENARIO = {"name": "x", "why": "x", "base": "x", "adapter": {"config": "X"}}
 
 
 @pytest.mark.parametrize(
-    ("doors", "tried"),
+    ("declared", "tried"),
     [([], ()), (["mixed", "auto"], ("auto", "mixed")), ("all", tuple(LOAD_PATHS))],
 )
-def test_declared_doors_are_tried_in_one_order(doors: Any, tried: tuple[str, ...]) -> None:
-    assert Scenario.model_validate({**SCENARIO, "doors": doors}).every_door() == tried
+@pytest.mark.parametrize("key", ["load_paths", "doors"])
+def test_declared_load_paths_are_tried_in_one_order(key: str, declared: Any, tried: tuple[str, ...]) -> None:
+    assert Scenario.model_validate({**SCENARIO, key: declared}).every_load_path() == tried
 
 
 @pytest.mark.parametrize(
     ("declared", "text"),
     [
-        ({"doors": ["side"]}, "no such door: side; doors are auto, "),
-        ({"doors": ["auto", "auto"]}, "a door is named twice"),
-        ({"doors": "some"}, "all"),
-        ({"doors": ["auto"], "skip": {"door.mixed": "no"}}, "`skip` names no probe: door.mixed"),
+        ({"load_paths": ["side"]}, "no such load path: side; load paths are auto, "),
+        ({"load_paths": ["auto", "auto"]}, "a load path is named twice"),
+        ({"load_paths": "all", "doors": "all"}, "old spelling"),
+        ({"load_paths": "some"}, "all"),
+        ({"load_paths": ["auto"], "skip": {"door.mixed": "no"}}, "`skip` names no probe: door.mixed"),
     ],
 )
 def test_a_slip_in_what_is_declared_is_told(declared: dict[str, Any], text: str) -> None:
@@ -202,5 +206,5 @@ def test_a_slip_in_what_is_declared_is_told(declared: dict[str, Any], text: str)
 
 
 def test_a_declared_door_can_be_left_out_with_a_reason() -> None:
-    scenario = Scenario.model_validate({**SCENARIO, "doors": "all", "skip": {"door.mixed": "no"}})
-    assert "mixed" in scenario.every_door()
+    scenario = Scenario.model_validate({**SCENARIO, "load_paths": "all", "skip": {"door.mixed": "no"}})
+    assert "mixed" in scenario.every_load_path()
