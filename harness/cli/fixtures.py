@@ -13,7 +13,7 @@ from harness.cli import common
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.text import enumerated, many, visible
-from harness.store import saved_adapter, saved_diff, saved_history
+from harness.store import integrity, saved_adapter, saved_diff, saved_history
 from harness.store.fixtures import Store, recorded_versions
 from harness.store.saved_adapter import Written
 from harness.store.saved_diff import KINDS, Change, Shared
@@ -140,14 +140,14 @@ def history(arguments: argparse.Namespace) -> int:
         common.out_json(
             {
                 "scenarios": [_history_json(each) for each in every],
-                "storage": {**storage.__dict__, "on_disk": store.size()},
+                "storage": {**storage.__dict__, "on_disk": integrity.size(store)},
             }
         )
     else:
         _say_table(every)
         for each in every if arguments.verbose or len(every) == 1 else ():
             _say_stretches(each, arguments.verbose > 0)
-        common.out(_storage_line(storage, store.size()))
+        common.out(_storage_line(storage, integrity.size(store)))
     return ExitCode.CLEAN if every else ExitCode.CANNOT_TELL
 
 

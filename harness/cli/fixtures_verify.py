@@ -1,4 +1,4 @@
-"""`fixtures verify` and `fixtures prune`: whether the stored fixtures are whole, and what nothing names any more."""
+"""`fixtures verify`, `fixtures prune` and `fixtures convert`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from harness.cli import common
 from harness.cli import create as creating
 from harness.cli.parser import Output, choice, command, handler, saying, where
 from harness.core.errors import ExitCode
+from harness.core.text import many
 from harness.runner import create as creation
 from harness.runner.create import Create
 from harness.runner.request import Places, Selection
+from harness.store import convert as conversion
+from harness.store import integrity
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,15 @@ class PruneOptions:
     dry_run: bool = False
 
 
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Options of `fixtures convert`."""
+
+    places: Places = Places()
+
+
 def add_to(inner: Any) -> None:
-    """Add `fixtures verify` and `fixtures prune`."""
+    """Add `fixtures verify`, `fixtures prune` and `fixtures convert`."""
     one = command(inner, "verify", verify, "check every stored file against its size and SHA-256",
                   "  peft-regress fixtures verify\n"
                   "  peft-regress fixtures verify --recreate v061    create them again: the same bytes?",
@@ -47,27 +57,28 @@ def add_to(inner: Any) -> None:
     saying(one)
     one.add_argument("--jobs", type=int, default=0, help="fixtures at once (default: cores)")
     handler(one)
-    one = command(inner, "prune", prune, "remove blobs that no manifest names",
+    one = command(inner, "prune", prune, "remove files that no manifest refers to",
                   "  peft-regress fixtures prune --dry-run", PruneOptions)  # fmt: skip
     where(one)
     one.add_argument("--dry-run", action="store_true", help="list what would be removed")
+    one = command(inner, "convert", convert, "convert fixtures of older formats to the present one",
+                  "  peft-regress fixtures convert", ConvertOptions)  # fmt: skip
+    where(one)
 
 
 def verify(options: VerifyOptions) -> int:
     """Check every stored file's size and SHA-256; with --recreate, create a creator's fixtures again, compare bytes."""
-    store = options.places.store()
-    problems = store.verify()
-    broken = [problem for problem in problems if problem.kind != "orphan"]
+    checked = integrity.check(options.places.store())
     if options.output.json and not options.recreate:
-        common.out_json([{"path": str(p.path), "kind": p.kind, "message": p.message} for p in problems])
+        common.out_json([{"path": str(p.path), "kind": p.kind, "message": p.message} for p in checked.problems])
     else:
-        for problem in problems:
+        for problem in checked.problems:
             common.out(f"{problem.kind}: {problem.message}")
-    count = sum(len(store.scenarios(creator)) for creator in store.creators())
     common.say(
-        f"{count} fixtures of {len(store.creators())} creators, {store.size() / 1e6:.1f} MB, {len(broken)} problems"
+        f"{checked.fixtures} fixtures of {checked.creators} creators, {checked.size / 1e6:.1f} MB, "
+        f"{len(checked.broken)} problems"
     )
-    if broken or not count:
+    if checked.broken or not checked.fixtures:
         return ExitCode.CANNOT_TELL
     if not options.recreate:
         return ExitCode.CLEAN
@@ -78,9 +89,21 @@ def verify(options: VerifyOptions) -> int:
 
 
 def prune(options: PruneOptions) -> int:
-    """Remove blobs that no manifest names."""
-    removed = options.places.store().prune(dry_run=options.dry_run)
+    """Remove files that no manifest refers to."""
+    removed = integrity.prune(options.places.store(), dry_run=options.dry_run)
     for file in removed:
         common.out(str(file))
-    common.say(f"{len(removed)} blobs {'would be ' if options.dry_run else ''}removed")
+    common.say(f"{len(removed)} files {'would be ' if options.dry_run else ''}removed")
     return ExitCode.CLEAN
+
+
+def convert(options: ConvertOptions) -> int:
+    """Convert fixtures of older formats to the present one."""
+    done = conversion.convert(options.places.store())
+    for problem in done.problems:
+        common.out(f"{problem.kind}: {problem.message}")
+    for creator, scenarios in done.fixtures.items():
+        common.out(f"{creator}: {many(len(scenarios), 'fixture')}")
+    count = sum(map(len, done.fixtures.values()))
+    common.say(f"{many(count, 'fixture')} converted, {many(len(done.problems), 'problem')}")
+    return ExitCode.CANNOT_TELL if done.problems else ExitCode.CLEAN

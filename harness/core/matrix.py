@@ -20,6 +20,7 @@ from harness.core import versions as requirements
 from harness.core.cell_settings import OWN, Settings, place
 from harness.core.errors import UsageError
 from harness.core.scenario import Base, Input, Quantize, Scenario, ScenarioFile
+from harness.core.text import did_you_mean
 from harness.worker.shared import TRAINER
 
 NEEDS_HUB = "needs --hub"
@@ -187,10 +188,8 @@ class Matrix:
             path = next((p for folder in folders if (p := folder / f"{name}.toml").is_file()), None)
             if path is None:
                 known = sorted({p.stem for folder in folders for p in folder.glob("*.toml")})
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {close[0]!r}?)" if close else ""
                 raise UsageError(
-                    f"{file}: `scenario[{index}].base` = {name!r}: no such base{hint}",
+                    f"{file}: `scenario[{index}].base` = {name!r}: no such base{did_you_mean(name, known)}",
                     f"one of {', '.join(known)}",
                     f"mend the name, or add {self.folder / 'bases' / (name + '.toml')}",
                 )

@@ -7,6 +7,7 @@ What is replaced stays readable (`\\x1b`, `\\u202e`), because a reader of a repo
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 import unicodedata
@@ -174,6 +175,12 @@ def listed(parts: Iterable[str], last: str = "and") -> str:
     """Words in a row: `a`, `a and b`, `a, b and c`."""
     words = [part for part in parts if part]
     return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def did_you_mean(asked: str, known: Iterable[str], quote: str = "'") -> str:
+    """` (did you mean 'lora-linear'?)` if a known name is spelled like the one that was asked for; else empty."""
+    close = difflib.get_close_matches(asked, list(known), n=1)
+    return f" (did you mean {quote}{close[0]}{quote}?)" if close else ""
 
 
 def enumerated(parts: Iterable[str], limit: int) -> str:

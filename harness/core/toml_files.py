@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -10,6 +9,7 @@ from typing import Any, TypeVar, get_args
 import pydantic
 
 from harness.core.errors import UsageError
+from harness.core.text import did_you_mean
 
 M = TypeVar("M", bound=pydantic.BaseModel)
 
@@ -68,8 +68,7 @@ def _line(model: type[pydantic.BaseModel], problem: Any, at: str) -> tuple[str, 
     where = key_path(at, location)
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_fields(_model_at(model, location[:-1])))
-        close = difflib.get_close_matches(str(location[-1]), allowed, n=1)
-        hint = f" (did you mean `{close[0]}`?)" if close else ""
+        hint = did_you_mean(str(location[-1]), allowed, quote="`")
         return f"unknown key `{where}`{hint}", f"one of {', '.join(allowed)}" if allowed else "no such key"
     if problem["type"] == "missing":
         return f"key `{where}` is missing", f"`{location[-1]}`"

@@ -1,4 +1,4 @@
-"""Contents in files that are named by their own SHA-256, packed where that is worth it."""
+"""Files named by the SHA-256 of their content, compressed if that saves space."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from harness.core.files import write_durably
 from harness.store.manifest import StoredFile, stored_file
 
 PACKED = ".gz"
-"""Ends the name of a blob whose file is packed; the name before it is still the content's own SHA-256."""
+"""The suffix of a compressed blob. The name before it is still the SHA-256 of the uncompressed content."""
 WORTH_PACKING = 0.9
-"""A content is packed where that leaves less than this share of it."""
+"""A blob is compressed if this leaves less than this share of its size."""
 UNPACKING = (EOFError, zlib.error, gzip.BadGzipFile)
-"""What a damaged packed file raises."""
+"""The errors that a damaged compressed file raises."""
 
 
 class Blobs:
@@ -25,27 +25,27 @@ class Blobs:
         self.folder = folder
 
     def path(self, sha256: str) -> Path:
-        """The file of a content: as it is, or packed; where there is none yet, as it is."""
+        """The file of a content, compressed or not; the uncompressed name if there is none yet."""
         plain, packed = self.places(sha256)
         return packed if packed.exists() and not plain.exists() else plain
 
     def places(self, sha256: str) -> tuple[Path, Path]:
-        """Where a content may be: as it is, and packed."""
+        """The two files that a content may be in: uncompressed, and compressed."""
         plain = self.folder / sha256[:2] / sha256
         return plain, plain.with_name(plain.name + PACKED)
 
     def files(self) -> Iterator[Path]:
-        """Every file of the folder, whatever it is called."""
+        """Every file in the folder, whatever its name."""
         return (path for path in self.folder.rglob("*") if path.is_file())
 
     def write(self, stored: StoredFile, data: bytes, compress: bool) -> None:
-        """Put a content there, if it is not there whole already.
+        """Store a content, unless it is there already and intact.
 
         Args:
-            compress: pack it where that saves something; what a library wrote is kept as it is, for whoever looks.
+            compress: if that saves space. What a library wrote is not compressed, so that people can read it.
         """
         path = self.path(stored.sha256)
-        # a blob that is there is believed only after a look: a damaged one is mended by who has the right bytes
+        # an existing blob is checked: if it is damaged, the right bytes replace it
         if _is(path, stored):
             return
         path.unlink(missing_ok=True)
@@ -58,11 +58,11 @@ class Blobs:
 
 
 def content(path: Path) -> bytes:
-    """What a blob's file holds, unpacked where it is packed.
+    """The content of a blob's file, uncompressed.
 
     Raises:
         OSError: there is no such file.
-        EOFError, zlib.error: it is packed and damaged; see `UNPACKING`.
+        EOFError, zlib.error: it is compressed and damaged; see `UNPACKING`.
     """
     data = path.read_bytes()
     return gzip.decompress(data) if path.name.endswith(PACKED) else data

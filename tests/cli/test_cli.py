@@ -14,6 +14,7 @@ import pytest
 
 from harness.cli import main as cli
 from harness.core.errors import HarnessError
+from tests.support import manifests
 from tests.support.mini.world import HANDLER, World, main, scenario
 
 
@@ -161,10 +162,10 @@ def test_evidence_is_not_overwritten_unasked(mini: World) -> None:
     path.write_text(path.read_text().replace("r = 1, alpha = 3.0", "r = 1, alpha = 4.0"))
     refused = mini.run("create", creator, "-k", "one-layer")
     assert refused.code == 2
-    assert "a fixture is there already, and the new one differs" in refused.out
+    assert "differs from the stored one: " in refused.out
     replaced = mini.run("create", creator, "-k", "one-layer", "--replace", "--reason", "alpha was wrong")
     assert replaced.code == 0, replaced
-    manifest = json.loads((mini.fixtures / mini.name("1.0") / "one-layer.json").read_text())
+    manifest = manifests.read(mini.fixtures, mini.name("1.0"), "one-layer")
     assert [entry["reason"] for entry in manifest["history"]] == ["alpha was wrong"]
 
 
@@ -198,7 +199,7 @@ def test_what_proves_nothing_is_refused(empty: World) -> None:
         "infinite": "is not finite",
     }.items():
         assert words in made[name]["detail"], made[name]
-    assert not list(empty.fixtures.rglob("*.json"))
+    assert not list(empty.fixtures.rglob("*.jsonl"))
 
 
 # -- after a run -------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from harness.core import matrix
 from harness.core.run import Cell, Run
 from harness.store.blobs import Blobs, content
 from harness.store.manifest import StoredFile
+from tests.support import manifests
 from tests.support.mini.world import Said, World, filled, gone, scenario, until
 
 FAULTS = [
@@ -74,13 +75,9 @@ def test_who_was_run_twice_says_so(run: Run) -> None:
 # -- damaged fixtures --------------------------------------------------------------------------------------------------
 
 
-def manifest(world: World, name: str = "two-layers") -> Path:
-    return world.fixtures / world.name("1.0") / f"{name}.json"
-
-
 def blob(world: World, name: str, file: str) -> Path:
     """The blob of one of the fixture's files."""
-    data = json.loads(manifest(world, name).read_text())
+    data = manifests.read(world.fixtures, world.name("1.0"), name)
     files = {**data["files"], **{f"golden/{part}": stored for part, stored in data["goldens"]["cpu"].items()}}
     sha256: str = files[file]["sha256"]
     return Blobs(world.fixtures / "blobs").path(sha256)
@@ -103,16 +100,16 @@ def blob_missing(world: World, name: str) -> None:
 
 
 def manifest_missing(world: World, name: str) -> None:
-    manifest(world, name).unlink()
+    manifests.remove(world.fixtures, world.name("1.0"), name)
 
 
 def manifest_broken(world: World, name: str) -> None:
-    manifest(world, name).write_text(manifest(world, name).read_text()[:100])
+    manifests.damage(world.fixtures, world.name("1.0"), name, lambda line: line[:100])
 
 
 def manifest_newer(world: World, name: str) -> None:
-    data = json.loads(manifest(world, name).read_text())
-    manifest(world, name).write_text(json.dumps({**data, "format": 99}))
+    data = manifests.read(world.fixtures, world.name("1.0"), name)
+    manifests.write(world.fixtures, world.name("1.0"), name, {**data, "format": 99})
 
 
 def scenario_changed(world: World, name: str) -> None:
@@ -126,20 +123,21 @@ def keys_unexpected(world: World, name: str) -> None:
     path = world.matrices / "scenarios" / "damaged.toml"
     before, mark, after = path.read_text().partition(f'name = "{name}"')
     path.write_text(before + mark + after.replace("\n", '\nexpects = { keys = { "*_A" = 3, "*_B" = 2 } }\n', 1))
-    data = json.loads(manifest(world, name).read_text())
+    data = manifests.read(world.fixtures, world.name("1.0"), name)
     shared = StoredFile(**data["shared"].pop("resolved"))
     resolved = json.loads(content(Blobs(world.fixtures / "blobs").path(shared.sha256)))
     resolved["expects"] = {"*_A": 3, "*_B": 2}
     digest = matrix.digest(resolved)
-    manifest(world, name).write_text(json.dumps({**data, "resolved": resolved, "scenario_digest": digest}))
+    changed = {**data, "resolved": resolved, "scenario_digest": digest}
+    manifests.write(world.fixtures, world.name("1.0"), name, changed)
 
 
 DAMAGES: list[tuple[Callable[[World, str], None], str, str]] = [
-    (truncated, "bad-fixture", "cut short"),
+    (truncated, "bad-fixture", "truncated"),
     (altered, "bad-fixture", "altered"),
     (blob_missing, "bad-fixture", "no such file"),
     (manifest_missing, "no-fixture", "no scenario 'manifest-missing'"),
-    (manifest_broken, "bad-fixture", "manifest-broken.json"),
+    (manifest_broken, "bad-fixture", "not a complete line of a fixture"),
     (manifest_newer, "bad-fixture", "format 99"),
     (scenario_changed, "bad-fixture", "the scenario's declaration changed after the fixture was made"),
     (keys_unexpected, "bad-fixture", "expected 3 keys like '*_A', found 2"),

@@ -15,7 +15,9 @@ import pytest
 from harness.core.errors import HarnessError
 from harness.envs import lock
 from harness.runner import add_release
+from harness.store import integrity
 from harness.store.fixtures import Store
+from tests.support import manifests
 from tests.support.mini.index import Index, serving
 from tests.support.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until
 
@@ -85,7 +87,7 @@ def test_one_command_makes_a_release_a_creator(empty: World, registry: Index) ->
     assert f"peft-regress env add {RELEASE} --matrices {empty.matrices} --fixtures {empty.fixtures}\n" in said.out
     assert f"\npeft-regress check --creator v7000 --matrices {empty.matrices}" in said.out
     assert Store(empty.fixtures).scenarios(NAME) == ["one-layer", "two-layers"]
-    assert [p for p in Store(empty.fixtures).verify() if p.kind != "orphan"] == []
+    assert [p for p in integrity.verify(Store(empty.fixtures)) if p.kind != "orphan"] == []
     assert "released = 2024-01-01" in (empty.matrices / "envs" / f"{NAME}.toml").read_text()
     assert not list((empty.root / "cache" / "adding").glob("v*"))
     said = empty.run("check", "--creator", NAME, "--loader", NAME)
@@ -99,7 +101,7 @@ def test_the_same_as_data(empty: World, registry: Index) -> None:
     assert (found["name"], found["released"], found["counts"]) == ("v7001", "2024-02-02", {"made": 1})
     assert (found["versions"]["peft"], found["versions"]["minipeft"]) == ("70.0.1", "1.0")
     assert found["self_check"] == {"exact": 1}
-    assert found["bytes_added"] == Store(empty.fixtures).size()
+    assert found["bytes_added"] == integrity.size(Store(empty.fixtures))
     assert found["command"].startswith("peft-regress env add peft==70.0.1 -k one-layer --matrices ")
 
 
@@ -256,12 +258,12 @@ def test_what_was_killed_while_it_moved_in_is_done_again(empty: World, registry:
     """The fixtures and the lock are there, the declaration is not."""
     assert registry.address
     assert add(empty, RELEASE).code == 0
-    before = {path: path.read_bytes() for path in empty.fixtures.rglob("*.json")}
+    before = {path: path.read_bytes() for path in empty.fixtures.rglob("*.jsonl")}
     (empty.matrices / "envs" / f"{NAME}.toml").unlink()
-    (empty.fixtures / NAME / "one-layer.json").unlink()
+    manifests.remove(empty.fixtures, NAME, "one-layer")
     said = add(empty, RELEASE)
     assert said.code == 0, said
-    assert {path: path.read_bytes() for path in empty.fixtures.rglob("*.json")} == before
+    assert {path: path.read_bytes() for path in empty.fixtures.rglob("*.jsonl")} == before
 
 
 def test_other_evidence_of_that_name_is_never_overwritten(empty: World, registry: Index) -> None:
@@ -269,11 +271,11 @@ def test_other_evidence_of_that_name_is_never_overwritten(empty: World, registry
     assert add(empty, RELEASE, "-k", "one-layer").code == 0
     (empty.matrices / "envs" / f"{NAME}.toml").unlink()
     before = left(empty)
-    kept = (empty.fixtures / NAME / "one-layer.json").read_text()
-    (empty.fixtures / NAME / "one-layer.json").write_text(kept.replace('"unstable": false', '"unstable": true'))
+    kept = manifests.read(empty.fixtures, NAME, "one-layer")
+    manifests.write(empty.fixtures, NAME, "one-layer", {**kept, "unstable": True})
     said = add(empty, RELEASE)
     assert said.code == 2, said
-    assert "a fixture is there already, and the new one differs in unstable" in said.err
+    assert "differs from the stored one: unstable" in said.err
     assert set(left(empty)) <= set(before)
     assert Store(empty.fixtures).scenarios(NAME) == ["one-layer"]
 

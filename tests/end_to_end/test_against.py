@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_environments import declare, named
+from tests.support import manifests
 from tests.support.mini import releases
 from tests.support.mini.projects import project
 from tests.support.mini.world import Said, World, main, scenario
@@ -241,8 +242,7 @@ def test_what_does_not_go_together(world: World, tmp_path: Path) -> None:
 def test_what_can_be_told_on_one_side_alone_cannot_be_told(world: World) -> None:
     tree = unpacked(world)
     edit(tree / "minipeft.py", "activation(y)", "activation(y)  # remark")
-    manifest = world.fixtures / "v1" / "one-layer.json"
-    manifest.write_text("{}")
+    manifests.write(world.fixtures, "v1", "one-layer", {})
     assert against(world, tree, "--every-scenario").code == 2
     edit(tree / "minipeft.py", *FIX)
     assert against(world, tree).code == 1, "what regressed outweighs it"

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.runner.workers.process import WORKER
+from harness.store import integrity
 from harness.store.fixtures import Store
+from tests.support import manifests
 from tests.support.mini.world import HANDLER, World
 
 H200 = {"usable": True, "name": "NVIDIA H200", "capability": "9.0"}
@@ -58,16 +60,15 @@ def test_two_runs_that_disagree_there_tell_nothing(gpu: World, monkeypatch: pyte
 
 
 def test_a_golden_of_its_class_is_added_and_taken(gpu: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = gpu.fixtures / gpu.name("1.0") / "two-layers.json"
-    before = json.loads(path.read_text())
+    before = manifests.read(gpu.fixtures, gpu.name("1.0"), "two-layers")
     assert create(gpu).startswith("0: 1 stored")
-    after = json.loads(path.read_text())
+    after = manifests.read(gpu.fixtures, gpu.name("1.0"), "two-layers")
     assert set(after["goldens"]) == {"cpu", "cuda-sm90"}
     assert after["goldens"]["cpu"] == before["goldens"]["cpu"]
     assert {key for key in before if before[key] != after[key]} == {"goldens", "elsewhere"}
     assert after["elsewhere"]["cuda-sm90"]["facts"]["gpu"]["name"] == "NVIDIA H200"
     assert create(gpu).startswith("0: 1 unchanged")
-    assert not [problem for problem in Store(gpu.fixtures).verify() if problem.kind != "orphan"]
+    assert not [problem for problem in integrity.verify(Store(gpu.fixtures)) if problem.kind != "orphan"]
     assert check(gpu) == "exact"
     assert any("cuda-sm90" in note for note in gpu.cell("two-layers").notes)
     assert gpu.run("check", "--loader", gpu.spec("2.0"), "-k", "two-layers").code == 0, "the CPU has its own still"
@@ -92,10 +93,9 @@ def test_a_device_class_that_is_not_the_devices(gpu: World) -> None:
 
 def test_no_golden_at_all_for_the_device(gpu: World) -> None:
     assert create(gpu).startswith("0:")
-    path = gpu.fixtures / gpu.name("1.0") / "two-layers.json"
-    said = json.loads(path.read_text())
+    said = manifests.read(gpu.fixtures, gpu.name("1.0"), "two-layers")
     del said["goldens"]["cpu"]
-    path.write_text(json.dumps(said))
+    manifests.write(gpu.fixtures, gpu.name("1.0"), "two-layers", said)
     said_of_cpu = gpu.run("check", "--loader", gpu.spec("2.0"), "-k", "two-layers")
     assert said_of_cpu.code == 2
     assert gpu.verdicts()["two-layers"] == "no-fixture"

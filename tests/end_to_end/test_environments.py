@@ -39,7 +39,7 @@ def test_the_whole_of_it_by_names(named: World) -> None:
     said = named.run("create", "v1")
     assert said.code == 0, said
     assert "building v1: 1 packages" in said.err
-    assert {path.parent.name for path in named.fixtures.glob("*/*.json")} == {"v1"}
+    assert [path.name for path in named.fixtures.glob("*.jsonl")] == ["v1.jsonl"]
     named.expect(loaders=["current"], creators=["v1"])
     said = named.spawn("check")
     assert said.code == 0, said

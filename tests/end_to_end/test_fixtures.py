@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.support import manifests
 from tests.support.mini.world import World, scenario
 
 
@@ -88,7 +89,7 @@ def test_the_pages_follow_the_fixtures(three: World) -> None:
         "| [two-layers](../matrices/scenarios/plain.toml) | `minipeft>=1.0` | 1.0–3.0 (3) |"
         in (pages / "methods.md").read_text()
     )
-    (three.fixtures / three.name("3.0") / "mine.json").unlink()
+    manifests.remove(three.fixtures, three.name("3.0"), "mine")
     said = three.run("docs", "--check", "--out", str(pages))
     assert said.code == 1
     assert "methods.md: not up to date" in said.out

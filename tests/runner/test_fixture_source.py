@@ -13,6 +13,7 @@ from harness.runner import fixture_source, plan
 from harness.runner.plan import Asked
 from harness.runner.session import Session
 from harness.store.fixtures import Store
+from tests.support import manifests
 from tests.support.mini.world import HANDLER, World
 
 
@@ -70,8 +71,7 @@ def test_the_cache_is_used_again_and_what_is_damaged_is_made_anew(
     checked(mini, environments, session)
     session.close()
     (folder,) = fixture_source.fixtures_cache(environments).iterdir()
-    path = folder / mini.name("1.0") / "one-layer.json"
-    path.write_text(path.read_text()[:50])
+    manifests.damage(folder, mini.name("1.0"), "one-layer", lambda line: line[:50])
     made = len(mini.traced("create"))
     with Session(
         environments, session.store, session.scratch, handler=HANDLER, log=lambda line: None  # noqa: ARG005
@@ -101,8 +101,7 @@ def test_all_creators_are_those_with_fixtures_and_those_that_make_them(
 
 def test_a_missing_committed_fixture_is_never_made(mini: World, environments: MovingOn, tmp_path: Path) -> None:
     environments.moving = "nobody"
-    for path in (mini.fixtures / mini.name("1.0")).glob("one-layer.json"):
-        path.unlink()
+    manifests.remove(mini.fixtures, mini.name("1.0"), "one-layer")
     asked = Asked((mini.name("1.0"),), (mini.spec("2.0"),))
     cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=False)
     with Session(

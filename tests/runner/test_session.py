@@ -15,6 +15,7 @@ from harness.runner import plan
 from harness.runner.plan import Asked, Planned
 from harness.runner.session import Session
 from harness.store.fixtures import Store, recorded_versions
+from tests.support import manifests
 from tests.support.mini.world import HANDLER, World, scenario, until
 
 Begin = Callable[..., tuple[Session, list[Planned], list[Cell]]]
@@ -99,6 +100,6 @@ def test_the_versions_of_a_creator_are_those_of_its_fixtures(mini: World) -> Non
     store = Store(mini.fixtures)
     assert recorded_versions(store, mini.name("1.0"))["minipeft"] == "1.0"
     assert recorded_versions(store, "nobody") == {}
-    for path in (mini.fixtures / mini.name("1.0")).iterdir():
-        path.write_text("{")
+    for name in store.scenarios(mini.name("1.0")):
+        manifests.damage(mini.fixtures, mini.name("1.0"), name, lambda line: line[:100])
     assert recorded_versions(store, mini.name("1.0")) == {}

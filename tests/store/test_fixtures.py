@@ -19,10 +19,14 @@ from hypothesis import strategies as st
 
 from harness.core.errors import HarnessError
 from harness.core.files import write_durably
+from harness.store import creator_file, integrity
 from harness.store import fixtures as store_module
+from harness.store import manifests as manifests_module
 from harness.store.blobs import Blobs
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
-from harness.store.manifest import FORMAT, NewerFormat, StoredFile, packed, parse, stored_file
+from harness.store.manifest import NewerFormat, StoredFile, stored_file
+from harness.store.manifest_text import Place, packed, parse
+from tests.support import manifests
 
 Files = Mapping[str, bytes]
 
@@ -100,7 +104,14 @@ def blob(store: Store, stored: StoredFile) -> Path:
     return Blobs(store.folder / "blobs").path(stored.sha256)
 
 
-MANIFEST = Path("v061/lora-linear.json")
+FILE = Path("v061.jsonl")
+PLACE = Place("v061", "lora-linear", FILE, 1)
+
+
+def line(store: Store) -> dict[str, Any]:
+    """The first line of the creator's file."""
+    found: dict[str, Any] = json.loads((store.folder / FILE).read_text().splitlines()[0])
+    return found
 
 
 def test_what_was_saved_comes_back(store: Store, tmp_path: Path) -> None:
@@ -112,17 +123,22 @@ def test_what_was_saved_comes_back(store: Store, tmp_path: Path) -> None:
     assert content(tmp_path / "out" / "base") == BASE
     assert content(tmp_path / "out" / "golden") == GOLDEN
     assert (store.creators(), store.scenarios("v061"), store.scenarios("v999")) == (["v061"], ["lora-linear"], [])
-    assert (store.verify(), store.orphans()) == ([], [])
-    assert store.size() == sum(len(data) for name, data in content(store.folder).items() if name != ".lock")
+    assert (integrity.verify(store), integrity.orphans(store)) == ([], [])
+    assert integrity.size(store) == sum(len(data) for name, data in content(store.folder).items() if name != ".lock")
 
 
 def test_the_layout_is_the_one_that_format_md_describes(store: Store) -> None:
+    save(store, blank("lora-other"))
     save(store)
-    text = (store.folder / MANIFEST).read_text()
-    data = json.loads(text)
+    text = (store.folder / FILE).read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [list(line) for line in lines] == [["scenario", "sha256", "manifest"]] * 2
+    assert [line["scenario"] for line in lines] == ["lora-linear", "lora-other"], "sorted"
     assert text.endswith("}\n")
+    data = lines[0]["manifest"]
     assert list(data) == sorted(data)
-    assert '\n  "creator": "v061",\n' in text
+    manifest = text.splitlines()[0].partition(',"manifest":')[2][:-1]
+    assert lines[0]["sha256"] == stored_file(manifest.encode()).sha256
     config = data["files"]["adapter/adapter_config.json"]
     assert (store.folder / "blobs" / config["sha256"][:2] / config["sha256"]).read_bytes() == ADAPTER[
         "adapter_config.json"
@@ -145,7 +161,7 @@ def test_copies_are_not_links(store: Store, tmp_path: Path) -> None:
     for path in (tmp_path / "out").rglob("*"):
         if path.is_file():
             path.write_bytes(b"a library wrote here")
-    assert store.verify() == []
+    assert integrity.verify(store) == []
     store.materialise(manifest, tmp_path / "out")
     assert content(tmp_path / "out" / "adapter") == ADAPTER
 
@@ -153,7 +169,7 @@ def test_copies_are_not_links(store: Store, tmp_path: Path) -> None:
 def test_a_stranger_in_the_target_is_refused(store: Store, tmp_path: Path) -> None:
     manifest = save(store)
     folder(tmp_path / "out" / "adapter", {"adapter_model.bin": b"of another run"})
-    with pytest.raises(HarnessError, match=r"adapter_model\.bin is in the way"):
+    with pytest.raises(HarnessError, match=r"adapter_model\.bin is not a file of the fixture"):
         store.materialise(manifest, tmp_path / "out")
     assert content(tmp_path / "out") == {"adapter/adapter_model.bin": b"of another run"}
 
@@ -177,14 +193,20 @@ def test_an_unknown_fixture_is_no_fixture(store: Store, creator: str, scenario: 
 
 def test_to_verify_a_creator_without_fixtures_is_a_problem(store: Store) -> None:
     save(store)
-    assert store.verify(["v061"]) == []
-    (problem,) = store.verify(["v061", "v062"])
+    assert integrity.verify(store, ["v061"]) == []
+    (problem,) = integrity.verify(store, ["v061", "v062"])
     assert "no fixtures by creator 'v062' (did you mean 'v061'?)" in problem.message
 
 
 def test_an_empty_store_holds_nothing(store: Store) -> None:
-    assert (store.creators(), store.verify(), store.orphans(), store.prune(), store.size()) == ([], [], [], [], 0)
-    with pytest.raises(NoFixture, match="holds none"):
+    assert (
+        store.creators(),
+        integrity.verify(store),
+        integrity.orphans(store),
+        integrity.prune(store),
+        integrity.size(store),
+    ) == ([], [], [], [], 0)
+    with pytest.raises(NoFixture, match="the store is empty"):
         store.manifest("v061", "lora-linear")
 
 
@@ -235,11 +257,11 @@ def test_a_damaged_blob_is_named(store: Store, tmp_path: Path, damage: Callable[
     assert error.value.expected == f"256 bytes with SHA-256 {stored.sha256}"
     assert "git restore" in error.value.next_step
     assert not (tmp_path / "out/adapter/adapter_model.safetensors").exists()
-    (problem,) = store.verify()
+    (problem,) = integrity.verify(store)
     assert (problem.path, problem.kind) == (blob(store, stored), "blob")
     assert problem.fixtures == ("v061/lora-linear", "v061/lora-other")
     save(store)  # who has the right bytes mends it
-    assert store.verify() == []
+    assert integrity.verify(store) == []
 
 
 def edited(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
@@ -277,7 +299,7 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
         "facts: not JSON",
     ),
     ("a key unknown", edited("extra", 1), "extra: Extra inputs"),
-    ("another fixture's", edited("scenario", "lora-other"), "says that it is v061/lora-other"),
+    ("another fixture's", edited("scenario", "lora-other"), "the manifest is of v061/lora-other"),
     (
         "no adapter",
         lambda data: [data["files"].pop(n) for n in list(data["files"]) if "adapter/" in n],
@@ -320,35 +342,37 @@ EDITS: list[tuple[str, Callable[[dict[str, Any]], Any], str]] = [
 @pytest.mark.parametrize(("edit", "found"), [pytest.param(*row[1:], id=row[0]) for row in EDITS])
 def test_a_manifest_that_cannot_be_used_is_bad(store: Store, edit: Callable[[dict[str, Any]], Any], found: str) -> None:
     save(store)
-    path = store.folder / MANIFEST
-    data = json.loads(path.read_bytes())
+    save(store, blank("lora-other"))
+    path = store.folder / FILE
+    data = manifests.read(store.folder, "v061", "lora-linear")
     edit(data)
-    path.write_text(json.dumps(data))
+    manifests.write(store.folder, "v061", "lora-linear", data)
+    assert store.manifest("v061", "lora-other"), "one bad line costs one fixture"
     with pytest.raises(BadFixture) as error:
         store.manifest("v061", "lora-linear")
     assert found in error.value.found
-    assert str(path) in error.value.found or "shared content" in error.value.found
+    assert f"{path}:1: " in error.value.found or "shared content" in error.value.found
     assert error.value.expected
     assert error.value.next_step
-    assert [(p.path, p.kind, p.fixtures) for p in store.verify()] == [(path, "manifest", ("v061/lora-linear",))]
+    assert [(p.path, p.kind, p.fixtures) for p in integrity.verify(store)] == [
+        (path, "manifest", ("v061/lora-linear",))
+    ]
     with pytest.raises(BadFixture, match="nobody knows"):  # its blobs must not be taken for orphans
-        store.prune(dry_run=False)
+        integrity.prune(store, dry_run=False)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b"null", b"\xff\xfe", b"<<<<<<< HEAD\n", b"[" * 100_000])
-def test_a_manifest_that_is_no_json_object_is_bad(store: Store, text: bytes) -> None:
-    save(store)
-    (store.folder / MANIFEST).write_bytes(text)
-    with pytest.raises(BadFixture, match=r"lora-linear\.json"):
-        store.manifest("v061", "lora-linear")
+def test_a_manifest_that_is_no_json_object_is_bad(text: bytes) -> None:
+    with pytest.raises(BadFixture, match=r"v061\.jsonl:1: "):
+        parse(PLACE, text, no_blob)
 
 
 def test_a_truncated_manifest_is_bad_at_every_length(store: Store) -> None:
     save(store)
-    text = (store.folder / MANIFEST).read_bytes()
+    text = json.dumps(manifests.read(store.folder, "v061", "lora-linear")).encode()
     for length in range(0, len(text) - 2, 97):
         with pytest.raises(BadFixture, match="not JSON"):
-            parse(MANIFEST, text[:length], no_blob)
+            parse(PLACE, text[:length], no_blob)
 
 
 # ---- saving -------------------------------------------------------------------------------------------------------
@@ -394,16 +418,16 @@ def test_other_content_is_refused_without_a_reason(
 
 def test_a_reason_replaces_and_is_kept(store: Store) -> None:
     save(store)
-    old = (store.folder / MANIFEST).read_bytes()
+    old = line(store)
     save(store, blank(created="2026-02-01"), adapter=OTHER, replace=" the fill was wrong ")
-    second = (store.folder / MANIFEST).read_bytes()
+    second = line(store)
     last = save(store, blank(created="2026-03-01"), replace="it was right")
     assert [(r.date, r.reason, r.previous) for r in last.history] == [
-        ("2026-02-01", "the fill was wrong", stored_file(old).sha256),
-        ("2026-03-01", "it was right", stored_file(second).sha256),
+        ("2026-02-01", "the fill was wrong", old["sha256"]),
+        ("2026-03-01", "it was right", second["sha256"]),
     ]
     assert store.manifest("v061", "lora-linear") == last
-    assert [path.name for path in store.orphans()] == [stored_file(b"other").sha256]
+    assert [path.name for path in integrity.orphans(store)] == [stored_file(b"other").sha256]
 
 
 def test_orphans_are_told_apart_and_pruned(store: Store) -> None:
@@ -411,21 +435,21 @@ def test_orphans_are_told_apart_and_pruned(store: Store) -> None:
     save(store, adapter=OTHER, replace="another adapter")
     killed = store.folder / "blobs" / "ab" / ".killed.tmp"
     folder(killed.parent, {killed.name: b"half"})
-    stray = store.folder / "v061" / ".killed.tmp"
+    stray = store.folder / ".v061.jsonl.killed.tmp"
     stray.write_bytes(b"half")
     expected = sorted([blob(store, stored_file(ADAPTER["adapter_model.safetensors"])), killed, stray])
-    assert [(p.kind, p.path) for p in store.verify()] == [("orphan", path) for path in expected]
-    assert store.verify(["v061"]) == []
-    assert store.prune() == expected
+    assert [(p.kind, p.path) for p in integrity.verify(store)] == [("orphan", path) for path in expected]
+    assert integrity.verify(store, ["v061"]) == []
+    assert integrity.prune(store) == expected
     assert all(path.exists() for path in expected)
-    assert store.prune(dry_run=False) == expected
+    assert integrity.prune(store, dry_run=False) == expected
     assert not killed.parent.exists()
-    assert (store.verify(), store.orphans(), store.scenarios("v061")) == ([], [], ["lora-linear"])
+    assert (integrity.verify(store), integrity.orphans(store), store.scenarios("v061")) == ([], [], ["lora-linear"])
 
 
 def test_a_damaged_manifest_is_replaced_only_with_a_reason(store: Store) -> None:
     save(store)
-    path = store.folder / MANIFEST
+    path = store.folder / FILE
     path.write_bytes(b"{")
     with pytest.raises(BadFixture):
         save(store)
@@ -434,11 +458,12 @@ def test_a_damaged_manifest_is_replaced_only_with_a_reason(store: Store) -> None
 
 
 def test_a_newer_manifest_is_never_replaced(store: Store) -> None:
-    path = store.folder / MANIFEST
-    folder(path.parent, {path.name: b'{"format": 99}'})
+    path = store.folder / FILE
+    text = creator_file.line_of("lora-linear", b'{"format": 99}') + b"\n"
+    folder(path.parent, {path.name: text})
     with pytest.raises(NewerFormat):
         save(store, replace="for whatever reason")
-    assert path.read_bytes() == b'{"format": 99}'
+    assert path.read_bytes() == text
 
 
 CUDA = {**GOLDEN, "arrays.safetensors": b"on a GPU"}
@@ -457,13 +482,13 @@ def test_a_golden_of_another_device_is_added(store: Store, tmp_path: Path) -> No
     assert content(tmp_path / "out/golden") == CUDA
     assert save(store, gpu, golden=CUDA, device_class="cuda") == both
     assert save(store) == both
-    assert store.verify() == []
+    assert integrity.verify(store) == []
 
 
 def test_replacing_one_devices_golden_leaves_the_other(store: Store) -> None:
     save(store)
     both = save(store, blank(facts={"device": "cuda"}), golden=CUDA, device_class="cuda")
-    with pytest.raises(HarnessError, match="differs in"):
+    with pytest.raises(HarnessError, match="differs from the stored one"):
         save(store, golden={"observation.json": b"1"}, device_class="cuda")
     after = save(store, golden={"observation.json": b"1"}, device_class="cuda", replace="a better driver")
     assert after.goldens["cpu"] == both.goldens["cpu"]
@@ -509,23 +534,23 @@ def test_a_fixture_without_evidence_is_not_stored(store: Store, part: str) -> No
 
 def test_killed_before_the_manifest_nothing_is_visible(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def killed_at_the_manifest(path: Path, data: bytes) -> None:
-        if path.suffix == ".json":
+        if path.suffix == ".jsonl":
             raise KeyboardInterrupt
         write_durably(path, data)
 
-    monkeypatch.setattr(store_module, "write_durably", killed_at_the_manifest)
+    monkeypatch.setattr(manifests_module, "write_durably", killed_at_the_manifest)
     with pytest.raises(KeyboardInterrupt):
         save(store)
     assert store.creators() == []
-    assert {problem.kind for problem in store.verify()} == {"orphan"}
+    assert {problem.kind for problem in integrity.verify(store)} == {"orphan"}
     monkeypatch.undo()
     save(store)
-    assert store.verify() == []
+    assert integrity.verify(store) == []
 
 
 def test_a_writer_that_hangs_is_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "LOCK_TIMEOUT_S", 0.05)
-    with store._locked(), pytest.raises(HarnessError, match="another process has been writing"):
+    with store.locked(), pytest.raises(HarnessError, match="another process has been writing"):
         save(store)
 
 
@@ -534,7 +559,7 @@ def _save_all(root: str, scenarios: list[str], payload: bytes) -> None:
         try:
             save(Store(Path(root)), blank(scenario), adapter={"w": payload})
         except HarnessError as error:
-            assert "differs in" in error.found  # noqa: PT017
+            assert "differs from the stored one" in error.found  # noqa: PT017
 
 
 @pytest.mark.parametrize("same", [True, False], ids=["the same content", "different content"])
@@ -549,7 +574,7 @@ def test_processes_that_save_at_once_do_no_harm(store: Store, same: bool) -> Non
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
     assert store.scenarios("v061") == names
-    assert [p for p in store.verify() if p.kind != "orphan"] == []
+    assert [p for p in integrity.verify(store) if p.kind != "orphan"] == []
     assert all(store.manifest("v061", name).history == [] for name in names)
 
 
@@ -567,11 +592,11 @@ def test_a_fallback_has_what_the_folder_has_not(tmp_path: Path) -> None:
     assert front.manifest("v061", "lora-linear") == own
     front.materialise(front.manifest("v061", "lora-other"), tmp_path / "out")
     assert content(tmp_path / "out/adapter") == OTHER
-    assert front.orphans() == []
+    assert integrity.orphans(front) == []
     assert behind.scenarios("v070") == []
     assert [front.origin_of(front.manifest("v061", s)) for s in front.scenarios("v061")] == ["created", "committed"]
     truncated(blob(behind, stored_file(b"other")))
-    assert [p.fixtures for p in front.verify()] == [("v061/lora-other",)]
+    assert [p.fixtures for p in integrity.verify(front)] == [("v061/lora-other",)]
 
 
 def test_a_fallback_to_itself_is_none(tmp_path: Path) -> None:
@@ -640,7 +665,7 @@ def test_any_bytes_under_any_allowed_names_come_back(adapter: Files, base: Files
         assert content(store.folder) == before
         store.materialise(store.manifest("v061", "lora-linear"), out)
         assert [content(out / part) for part in ("adapter", "base", "golden")] == [adapter, base, golden]
-        assert store.verify() == []
+        assert integrity.verify(store) == []
 
 
 @_QUICK
@@ -654,7 +679,7 @@ def test_one_flipped_bit_anywhere_is_found(data: bytes, draw: st.DataObject) -> 
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
-        assert [(p.kind, p.path) for p in store.verify()] == [("blob", path)]
+        assert [(p.kind, p.path) for p in integrity.verify(store)] == [("blob", path)]
         with pytest.raises(BadFixture, match="altered"):
             store.materialise(manifest, Path(name) / "out")
 
@@ -673,7 +698,7 @@ def test_a_manifests_text_reads_back_as_the_manifest(resolved: dict[str, Any], f
     manifest = blank(resolved=resolved, facts=facts, files={"adapter/w": one}, goldens={"cpu": {"g": one}})
     whole, text, contents = packed(manifest)
     by_digest = {stored_file(content).sha256: content for content in contents.values()}
-    assert parse(MANIFEST, text, lambda stored: by_digest[stored.sha256]) == whole
+    assert parse(PLACE, text, lambda stored: by_digest[stored.sha256]) == whole
     assert packed(whole)[:2] == (whole, text)
     assert whole.model_copy(update={"shared": {}}) == manifest
 
@@ -686,7 +711,7 @@ def test_what_fixtures_have_in_common_is_kept_once(store: Store) -> None:
     before = len(list((store.folder / "blobs").rglob("*/*")))
     save(store, blank("lora-other", resolved=blank().resolved))
     assert len(list((store.folder / "blobs").rglob("*/*"))) == before
-    data = json.loads((store.folder / MANIFEST).read_bytes())
+    data = manifests.read(store.folder, "v061", "lora-linear")
     assert set(data["shared"]) == {"facts", "resolved", "versions"}
     assert not set(data["shared"]) & set(data)
 
@@ -721,21 +746,6 @@ def test_a_damaged_packed_blob_is_bad_and_mended(
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(BadFixture, match=r"golden/observation\.json of v061/lora-linear"):
         store.materialise(saved, tmp_path / "out")
-    assert [(problem.path, problem.kind) for problem in store.verify()] == [(file, "blob")]
+    assert [(problem.path, problem.kind) for problem in integrity.verify(store)] == [(file, "blob")]
     save(store, golden=golden)
-    assert store.verify() == []
-
-
-def test_a_manifest_of_format_1_is_read_and_left_as_it_is(tmp_path: Path) -> None:
-    shutil.copytree(Path(__file__).parent / "data" / "format1", tmp_path / "fixtures")
-    store = Store(tmp_path / "fixtures")
-    path = store.folder / "v061" / "ia3-mlp.json"
-    before = path.read_bytes()
-    assert json.loads(before)["format"] == 1
-    manifest = store.manifest("v061", "ia3-mlp")
-    assert (manifest.format, manifest.versions["peft"], manifest.resolved["name"]) == (FORMAT, "0.6.1", "ia3-mlp")
-    assert store.verify() == []
-    store.materialise(manifest, tmp_path / "out")
-    parts = (tmp_path / "out" / part for part in ("adapter", "base", "golden"))
-    assert store.save(manifest.model_copy(update={"created": "2030-01-01"}), *parts) == manifest
-    assert path.read_bytes() == before
+    assert integrity.verify(store) == []
