@@ -8,7 +8,7 @@ from harness.cli import common
 from harness.cli.parser import Parser, one_cell
 from harness.report import terminal
 
-RESUME = "the same command goes on"
+RESUME = "the same command continues"
 EXIT_CODES = """
 exit codes:
   0    there is an answer

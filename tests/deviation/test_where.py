@@ -1,4 +1,4 @@
-"""Where a deviation starts: what is concluded from a trace, as a table."""
+"""Where a deviation starts: conclusions from a trace, as a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST, SECOND = LAYERS
 
 
 def traced(mutation: Callable[[Pair], None], findings: tuple[Finding, ...] = ()) -> Where:
-    """What is said of the sound pair after a mutation."""
+    """The conclusion for the sound pair after a mutation."""
     pair = Pair()
     draw = np.random.default_rng(3)
     for layer in LAYERS:
@@ -78,21 +78,21 @@ def a_block(pair: Pair) -> None:
         side.facts["forward"]["sketch"][1] = ["layers.0", "block"]
 
 
-#: what is done to a sound pair, the first layer, whose doing, what is said
+#: name, mutation of a sound pair, the first layer, the cause, words
 TABLE: list[tuple[str, Callable[[Pair], None], str, str, str]] = [
     ("nothing", lambda _: None, "", "afterwards", "no layer differs"),
     ("another effect", effect(SECOND), SECOND, "computation", "the computation changed, not the loading"),
     ("another value", together(parameter(FIRST, max_abs=0.1, found="by name"), effect(FIRST)), FIRST, "loading",
      "its parameters differ from the checkpoint: the loading changed"),
-    ("anothers values", together(parameter(SECOND, max_abs=0.1, found="by name", holds=KEYS[0]), effect(SECOND)),
+    ("swapped values", together(parameter(SECOND, max_abs=0.1, found="by name", holds=KEYS[0]), effect(SECOND)),
      SECOND, "loading", f"it holds the values of {KEYS[0]}"),
     ("another shape", parameter(FIRST, max_abs=None, stored_shape=[2, 4]), FIRST, "loading", "is 2×4"),
     ("a lost tensor", lost(BIAS), FIRST, "loading", f"{BIAS} is missing from the model"),
     ("another input", together(given(SECOND), put_out(1)), SECOND, "base", "its input differs already"),
-    ("a moved base", together(given(FIRST), lambda pair: pair.move_base(0.3)), FIRST, "base",
+    ("another base", together(given(FIRST), lambda pair: pair.move_base(0.3)), FIRST, "base",
      "the base changed before it"),
     ("another base layer", put_out(0), FIRST, "base layer", "the base's own layer inside it changed"),
-    ("a moved block", together(a_block, put_out(1)), "layers.0", "base", "the base changed inside it"),
+    ("another block", together(a_block, put_out(1)), "layers.0", "base", "the base changed inside it"),
     ("a block's tensor", together(a_block, put_out(1), lost("base_model.model.layers.0.norm.bias")), "layers.0",
      "loading", "missing from the model"),
     ("only the output", lambda pair: pair.now.shift("forward", 0.3), "", "base", "the last observed layer changed"),
@@ -101,19 +101,19 @@ TABLE: list[tuple[str, Callable[[Pair], None], str, str, str]] = [
 
 
 @pytest.mark.parametrize(("mutation", "first", "doing", "says"), [t[1:] for t in TABLE], ids=[t[0] for t in TABLE])
-def test_whose_doing_it_is(mutation: Callable[[Pair], None], first: str, doing: str, says: str) -> None:
+def test_the_first_layer_and_the_cause(mutation: Callable[[Pair], None], first: str, doing: str, says: str) -> None:
     found = traced(mutation)
     assert (found.first, found.doing) == (first, doing), found.said
     assert says in "\n".join(report.lines(found))
     assert Where.model_validate_json(found.model_dump_json()) == found
 
 
-def test_the_first_in_execution_order_is_told_and_not_the_worst() -> None:
+def test_the_first_layer_in_execution_order_is_named_not_the_worst() -> None:
     found = traced(together(effect(FIRST), now("shift", "layers", 9.0, only=SECOND)))
     assert found.first == FIRST
 
 
-def test_what_the_creator_kept_otherwise_is_told() -> None:
+def test_attributes_that_changed_since_the_creator_are_named() -> None:
     pair = Pair()
     effect(FIRST)(pair)
     pair.now.facts["trace"] = {"layers": {FIRST: facts(FIRST)}}
@@ -123,7 +123,7 @@ def test_what_the_creator_kept_otherwise_is_told() -> None:
     assert "the computation changed (scaling: 1.0 → 2.0), not the loading" in found.said
 
 
-def test_a_layer_of_another_name_is_the_same_layer() -> None:
+def test_a_renamed_layer_is_recognised() -> None:
     def renamed(pair: Pair) -> None:
         pair.now.facts["layers"]["renamed"] = {FIRST: "blocks.0.q_proj"}
         pair.now.facts["trace"]["layers"]["blocks.0.q_proj"] = pair.now.facts["trace"]["layers"].pop(FIRST)
@@ -152,7 +152,7 @@ def test_the_smallest_probe(probes: tuple[str, ...], cheapest: str) -> None:
     assert where.smallest([finding(probe) for probe in probes])[0] == cheapest
 
 
-def test_what_deviates_from_nothing_is_no_probe_that_shows_it() -> None:
+def test_a_probe_without_a_deviation_is_not_the_smallest() -> None:
     assert where.smallest([finding("layers", Verdict.CLOSE), finding("forward")])[0] == "forward"
 
 

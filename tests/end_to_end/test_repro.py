@@ -1,4 +1,4 @@
-"""`repro` from a run to a folder, and everything that keeps it from writing one."""
+"""`repro`: from a run to a folder, and all errors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, UsageError
+from harness.deviation.one_cell import CellRequest
 from harness.deviation.repro import folder as repro
 from harness.deviation.repro import run_scripts
 from harness.deviation.repro.aspects import Aspect
 from harness.deviation.repro.python_text import Part
+from harness.runner.request import Places
 from tests.support.mini.world import Said, World, main, scenario
 
 
@@ -33,7 +35,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-def test_the_folder_holds_all_that_is_needed_and_nothing_of_ours(broken: World, tmp_path: Path) -> None:
+def test_the_folder_is_complete_and_has_nothing_of_ours(broken: World, tmp_path: Path) -> None:
     target = tmp_path / "issues" / "one"
     said = asked(broken, "two-layers", "--no-verify", "--output", str(target))
     assert said.code == 0, said
@@ -51,20 +53,20 @@ def test_the_folder_holds_all_that_is_needed_and_nothing_of_ours(broken: World, 
     assert "self.layer1 = torch.nn.Linear(6, 8)" in (target / "model.py").read_text()
 
 
-def test_scripts_that_do_not_show_it_are_never_handed_out_silently(broken: World, tmp_path: Path) -> None:
-    """The fake library has no torch, so that before.py itself fails."""
+def test_scripts_that_do_not_show_the_deviation_are_reported(broken: World, tmp_path: Path) -> None:
+    """The fake library has no torch, so before.py itself fails."""
     target = tmp_path / "one"
     creator = f"--creator={broken.spec('1.0')}"
     said = asked(broken, "two-layers", "--output", str(target))
     assert said.code == 2
-    assert "an environment is not available here" in said.err  # nobody knows how `python-1a2b3c4d` is asked for
+    assert "an environment is not available here" in said.err  # `python-1a2b3c4d` is a name and no specification
     said = asked(broken, "two-layers", "--output", str(target), creator, "--force")
     assert said.code == 2
     assert "do not show" in said.err
     assert "before.py itself fails" in said.err
     assert "do not show" in (target / "README.md").read_text()
-    told = json.loads(asked(broken, "two-layers", "--output", str(tmp_path / "two"), "--json").out)
-    assert told["shown"] is False
+    found = json.loads(asked(broken, "two-layers", "--output", str(tmp_path / "two"), "--json").out)
+    assert found["shown"] is False
 
 
 def test_a_whole_id_needs_no_run(mini: World, tmp_path: Path) -> None:
@@ -76,7 +78,7 @@ def test_a_whole_id_needs_no_run(mini: World, tmp_path: Path) -> None:
     assert "is 0." not in (tmp_path / "one" / "README.md").read_text().splitlines()[0]
 
 
-def test_a_fixture_that_is_stored_nowhere_is_made(mini: World, tmp_path: Path) -> None:
+def test_a_fixture_that_is_not_stored_is_made(mini: World, tmp_path: Path) -> None:
     mini.scenarios(scenario("unseen"))
     assert mini.run("pair", "--creator", mini.spec("1.0"), "--loader", mini.spec("2.1"), "-k", "unseen").code == 1
     where = [*mini.where("create"), f"--reports={mini.reports}"]
@@ -130,7 +132,7 @@ def test_a_damaged_fixture(broken: World, tmp_path: Path) -> None:
     assert not (tmp_path / "one").exists()
 
 
-def test_a_folder_that_is_there(broken: World, tmp_path: Path) -> None:
+def test_a_folder_that_exists(broken: World, tmp_path: Path) -> None:
     target = tmp_path / "one"
     assert asked(broken, "two-layers", "--no-verify", "--output", str(target)).code == 0
     (target / "README.md").write_text("mine")
@@ -142,7 +144,7 @@ def test_a_folder_that_is_there(broken: World, tmp_path: Path) -> None:
     assert (target / "README.md").read_text() != "mine"
 
 
-def test_force_replaces_nothing_that_it_did_not_make(broken: World, tmp_path: Path) -> None:
+def test_force_replaces_only_folders_of_repro(broken: World, tmp_path: Path) -> None:
     target = tmp_path / "thesis"
     target.mkdir()
     (target / "chapter-1").write_text("years of work")
@@ -153,7 +155,7 @@ def test_force_replaces_nothing_that_it_did_not_make(broken: World, tmp_path: Pa
 
 
 @pytest.mark.parametrize("failure", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
-def test_nothing_is_left_of_one_that_fails_half_way(
+def test_nothing_is_left_if_writing_fails(
     broken: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
 ) -> None:
     def fails(*_: Any, **__: Any) -> None:
@@ -176,7 +178,7 @@ def test_a_place_that_cannot_be_written(broken: World, tmp_path: Path) -> None:
     assert "cannot be written" in said.err
 
 
-def test_what_scripts_cannot_tell_is_refused_by_name(
+def test_a_deviation_that_scripts_cannot_show_is_an_error(
     broken: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.deviation.repro.aspects.candidates", lambda *_: iter(()))
@@ -186,7 +188,7 @@ def test_what_scripts_cannot_tell_is_refused_by_name(
     assert not (tmp_path / "one").exists()
 
 
-# -- what counts as showing it -----------------------------------------------------------------------------------------
+# -- when scripts show it ---------------------------------------------------------------------------------------------
 
 NUMBERS = Aspect("the outputs", Part(), Part())
 RAISES = Aspect("it raises", Part(), Part(), raises="peft.PeftError")
@@ -208,8 +210,17 @@ DIES = Aspect("it dies", Part(), Part(), dies=True)
         (DIES, 1, "", "Traceback …\nValueError: x", False),
     ],
 )
-def test_what_shows(aspect: Aspect, code: int, out: str, error: str, shows: bool) -> None:
+def test_which_results_show_the_deviation(aspect: Aspect, code: int, out: str, error: str, shows: bool) -> None:
     assert (run_scripts.why_not(aspect, code, out, error) == "") is shows
+
+
+def test_the_folder_is_written_by_a_function(broken: World, tmp_path: Path) -> None:
+    places = Places(broken.matrices, broken.fixtures, broken.reports)
+    written = repro.write(CellRequest("two-layers", places), tmp_path / "one", verify=False)
+    assert (written.folder, written.shows) == (tmp_path / "one", None)
+    assert written.aspect.title
+    with pytest.raises(UsageError, match="exists"):
+        repro.write(CellRequest("two-layers", places), tmp_path / "one", verify=False)
 
 
 def test_the_error_has_its_three_parts() -> None:

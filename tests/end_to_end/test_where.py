@@ -1,4 +1,4 @@
-"""`show --layers`: a computation that changed, a tensor that was dropped, a base that moved, and what can go wrong."""
+"""`show --layers`: a changed computation, a dropped tensor, a changed base, and errors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ import re
 
 import pytest
 
-from tests.support.mini.world import Said, World, main
+from harness.core.errors import UsageError
+from harness.deviation import where_trace
+from harness.deviation.one_cell import CellRequest
+from harness.runner.request import Places
+from tests.support.mini.world import HANDLER, Said, World, main
 
 
 def asked(world: World, cell: str, *words: str) -> Said:
@@ -15,7 +19,7 @@ def asked(world: World, cell: str, *words: str) -> Said:
 
 
 def without_ratios(text: str) -> str:
-    """The text without multiples of allowances, which are of rounding that one replay does not share with the next."""
+    """The text without multiples of allowances, which include rounding that differs between replays."""
     return " ".join(re.sub(r"\(\S+×\)", "", text).split())
 
 
@@ -24,7 +28,7 @@ def checked(world: World, release: str) -> World:
     return world
 
 
-#: release, whose doing, the first layer, what is said, the smallest probe
+#: release, the cause, the first layer, words, the cheapest probe
 TABLE = [
     ("2.1", "computation", "layer1", "the computation changed (scaling: 0.75 → 1.5), not the loading", "layers"),
     ("2.2", "loading", "layer3", "from the checkpoint: the loading changed", "accounting"),
@@ -35,16 +39,16 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("release", "doing", "first", "words", "probe"), TABLE, ids=[t[0] for t in TABLE])
-def test_whose_doing_it_is(mini: World, release: str, doing: str, first: str, words: str, probe: str) -> None:
+def test_first_layer_and_cause(mini: World, release: str, doing: str, first: str, words: str, probe: str) -> None:
     checked(mini, release)
     said = asked(mini, "two-layers", f"--creator={mini.spec('1.0')}")
     assert said.code == 0, said
     assert words in said.line, said
-    told = json.loads(asked(mini, "two-layers", "--json").out)
-    assert (told["doing"], told.get("first", ""), told["probe"]) == (doing, first, probe)
+    found = json.loads(asked(mini, "two-layers", "--json").out)
+    assert (found["doing"], found.get("first", ""), found["probe"]) == (doing, first, probe)
 
 
-def test_what_was_found_is_kept_beside_the_run(mini: World) -> None:
+def test_the_result_is_kept_beside_the_run(mini: World) -> None:
     checked(mini, "2.1")
     first = asked(mini, "two-layers")
     replays = mini.traced("trace")
@@ -56,7 +60,7 @@ def test_what_was_found_is_kept_beside_the_run(mini: World) -> None:
     assert len(mini.traced("trace")) > len(replays)
 
 
-def test_what_is_kept_and_damaged_is_traced_anew(mini: World) -> None:
+def test_a_damaged_result_is_traced_again(mini: World) -> None:
     checked(mini, "2.1")
     first = asked(mini, "two-layers")
     (path,) = mini.folder().rglob("two-layers*.json")
@@ -65,18 +69,18 @@ def test_what_is_kept_and_damaged_is_traced_anew(mini: World) -> None:
     assert json.loads(path.read_text())
 
 
-def test_parameters_are_held_against_the_checkpoint(mini: World) -> None:
+def test_parameters_are_compared_with_the_checkpoint(mini: World) -> None:
     checked(mini, "2.2")
-    told = json.loads(asked(mini, "two-layers", "--json").out)
-    rows = {p["name"]: p for layer in told["layers"] for p in layer.get("parameters", [])}
+    found = json.loads(asked(mini, "two-layers", "--json").out)
+    rows = {p["name"]: p for layer in found["layers"] for p in layer.get("parameters", [])}
     assert rows["layer1.low_rank_A"]["max_abs"] == 0.0
     assert rows["layer3.low_rank_A"]["max_abs"] > 0.1
 
 
-def test_inputs_that_differed_already_are_told(mini: World) -> None:
+def test_inputs_that_differ_already_are_shown(mini: World) -> None:
     checked(mini, "2.1")
-    told = json.loads(asked(mini, "two-layers", "--json").out)
-    layers = {layer["name"]: layer for layer in told["layers"]}
+    found = json.loads(asked(mini, "two-layers", "--json").out)
+    layers = {layer["name"]: layer for layer in found["layers"]}
     assert layers["layer1"]["input"].get("max_abs", 0.0) == 0.0
     assert layers["layer3"]["input"]["max_abs"] > layers["layer3"]["input"]["allowance"]
 
@@ -95,7 +99,19 @@ def test_a_whole_id_needs_no_run(mini: World) -> None:
     assert "the computation changed" in said.line
 
 
-def test_without_layers_it_is_as_it_was(mini: World) -> None:
+def test_the_trace_is_a_function(mini: World) -> None:
+    checked(mini, "2.1")
+    places = Places(mini.matrices, mini.fixtures, mini.reports)
+    log: list[str] = []
+    found = where_trace.trace(CellRequest("two-layers", places, worker_handler=HANDLER), log=log.append)
+    assert (found.doing, found.first) == ("computation", "layer1")
+    assert where_trace.trace(CellRequest("two-layers", places)) == found, "kept"
+    with pytest.raises(UsageError, match="no cell"):
+        where_trace.trace(CellRequest("nothing", places))
+    assert log, "the creator's environment is not available under its name"
+
+
+def test_without_layers_nothing_is_traced(mini: World) -> None:
     checked(mini, "2.1")
     assert "reproduce" in main("show", "two-layers", f"--reports={mini.reports}").out
     assert mini.traced("trace") == []

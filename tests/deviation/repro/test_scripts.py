@@ -1,4 +1,4 @@
-"""The two scripts as text: for each kind of finding they are Python, say what they must, and name nothing of ours."""
+"""The two scripts as text: each kind of finding gives valid Python that uses the libraries alone."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def both(cell: Cell, of: Subject) -> tuple[str, str]:
     return scripts.before(of, aspect), scripts.after(of, aspect)
 
 
-#: probe, kind, details, what after.py must say
+#: probe, kind, details, what after.py must contain
 KINDS = [
     ("forward", "values", (), "results = outputs(model)"),
     ("layers", "values", (), "results = outputs(model)"),
@@ -132,7 +132,7 @@ def test_each_kind_of_finding_has_a_script(
 @pytest.mark.parametrize(
     "probe", ["load", "forward", "base", "structure", "train", "gradients", "generate", *OPERATIONS]
 )
-def test_what_raises_is_called_and_nothing_compared(probe: str) -> None:
+def test_calls_that_raise_are_made_and_nothing_is_compared(probe: str) -> None:
     of = subject()
     before, after = both(cell(probe, "error", error="builtins.KeyError", verdict=Verdict.LOAD_ERROR), of)
     ast.parse(before)
@@ -142,16 +142,16 @@ def test_what_raises_is_called_and_nothing_compared(probe: str) -> None:
 
 
 @pytest.mark.parametrize("door", LOAD_PATHS)
-def test_every_door_is_told_by_the_librarys_own_functions(door: str) -> None:
+def test_every_load_path_uses_the_librarys_own_functions(door: str) -> None:
     assert set(CALLS) == set(LOAD_PATHS)
     before, after = both(cell(f"door.{door}", f"{door}-differs", sizes=(figures("x"),)), subject())
     ast.parse(after)
-    assert "PeftModel.from_pretrained(load_base()" in before  # what it is held against
+    assert "PeftModel.from_pretrained(load_base()" in before  # the reference
     assert "results = outputs(model)" in after
 
 
 @pytest.mark.parametrize("kind", WRAPPERS)
-def test_every_wrapper_is_told(kind: str) -> None:
+def test_every_wrapper_has_a_script(kind: str) -> None:
     declared = f"{kind}:inner" if WRAPPERS[kind] else kind
     wrap = {"saved": [declared], "loaded": ["peft", declared] if kind in ("data-parallel",) else [declared],
             "adapters": {"inner": {"config": "LoraConfig", "args": {"r": 2}}}}  # fmt: skip
@@ -168,7 +168,7 @@ def test_every_base_can_be_loaded(base: dict[str, Any], quantize: dict[str, Any]
     ast.parse(bases.model_file(base))
 
 
-def test_one_input_of_a_plain_model_goes_by_place_and_several_of_a_library_by_name() -> None:
+def test_one_input_of_a_plain_model_is_positional_and_those_of_a_library_are_keywords() -> None:
     assert 'model(inputs["x"])' in both(cell("forward", "values"), subject(MODULES))[1]
     assert "model(**inputs)" in both(cell("forward", "values"), subject())[1]
 
@@ -178,14 +178,14 @@ def test_large_inputs_are_read_from_a_file() -> None:
     assert 'inputs = load_file("inputs.safetensors")' in both(cell("forward", "values"), subject(MODULES, large))[1]
 
 
-def test_what_the_adapter_alone_takes_is_kept_from_the_base() -> None:
+def test_inputs_of_the_adapter_alone_are_not_passed_to_the_base() -> None:
     of = subject(inputs={**TOKENS, "task_ids": np.array([0])}, adapter_only={"task_ids"})
     after = both(cell("base", "disabled-differs"), of)[1]
     assert "outputs(load_base(), base_inputs)" in after
     assert "outputs(model, base_inputs)" in after
 
 
-def test_a_difference_that_float32_hides_is_shown_in_float64() -> None:
+def test_a_difference_that_rounding_hides_in_float32_is_shown_in_float64() -> None:
     sizes = (figures("forward", seen=2e-6), figures("forward", "float64", seen=2e-6, allowance=1e-12))
     aspects = list(candidates(cell("forward", "values", sizes=sizes), subject()))
     assert [aspect.double for aspect in aspects] == [True, False]
@@ -195,8 +195,8 @@ def test_a_difference_that_float32_hides_is_shown_in_float64() -> None:
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_what_quantised_weights_stand_for_is_shown_in_float64(bits: int) -> None:
-    """Where the kernels' own rounding hides that the weights mean something else."""
+def test_the_values_of_quantised_weights_are_compared_in_float64(bits: int) -> None:
+    """The rounding of the kernels would hide that the values of the weights changed."""
     of = subject(LLAMA | {"quantize": NF4 | {"bits": bits}})
     sizes = (figures("base", "float64", allowance=1e-12),)
     for script in both(cell("base", "base-moved", sizes=sizes), of):
@@ -204,14 +204,14 @@ def test_what_quantised_weights_stand_for_is_shown_in_float64(bits: int) -> None
         assert "base = dequantise(base)" in script
 
 
-def test_the_bound_lies_between_rounding_and_what_was_seen() -> None:
+def test_the_bound_is_between_rounding_and_the_observed_difference() -> None:
     aspect = first(cell("forward", "values", sizes=(figures("forward", seen=0.9, allowance=1e-6),)), subject())
     assert 1e-6 < aspect.bound < 0.9
     infinite = first(cell("forward", "values", sizes=(figures("forward", seen=float("inf")),)), subject())
     assert 1e-6 < infinite.bound < 1.0
 
 
-def test_a_load_error_without_a_finding_and_a_death_are_told() -> None:
+def test_a_load_error_without_a_finding_and_a_crash_have_an_aspect() -> None:
     error = ErrorReport(stage="config", type="TypeError", message="no")
     bare = Cell(id="s@a:b[cpu]", scenario="s", creator="a", loader="b", verdict=Verdict.LOAD_ERROR, error=error)
     assert first(bare, subject()).raises == "TypeError"
@@ -220,7 +220,7 @@ def test_a_load_error_without_a_finding_and_a_death_are_told() -> None:
 
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("step", ["constructed", "trained", "reloaded"])
-def test_what_a_trainer_makes_of_a_model(step: str, wrapped: bool) -> None:
+def test_each_step_of_a_trainer(step: str, wrapped: bool) -> None:
     sft = {"bf16": True, "gradient_checkpointing": False, "wrapped": wrapped, "dtype": "bfloat16"}
     of = subject(scenario={"sft": sft})
     before, after = both(cell("sft", "structure-steps", details=(f"{step}: norm layers: a → b",)), of)
@@ -238,18 +238,18 @@ def test_each_step_before_training(step: str) -> None:
         assert ("prepare_model_for_kbit_training" in script) is ("loaded" != step != "base")
 
 
-def test_what_scripts_have_no_words_for_gives_none() -> None:
+def test_a_finding_that_scripts_cannot_show_gives_no_aspect() -> None:
     assert list(candidates(cell("sft", "untrained", details=("a.lora_A.weight",)), subject())) == []
 
 
-def test_numbers_are_written_with_all_their_digits() -> None:
+def test_numbers_have_all_their_digits() -> None:
     values = np.array([[0.1, -1.5], [1e-8, 3.0]], np.float32)
     written = python_text.tensor(values).removeprefix("torch.tensor(").removesuffix(")")
     assert np.array_equal(np.array(ast.literal_eval(written), np.float32), values)
     assert python_text.tensor(np.array([[1, 0]])) == "torch.tensor([[1, 0]])"
 
 
-def test_outputs_are_those_of_the_golden() -> None:
+def test_outputs_are_named_as_in_the_golden() -> None:
     arrays = {name: np.zeros(1) for name in ("forward/float32/logits", "forward/float32/sketch", "base/float32/x")}
     assert output_names(arrays) == ("logits",)
     assert output_names({}) == ("output",)

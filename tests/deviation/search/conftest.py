@@ -1,4 +1,4 @@
-"""A world of environments that differ in fake libraries, and a registry on this machine that has them."""
+"""A world of environments with different fake libraries, and a local index that has them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 @dataclass
 class Libraries:
-    """The world, its registry, and the environments that a test declares."""
+    """The world, its index, and the environments that a test declares."""
 
     world: World
     index: Index
@@ -34,14 +34,14 @@ class Libraries:
         assert said.code == 0, said
 
     def ends(self, old: Mapping[str, str], new: Mapping[str, str]) -> None:
-        """Two environments: `old`, which made the fixtures, and `current`."""
+        """Declares two environments: `old`, which makes the fixtures, and `current`."""
         self.declare("old", old)
         self.declare("current", new)
         said = self.world.run("create", "old", "-k", "two-layers")
         assert said.code == 0, said
 
     def data(self, command: str, *more: str) -> dict[str, Any]:
-        """What a command finds of the cell."""
+        """The answer of a command about the cell."""
         said = self.world.run(command, self.cell, "--json", *more)
         assert said.code == 0, said
         found: dict[str, Any] = json.loads(said.out)
@@ -49,13 +49,13 @@ class Libraries:
 
     @property
     def cell(self) -> str:
-        """The cell that is asked about."""
+        """The cell in question."""
         return "two-layers@old:current[cpu]"
 
 
 @pytest.fixture
 def libraries(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Libraries]:
-    """PEFT 70.0 is sound, 71.0 scales otherwise; 72.0 does so where TRL is of its second release; idna does nothing."""
+    """PEFT 70.0 is sound, 71.0 scales differently, 72.0 does so only with TRL 2.0; idna and tqdm have no effect."""
     for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(key)
     with serving(tmp_path / "wheels") as index:

@@ -17,7 +17,7 @@ PROJECT = project("minipeft", "2.1", {name: name for name in ("minipeft.py", "mi
 
 @pytest.fixture
 def row(libraries: Libraries) -> Libraries:
-    """PEFT 70.0 … 70.9: broken from 70.6 on; 70.2 was yanked, 70.5 does not import, 70.4 is for another machine."""
+    """PEFT 70.0 … 70.9: broken since 70.6; 70.2 is yanked, 70.5 does not import, 70.4 is for another platform."""
     for minor in range(1, 10):
         needs = "minipeft==2.8" if minor == 5 else f"minipeft=={'2.1' if minor >= 6 else '1.0'}"
         more: dict[str, object] = {"yanked": True} if minor == 2 else {"tag": "cp27-cp27m-win32"} if minor == 4 else {}
@@ -28,7 +28,7 @@ def row(libraries: Libraries) -> Libraries:
 
 
 def bisected(libraries: Libraries, *more: str) -> dict[str, Any]:
-    """What is found, as data."""
+    """The answer as data."""
     return libraries.data("bisect", *more)
 
 
@@ -46,15 +46,15 @@ def test_the_release_between_its_neighbours(row: Libraries) -> None:
     assert "with the packages of its release day" in said.err, "what cannot be tested otherwise is tried this way"
 
 
-def test_it_remembers(row: Libraries) -> None:
+def test_results_are_taken_from_the_journal(row: Libraries) -> None:
     first = bisected(row)
     assert (first["before"]["name"], first["after"]["name"]) == ("peft 70.3", "peft 70.6")
     again = bisected(row)
     assert again["sentence"] == first["sentence"]
-    assert again["spent"]["cells"] == 2, "the bad end alone is looked at each time"
+    assert again["spent"]["cells"] == 2, "only the bad end is always tried"
 
 
-def test_the_first_good_one(row: Libraries) -> None:
+def test_find_fix_finds_the_first_good_release(row: Libraries) -> None:
     row.index.peft("71.5", "minipeft==2.0", day="2024-03-05")
     row.index.peft("71.6", "minipeft==2.0", day="2024-03-06")
     row.index.files["peft"] = [entry for entry in row.index.files["peft"] if "72." not in str(entry["filename"])]
@@ -65,7 +65,7 @@ def test_the_first_good_one(row: Libraries) -> None:
     )
 
 
-def test_the_rest_of_its_time(row: Libraries) -> None:
+def test_the_packages_of_the_release_day(row: Libraries) -> None:
     row.declare("v703", {"peft": "70.3", "idna": "1.0"})
     found = bisected(row, "--rest", "period-true", "--bad", "70.7")
     assert found["rest"] == "with the packages of its release day"
@@ -87,7 +87,7 @@ def test_the_rest_of_its_time(row: Libraries) -> None:
         (["--repo", "/nowhere", "--package", "minipeft", "--good", "a", "--bad", "b"], 64, "is not a git clone"),
     ],
 )
-def test_what_cannot_be_asked(row: Libraries, more: list[str], code: int, found: str) -> None:
+def test_requests_that_are_refused(row: Libraries, more: list[str], code: int, found: str) -> None:
     said = row.world.run("bisect", row.cell, *more)
     assert said.code == code, said
     assert found in said.err
@@ -101,7 +101,7 @@ def git(folder: Path, *words: str) -> str:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A clone of the fake library: six commits, of which the fourth breaks it and the third does not import."""
+    """A clone of the fake library with six commits: the third does not import, the fourth breaks it."""
     folder = tmp_path / "clone"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
@@ -131,7 +131,7 @@ def test_the_commit_in_a_clone(row: Libraries, clone: Path) -> None:
     assert (clone / "minipeft.py").read_text() == "not committed, and left alone"
 
 
-def test_from_the_release_on_to_the_commit(libraries: Libraries, clone: Path) -> None:
+def test_the_release_and_then_the_commit(libraries: Libraries, clone: Path) -> None:
     libraries.index.peft("74.0", "minipeft")
     libraries.ends({"peft": "74.0", "minipeft": "1.0"}, {"peft": "74.0", "minipeft": "2.1"})
     git(clone, "tag", "v2.0", "main~4")

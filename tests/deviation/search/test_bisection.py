@@ -1,4 +1,4 @@
-"""Bisection over rows of every length, with points that can't be tested."""
+"""Bisection over rows of every length, with points that cannot be tested."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.deviation.search.outcome import Outcome
 
 
 def played(kinds: list[str], first: str = "good", last: str = "bad") -> tuple[Border, list[int]]:
-    """The border that is found where each point's outcome is as given, and what was asked."""
+    """The border for given outcomes of the points, and the points that were tried."""
     asked = []
     search = bisection(len(kinds), first, last)  # type: ignore[arg-type]
     try:
@@ -34,7 +34,7 @@ def test_the_border_is_found_within_the_bound(count: int, data: st.DataObject) -
 
 
 @given(st.integers(3, 60), st.data())
-def test_points_that_cannot_be_tested_are_passed_over(count: int, data: st.DataObject) -> None:
+def test_points_that_cannot_be_tested_are_skipped(count: int, data: st.DataObject) -> None:
     turn = data.draw(st.integers(1, count - 1))
     skipped = data.draw(st.sets(st.integers(1, count - 2)))
     kinds = ["good"] * turn + ["bad"] * (count - turn)
@@ -50,11 +50,11 @@ def test_a_fix_is_found_as_a_break_is() -> None:
     assert (border.before, border.after) == (2, 3)
 
 
-def test_a_deviation_of_another_kind_decides_nothing() -> None:
+def test_another_deviation_decides_nothing() -> None:
     border, _ = played(["good", "other", "other", "bad"])
     assert (border.before, border.after, border.skipped) == (0, 3, (1, 2))
 
 
-def test_ends_that_do_not_differ_are_refused() -> None:
+def test_ends_that_do_not_differ_are_an_error() -> None:
     with pytest.raises(ValueError, match="no border"):
         next(bisection(5, "good", "good"))

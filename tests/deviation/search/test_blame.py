@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 
+from harness.deviation.one_cell import CellRequest
+from harness.deviation.search.blame import blame
+from harness.deviation.search.work import SearchRequest
+from harness.runner.request import Places
 from tests.deviation.search.conftest import Libraries
-from tests.support.mini.world import interrupt, scenario, until
+from tests.support.mini.world import HANDLER, interrupt, scenario, until
 
 OLD = {"peft": "70.0", "trl": "1.0", "idna": "1.0", "tqdm": "1.0"}
 BROKEN = {"peft": "71.0", "trl": "2.0", "idna": "2.0", "tqdm": "2.0"}
 
 
 def blamed(libraries: Libraries, *more: str) -> dict[str, Any]:
-    """What is found, as data."""
+    """The answer as data."""
     return libraries.data("blame", *more)
 
 
@@ -36,9 +40,13 @@ def test_one_library_alone(libraries: Libraries) -> None:
 
 def test_another_library_alone(libraries: Libraries) -> None:
     libraries.ends({**OLD, "peft": "72.0"}, {**BROKEN, "peft": "72.1"})
-    found = blamed(libraries)
-    assert found["sentence"] == "trl 1.0 → 2.0 alone causes it; peft, idna and tqdm are innocent"
-    assert found["complete"]
+    world = libraries.world
+    places = Places(world.matrices, world.fixtures, world.reports)
+    answer = blame(SearchRequest(CellRequest(libraries.cell, places, worker_handler=HANDLER)))
+    assert answer.culprit == "trl"
+    assert answer.sentence == "trl 1.0 → 2.0 alone causes it; peft, idna and tqdm are innocent"
+    assert answer.found.complete
+    assert blamed(libraries)["sentence"] == answer.sentence
 
 
 def test_two_only_together(libraries: Libraries) -> None:
@@ -47,7 +55,7 @@ def test_two_only_together(libraries: Libraries) -> None:
     assert found["sentence"].startswith("peft 70.0 → 72.0 and trl 1.0 → 2.0 cause it only together; ")
 
 
-def test_what_cannot_be_imported_is_passed_over(libraries: Libraries) -> None:
+def test_mixes_that_cannot_be_imported_are_skipped(libraries: Libraries) -> None:
     libraries.index.package("accelerate", "1.0", "import trl\nassert not trl.SECOND, 'too new'\n")
     libraries.index.package("accelerate", "2.0", "import trl\nassert trl.SECOND, 'too old'\n")
     libraries.ends({**OLD, "accelerate": "1.0"}, {**BROKEN, "accelerate": "2.0"})
@@ -55,7 +63,7 @@ def test_what_cannot_be_imported_is_passed_over(libraries: Libraries) -> None:
     assert [list(one["packages"]) for one in found["culprits"]] == [["peft"]]
 
 
-def test_it_goes_on_where_it_was_stopped(libraries: Libraries) -> None:
+def test_a_search_continues_from_its_journal(libraries: Libraries) -> None:
     libraries.ends(OLD, BROKEN)
     first = blamed(libraries)
     journal = Path(first["journal"])
@@ -64,14 +72,14 @@ def test_it_goes_on_where_it_was_stopped(libraries: Libraries) -> None:
         file.write(b'{"question": "torn')
     again = blamed(libraries)
     assert again["sentence"] == first["sentence"]
-    assert again["spent"]["remembered"] == len(first["tried"]) - 2, "all but the ends, which are looked at each time"
+    assert again["spent"]["remembered"] == len(first["tried"]) - 2, "all but the ends, which are always tried"
     assert again["spent"]["cells"] == 4
     assert blamed(libraries, "--anew")["spent"]["remembered"] == 0
     moved = journal.rename(journal.with_name("elsewhere"))
     assert blamed(libraries, "--replay", str(moved))["spent"]["remembered"] > 0
 
 
-def test_a_registry_that_fails_half_way_says_nothing_of_the_versions(libraries: Libraries) -> None:
+def test_an_index_that_fails_blames_no_version(libraries: Libraries) -> None:
     libraries.ends(OLD, BROKEN)
     assert libraries.world.run("env", "build", "old", "current").code == 0
     for path in (libraries.world.root / "cache" / "uv").glob("*"):
@@ -102,7 +110,7 @@ def test_a_registry_that_fails_half_way_says_nothing_of_the_versions(libraries: 
         (["two-layers@old:current[cpu]", "--replay", "/nowhere"], 64, "no entries to replay"),
     ],
 )
-def test_what_cannot_be_asked(libraries: Libraries, more: list[str], code: int, found: str) -> None:
+def test_requests_that_are_refused(libraries: Libraries, more: list[str], code: int, found: str) -> None:
     libraries.index.peft("73.0", "minipeft==2.8")
     libraries.ends(OLD, BROKEN)
     libraries.declare("alike", {**BROKEN, "idna": "1.0"})
@@ -114,7 +122,7 @@ def test_what_cannot_be_asked(libraries: Libraries, more: list[str], code: int, 
     assert not list((libraries.world.root / "cache" / "envs").glob("*.part"))
 
 
-def test_ctrl_c_leaves_nothing_half_built_and_it_goes_on(libraries: Libraries) -> None:
+def test_ctrl_c_leaves_nothing_half_built_and_the_search_continues(libraries: Libraries) -> None:
     libraries.index.package("accelerate", "1.0", "import time\n")
     libraries.ends({**OLD, "accelerate": "1.0"}, BROKEN)
     environments = libraries.world.root / "cache" / "envs"
@@ -122,13 +130,13 @@ def test_ctrl_c_leaves_nothing_half_built_and_it_goes_on(libraries: Libraries) -
     until(lambda: list(environments.glob("try-*")))
     said = interrupt(process)
     assert said.code == 130, said
-    assert "the same command goes on" in said.err
+    assert "the same command continues" in said.err
     halves = [path for path in environments.glob("try-*") if not (path / "peft-regress.json").exists()]
     assert [path for path in halves if path.is_dir()] == []
     assert blamed(libraries)["sentence"].startswith("peft 70.0 → 71.0 alone")
 
 
-def test_a_journal_that_cannot_be_written_is_told(libraries: Libraries) -> None:
+def test_a_journal_that_cannot_be_written_is_an_error(libraries: Libraries) -> None:
     libraries.ends(OLD, BROKEN)
     said = libraries.world.run("blame", libraries.cell, "--log", "/proc/no/journal.jsonl")
     assert said.code == 2, said

@@ -1,4 +1,4 @@
-"""Environments that are made up on the way, and what is no fault of theirs."""
+"""Failures of disk and network are not failures of a candidate's versions."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ VERSIONS = [
 
 
 @pytest.mark.parametrize("said", OUTAGES)
-def test_disk_and_network_say_nothing_of_versions(said: str) -> None:
+def test_failures_of_disk_and_network_are_outages(said: str) -> None:
     assert is_outage(EnvFailed("try-1", "build", "`uv pip` fails with exit code 2", tail=said))
 
 
 @pytest.mark.parametrize("said", VERSIONS)
-def test_what_the_versions_are_to_blame_for(said: str) -> None:
+def test_failures_of_versions_are_not_outages(said: str) -> None:
     assert not is_outage(EnvFailed("try-1", "resolve", "it does not resolve", tail=said))

@@ -1,4 +1,4 @@
-"""Delta debugging over pins: every kind of culprit, with packages that go together and mixes that can't be tested."""
+"""Delta debugging over pins: every kind of culprit, requirements between packages, and untestable mixes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ends(names: tuple[str, ...], old: Mapping[str, list[str]] = {}, new: Mapping
 
 
 def played(between: Ends, judge: Judge) -> tuple[Blame, list[Candidate]]:
-    """What is found where each candidate's outcome is as `judge` says of its versions."""
+    """The result if `judge` gives the outcome of each candidate's versions."""
     asked: list[Candidate] = []
     known: dict[tuple[tuple[str, str], ...], str] = {}
     hunt = search(between)
@@ -43,7 +43,7 @@ def played(between: Ends, judge: Judge) -> tuple[Blame, list[Candidate]]:
 
 
 def when(*sets: set[str]) -> Judge:
-    """Bad where all packages of one of the sets are new."""
+    """Bad if all packages of one of the sets are new."""
     return lambda versions: "bad" if any(all(versions.get(n) == "2" for n in one) for one in sets) else "good"
 
 
@@ -54,13 +54,13 @@ def test_one_likely_culprit_takes_two_candidates() -> None:
     assert len(asked) == 2
 
 
-def test_two_that_do_it_only_together() -> None:
+def test_two_culprits_only_together() -> None:
     found, _ = played(ends(NAMES), when({"peft", "transformers"}))
     assert [one.packages for one in found.culprits] == [("peft", "transformers")]
     assert found.complete
 
 
-def test_either_of_two_alone() -> None:
+def test_two_independent_culprits() -> None:
     found, _ = played(ends(NAMES), when({"peft"}, {"transformers"}))
     assert {one.packages for one in found.culprits} == {("peft",), ("transformers",)}
     assert found.complete
@@ -72,7 +72,7 @@ def test_an_unlikely_culprit_is_found_in_halves() -> None:
     assert len(asked) <= 12
 
 
-def test_what_has_to_go_along_is_a_companion_and_no_culprit_of_its_own() -> None:
+def test_a_package_that_must_change_too_is_a_companion_and_not_a_culprit() -> None:
     needs = {"transformers": ["tokenizers==1"]}, {"transformers": ["tokenizers==2"]}
     found, asked = played(ends(NAMES, *needs), when({"transformers"}))
     (one,) = found.culprits
@@ -82,7 +82,7 @@ def test_what_has_to_go_along_is_a_companion_and_no_culprit_of_its_own() -> None
     assert all(c.versions["tokenizers"] == c.versions["transformers"] for c in asked)
 
 
-def test_a_library_that_others_hold_is_tried_with_the_rest_resolved_around_it() -> None:
+def test_a_library_held_by_requirements_is_tried_with_the_rest_resolved_around_it() -> None:
     needs: tuple[dict[str, list[str]], dict[str, list[str]]] = (
         {"transformers": ["hub==1"]}, {"peft": ["hub==2"], "transformers": ["hub==2"]}
     )  # fmt: skip
@@ -105,7 +105,7 @@ def test_a_library_that_others_hold_is_tried_with_the_rest_resolved_around_it() 
     assert found.culprits[0].still_bad_without == ("transformers",)
 
 
-def test_nothing_is_claimed_where_nothing_can_be_tested() -> None:
+def test_there_is_no_culprit_if_nothing_can_be_tested() -> None:
     def judge(versions: Mapping[str, str]) -> str:
         return "bad" if set(versions.values()) == {"2"} else "untestable"
 
@@ -117,7 +117,7 @@ def test_nothing_is_claimed_where_nothing_can_be_tested() -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.sets(st.sampled_from(NAMES), min_size=1, max_size=4))
-def test_any_set_is_found_as_a_whole(culprits: set[str]) -> None:
+def test_any_set_of_culprits_is_found(culprits: set[str]) -> None:
     found, _ = played(ends(NAMES), when(culprits))
     assert [set(one.packages) for one in found.culprits] == [culprits]
     assert found.complete
@@ -129,7 +129,7 @@ def test_any_set_is_found_as_a_whole(culprits: set[str]) -> None:
     st.dictionaries(st.sampled_from(NAMES), st.lists(st.sampled_from([f"{n}==2" for n in NAMES]), max_size=2)),
     st.integers(0, 2**32),
 )
-def test_what_is_claimed_rests_on_a_sound_and_a_bad_candidate(
+def test_every_answer_has_a_sound_and_a_bad_candidate(
     sets: list[set[str]], needs: dict[str, list[str]], seed: int
 ) -> None:
     between = ends(NAMES, {}, needs)
