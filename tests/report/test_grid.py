@@ -66,13 +66,13 @@ def test_a_box_has_the_worst_verdict_and_counts() -> None:
     assert found.rows[0].boxes[1].counts == "1 to look at, 1 agreeing, 1 known"
 
 
-def test_a_pair_that_was_not_asked_is_an_empty_box() -> None:
+def test_a_pair_without_cells_is_an_empty_box() -> None:
     whole = run()
     part = samples.run(*[c for c in whole.cells if c.loader != c.creator], environments=whole.environments)
     assert [[box.text for box in row.boxes] for row in built(part).rows] == [["", "S1/3 (1)"], ["S5/6", ""]]
 
 
-def test_expected_and_unsupported_alone() -> None:
+def test_boxes_with_only_known_or_unsupported_cells() -> None:
     cells = [
         samples.known(samples.wrong("lokr", creator="v061", loader="current")),
         samples.cell("lora", "unsupported", creator="v061", loader="v0140"),
@@ -83,7 +83,7 @@ def test_expected_and_unsupported_alone() -> None:
     assert sorted(map(sorted, texts)) == [["=1", "E1/1"], ["S (1)", "·1"]]
 
 
-def test_what_older_loaders_did_is_told_by_cause() -> None:
+def test_what_older_loaders_did_is_grouped_by_cause() -> None:
     found = built(run())
     assert found.forward == (
         "7 checkpoints loaded by an older PEFT than the one that saved them: 1 read, 1 ignored, 1 dropped, 3 refused, "
@@ -106,7 +106,7 @@ def test_one_creator_or_one_loader_needs_no_grid(other: Run) -> None:
     assert grid.build(other) is None
 
 
-def test_where_nobody_knows_the_releases_nothing_is_called_newer() -> None:
+def test_with_unknown_releases_nothing_is_newer() -> None:
     found = built(run().model_copy(update={"environments": ()}))
     assert found.forward == ""
     assert found.outcomes == ()

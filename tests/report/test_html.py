@@ -1,4 +1,4 @@
-"""What the HTML page says, as data, and that no text can leave its place in it."""
+"""The HTML page: its map, its data, its markup, and that no text can leave its place."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support import samples
 
 
 class Markup(HTMLParser):
-    """The elements of a page, its texts, and what stands in its scripts."""
+    """The elements of a page, its texts and its scripts."""
 
     def __init__(self, page: bytes) -> None:
         super().__init__(convert_charrefs=True)
@@ -63,7 +63,7 @@ def details_of(run: Run) -> list[dict[str, Any]]:
 # The map -------------------------------------------------------------------------------------------------------------
 
 
-def test_creators_stand_in_release_order_and_loaders_have_a_panel_each() -> None:
+def test_creators_are_in_release_order_and_each_loader_has_a_panel() -> None:
     found = heat_map.build(samples.across_releases())
     assert [column.label for column in found.columns] == ["0.6.1", "0.9.0", "0.10.0", "0.13.2", "0.17.1"]
     assert [panel.label for panel in found.panels] == ["v0200 0.20.0", "current 0.21.2"]
@@ -72,7 +72,7 @@ def test_creators_stand_in_release_order_and_loaders_have_a_panel_each() -> None
     assert letters == [["S", "=", "=", "=", "="], ["S", "S", "=", "S", "="]]
 
 
-def test_scenarios_stand_by_family() -> None:
+def test_scenarios_are_grouped_by_family() -> None:
     groups = heat_map.build(samples.regressed()).panels[0].groups
     assert [group.family for group in groups] == ["adalora", "ia3", "lokr", "lora"]
     assert [row.scenario for row in groups[2].rows] == ["lokr-alpha", "lokr-both", "lokr-conv", "lokr-old"]
@@ -89,7 +89,7 @@ def test_a_creator_that_was_not_checked_leaves_a_gap() -> None:
     assert heat_map.build(run).panels[0].groups[0].rows[1].squares[1] is None
 
 
-def test_what_is_expected_or_unstable_is_hatched() -> None:
+def test_known_breaks_and_unstable_cells_are_hatched() -> None:
     run = samples.run(samples.known(samples.wrong("a")), samples.cell("b", "unstable"), samples.wrong("c"))
     squares = [group.rows[0].squares[0] for group in heat_map.build(run).panels[0].groups]
     assert [square and square.hatched for square in squares] == [True, True, False]
@@ -104,7 +104,7 @@ def test_the_shade_is_the_decade_of_error_over_allowance(ratio: float, level: in
     assert heat_map.ratio_level(ratio) == level
 
 
-def test_what_deviates_is_never_paler_than_what_does_not() -> None:
+def test_a_deviation_is_never_paler_than_a_clean_cell() -> None:
     assert heat_map.level(samples.cell("a", "silent-wrong", worst_ratio=0.2)) > 5
     assert heat_map.level(samples.cell("a", "load-error")) == heat_map.LEVELS - 1
     assert heat_map.level(samples.cell("a", "no-fixture")) == 0
@@ -128,7 +128,7 @@ def test_columns_count_the_checkpoints_that_changed() -> None:
     assert [column.changed for column in found.columns] == [0, 1, 0]
 
 
-def test_long_families_go_on_in_a_further_table() -> None:
+def test_a_large_family_is_split_into_tables() -> None:
     run = samples.run(*(samples.exact(f"lora-{n:03}") for n in range(heat_map.BLOCK + 1)))
     assert [len(rows) for rows in heat_map.build(run).panels[0].groups[0].blocks] == [heat_map.BLOCK, 1]
 
@@ -136,7 +136,7 @@ def test_long_families_go_on_in_a_further_table() -> None:
 # What the script reads -----------------------------------------------------------------------------------------------
 
 
-def test_a_cells_details_come_back_whole() -> None:
+def test_the_details_of_a_cell() -> None:
     run = samples.regressed()
     found = details_of(run)[2]
     assert found["size"] == [0.791, 4.1e-07, 1930000.0, "-0.41250001", "0.37873455", 0.37, 640, 640]
@@ -178,12 +178,12 @@ def test_ids_that_are_not_as_ours_are_kept() -> None:
     assert html_data.index(samples.run(odd, samples.exact("b")))["ids"] == {0: "quite another"}
 
 
-def test_warnings_of_several_probes_are_told_once() -> None:
+def test_a_warning_of_several_probes_appears_once() -> None:
     given = ("base: UserWarning: x", "forward: UserWarning: x", "UserWarning: y", "base: UserWarning: x")
     assert html_data.warnings(given) == [["UserWarning: x", "base, forward"], ["UserWarning: y", ""]]
 
 
-def test_numbers_that_json_does_not_have_become_words() -> None:
+def test_infinity_and_nan_become_strings() -> None:
     assert json.loads(html_data.embedded([float("inf"), float("nan"), 1.5])) == ["Infinity", "NaN", 1.5]
 
 
@@ -268,7 +268,7 @@ def test_the_policy_lets_only_the_pages_own_scripts_run() -> None:
     assert len(digests) == 2
 
 
-def test_without_its_script_the_page_has_all_that_matters() -> None:
+def test_the_page_is_complete_without_its_script() -> None:
     markup = Markup(render.render(samples.against_baseline()))
     text = "\n".join(markup.texts)
     for wanted in (

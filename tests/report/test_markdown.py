@@ -1,4 +1,4 @@
-"""The Markdown report: its first line, its budget, and what a Markdown reader makes of hostile text."""
+"""The Markdown report: its first line, its budget, and hostile text in a Markdown reader."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_first_line_has_the_verdict_and_the_counts() -> None:
 
 
 @pytest.mark.parametrize("run", [samples.green(), samples.clean()])
-def test_where_all_is_well_there_is_one_line(run: Run) -> None:
+def test_a_clean_run_is_one_line(run: Run) -> None:
     assert markdown.render(run) == f"**CLEAN**: {summary.sentence(run).text}\n"
 
 
@@ -115,10 +115,10 @@ def test_no_table_has_a_row_of_another_width(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["@somebody", "#1", "https://evil.example", "www.evil.example"])
-def test_nobody_is_mentioned_and_nothing_is_linked(text: str) -> None:
+def test_no_mention_and_no_link(text: str) -> None:
     document = markdown.render(samples.hostile(text), verbose=True)
     found = tokens(document)
-    # The issue of an expectation is a link on purpose: the file that it is from is reviewed.
+    # The issue of a known break is a link on purpose: its file is reviewed.
     linked = {place + 1 for place, token in enumerate(found) if token.type == "link_open"}
     prose = "".join(t.content for place, t in enumerate(found) if t.type == "text" and place not in linked)
     assert not re.search(r"@somebody|#1\b|https://evil|www\.evil", prose)

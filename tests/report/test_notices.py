@@ -1,4 +1,4 @@
-"""Notices: what is no matter of the cells stands near the end of what people read, and changes no verdict."""
+"""Notices are near the end of what people read, and change no verdict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def printed(run: Run, verbosity: int = terminal.NORMAL) -> str:
 
 
 @pytest.mark.parametrize("run", ALL)
-def test_it_stands_near_the_end(run: Run) -> None:
+def test_it_is_near_the_end(run: Run) -> None:
     said = [line.strip() for line in printed(with_notice(run)).splitlines() if line.strip()]
     assert NOTICE in said[-3:], "only the sentence comes after it"
     comment = markdown.render(with_notice(run), markdown.COMMENT_BUDGET)
@@ -45,7 +45,7 @@ def test_it_changes_nothing_else(run: Run) -> None:
     assert printed(with_notice(run)).replace(f"\n{NOTICE}\n", "") == printed(run)
 
 
-def test_of_shards_the_newest_is_told() -> None:
+def test_the_newest_of_the_shards_is_shown() -> None:
     one = samples.clean()
     newer = with_notice(one.model_copy(update={"id": "newer", "created": "2999-01-01T00:00:00+00:00"}))
     assert shards.merge([newer, one]).notices == (NOTICE,)

@@ -1,4 +1,4 @@
-"""In which release a model began to be made into something else."""
+"""In which releases the structure of a model changes."""
 
 from __future__ import annotations
 

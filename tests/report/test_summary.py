@@ -1,4 +1,4 @@
-"""What a report says, as data: the sentence, the changes, the facts of a cell."""
+"""The short texts of a report: the sentence, the changes, the facts of a cell."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_cell_is_counted_once() -> None:
         assert sum(parts) == counts.cells == len(run.cells)
 
 
-def test_changes_come_in_the_order_in_which_they_matter() -> None:
+def test_changes_are_ordered_by_importance() -> None:
     found = summary.changes(samples.against_baseline())
     assert list(found) == ["regressed", "new", "gone", "fixed", "still"]
     assert [summary.arrow(every[0]) for every in found.values()] == [
@@ -96,7 +96,7 @@ def test_changes_come_in_the_order_in_which_they_matter() -> None:
     ]
 
 
-def test_a_change_that_an_expectation_covers_says_so() -> None:
+def test_a_change_that_is_a_known_break_says_so() -> None:
     rows = summary.change_rows(samples.against_baseline())
     assert rows["still"] == [("silent-wrong (known break)", "lokr-old@v061:current[cpu]")]
     assert rows["regressed"] == [("exact → silent-wrong", "lokr-alpha@v061:current[cpu]")]
@@ -119,7 +119,7 @@ def test_the_facts_of_a_deviation_in_the_order_of_the_questions() -> None:
     assert list(rows)[-1] == "reproduce"
 
 
-def test_what_never_arrived_is_named() -> None:
+def test_lost_tensors_are_named() -> None:
     rows = {fact.label: fact.value for fact in cell_facts.facts(samples.lost("lora-bias-all"))}
     assert rows["found"] == "accounting: 4 of 12 tensors of the checkpoint are nowhere in the loaded model"
     assert rows["also"].startswith("merged, forward: ")
@@ -127,7 +127,7 @@ def test_what_never_arrived_is_named() -> None:
     assert rows["never arrived"].startswith("4: base_model.model.model.layers.0.self_attn.q_proj.bias, ")
 
 
-def test_details_that_have_a_place_of_their_own_are_told_once() -> None:
+def test_details_with_their_own_label_appear_once() -> None:
     cell = samples.lost("lora-bias-all")
     assert cell.keys is not None
     found = cell.findings[-1].model_copy(update={"details": (*cell.keys.lost, "another detail")})
@@ -141,7 +141,7 @@ def test_an_error_has_its_stage_type_message_and_tail() -> None:
     assert rows["traceback"] == "File x.py, line 3\nRuntimeError: no such key"
 
 
-def test_long_lists_are_cut_and_counted_but_whole_in_show() -> None:
+def test_long_lists_are_cut_and_counted_except_in_show() -> None:
     many = samples.wrong("lokr-alpha", config_differences=tuple(f"key{n}" for n in range(9)))
     config = [fact.value for fact in cell_facts.facts(many) if fact.value.startswith(("key", "5"))]
     assert config == ["key0", "key1", "key2", "key3", "5 more (see `show`)"]

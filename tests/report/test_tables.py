@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import subprocess
 import sys
 from pathlib import Path
 
@@ -89,3 +90,8 @@ def test_parquet_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     run_frame = tables.cells(samples.every_verdict())
     tables.write(run_frame, tmp_path / "cells.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "cells.parquet"), run_frame)
+
+
+def test_the_command_line_starts_without_pandas() -> None:
+    code = "import sys; sys.modules['pandas'] = None; import harness.cli.main"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""What is printed: with and without a terminal, narrow and wide, quiet and loud, and never what a checkpoint wants."""
+"""The terminal: with and without colour, narrow and wide, quiet and verbose, and safe from hostile text."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SGR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def printed(run: Run, verbosity: int = 0, width: int = 80, colour: bool = False) -> str:
-    """What `render` prints, without the spaces at the ends of lines."""
+    """The output of `render`, without trailing spaces."""
     file = io.StringIO()
     system = "truecolor" if colour else None
     terminal.render(run, Console(file=file, width=width, force_terminal=colour, color_system=system), verbosity)  # type: ignore[arg-type]
@@ -36,7 +36,7 @@ def printed(run: Run, verbosity: int = 0, width: int = 80, colour: bool = False)
 
 
 def flat(text: str) -> str:
-    """The text as one line, however it was wrapped."""
+    """The text as one line, without its wrapping."""
     return " ".join(text.split())
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_truncated_at_80_columns() -> None:
         assert figure in shown
 
 
-def test_one_of_a_cause_in_full_and_the_others_in_a_line() -> None:
+def test_a_cause_has_one_cell_in_full_and_the_others_in_a_line() -> None:
     shown = printed(samples.regressed())
     assert shown.count("starts at") == 2, "once for each of the two causes that have one"
     assert "  the same in 2 other cells:\n    1.9e+06×  lokr-alpha@v061:current[cpu]\n         31×  lokr-conv@" in shown
@@ -103,7 +103,7 @@ def test_standing_defects_are_counted_and_listed_with_v() -> None:
     assert "can't merge this either" in printed(samples.clean(), 1)
 
 
-def test_problems_of_expectations_and_what_was_left_out_are_told() -> None:
+def test_problems_and_left_out_scenarios_are_shown() -> None:
     shown = printed(samples.every_verdict())
     assert "stale    gone  nothing deviates any more: remove it" in shown
     assert "1 left out: takes an hour; ask with --slow (lora-slow)" in shown
@@ -124,7 +124,7 @@ def test_what_changed_comes_before_the_deviations() -> None:
     assert "lokr-old@v061:current[cpu]" not in shown[: shown.index("unexpected breaks")]
 
 
-def test_an_encoding_without_our_signs() -> None:
+def test_a_terminal_without_unicode() -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
     for run in (*SAMPLES, samples.hostile("漢 ≠ \x1b[0m")):
@@ -160,6 +160,6 @@ def test_nothing_of_a_checkpoint_reaches_the_terminal_raw(text: str, colour: boo
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]", shown)
 
 
-def test_markup_is_shown_and_not_obeyed() -> None:
+def test_markup_is_shown_not_interpreted() -> None:
     shown = flat(printed(samples.hostile("[red]x[/red] :skull:"), width=200))
     assert "[red]x[/red] :skull:" in shown

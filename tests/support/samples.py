@@ -35,7 +35,7 @@ HOSTILE = (
     "\ud800\ufffe\U0001f600",
     "![x](http://evil.example/x.png) </details> &lt;",
 )
-"""Texts that a checkpoint, a warning or a traceback might hold to leave the place where they are shown."""
+"""Texts in a checkpoint, a warning or a traceback that try to leave the place where they are shown."""
 
 
 def environment(name: str, peft: str, role: str = "creator", **more: Any) -> EnvironmentReport:
@@ -100,7 +100,7 @@ LOKR_FIGURES = Figures(
 
 
 def wrong(scenario: str, ratio: float = 1.9e6, **more: Any) -> Cell:
-    """A cell that computes something else, as LoKr with alpha ≠ r does."""
+    """A cell with a wrong result, like LoKr with alpha ≠ r."""
     layer = "model.layers.0.self_attn.q_proj"
     message = f"the output differs; the first layer that differs is {layer}"
     values: dict[str, Any] = {
@@ -140,7 +140,7 @@ def wrong(scenario: str, ratio: float = 1.9e6, **more: Any) -> Cell:
 
 
 def lost(scenario: str, **more: Any) -> Cell:
-    """A cell part of whose checkpoint never arrives, as LoRA with biases does."""
+    """A cell that loses part of its checkpoint, like LoRA with biases."""
     keys = CheckpointKeys(total=12, arrived=8, lost=("base_model.model.model.layers.0.self_attn.q_proj.bias",) * 4)
     found = Finding(
         probe="accounting",
@@ -181,7 +181,7 @@ def crashed(scenario: str, **more: Any) -> Cell:
 
 
 def known(cell: Cell, issue: str = "https://github.com/huggingface/peft/issues/1") -> Cell:
-    """The same cell, covered by an expectation."""
+    """The same cell as a known break."""
     return cell.model_copy(
         update={
             "expected": True,
@@ -196,7 +196,7 @@ def known(cell: Cell, issue: str = "https://github.com/huggingface/peft/issues/1
 def trained(
     creator: str, loader: str, *lines: str, scenario: str = "sft-bf16", probe: str = "sft", **more: Any
 ) -> Cell:
-    """A cell of what a trainer makes of a model, with the lines in which that is not what the creator's made of it."""
+    """A cell on how a trainer changes a model, with the lines that differ from the creator."""
     verdict = Verdict.CONTRACT if lines else Verdict.EXACT
     finding = Finding(
         probe=probe, kind="structure-steps", verdict=Verdict.CONTRACT, message="it differs", details=lines
@@ -223,12 +223,12 @@ def run(*cells: Cell, environments: tuple[EnvironmentReport, ...] = (V061, CURRE
 
 
 def green() -> Run:
-    """All is as it was."""
+    """Everything agrees."""
     return run(exact("lora-llama"), exact("lora-opt"), close("ia3-llama"), close("loha-llama"))
 
 
 def clean() -> Run:
-    """All is as it was or deviates as expected."""
+    """Everything agrees or is a known break."""
     return run(
         exact("lora-llama"),
         close("ia3-llama", standing_defects=("merged: the creator can't merge this either",)),
@@ -238,7 +238,7 @@ def clean() -> Run:
 
 
 def regressed() -> Run:
-    """Two causes, an expected deviation, cells that could not be judged."""
+    """Three causes, a known break, cells that could not be judged."""
     return run(
         exact("lora-llama"),
         close("ia3-llama"),
@@ -255,7 +255,7 @@ def regressed() -> Run:
 
 
 def every_verdict() -> Run:
-    """One cell for each verdict, and one of each of the other things that a report can say."""
+    """One cell per verdict, and one of everything else that a report can show."""
     plain = {
         verdict: cell(f"lora-{verdict}", verdict, reason=f"the reason for {verdict}")
         for verdict in Verdict
@@ -308,7 +308,7 @@ def empty() -> Run:
 
 
 def against_baseline() -> Run:
-    """A run that was held against an older one."""
+    """A run that is compared with an older one."""
     gone = "lora-gone@v061:current[cpu]"
     return regressed().model_copy(
         update={
@@ -337,7 +337,7 @@ def against_baseline() -> Run:
 
 
 def hostile(text: str) -> Run:
-    """A run in which one text stands in every place that untrusted text can reach."""
+    """A run with one text in every place that untrusted text can reach."""
     finding = Finding(
         probe=text,
         kind=text,
