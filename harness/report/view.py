@@ -262,7 +262,9 @@ class _Assembly:
     def _known(self) -> KnownBreaks | None:
         found = self._groups(causes.expected(self._run), before=len(self._unexpected))
         count = sum(len(group.cells) for group in found)
-        title = f"{count:,} also failing on the baseline" if self._run.against else many(count, "known break")
+        title = many(count, "known break")
+        if self._run.against:
+            title = many(count, "cell also fails on the baseline", "cells also fail on the baseline")
         return KnownBreaks(title, found) if found else None
 
     def _aside(self) -> Aside | None:
