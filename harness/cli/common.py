@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,10 +11,10 @@ from typing import Any
 
 from rich.console import Console
 
-from harness.core import data
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.envs.environments import Environments
-from harness.runner import plan
+from harness.runner.request import Places
+from harness.runner.request import cores as cores
 from harness.store.fixtures import Store
 
 
@@ -49,36 +48,29 @@ def shown(place: Path) -> str:
     return str(place.relative_to(Path.cwd())) if place.is_relative_to(Path.cwd()) else str(place)
 
 
+def places(arguments: argparse.Namespace) -> Places:
+    """The folders that a command works on."""
+    return Places(*(path(getattr(arguments, name, None)) for name in ("matrices", "fixtures", "reports")))
+
+
 def reports_folder(arguments: argparse.Namespace) -> Path:
     """Where runs are written."""
-    return path(getattr(arguments, "reports", None)) or data.reports()
-
-
-def fixtures_folder(arguments: argparse.Namespace) -> Path:
-    """Where fixtures are."""
-    return path(getattr(arguments, "fixtures", None)) or data.fixtures()
+    return places(arguments).reports_folder
 
 
 def store_of(arguments: argparse.Namespace) -> Store:
-    """The fixtures that a command works on.
-
-    Raises:
-        UsageError: the package is installed, and its fixtures were not fetched.
-    """
-    folder = fixtures_folder(arguments)
-    if folder == data.fixtures() and not folder.is_dir():
-        raise data.fixtures_missing(folder)
-    return Store(folder)
+    """The fixtures that a command works on."""
+    return places(arguments).store()
 
 
 def matrix_of(arguments: argparse.Namespace) -> Matrix:
     """The matrix that a command works on."""
-    return plan.matrix_of(path(getattr(arguments, "matrices", None)))
+    return places(arguments).matrix()
 
 
 def environments_of(arguments: argparse.Namespace) -> Environments:
     """The environments that a command works on; says on stderr what takes time."""
-    return plan.environments_of(path(getattr(arguments, "matrices", None)), say)
+    return places(arguments).environments(say)
 
 
 def chosen(declared: Iterable[Declared], expression: str | None, families: Collection[str] = ()) -> list[Declared]:
@@ -100,8 +92,3 @@ def left_out(declared: Iterable[Declared], arguments: argparse.Namespace) -> dic
     if arguments.hub:
         return {}
     return {one.name: NEEDS_HUB for one in chosen(declared, arguments.keyword, arguments.families) if one.needs_hub}
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -18,13 +18,13 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from harness.core.errors import ExitCode
 
 Options = TypeVar("Options")
 
-SPEC = "a name, peft==X, several pins with commas, a checkout's path, a git URL with a ref, python:PATH"
+SPEC = "a name, peft==X, several pins with commas, a checkout's path, a Git URL with a ref, or python:PATH"
 """The forms in which an environment may be given."""
 
 
@@ -66,7 +66,9 @@ def command(
         options: the dataclass that the arguments become.
         resume: how to go on after Ctrl-C.
     """
-    made: Parser = commands.add_parser(name, help=help, description=help + ".", epilog=f"examples:\n{examples}")
+    made: Parser = commands.add_parser(
+        name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"examples:\n{examples}"
+    )
     made.set_defaults(**{_RUN: run, _OPTIONS: options, _RESUME: resume})
     return made
 
@@ -121,25 +123,29 @@ def arguments_of(options: Any) -> dict[str, Any]:
     return found
 
 
-def where(one: Parser, *, fixtures: bool = True) -> None:
-    """Options that say where matrices and fixtures are."""
-    one.add_argument("--matrices", metavar="DIR", help="scenarios, bases and environments outside the repository")
+class Arguments(Protocol):
+    """Where arguments are declared: a parser, or a group of one."""
+
+    def add_argument(self, *flags: str, **more: Any) -> Any:
+        """Declare an argument."""
+
+
+def where(one: Arguments, *, fixtures: bool = True) -> None:
+    """Options that say where matrices and fixtures are: `Places`."""
+    one.add_argument("--matrices", metavar="DIR", help="your own scenarios, bases and environments, before ours")
     if fixtures:
-        one.add_argument("--fixtures", metavar="DIR", help="where fixtures are (default: the repository's)")
+        one.add_argument("--fixtures", metavar="DIR", help="where fixtures are (default: fixtures/)")
 
 
-def choice(one: Parser, scenarios: bool = True) -> None:
-    """Options that choose scenarios."""
+def choice(one: Arguments, scenarios: bool = True, keyword: str = "keyword") -> None:
+    """Options that choose scenarios: `Selection`."""
     one.add_argument(
-        "-k",
-        dest="keyword",
-        default="",
-        metavar="EXPR",
-        help="scenarios whose name matches, for example 'lokr or loha'",
-    )
+        "-k", dest=keyword, default="", metavar="EXPR",
+        help="only scenarios whose name or family matches, for example 'lokr or loha'",
+    )  # fmt: skip
     one.add_argument(
-        "--family", dest="families", action="append", default=[], metavar="NAME",
-        help="scenarios of this family, or of those that a glob fits: 'bnb-*' (repeatable)",
+        "--family", dest="families", action="append", metavar="NAME", default=[],
+        help="only scenarios of this family; globs work: 'bnb-*' (repeatable)",
     )  # fmt: skip
     if scenarios:
         one.add_argument(
@@ -147,13 +153,12 @@ def choice(one: Parser, scenarios: bool = True) -> None:
         )
 
 
-def hub(one: Parser) -> None:
-    """The option that lets scenarios on models of the hub in."""
+def hub(one: Arguments) -> None:
+    """The option that includes scenarios on models of the Hub."""
     one.add_argument(
-        "--hub",
-        action="store_true",
-        help="scenarios on real models of the hub too, read from its cache; nothing is fetched",
-    )
+        "--hub", action="store_true",
+        help="include scenarios that use real Hub models, from the local cache; nothing is downloaded",
+    )  # fmt: skip
 
 
 def one_cell(one: Parser, reports: str = "where runs are (default: reports/)") -> None:
@@ -168,12 +173,12 @@ def one_cell(one: Parser, reports: str = "where runs are (default: reports/)") -
     handler(one)
 
 
-def handler(one: Parser) -> None:
-    """The option that puts another handler into the worker."""
-    one.add_argument("--worker-handler", help=argparse.SUPPRESS)  # for tests of everything around the worker
+def handler(one: Arguments) -> None:
+    """The option that replaces the worker's cell module, for tests of everything around it."""
+    one.add_argument("--worker-handler", help=argparse.SUPPRESS)
 
 
-def saying(one: Parser) -> None:
-    """Options that say how much is told, and for whom."""
-    one.add_argument("-v", "--verbose", action="count", default=0, help="a line a cell")
-    one.add_argument("--json", action="store_true", help="for a program")
+def saying(one: Arguments) -> None:
+    """Options that say how much is printed, and for whom: `Output`."""
+    one.add_argument("-v", "--verbose", action="count", default=0, help="print a line for each cell")
+    one.add_argument("--json", action="store_true", help="print JSON")

@@ -73,7 +73,8 @@ class CellItem(pytest.Item):
 
     def runtest(self) -> None:
         """Check the cell."""
-        check: Checks = self.config.pluginmanager.get_plugin("peft-regress-check")  # type: ignore[assignment]
+        assert isinstance(self.parent, ScenarioCollector)
+        check = self.parent.check
         cell = check.result(self)
         if check.worker:  # elsewhere the session tells each cell, and thousands of them kept as text are a lot
             self.user_properties.append((CELL_PROPERTY, json.dumps(cell.model_dump(mode="json"))))

@@ -1,15 +1,30 @@
-"""Which creators and which loaders a grid has: lists, globs and `all`, made names and specifications (pure)."""
+"""A grid's creators and loaders: lists, globs and `all` become names and specifications."""
 
 from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness.core.errors import UsageError
 from harness.envs import spec
+from harness.envs.environments import Environments
+from harness.runner import plan
+from harness.runner.request import CheckRequest
 
 ALL = "all"
 _GLOB = "*?["
+
+
+def expanded(request: CheckRequest, environments: Environments) -> CheckRequest:
+    """A request with the lists, globs and `all` of its creators and loaders expanded.
+
+    Raises:
+        UsageError: a glob that matches none, or names and several pins in one value.
+    """
+    declared = [one.name for one in environments.status() if not one.on_demand]
+    having = plan.creators_with_fixtures(request.places.store(), (), environments)
+    return replace(request, creators=creators(request.creators, having), loaders=loaders(request.loaders, declared))
 
 
 def creators(values: Iterable[str], having: Sequence[str]) -> tuple[str, ...]:

@@ -1,24 +1,23 @@
-"""From what a user asks for to the cells that are checked."""
+"""From a request to the cells that are checked."""
 
 from __future__ import annotations
 
 import fnmatch
 import functools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 from packaging.version import Version
 
-from harness.core import data, matrix, versions
-from harness.core.cell_settings import OWN, Settings, placed
+from harness.core import matrix, versions
+from harness.core.cell_settings import placed
 from harness.core.errors import HarnessError, UsageError
-from harness.core.matrix import CellId, Declared, Matrix
+from harness.core.matrix import CellId, Declared
 from harness.core.versions import version_of
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
+from harness.runner.request import CheckRequest
 from harness.store.fixtures import Store, recorded_versions
 
 
@@ -36,48 +35,6 @@ class Planned:
     def time_limit_s(self) -> float:
         """How long the worker may be silent about it."""
         return self.limit_s or self.declared.scenario.time_limit_s
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a user asks for: everything that decides which cells there are."""
-
-    creators: tuple[str, ...] = ()
-    loaders: tuple[str, ...] = ("current",)
-    device: str = "cpu"
-    cells: tuple[str, ...] = ()
-    """Ids or globs of ids; empty for all."""
-    families: tuple[str, ...] = ()
-    hub: bool = False
-    """Scenarios on models of the hub too."""
-    limit_s: float | None = None
-    settings: Settings = OWN
-    """What the loaders compute with besides their own."""
-
-
-Known = TypeVar("Known", bound=Environments)
-
-
-def _quiet(line: str) -> None:
-    """Say nothing."""
-
-
-def matrix_of(matrices: Path | None) -> Matrix:
-    """Our own matrix, or that of another folder with our own as its fallback."""
-    own = data.matrices()
-    return Matrix(matrices or own, own)
-
-
-def environments_of(matrices: Path | None, log: object = None) -> Environments:
-    """Our own environments, or those of another folder with our own as their fallback."""
-    return environments_as(Environments, matrices, log)
-
-
-def environments_as(kind: type[Known], matrices: Path | None, log: object = None) -> Known:
-    """The same, of a kind that can do more."""
-    own = data.matrices()
-    say = log if callable(log) else _quiet
-    return kind(matrices or own, log=say, fallback=own if matrices else None)
 
 
 def creators_with_fixtures(
@@ -117,30 +74,42 @@ def _made_on_demand(environments: Environments, name: str) -> bool:
         return False
 
 
-def plan(
-    scenarios: Iterable[Declared], asked: Asked, environments: Environments, *, described: bool = True
-) -> list[Planned]:
+def named(request: CheckRequest, environments: Environments) -> CheckRequest:
+    """The request with its creators named, where it leaves them open.
+
+    Raises:
+        UsageError: there is no fixture at all, or the request names creators and asks for all too.
+    """
+    if request.every_creator and request.creators:
+        raise UsageError("--all and --creator", "one of them", "leave one out")
+    if request.pair:
+        return request
+    made = environments if request.every_creator else None
+    creators = creators_with_fixtures(request.places.store(), request.creators, made)
+    return replace(request, creators=creators, every_creator=False)
+
+
+def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Environments) -> list[Planned]:
     """The cells: each scenario with each creator and each loader, grouped by loader so that each is imported once.
 
-    A creator that is declared for some families has no cells of the others.
-
-    Args:
-        described: give creators that are specifications (`peft==0.9.0`) their environment's short name.
+    The scenarios are narrowed by the request's families and `hub`. A creator that is declared for some families has no
+    cells of the others. With `pair`, creators that are specifications (`peft==0.9.0`) get their environment's name.
     """
-    scenarios = [s for s in scenarios if s.is_of(asked.families)]
-    scenarios = [s for s in scenarios if asked.hub or not s.needs_hub]
-    loaders = {name_of(environments, spec): spec for spec in asked.loaders}
-    creators = {name_of(environments, spec) if described else spec: spec for spec in asked.creators}
+    selection = request.selection
+    scenarios = [s for s in scenarios if s.is_of(selection.families) and (selection.hub or not s.needs_hub)]
+    loaders = {name_of(environments, spec): spec for spec in request.loaders}
+    creators = {name_of(environments, spec) if request.pair else spec: spec for spec in request.creators}
     cells = [
         Planned(
-            CellId(s.name, creator, loader, asked.device, asked.settings), s, creator_spec, loader_spec, asked.limit_s
+            CellId(s.name, creator, loader, request.device, request.settings),
+            s, creator_spec, loader_spec, request.time_limit,
         )
         for loader, loader_spec in loaders.items()
         for creator, creator_spec in creators.items()
         for s in scenarios
         if makes(environments, creator_spec, s.family)
-    ]
-    return [cell for cell in cells if not asked.cells or matches(str(cell.id), asked.cells)]
+    ]  # fmt: skip
+    return [cell for cell in cells if not request.cells or matches(str(cell.id), request.cells)]
 
 
 def makes(environments: Environments, creator: str, family: str) -> bool:

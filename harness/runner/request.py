@@ -1,7 +1,7 @@
-"""What most requests have in common: where things are, which scenarios are meant, and how many cells run at once.
+"""Requests: what a command or a library call asks for. All are frozen, and every field has a default.
 
-Commands and library calls share these. Every field has a default, so `Places()` is our own matrix and fixtures,
-and `Selection()` is every scenario that needs no model of the Hub.
+`Places()` is our own matrix and fixtures, `Selection()` every scenario that needs no model of the Hub, and
+`CheckRequest()` every stored fixture under the newest libraries.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from harness.core import data
+from harness.core.cell_settings import OWN, Settings
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.envs.environments import Environments
 from harness.store.fixtures import Store
@@ -121,6 +122,44 @@ class Selection:
         if self.hub:
             return {}
         return {one.name: NEEDS_HUB for one in self.of(self.declared(matrix, hub=True)) if one.needs_hub}
+
+
+@dataclass(frozen=True)
+class CheckRequest:
+    """Which cells a check has, and how they are computed.
+
+    A cell is one scenario's fixture of one creator, replayed by one loader.
+    """
+
+    creators: tuple[str, ...] = ()
+    """Whose fixtures; empty: all that have stored ones. With `pair`, environments that make them."""
+    loaders: tuple[str, ...] = ("current",)
+    """What replays them: names of environments, `peft==0.20.0`, paths of checkouts, `python:PATH`, Git URLs."""
+    every_creator: bool = False
+    """All creators: those with stored fixtures, and those whose fixtures are made on demand."""
+    selection: Selection = Selection()
+    cells: tuple[str, ...] = ()
+    """Ids of cells, or globs of ids; empty for all."""
+    device: str = "cpu"
+    settings: Settings = OWN
+    """The precision and the attention that loaders compute with."""
+    pair: bool = False
+    """Make each fixture first, in the creator's environment, and store none."""
+    forward: bool = False
+    """Also run loaders that are older than a scenario's feature. Do they refuse, or load something else?"""
+    each: bool = False
+    """Replay every fixture; do not reuse the result of one that the loader cannot tell apart."""
+    time_limit: float | None = None
+    """Seconds for a cell, in the place of its scenario's limit."""
+    jobs: int = 0
+    """Cells at once; 0 for as many as there are cores."""
+    fail_on_warned: bool = False
+    """A new warning is a regression too."""
+    resume: bool = False
+    """Go on with the newest unfinished run of the same cells."""
+    places: Places = Places()
+    worker_handler: Path | None = None
+    """In the place of the worker's cell module, for tests of everything around it."""
 
 
 def cores() -> int:

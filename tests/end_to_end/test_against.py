@@ -254,7 +254,7 @@ def test_a_dry_run_says_what_would_be_checked(world: World) -> None:
     said = against(world, tree, "--dry-run")
     assert said.code == 0, said
     assert "changed: minipeft.py" in said.out
-    assert "of the baseline are remembered" in said.out
+    assert "2 cells would be checked; of the baseline's, 0 are cached, 2 not" in said.out
     assert not world.reports.exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 from harness.core.matrix import Matrix
 from harness.envs.environments import Environments
 from harness.runner import fixture_source, plan
-from harness.runner.plan import Asked
+from harness.runner.request import CheckRequest
 from harness.runner.session import Session
 from harness.store.fixtures import Store
 from tests.support import manifests
@@ -45,7 +45,7 @@ def session(environments: MovingOn, tmp_path: Path) -> Iterator[Session]:
 
 
 def checked(mini: World, environments: MovingOn, session: Session) -> dict[str, tuple[str, str]]:
-    asked = Asked((mini.spec("1.0"),), (mini.spec("2.0"),))
+    asked = CheckRequest((mini.spec("1.0"),), (mini.spec("2.0"),), pair=True)
     cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments)
     found = {cell.declared.name: session.result(cell) for cell in cells}
     return {name: (str(cell.verdict), cell.fixture_origin) for name, cell in found.items()}
@@ -102,8 +102,8 @@ def test_all_creators_are_those_with_fixtures_and_those_that_make_them(
 def test_a_missing_committed_fixture_is_never_made(mini: World, environments: MovingOn, tmp_path: Path) -> None:
     environments.moving = "nobody"
     manifests.remove(mini.fixtures, mini.name("1.0"), "one-layer")
-    asked = Asked((mini.name("1.0"),), (mini.spec("2.0"),))
-    cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=False)
+    asked = CheckRequest((mini.name("1.0"),), (mini.spec("2.0"),))
+    cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments)
     with Session(
         environments, Store(mini.fixtures), tmp_path / "scratch", handler=HANDLER, log=lambda line: None  # noqa: ARG005
     ) as session:  # fmt: skip

@@ -13,7 +13,7 @@ from harness.core.scenario import Adapter, Base, Module, Scenario
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed, Environment
 from harness.runner import plan as planning
-from harness.runner.plan import Asked
+from harness.runner.request import CheckRequest, Selection
 from harness.store.fixtures import Store
 from tests.support.mini.world import World, scenario
 
@@ -46,9 +46,10 @@ def declared(name: str, family: str = "plain") -> Declared:
     return Declared(scenario, base, "mlp", Path("x.toml"), {})
 
 
-def plan(*scenarios: Declared, described: bool = True, **asked: Any) -> list[str]:
+def plan(*scenarios: Declared, pair: bool = True, families: tuple[str, ...] = (), **asked: Any) -> list[str]:
     environments: Any = FakeEnvironments()
-    return [str(cell.id) for cell in planning.plan(scenarios, Asked(**asked), environments, described=described)]
+    request = CheckRequest(pair=pair, selection=Selection(families=families), **asked)
+    return [str(cell.id) for cell in planning.plan(scenarios, request, environments)]
 
 
 def test_cells_are_grouped_by_loader_then_creator() -> None:
@@ -61,7 +62,7 @@ def test_specifications_get_short_names_and_one_that_fails_keeps_its_own() -> No
         "a@p-1:q-2[cpu]",
         "a@p-1:broken-env[cpu]",
     ]
-    assert plan(declared("a"), creators=("stored",), loaders=("q==2",), described=False) == ["a@stored:q-2[cpu]"]
+    assert plan(declared("a"), creators=("stored",), loaders=("q==2",), pair=False) == ["a@stored:q-2[cpu]"]
 
 
 SELECTIONS: list[tuple[dict[str, Any], list[str]]] = [
@@ -77,7 +78,7 @@ SELECTIONS: list[tuple[dict[str, Any], list[str]]] = [
 
 def test_a_creator_of_some_families_has_cells_of_those_alone() -> None:
     scenarios = [declared("plain-one"), declared("quantised-one", "quantised")]
-    cells = planning.plan(scenarios, Asked(creators=("few", "all"), loaders=("few",)), FakeEnvironments())  # type: ignore[arg-type]
+    cells = planning.plan(scenarios, CheckRequest(("few", "all"), ("few",), pair=True), FakeEnvironments())  # type: ignore[arg-type]
     assert [(cell.id.scenario, cell.id.creator) for cell in cells] == [
         ("quantised-one", "few"),
         ("plain-one", "all"),
@@ -103,14 +104,14 @@ def test_a_family_may_be_a_glob_and_one_that_nothing_is_of_is_refused() -> None:
 def test_a_time_limit_replaces_the_scenarios_own() -> None:
     environments: Any = FakeEnvironments()
     for limit, seconds in ((None, 7), (2.0, 2.0)):
-        (cell,) = planning.plan([declared("a")], Asked(("v",), ("x",), limit_s=limit), environments)
+        (cell,) = planning.plan([declared("a")], CheckRequest(("v",), ("x",), time_limit=limit), environments)
         assert cell.time_limit_s == seconds
 
 
 def test_an_environment_is_asked_for_its_name_once() -> None:
     environments: Any = FakeEnvironments()
     for _ in range(3):
-        planning.plan([declared("a")], Asked(("v",), ("x",)), environments)
+        planning.plan([declared("a")], CheckRequest(("v",), ("x",), pair=True), environments)
     assert environments.asked == ["x", "v"]
 
 
@@ -119,7 +120,7 @@ def test_a_declaration_is_read_once_however_many_scenarios_and_families_there_ar
     scenarios = [declared(f"{name}-{family}", family) for name in "ab" for family in ("plain", "other", "quantised")]
     creators = tuple(f"v{place}" for place in range(50))
     for _ in range(2):
-        planning.plan(scenarios, Asked(creators=creators), environments)  # type: ignore[arg-type]
+        planning.plan(scenarios, CheckRequest(creators), environments)  # type: ignore[arg-type]
     assert sorted(environments.read) == sorted(creators)
 
 

@@ -12,7 +12,8 @@ from harness.core.matrix import Matrix
 from harness.core.run import Cell
 from harness.envs.environments import Environments
 from harness.runner import plan
-from harness.runner.plan import Asked, Planned
+from harness.runner.plan import Planned
+from harness.runner.request import CheckRequest
 from harness.runner.session import Session
 from harness.store.fixtures import Store, recorded_versions
 from tests.support import manifests
@@ -36,8 +37,8 @@ def begin(mini: World, tmp_path: Path) -> Iterator[Begin]:
         )  # fmt: skip
         sessions.append(session)
         creator = mini.spec("1.0") if creating else mini.name("1.0")
-        asked = Asked((creator,), (mini.spec(release),))
-        return session, plan.plan(Matrix(mini.matrices).scenarios(), asked, environments, described=creating), finished
+        request = CheckRequest((creator,), (mini.spec(release),), pair=creating)
+        return session, plan.plan(Matrix(mini.matrices).scenarios(), request, environments), finished
 
     yield one
     for session in sessions:

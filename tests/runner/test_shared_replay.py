@@ -12,7 +12,7 @@ from harness.core.matrix import Matrix
 from harness.core.run import Cell
 from harness.envs.environments import Environments
 from harness.runner import plan, shared_replay
-from harness.runner.plan import Asked
+from harness.runner.request import CheckRequest
 from harness.store.fixtures import Store
 from tests.support.mini.world import World
 from tests.support.observations import Pair
@@ -143,8 +143,8 @@ def test_an_observation_that_is_taken_over_begins_with_its_own_config() -> None:
 def test_a_fixture_that_was_made_anew_meanwhile_is_another(alike: World) -> None:
     environments = Environments(alike.matrices)
     store = Store(alike.fixtures)
-    asked = Asked(tuple(alike.name(release) for release in CREATORS), (alike.spec("4.3"),))
-    cells = plan.plan(Matrix(alike.matrices).scenarios(), asked, environments, described=False)
+    asked = CheckRequest(tuple(alike.name(release) for release in CREATORS), (alike.spec("4.3"),))
+    cells = plan.plan(Matrix(alike.matrices).scenarios(), asked, environments)
     found = shared_replay.SharedReplays(lambda _: store, alike.root / "scratch", lambda line: None)  # noqa: ARG005
     arranged = [cell.id.creator for cell in found.arrange(cells) if cell.id.scenario == "two-layers"]
     assert arranged == [alike.name(release) for release in (OLDEST, NEWEST, MIDDLE)]

@@ -1,0 +1,192 @@
+"""The options of `check`, `pair` and `matrix`, defined once: for argparse, and for pytest's own command line.
+
+Each function declares a group of options; `PytestGroup` lets it declare them to pytest too, where three have another
+name because pytest has options of that name itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from harness.cli.parser import SPEC, Arguments, Output, Parser, choice, handler, hub, saying, where
+from harness.core.cell_settings import ATTENTIONS, DTYPES
+from harness.runner.change.check import ChangeRequest
+from harness.runner.request import CheckRequest
+
+EXIT_CODES = """
+exit codes:
+  0    clean: no deviation that is not a known break
+  1    something regressed, or a known break no longer holds (matrices/expectations.toml)
+  2    could not tell: nothing was compared, an environment failed, or a fixture is damaged
+  64   a wrong argument or input file
+  130  interrupted; --resume goes on
+"""
+
+_DTYPE = (
+    "also load the base in this precision, attach the adapter as users do, and compare the result with the same model "
+    "in float64; the allowed error is measured operator by operator (docs/settings.md)"
+)
+_ATTENTION = (
+    "have Transformers models compute with this attention (attn_implementation); without it a release or a model is "
+    "unsupported, and flash attention without a GPU or its package is no-device"
+)
+_CHANGE = """Replays the same cells under the change and under a baseline. Only what is worse under the change is red:
+a deviation on both sides is `still`, and does not count. By default, --against checks the scenarios that the changed
+files can affect, with the fixtures of PEFT 0.6.1, or of the first release that has the feature. Changed files are read
+from --changed-files, else from Git (since the branch left its upstream, uncommitted changes included), else the
+installed files are compared. If no installed file changed, one scenario of each family is checked."""
+
+
+@dataclass(frozen=True)
+class PytestOptions:
+    """What the command line passes on to pytest, which runs the cells."""
+
+    expression: str = ""
+    """pytest's -k."""
+    numprocesses: str = ""
+    exitfirst: bool = False
+    last_failed: bool = False
+    collect_only: bool = False
+    junitxml: str = ""
+    pytest: tuple[str, ...] = ()
+    """Anything else, after `--`."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Options of `check`, `pair` and `matrix`."""
+
+    request: CheckRequest = CheckRequest()
+    change: ChangeRequest = ChangeRequest()
+    """For `--against`. Its baseline is every check's."""
+    runner: PytestOptions = PytestOptions()
+    output: Output = Output()
+    quiet: int = 0
+    format: str = "terminal"
+    dry_run: bool = False
+    loaders: tuple[str, ...] = ()
+    """Those of `--loader`; empty where it is not given."""
+
+    def left_out(self) -> dict[str, str]:
+        """Scenarios that need `--hub`, of those that -k and --family select, and why they are not checked."""
+        selection = replace(self.request.selection, keyword=self.runner.expression)
+        return selection.left_out(self.request.places.matrix())
+
+
+class PytestGroup:
+    """Declares options to pytest. Those that pytest has itself get another name, or are left to it."""
+
+    _RENAMED = {"--fixtures": "--fixtures-dir", "--strict": "--fail-on-warned"}
+    _OF_PYTEST = {"-k", "--scenarios"}
+    """Scenario files are pytest's positional arguments."""
+
+    def __init__(self, group: Any) -> None:
+        self._group = group
+
+    def add_argument(self, *flags: str, **more: Any) -> None:
+        """Declare an option."""
+        more.setdefault("dest", flags[-1].removeprefix("--").replace("-", "_"))
+        if not self._OF_PYTEST & set(flags):
+            self._group.addoption(*(self._RENAMED.get(flag, flag) for flag in flags), **more)
+
+
+def add_to_pytest(parser: pytest.Parser) -> None:
+    """Declare the options of a request to pytest."""
+    group = PytestGroup(parser.getgroup("peft-regress", "peft-regress: replay stored adapters under other libraries"))
+    creators(group, metavar="NAME", help="whose fixtures (default: all that are stored)")
+    loaders(group, metavar="SPEC", help=f"what replays them: {SPEC} (default: current)")
+    group.add_argument("--pair", action="store_true", help="make each fixture first, as creator; store nothing")
+    forward(group)
+    _selection(group)
+    _computing(group)
+    _running(group)
+
+
+def add_request(one: Parser) -> None:
+    """Declare what `check`, `pair` and `matrix` have in common."""
+    _selection(one.add_argument_group("choose scenarios and cells"))
+    _computing(one.add_argument_group("choose what loaders compute with", "shown after the device, as [cpu+bfloat16]"))
+    _running(one.add_argument_group("choose how cells run"))
+    _output(one.add_argument_group("choose what is printed"))
+    _runner(one.add_argument_group("options of pytest, which runs the cells"))
+
+
+def creators(one: Arguments, **more: Any) -> None:
+    """Declare whose fixtures are replayed."""
+    one.add_argument("--creator", dest="creators", action="append", **more)
+
+
+def loaders(one: Arguments, **more: Any) -> None:
+    """Declare what replays them."""
+    one.add_argument("--loader", dest="loaders", action="append", **more)
+
+
+def forward(one: Arguments) -> None:
+    """Declare whether old loaders get new features. Not an option of `matrix`, which always does so."""
+    one.add_argument(
+        "--forward", action="store_true",
+        help="also run loaders that are older than the feature: do they refuse, or load something else?",
+    )  # fmt: skip
+
+
+def change(one: Parser) -> None:
+    """Declare `--against` and what goes with it."""
+    group = one.add_argument_group("check one change against a baseline", _CHANGE)
+    group.add_argument(
+        "--against", dest="change", metavar="SPEC",
+        help="the change: a checkout or an unpacked wheel (../peft, ../transformers; committed or not), PATH@REF, "
+        "git+URL@REF, or peft==X. --baseline is what it is compared with: current, v0200, ../peft@main, or an earlier "
+        "run (default: the newest release)",
+    )  # fmt: skip
+    group.add_argument(
+        "--changed-files", nargs="+", metavar="FILE",
+        help="names of the changed files, as in Git; - reads them from stdin, one a line",
+    )  # fmt: skip
+    group.add_argument("--every-scenario", action="store_true", help="check every scenario, whichever files changed")
+
+
+def _selection(one: Arguments) -> None:
+    choice(one, keyword="expression")
+    hub(one)
+    one.add_argument("--cell", dest="cells", action="append", metavar="ID", help="only this cell; globs work")
+    where(one)
+
+
+def _computing(one: Arguments) -> None:
+    one.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
+    one.add_argument("--dtype", default="", choices=DTYPES, help=_DTYPE)
+    one.add_argument("--attention", default="", choices=ATTENTIONS, help=_ATTENTION)
+
+
+def _running(one: Arguments) -> None:
+    one.add_argument("--each", action="store_true", help="replay every fixture; do not reuse results")
+    one.add_argument("--jobs", type=int, default=0, metavar="N", help="cells at once (default: cores)")
+    one.add_argument("--time-limit", type=float, metavar="S", help="seconds for a cell, in place of its own limit")
+    one.add_argument("--resume", action="store_true", help="go on with the newest unfinished run of the same cells")
+    one.add_argument("--strict", dest="fail_on_warned", action="store_true", help="a new warning fails the run too")
+    one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
+    handler(one)
+
+
+def _output(one: Arguments) -> None:
+    one.add_argument(
+        "--baseline", metavar="RUN",
+        help="compare with an earlier run: regressed, fixed, still, new, gone. With --against also an environment or "
+        "PATH@REF",
+    )  # fmt: skip
+    one.add_argument("--format", choices=["terminal", "markdown"], help="what is printed (default: terminal)")
+    one.add_argument("--dry-run", action="store_true", help="list the cells that would be checked")
+    saying(one)
+    one.add_argument("-q", "--quiet", action="count", default=0, help="print the summary sentence only")
+
+
+def _runner(one: Arguments) -> None:
+    one.add_argument("-n", dest="numprocesses", metavar="N", help="processes (xdist); a loader's cells stay together")
+    one.add_argument("-x", dest="exitfirst", action="store_true", help="stop at the first deviation")
+    one.add_argument("--lf", dest="last_failed", action="store_true", help="only the cells that failed last time")
+    one.add_argument("--co", "--collect-only", dest="collect_only", action="store_true", help="list the cells")
+    one.add_argument("--junitxml", metavar="FILE", help="write pytest's own JUnit file too")
+    one.add_argument("pytest", nargs="*", metavar="-- ARG", help="more arguments for pytest, after --")

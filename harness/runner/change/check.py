@@ -1,0 +1,301 @@
+"""Checks one change: the same cells under the change and under a baseline. A deviation on both sides is not its fault.
+
+`check_change` is the whole of it, for a library call. `plan_change` finds the cells: what changed, which scenarios that
+can affect, whose fixtures they have, and which results of the baseline are cached. A `ChangePlan` then says what is to
+be replayed, and makes the run of what came of it.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from harness import __version__
+from harness.core import run_file
+from harness.core.comparison import Against
+from harness.core.errors import UsageError
+from harness.core.matrix import Declared
+from harness.core.run import Cell, EnvironmentReport, Run, finished
+from harness.envs.environments import Environments
+from harness.judge import change as judge
+from harness.judge import expectations
+from harness.runner import folder as runs
+from harness.runner import plan
+from harness.runner.change import scope
+from harness.runner.change import sides as two_sides
+from harness.runner.change.files import Changed
+from harness.runner.change.known_cells import Memory, Remembered
+from harness.runner.change.sides import Built, SideFailed, Sides
+from harness.runner.change.touched import Affected
+from harness.runner.check import Checking, OnCell, known_breaks, run_folders
+from harness.runner.plan import Planned
+from harness.runner.request import CheckRequest, Log, quiet
+
+Pair = tuple[str, str]
+"""A scenario and a creator."""
+
+
+@dataclass(frozen=True)
+class ChangeRequest:
+    """One change, and what it is compared with."""
+
+    change: str = ""
+    """A checkout or an unpacked wheel (committed or not), `PATH@REF`, `git+URL@REF`, or `peft==X`."""
+    baseline: str = ""
+    """An environment, `PATH@REF`, or an earlier run's folder; empty for the newest release."""
+    changed_files: tuple[str, ...] = ()
+    """Names of the changed files, as Git has them; empty to find them."""
+    every_scenario: bool = False
+    """Check every scenario, whichever files changed."""
+
+
+@dataclass(frozen=True)
+class ChangePlan:
+    """The cells of a check of one change.
+
+    Attributes:
+        request: what is replayed, as a request: its cells are those that are not cached.
+        cells: the change's.
+        baseline: the same under the baseline; none where that is an earlier run.
+        cached: cells of the baseline that an earlier check computed, by id.
+        left_out: scenarios that are not checked, and why.
+        about: both sides, for the report.
+    """
+
+    request: CheckRequest
+    sides: Sides
+    built: Built
+    cells: tuple[Planned, ...]
+    baseline: tuple[Planned, ...]
+    cached: Mapping[str, Remembered]
+    left_out: Mapping[str, str]
+    about: Against
+    notes: tuple[str, ...]
+    memory: Memory
+
+    @property
+    def to_run(self) -> list[Planned]:
+        """The cells that are replayed."""
+        return [cell for cell in (*self.cells, *self.baseline) if str(cell.id) not in self.cached]
+
+    def finished(self, run: Run, computed: Mapping[str, Cell]) -> Run:
+        """The change's run, compared with the baseline. Caches what was computed of the baseline.
+
+        Args:
+            run: all cells of `to_run`, as they were judged.
+            computed: the same cells before known breaks were applied, by id.
+        """
+        mine = {str(cell.id) for cell in self.cells}
+        cells = tuple(cell for cell in run.cells if cell.id in mine)
+        before = [*self._recalled(run, cells), *(cell for cell in run.cells if cell.id not in mine)]
+        before += self.sides.run.cells if self.sides.run else ()
+        if run.interrupted:  # a cell that has no other side yet is not done
+            there = {judge.key_of(cell) for cell in before}
+            cells = tuple(cell for cell in cells if judge.key_of(cell) in there)
+        else:
+            self.memory.keep(self.baseline, computed)
+        run = run.model_copy(
+            update={
+                "cells": cells,
+                "plan": tuple(cell for cell in run.plan if cell in mine),
+                "title": f"{self.about.subject} against {self.about.baseline}",
+                "environments": _with_baseline(run.environments, self.sides, self.built),
+                "notes": (*run.notes, *self.notes),
+            }
+        )
+        return judge.held(run, before, self.about)
+
+    def _recalled(self, run: Run, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
+        """The cached cells of what was replayed now, with today's known breaks."""
+        there = {judge.key_of(cell) for cell in cells}
+        found = [one.cell for one in self.cached.values() if judge.key_of(one.cell) in there]
+        versions = {one.name: one.versions for one in run.environments}
+        versions[self.sides.baseline.name] = dict(self.built.baseline.versions)
+        known = known_breaks(self.request)
+        judged, _ = expectations.apply(found, known, versions, datetime.date.today(), complete=False)
+        return judged
+
+
+def check_change(
+    change: ChangeRequest,
+    request: CheckRequest = CheckRequest(),
+    *,
+    on_cell: OnCell = lambda _: None,
+    log: Log = quiet,
+) -> Run:
+    """Check what a change does to stored adapters; `Run.against` and `Run.comparisons` say it, `exit_code` sums up.
+
+    Writes a run's folder as `harness.runner.check` does.
+
+    Args:
+        request: which creators, scenarios and cells; its loaders are not used.
+
+    Raises:
+        UsageError: an argument or a file is wrong, both sides are the same, or no cell is selected.
+    """
+    environments = request.places.environments(log)
+    found = two_sides.sides(change.change, change.baseline, environments)
+    with run_folders(request) as folder:
+        try:
+            built = two_sides.build(found, environments)
+        except SideFailed as failed:
+            run = failed_run(found, failed, runs.new_folder(folder, f"against-{found.change.name}").name)
+            run_file.dump(run, folder / run.id / "report.json")
+            return run
+        asked = plan_change(change, request, environments, found, built)
+        left_out = {**asked.left_out, **request.selection.left_out(request.places.matrix())}
+        with Checking(asked.request, environments, log=log, on_cell=on_cell) as checking:
+            recorder = checking.record([str(cell.id) for cell in asked.to_run], folder)
+            checking.run(asked.to_run)
+            run = asked.finished(checking.finished(left_out=left_out), recorder.cells)
+            run_file.dump(run, recorder.folder / "report.json")
+    return run
+
+
+def plan_change(
+    change: ChangeRequest, request: CheckRequest, environments: Environments, sides: Sides, built: Built
+) -> ChangePlan:
+    """Find the cells of a check of one change.
+
+    Raises:
+        UsageError: a file is wrong, or no cell is selected.
+    """
+    known_breaks(request)
+    selection = request.selection
+    declared = request.places.matrix().scenarios(
+        selection.scenarios or None, hub=selection.hub, families=selection.families
+    )
+    files, affected, why_all = _affected(change, request, sides, built, declared)
+    chosen, left_out, words = scope.choose(declared, affected, why_all, built.baseline.versions)
+    narrow = affected is not None and not affected.everything
+    every = request.every_creator or change.every_scenario
+    creators, pairs, none = _pairs(request, environments, sides, declared, chosen, broad=not (every or narrow))
+    left_out |= none
+    loaders = (sides.change.spec, *(() if sides.run else (sides.baseline.spec,)))
+    request = replace(request, creators=tuple(creators), every_creator=False, loaders=loaders)
+    cells = _selected(plan.plan(declared, replace(request, cells=()), environments), pairs, request.cells)
+    mine = [cell for cell in cells if cell.loader_spec == sides.change.spec]
+    baseline = [cell for cell in cells if cell.loader_spec != sides.change.spec]
+    if sides.run is not None:
+        mine, gone = _only_those_of(sides.run, mine)
+        left_out |= gone
+    if not mine:
+        raise UsageError(
+            "no cell is selected", "a scenario that the change affects, with a fixture",
+            f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({words})",
+        )  # fmt: skip
+    memory = Memory(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
+    cached = {} if request.each else memory.recall(baseline)
+    to_run = tuple(str(cell.id) for cell in (*mine, *baseline) if str(cell.id) not in cached)
+    return ChangePlan(
+        request=replace(request, cells=to_run),
+        sides=sides,
+        built=built,
+        cells=tuple(mine),
+        baseline=tuple(baseline),
+        cached=cached,
+        left_out=left_out,
+        about=_about(sides, built, files, words, cached),
+        notes=tuple(scope.beside(files)),
+        memory=memory,
+    )
+
+
+def _affected(
+    change: ChangeRequest, request: CheckRequest, sides: Sides, built: Built, declared: Sequence[Declared]
+) -> tuple[Changed | None, Affected | None, str]:
+    """The changed files and the scenarios that they affect; None, and why, where every scenario is checked."""
+    files, now, unknown = two_sides.changed(sides, built, list(change.changed_files))
+    if files is None or now is None:
+        return None, None, unknown
+    if request.every_creator or change.every_scenario:
+        option = "--all" if request.every_creator else "--every-scenario"
+        return replace(files, further=0), None, f"{option} asks for it"
+    return files, two_sides.touched(sides, files, now, declared), ""
+
+
+def _pairs(
+    request: CheckRequest, environments: Environments, sides: Sides, declared: Sequence[Declared],
+    chosen: Mapping[str, str], *, broad: bool,
+) -> tuple[list[str], set[Pair], dict[str, str]]:  # fmt: skip
+    """The creators, for each scenario which of them, and scenarios that have none."""
+    store = request.places.store()
+    if request.creators:
+        asked = list(request.creators)
+    elif request.every_creator:
+        asked = list(plan.creators_with_fixtures(store, (), environments))
+    else:
+        asked = list(dict.fromkeys(cell.creator for cell in sides.run.cells)) if sides.run else []
+    every = asked or list(plan.creators_with_fixtures(store, ()))
+    having = {creator: frozenset(store.scenarios(creator)) for creator in every} if not asked else {}
+    methods = {one.name: one.scenario.adapter.config for one in declared}
+    pairs, none = scope.pair(list(chosen), methods, having, asked, broad=broad)
+    used = {creator for _, creator in pairs}
+    return [creator for creator in every if creator in used], pairs, none
+
+
+def _selected(cells: Iterable[Planned], pairs: set[Pair], wanted: Sequence[str]) -> list[Planned]:
+    """The cells of these pairs; where some cells are wanted by id, those and their other sides."""
+    every = [cell for cell in cells if _pair(cell) in pairs]
+    keys = {_pair(cell) for cell in every if not wanted or plan.matches(str(cell.id), wanted)}
+    return [cell for cell in every if _pair(cell) in keys]
+
+
+def _pair(cell: Planned) -> Pair:
+    return cell.id.scenario, cell.id.creator
+
+
+def _only_those_of(baseline: Run, cells: Sequence[Planned]) -> tuple[list[Planned], dict[str, str]]:
+    """The cells that an earlier run has too, and the scenarios that it does not have."""
+    before = {judge.key_of(cell) for cell in baseline.cells}
+    kept = [cell for cell in cells if (cell.id.scenario, cell.id.creator, cell.id.place) in before]
+    gone = {cell.id.scenario for cell in cells} - {cell.id.scenario for cell in kept}
+    return kept, dict.fromkeys(sorted(gone), "the baseline's run has no cell of it")
+
+
+def _about(sides: Sides, built: Built, files: Changed | None, words: str, cached: Mapping[str, Remembered]) -> Against:
+    return two_sides.model(sides, built).model_copy(
+        update={
+            "scope": words,
+            "changed": files.names if files else (),
+            "known_by": files.known_by if files else "",
+            "remembered": len(cached),
+            "remembered_since": min((one.computed for one in cached.values()), default=""),
+        }
+    )
+
+
+def _with_baseline(found: tuple[EnvironmentReport, ...], sides: Sides, built: Built) -> tuple[EnvironmentReport, ...]:
+    """The environments with the baseline's, whose cells may all have been cached."""
+    if sides.run is not None:
+        loaders = {cell.loader for cell in sides.run.cells}
+        more = tuple(one for one in sides.run.environments if one.name in loaders)
+    else:
+        made = built.baseline
+        more = (
+            EnvironmentReport(
+                name=made.name, spec=made.spec, role=("loader",), kind=made.kind, python=made.python_version,
+                lock_digest=made.lock_digest, versions=dict(made.versions),
+            ),
+        )  # fmt: skip
+    there = {one.name for one in found}
+    return (*found, *(one for one in more if one.name not in there))
+
+
+def failed_run(sides: Sides, failed: SideFailed, id: str, command: str = "") -> Run:
+    """The run of a check where one side does not build: nothing was compared."""
+    about = two_sides.model(sides).model_copy(update={"failed": failed.what, "scope": f"{failed.what} can't be had"})
+    report = EnvironmentReport(name=failed.name, spec=failed.spec, role=("loader",), failed=str(failed.error))
+    return finished(
+        Run(
+            id=id,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            tool_version=__version__,
+            command=command,
+            title=f"{about.subject} against {about.baseline}",
+            environments=(report,),
+            against=about,
+            baseline=about.baseline,
+        )
+    )
