@@ -56,7 +56,7 @@ def creators_with_fixtures(
         found += [name for name in made if name not in found]
     if not found:
         raise UsageError(
-            "there are no fixtures", "fixtures/<creator>/<scenario>.json", "make some: `peft-regress create v061`"
+            "there are no fixtures", "fixtures/<creator>.jsonl", "make some: `peft-regress create v061`"
         )
     return tuple(found)
 

@@ -39,6 +39,7 @@ class Written:
         contents: key → digest of the bytes in the safetensors file; empty where the file is none.
         config: of `adapter_config.json`, without version strings.
         versions: the version strings of the config.
+        libraries: package → version, of the process that wrote it.
     """
 
     scenario: str
@@ -51,6 +52,7 @@ class Written:
     contents: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, Any] = field(default_factory=dict)
+    libraries: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def weights(self) -> dict[str, str]:
@@ -89,6 +91,7 @@ def read(store: Store, manifest: Manifest) -> Written:
         contents={key: digest for key, (_, _, digest) in tensors.items()},
         config={key: value for key, value in config.items() if not _is_version(key)},
         versions={key: value for key, value in config.items() if _is_version(key)},
+        libraries=manifest.versions,
     )
 
 

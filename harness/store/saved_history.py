@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.core.versions import release_order
@@ -92,6 +92,21 @@ def _history(name: str, every: Sequence[Written]) -> History:
         else:
             stretches[-1] = Stretch((*stretches[-1].creators, one), stretches[-1].changes)
     return History(name, ordered[-1].method, ordered, tuple(stretches))
+
+
+def kinds(scenarios: Mapping[str, Collection[str]]) -> list[list[str]]:
+    """Groups of creators that have scenarios in common, directly or through others; the largest group first.
+
+    Args:
+        scenarios: creator → its scenarios.
+    """
+    groups: list[tuple[list[str], set[str]]] = []
+    for creator, names in scenarios.items():
+        joined = [group for group in groups if not group[1].isdisjoint(names)]
+        groups = [group for group in groups if group not in joined]
+        members = [creator, *(member for group in joined for member in group[0])]
+        groups.append((sorted(members), set(names).union(*(group[1] for group in joined))))
+    return [members for members, names in sorted(groups, key=lambda group: (-len(group[1]), group[0]))]
 
 
 def storage(manifests: Iterable[Manifest]) -> Storage:

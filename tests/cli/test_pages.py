@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from harness.judge.expectations import Expectation, load
 from harness.report import pages
 from harness.report.pages import format_history, known_breaks, methods
 from harness.report.pages.methods import Stored
+from harness.store import saved_history
 from tests.store.test_saved_adapter import BIN, one
 from tests.support.mini.world import REPOSITORY, main
 
@@ -116,11 +118,11 @@ def test_methods_name_what_has_no_fixture() -> None:
 def test_the_formats_history_goes_from_release_to_release() -> None:
     later = one("v0100", "0.10.0", config={"r": 4, "peft_type": "LORA", "target_modules": ["q", "v"], "new": "a|b"})
     text = format_history.render([later, one("v061", "0.6.1", BIN), one("v082", "0.8.2")])
-    assert "3 fixtures by 3 creators: 0.6.1, 0.8.2, 0.10.0." in text
-    assert (
-        "### 0.6.1 → 0.8.2\n\n1 scenario of both.\n\n- files: `adapter_model.bin → adapter_model.safetensors`; in all"
-        in text
-    )
+    assert "3 fixtures by 3 creators." in text
+    assert "3 creators: 0.6.1, 0.8.2, 0.10.0." in text
+    step = text.partition("### 0.6.1 → 0.8.2\n\n")[2].partition("\n###")[0]
+    assert step.startswith("1 common scenario. ")
+    assert "- files: `adapter_model.bin → adapter_model.safetensors`; in all" in step
     assert "### 0.8.2 → 0.10.0" in text
     assert "a&#124;b" in text
     assert "| lora | LORA | 3 | 2 | 1 | 2 |" in text
@@ -128,13 +130,39 @@ def test_the_formats_history_goes_from_release_to_release() -> None:
     assert "No fixture." in format_history.render([])
 
 
-def test_creators_without_a_common_scenario_and_those_that_write_alike() -> None:
-    other = one("v082", "0.8.2", scenario="other")
-    assert "No scenario of both." in format_history.render([one(), other])
-    assert "1 scenario of both, written alike." in format_history.render([one(), one("v2", "0.6.2")])
+def test_creators_are_compared_within_their_kind() -> None:
+    """Another kind of creators between two releases hides nothing."""
+    plain = [one("v061", "0.6.1", BIN), one("v082", "0.8.2"), one("v082", "0.8.2", scenario="more")]
+    others = [one(f"bnb-{name}", release, scenario="bnb4") for name, release in (("a", "0.7.0"), ("b", "0.9.0"))]
+    alone = one("trl021", "0.7.0", scenario="wrapped")
+    text = format_history.render([*others, alone, *plain])
+    assert "### 0.6.1 → 0.8.2" in text
+    assert "## By release: `bnb-*`\n\n2 creators: 0.7.0, 0.9.0.\n\nNo change: 0.7.0 → 0.9.0 (1 scenario)." in text
+    assert "## By release: `trl021`\n\n1 creator: 0.7.0." in text
+    assert text.count("###") == 1
+
+
+def test_kinds_are_creators_with_common_scenarios_directly_or_through_others() -> None:
+    scenarios = {"a": ["1", "2"], "b": ["3"], "c": ["2", "4"], "d": ["4", "5"], "e": ["3"]}
+    assert saved_history.kinds(scenarios) == [["a", "c", "d"], ["b", "e"]]
+
+
+def test_creators_of_one_release_go_by_their_names() -> None:
+    written = [
+        dataclasses.replace(one(f"trl-{trl}", "0.7.0", config={"trl": trl}), libraries={"peft": "0.7.0", "trl": trl})
+        for trl in ("0.10.0", "0.9.6")
+    ]
+    text = format_history.render(written)
+    assert "### trl-0.9.6 → trl-0.10.0\n\n1 common scenario. TRL 0.9.6 → 0.10.0." in text
 
 
 # -- the repository's own pages
+
+
+def test_neighbours_of_a_kind_have_scenarios_in_common() -> None:
+    text = (REPOSITORY / "docs" / "format-history.md").read_text()
+    assert "No common scenario" not in text
+    assert "### 0.6.2 → 0.7.1\n\n96 common scenarios." in text
 
 
 def test_the_pages_of_the_repository_are_up_to_date() -> None:
