@@ -1,4 +1,4 @@
-"""Builds environments with uv: in the cache, once each, a stamp last, so that a half-built one is never used."""
+"""Builds environments with uv, once each, in the cache. A stamp is written last: a build without one is incomplete."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _PROBE_LIMIT_S = 600
 _FACTS = """
 import importlib.metadata, json, platform, re, sys
 for name in sys.argv[1:]:
-    __import__(name)  # leaves fewer lines of its own in a traceback than import_module
+    __import__(name)  # adds fewer lines to a traceback than import_module
 versions = {}
 for found in importlib.metadata.distributions():
     if found.metadata["Name"]:
@@ -42,7 +42,7 @@ print("\\n" + json.dumps({"python_version": platform.python_version(), "versions
 
 @dataclass(frozen=True)
 class Facts:
-    """What an interpreter says of itself."""
+    """Version and packages of an interpreter."""
 
     python_version: str
     versions: dict[str, str]
@@ -50,20 +50,20 @@ class Facts:
 
 @dataclass(frozen=True)
 class Base:
-    """The interpreter that virtual environments are made from."""
+    """The interpreter that virtual environments are created from."""
 
     python: Path
     identity: str
-    """Version, implementation and platform: all that decides whether a built environment fits."""
+    """Version, implementation and platform. A build fits only interpreters with the same."""
 
 
 def facts(name: str, python: Path, imports: Sequence[str] = (), *, isolated: bool = True) -> Facts:
-    """The packages of an interpreter, after it has imported some.
+    """The packages of an interpreter, after importing some of them.
 
     Args:
-        imports: modules to import first. Done without `PYTHONDONTWRITEBYTECODE`, so that this first import writes the
-            byte code that halves all later ones.
-        isolated: without the user's `PYTHON*` variables and site folder.
+        imports: modules to import first, without `PYTHONDONTWRITEBYTECODE`: this import writes the byte code, which
+            halves the time of all later ones.
+        isolated: ignore the user's `PYTHON*` variables and site folder.
 
     Raises:
         EnvFailed: it does not run, or one of the imports fails.
@@ -76,23 +76,23 @@ def facts(name: str, python: Path, imports: Sequence[str] = (), *, isolated: boo
             timeout=_PROBE_LIMIT_S, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvFailed(name, "import", f"{python} does not run: {error}", "a Python", "check it") from error
+        raise EnvFailed(name, "import", f"{python} does not run: {error}", "a Python", "check the path") from error
     if done.returncode != 0:
         what = f"import {', '.join(imports)}" if imports else "listing its packages"
         raise EnvFailed(
-            name, "import", f"{what} fails with exit code {done.returncode}", "libraries that import",
-            "read the last lines below; where these versions don't go together, pin others", tail=done.stderr,
+            name, "import", f"{what} failed with exit code {done.returncode}", "libraries that can be imported",
+            "read the last lines below; if these versions are not compatible, pin others", tail=done.stderr,
         )  # fmt: skip
     return Facts(**json.loads(done.stdout.rstrip().rpartition("\n")[2]))
 
 
 class Builder:
-    """Environments in a folder of the cache, one directory for each name and content.
+    """Builds in a folder of the cache: a directory for each name and content.
 
     Args:
         root: the folder.
         uv: runs uv.
-        log: is told each step.
+        log: gets a line for each step.
     """
 
     def __init__(self, root: Path, uv: RunUv, log: Log) -> None:
@@ -102,12 +102,12 @@ class Builder:
         self._bases: dict[str, Base] = {}
 
     def directory(self, environment: Environment) -> Path:
-        """Where it is, built or not: a digest of all that decides its content is in the name."""
+        """The build's directory, whether it exists or not. Its name holds a digest of what decides the content."""
         decides = f"{environment.lock_digest}\n{self._base(environment).identity}"
         return self.root / f"{environment.name}-{hashlib.sha256(decides.encode()).hexdigest()[:12]}"
 
     def built(self, environment: Environment) -> BuiltEnvironment | None:
-        """The environment where it is built and its interpreter is still there, else None."""
+        """The environment if it is built and its interpreter still exists, else None."""
         directory = self.directory(environment)
         stamp = read_stamp(directory)
         if stamp is None or not _python(directory).exists():
@@ -124,7 +124,7 @@ class Builder:
             wheels: install from this wheelhouse, without network; default: the lock's packages from the index.
 
         Raises:
-            EnvFailed: uv fails, the disk is full, or its libraries can't be imported. Nothing half-made stays behind.
+            EnvFailed: uv fails, the disk is full, or the libraries cannot be imported. Incomplete builds are deleted.
         """
         ready = self.built(environment)
         if ready is not None:
@@ -133,25 +133,25 @@ class Builder:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             with locked(directory, self._log):
-                ready = self.built(environment)  # by whoever held the lock
+                ready = self.built(environment)  # another process may have built it meanwhile
                 if ready is None:
                     self._make(environment, directory, wheels)
                     ready = self.built(environment)
         except OSError as error:
-            raise EnvFailed(environment.name, "build", f"{error}", "a cache that can be written", _ELSEWHERE) from error
+            raise EnvFailed(environment.name, "build", f"{error}", "a cache with write access", _ELSEWHERE) from error
         assert ready is not None, f"{directory} was built and has no stamp"
         return ready
 
     def _make(self, environment: Environment, directory: Path, wheels: Path | None) -> None:
         started = time.monotonic()
-        remove(directory)  # half-built, or its interpreter is gone
+        remove(directory)  # an incomplete build, or its interpreter is gone
         self._log(f"building {environment.name}: {len(environment.locked())} packages")
         try:
             self._fill(environment, directory, wheels)
             self._share_byte_code(environment, directory)
             found = self._probe(environment, directory)
             _write_stamp(environment, directory, found, time.monotonic() - started)
-        except BaseException:  # Ctrl-C too; what could not be removed has no stamp, and goes next time
+        except BaseException:  # Ctrl-C too. Without a stamp, remains are deleted next time
             remove(directory)
             raise
         self._log(f"built {environment.name} in {time.monotonic() - started:.1f} s")
@@ -171,8 +171,8 @@ class Builder:
             if environment.locked():
                 self._run(environment, [*install, "-r", "lock.txt"], folder)
             if torch := environment.locked().get("torch"):
-                # A lock must fit every machine. What the build of Torch that this machine's index offers needs besides
-                # (CUDA libraries, where it is no CPU build) is therefore in no lock, and is added here.
+                # A lock fits every machine. So it has no packages that only this index's build of Torch needs (CUDA
+                # libraries, for example); they are added here.
                 self._run(environment, [*into, "--constraint", "lock.txt", f"torch=={torch}"], folder)
             if environment.overlay is not None:
                 self._log(f"installing {environment.overlay.package} from {environment.overlay.source}")
@@ -191,7 +191,7 @@ class Builder:
         return outcome
 
     def _check(self, environment: Environment, directory: Path, folder: Path) -> None:
-        """Say where a checkout wants other libraries than the lock has; what it computes is seen all the same."""
+        """Log where a checkout requires other libraries than the lock has. It is checked all the same."""
         outcome = self._uv(["pip", "check", "--python", str(_python(directory))], folder)
         for line in outcome.stderr.splitlines() if outcome.code else []:
             if line.startswith("The package"):
@@ -221,7 +221,7 @@ class Builder:
         return self._bases[environment.python]
 
     def _find(self, environment: Environment) -> Base:
-        """The interpreter that runs us where its version is the one wanted, else what uv finds; none is downloaded."""
+        """The running interpreter if it has this version, else the one that uv finds. None is downloaded."""
         if platform.python_version().startswith(f"{environment.python}."):
             running = str(getattr(sys, "_base_executable", None) or sys.executable)
             return Base(Path(running), _identity(platform.python_version()))
@@ -229,14 +229,14 @@ class Builder:
         outcome = self._uv(["python", "find", "--no-project", "--system", environment.python], self.root)
         if outcome.code != 0:
             raise EnvFailed(
-                environment.name, "build", f"no Python {environment.python} on this machine", "one that uv finds",
+                environment.name, "build", f"no Python {environment.python} on this machine", "a Python that uv finds",
                 f"install it, for example with: uv python install {environment.python}", tail=outcome.said,
             )  # fmt: skip
         python = Path(outcome.stdout.strip())
         return Base(python, _identity(facts(environment.name, python).python_version))
 
 
-_ELSEWHERE = "make room or rights there, or put the cache elsewhere with PEFT_REGRESS_CACHE"
+_ELSEWHERE = "free some space or fix the permissions, or set PEFT_REGRESS_CACHE to another folder"
 
 
 def _identity(python_version: str) -> str:
@@ -248,19 +248,18 @@ def _python(directory: Path) -> Path:
 
 
 def _copied(overlay: Overlay, folder: Path, name: str) -> str:
-    """A copy of the tree to build from, since builds leave files behind; the checkout stays as it is.
-
-    Of an unpacked wheel a wheel: there is nothing to build.
-    """
+    """A copy of the tree, because builds leave files behind. An unpacked wheel is packed instead of built."""
     copy = folder / "tree"
     if source_tree.copy(overlay.tree, copy) != overlay.digest:
-        raise EnvFailed(name, "build", f"{overlay.source} changed meanwhile", "a tree at rest", "run it again")
+        raise EnvFailed(
+            name, "build", f"{overlay.source} changed during the build", "a tree that does not change", "run it again"
+        )
     return str(unpacked_wheel.pack(copy, folder) if source_tree.is_wheel(copy) else copy)
 
 
 @contextlib.contextmanager
 def locked(directory: Path, log: Log) -> Iterator[None]:
-    """Hold a directory's lock; say so where it has to be waited for."""
+    """Hold a directory's lock; log if another process has it."""
     lock = filelock.FileLock(lock_path(directory))
     try:
         lock.acquire(timeout=0)
@@ -274,12 +273,12 @@ def locked(directory: Path, log: Log) -> Iterator[None]:
 
 
 def lock_path(directory: Path) -> Path:
-    """The file whose lock a builder of this directory holds. Never deleted: another process may be waiting on it."""
+    """The lock file of a directory. It is never deleted: another process may be waiting for it."""
     return directory.with_name(f".{directory.name}.lock")
 
 
 def read_stamp(directory: Path) -> dict[str, Any] | None:
-    """What was noted of a built environment; None for a half-built one or none."""
+    """The stamp of a build; None if there is no build or it is incomplete."""
     try:
         stamp = json.loads((directory / STAMP).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -301,6 +300,6 @@ def _write_stamp(environment: Environment, directory: Path, found: Facts, second
 
 
 def remove(directory: Path) -> None:
-    """Delete an environment: the stamp first, so that what stays of it after an interruption is not used."""
+    """Delete a build, the stamp first: after an interruption the rest counts as incomplete."""
     (directory / STAMP).unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What `matrices/envs/NAME.toml` may say, and how a new one is written."""
+"""Reads and writes `matrices/envs/NAME.toml`."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ NEWEST = "newest"
 
 
 class Exempt(Strict):
-    """Why a package is not of the release day, and of which day it is instead."""
+    """Exempts a package from the environment's release day."""
 
     reason: str = pydantic.Field(min_length=1)
     until: datetime.date | None = None
-    """The day that counts for this package; absent: today, which makes the lock depend on when it is made."""
+    """The day that counts for this package. Default: the day of locking, so the lock depends on it."""
 
 
 class Declaration(Strict):
-    """The few pins of an environment that matter; the lock holds all the others."""
+    """The pins of an environment that matter; the lock holds all packages."""
 
     why: str = pydantic.Field(min_length=1)
     python: str = pydantic.Field(pattern=r"^3\.\d+$")
     pins: dict[str, str] = pydantic.Field(min_length=1)
     """Package → version, or `newest`."""
     released: datetime.date | None = None
-    """Nothing younger than this day (UTC, the day included) is resolved, but for pinned and exempt packages."""
+    """Only releases up to this day (UTC, inclusive) are used, except for pinned and exempt packages."""
     exceptions: dict[str, Exempt] = pydantic.Field(default_factory=dict)
     extra: dict[str, str] = pydantic.Field(default_factory=dict)
-    """Further requirement → why it is there."""
+    """Additional requirement → the reason for it."""
     on_demand: bool = False
-    """Built only when it is asked for by name."""
+    """Built only if it is named."""
     families: list[str] = pydantic.Field(default_factory=list)
-    """Globs of the families of scenarios that it makes fixtures of; all where empty. As a loader it takes every one."""
+    """Globs of the scenario families that it creates fixtures for; empty for all. As a loader it takes every family."""
     fixtures: Literal["committed", "on-demand"] = "committed"
-    """`on-demand`: made into the cache when they are needed, since the environment moves on with every lock."""
+    """`on-demand`: created in the cache when needed, because every lock changes the environment."""
 
     @pydantic.field_validator("pins")
     @classmethod
@@ -67,32 +67,32 @@ class Declaration(Strict):
             try:
                 direct = Requirement(requirement).url
             except InvalidRequirement as error:
-                raise ValueError(f"{requirement!r} is no requirement such as 'safetensors>=0.4': {error}") from error
+                raise ValueError(f"{requirement!r} is not a requirement such as 'safetensors>=0.4': {error}") from error
             if direct or not reason.strip():
-                raise ValueError(f"{requirement!r}: a requirement without an address, and the reason for it")
+                raise ValueError(f"{requirement!r} must be a requirement without an address, with a reason")
         return extra
 
     def requirements(self) -> list[str]:
-        """What the resolver is asked for, one requirement a line."""
+        """The requirements to resolve."""
         pinned = [name if version == NEWEST else f"{name}=={version}" for name, version in sorted(self.pins.items())]
         return pinned + sorted(self.extra)
 
     def makes(self, family: str) -> bool:
-        """True where it makes fixtures of that family of scenarios."""
+        """True if it creates fixtures for that family of scenarios."""
         return not self.families or any(fnmatch.fnmatchcase(family, glob) for glob in self.families)
 
     def exact(self) -> dict[str, str]:
-        """The packages that are pinned to one version."""
+        """The packages that are pinned to a version."""
         return {package: version for package, version in self.pins.items() if version != NEWEST}
 
     def digest(self) -> str:
-        """SHA-256 of all that decides what is resolved; a lock that was made from another is stale."""
+        """SHA-256 of everything that decides the resolution. A lock with another digest is stale."""
         until = {package: str(exempt.until) for package, exempt in self.exceptions.items()}
         decides = [self.python, str(self.released), self.requirements(), until]
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def with_pins(self, pins: dict[str, str], released: datetime.date, why: str) -> Self:
-        """This declaration with some packages pinned, and all others as of a day; what is held here stays held."""
+        """This declaration with more packages pinned, and all others as of a day. Its own pins stay."""
         return self.model_copy(
             update={
                 "pins": self.pins | pins,
@@ -114,7 +114,7 @@ def load(path: Path) -> Declaration:
     """The declaration in a file.
 
     Raises:
-        UsageError: the file is not there, or something in it is not allowed: which key, and what is.
+        UsageError: the file does not exist, or a key or value in it is not allowed.
     """
     return toml_files.validated(Declaration, toml_files.read(path), path)
 

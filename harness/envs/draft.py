@@ -1,4 +1,4 @@
-"""An environment that is about to be declared: its pins are resolved, and nothing of it is written yet."""
+"""A new environment: its pins are resolved, but nothing is written yet."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from harness.envs.declaration import Declaration
 
 @dataclass(frozen=True)
 class Draft:
-    """A declaration with its lock, and where they are to go."""
+    """A declaration with its lock, and the folder for both."""
 
     name: str
-    """`v090` for PEFT 0.9.0; `v0132-transformers4362` where more is pinned."""
+    """`v090` for PEFT 0.9.0; `v0132-transformers4362` with a second pin."""
     pins: Mapping[str, str]
-    """What was asked for, as the index spells it."""
+    """The requested pins, as the index spells them."""
     declared: Declaration
     folder: Path
-    """Where environments are declared."""
+    """The folder of declarations."""
     packages: Mapping[str, str] = field(default_factory=dict)
     """Canonical name → version, as resolved."""
 
     @classmethod
     def of(cls, pins: spec.Pins, template: Declaration, day: datetime.date, folder: Path) -> Draft:
-        """The declaration of some pins as of a day, everything else as in a template; not resolved yet."""
+        """A declaration of pins as of a day, otherwise like the template. Not resolved yet."""
         listed = " and ".join(f"{package} {version}" for package, version in pins.pins)
         declared = template.with_pins(dict(pins.pins), day, f"{listed}, with the libraries of its day.")
         return cls(_short_name(pins), dict(pins.pins), declared, folder)
@@ -50,20 +50,20 @@ class Draft:
         return self.folder / "locks" / f"{self.name}.txt"
 
     def refuse_declared(self) -> None:
-        """Raise UsageError where an environment of this name is declared already; says how to go on with it."""
+        """Raise UsageError if an environment of this name is declared already."""
         if self.path.exists():
             lock = "" if self.lock.exists() else f"peft-regress env lock {self.name}; then "
             raise UsageError(
-                f"{self.path} is there already: {self.name} is declared",
+                f"{self.name} is declared already: {self.path}",
                 "a release that is not declared",
-                f"go on with it: {lock}peft-regress create {self.name}",
+                f"use it: {lock}peft-regress create {self.name}",
             )
 
     def write(self, folder: Path | None = None) -> None:
-        """Write the lock, then the declaration, which makes the environment exist; both, or neither.
+        """Write the lock, then the declaration; both or neither.
 
         Args:
-            folder: in place of the one where environments are declared.
+            folder: write them here instead.
         """
         made = self if folder is None else Draft(self.name, self.pins, self.declared, folder, self.packages)
         again = f"made by `peft-regress env lock {self.name}`"

@@ -1,4 +1,4 @@
-"""The vocabulary of environments: what is described, what is built, what failed."""
+"""The types of this room: described and built environments, and their failure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.core.errors import ExitCode, HarnessError
 
 Log = Callable[[str], None]
-"""Takes one line about what is being done; the command line shows it on stderr."""
+"""Gets a line about the present step; the command line prints it to stderr."""
 
 _TAIL_LINES = 15
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -18,12 +18,12 @@ _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded|os error 2
 
 
 class EnvFailed(HarnessError):
-    """An environment does not lock, resolve, build or import: a verdict of its own, never a regression.
+    """An environment does not lock, resolve, build or import. It has a verdict of its own and is never a regression.
 
     Args:
-        name: of the environment, or what the user wrote where it has no name yet.
-        stage: "lock" (no lock, or one that its declaration left behind), "resolve", "build" or "import".
-        tail: the last lines that the tool said, without passwords.
+        name: the environment's name, or the spec if it has no name yet.
+        stage: "lock" (no lock, or a stale one), "resolve", "build" or "import".
+        tail: the tool's last lines, without passwords.
     """
 
     exit_code = ExitCode.CANNOT_TELL
@@ -35,7 +35,7 @@ class EnvFailed(HarnessError):
         self.stage = stage
         self.tail = last_lines(tail)
         if _DISK_FULL.search(found) or _DISK_FULL.search(self.tail):
-            next_step = "free some space, or put the cache on another disk with PEFT_REGRESS_CACHE; then run it again"
+            next_step = "free some space, or set PEFT_REGRESS_CACHE to a folder on another disk; then run it again"
         super().__init__(f"environment {name}: {found}", expected, next_step)
 
     def __str__(self) -> str:
@@ -51,13 +51,13 @@ def last_lines(text: str) -> str:
 
 @dataclass(frozen=True)
 class Overlay:
-    """A source tree whose package goes over a lock's packages."""
+    """A source tree whose package replaces that of a lock."""
 
     tree: Path
     package: str
     """Canonical name of the package that it builds."""
     version: str | None
-    """As its files say it without running them; None where they don't."""
+    """As its files say without running them; None if they do not."""
     digest: str
     """SHA-256 of the tree's content."""
     source: str
@@ -66,41 +66,41 @@ class Overlay:
 
 @dataclass(frozen=True)
 class Environment:
-    """An environment that is described, and perhaps not built."""
+    """A description of an environment, which may not be built."""
 
     name: str
-    """Short, safe in file names, the same for the same content: `v061`, `peft-0.9.0`, `checkout-peft-1a2b3c4d`."""
+    """Short, safe in file names, equal for equal content: `v061`, `peft-0.9.0`, `checkout-peft-1a2b3c4d`."""
     spec: str
     """What the user wrote."""
     kind: str
     """`named`, `pins`, `checkout`, `git` or `interpreter`."""
     lock_digest: str
-    """SHA-256 of the lock's package lines and of the tree over them; empty for an interpreter."""
+    """SHA-256 of the lock's package lines and of the overlay's tree; empty for an interpreter."""
     why: str
     python: str = ""
-    """The Python version asked for, `3.11`; for an interpreter the one that it has."""
+    """The declared Python version, `3.11`; an interpreter's own."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Canonical package name to version: as locked; for an interpreter as found in it."""
+    """Canonical package name → version: as locked; as installed for an interpreter."""
     on_demand: bool = False
-    """Built only when it is asked for by name."""
+    """Built only if it is named."""
     overlay: Overlay | None = None
     interpreter: Path | None = None
     tried_first: bool = True
-    """False where the build need not import its libraries to see that they import: the worker will."""
+    """Import the libraries after building; False if a worker does so anyway."""
 
     def requirement_lines(self) -> list[str]:
-        """What is installed from the lock, one requirement a line."""
+        """The packages to install from the lock, as `name==version`."""
         return [f"{package}=={version}" for package, version in sorted(self.locked().items())]
 
     def locked(self) -> dict[str, str]:
-        """The lock's packages, without the one that the tree replaces."""
+        """The lock's packages, without the one that the overlay replaces."""
         replaced = self.overlay.package if self.overlay else None
         return {package: version for package, version in self.versions.items() if package != replaced}
 
 
 @dataclass(frozen=True)
 class BuiltEnvironment:
-    """An environment with an interpreter that can be run."""
+    """An environment with an interpreter to run."""
 
     name: str
     spec: str
@@ -108,15 +108,15 @@ class BuiltEnvironment:
     python: Path
     lock_digest: str
     versions: Mapping[str, str]
-    """Canonical package name to the version found in it."""
+    """Canonical package name → installed version."""
     python_version: str
     untouched: bool
-    """True for `python:…`: nothing was installed there by us."""
+    """True for `python:…`: we installed nothing there."""
 
 
 @dataclass(frozen=True)
 class EnvStatus:
-    """What `env list` says of a declared environment."""
+    """The state of a declared environment, as `env list` prints it."""
 
     name: str
     why: str = ""
@@ -127,6 +127,6 @@ class EnvStatus:
     stale: bool = False
     """The declaration changed after the lock was made."""
     built: Path | None = None
-    """Its directory in the cache, where it is built."""
+    """Its directory in the cache, if it is built."""
     problem: str = ""
-    """Why nothing more can be said of it; empty where all is well."""
+    """Why its state is unknown; empty if it is known."""

@@ -1,4 +1,4 @@
-"""Environments by what the user writes: described, locked, built, listed and cleaned up."""
+"""Describes, locks, builds, lists and removes environments, each named by a spec."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from harness.envs.overlay import Overlays
 __all__ = ["BuiltEnvironment", "EnvFailed", "EnvStatus", "Environment", "Environments"]
 
 CURRENT = "current"
-"""The environment that checkouts are installed over, and whose held packages those made on the fly hold too."""
+"""The base of checkouts, and the template of environments that a spec pins."""
 
 
 def _quiet(line: str) -> None:
-    """Say nothing."""
+    """Log nothing."""
 
 
 class Environments:
-    """All environments: the declared ones, and those that a spec makes on the fly.
+    """All environments: the declared ones, and those that a spec pins.
 
     Args:
-        matrices: the folder whose `envs/` declares them; new ones are written there.
-        cache: where they are built; by default as `harness.core.data` says.
-        log: is told each step that takes time.
-        fallback: another matrices folder, for names that the first has not.
-        uv: runs uv; by default the real one.
-        fetch: gets what an index says of a package; by default over the network.
+        matrices: the folder whose `envs/` declares them; new declarations are written there.
+        cache: the folder for builds; default: `data.cache()`.
+        log: gets a line for each step that takes time.
+        fallback: another matrices folder, for names that the first lacks.
+        uv: runs uv; default: the real one.
+        fetch: gets an index's page; default: over the network.
     """
 
     def __init__(
@@ -66,37 +66,37 @@ class Environments:
         self._uv = uv or real
         self._fetch = fetch = fetch or index.fetcher(lambda: real.environ)
         self.releases = Releases(lambda: real.settings.indexes(), self.cache / "releases", fetch)
-        """What the registry has."""
+        """The releases on the package index."""
         self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
         self._overlays = Overlays(self.cache / "git", log, CURRENT)
 
-    # --- what there is
+    # --- describing
 
     def names(self) -> list[str]:
         """Names of the declared environments."""
         return sorted({path.stem for folder in self._folders for path in folder.glob("*.toml")})
 
     def declaration(self, name: str) -> Declaration | None:
-        """What is declared under a name; None where nothing is, or where it can't be read."""
+        """The declaration of a name; None if there is none, or it cannot be read."""
         with contextlib.suppress(HarnessError):
             return declaration.load(self._declaration_path(name))
         return None
 
     def declarations(self) -> dict[str, Declaration]:
-        """What is declared, by name; without what can't be read."""
+        """All declarations that can be read, by name."""
         found = {name: self.declaration(name) for name in self.names()}
         return {name: declared for name, declared in found.items() if declared is not None}
 
     def status(self) -> list[EnvStatus]:
-        """What can be said of each declared environment without building one; a bad declaration spoils only itself."""
+        """The state of each declared environment. Builds nothing; a broken declaration affects only its own entry."""
         return [self._status(name) for name in self.names()]
 
     def describe(self, spec: str) -> Environment:
-        """What an environment is, without building it. One given as pins is locked now, unless its lock is cached.
+        """Describe an environment without building it. Pins are resolved, unless their lock is cached.
 
         Raises:
-            UsageError: the spec is of none of the forms, or names what is not there.
-            EnvFailed: no lock, a stale one, packages that do not resolve, or a git URL that can't be fetched.
+            UsageError: the spec has none of the forms, or names something that does not exist.
+            EnvFailed: no lock, a stale lock, packages that do not resolve, or a git URL that cannot be fetched.
         """
         match specs.parse(spec, self.names()):
             case specs.Named(name):
@@ -113,17 +113,17 @@ class Environments:
                 return self._interpreter(spec, python)
 
     def makes_fixtures_on_demand(self, name: str) -> bool:
-        """True for a declared environment whose fixtures are not committed but made when they are needed."""
+        """True for a declared environment whose fixtures are created on demand instead of committed."""
         return declaration.load(self._declaration_path(name)).fixtures == "on-demand"
 
     def locked_versions(self, spec: str) -> Mapping[str, str]:
-        """Package versions of an environment, without building it; an interpreter is asked for its own."""
+        """Package versions of an environment, without building it. An interpreter is asked for its own."""
         return self.describe(spec).versions
 
-    # --- making
+    # --- building
 
     def build(self, spec: str) -> BuiltEnvironment:
-        """The environment, built if it is not.
+        """Build the environment if it is not built.
 
         Raises:
             UsageError: the spec is wrong.
@@ -138,18 +138,18 @@ class Environments:
         return self._builder.build(environment)
 
     def is_built(self, environment: Environment) -> bool:
-        """True where nothing has to be built to have it."""
+        """True if it is built, or is an interpreter."""
         return environment.interpreter is not None or self._builder.built(environment) is not None
 
     def build_packed(self, environment: Environment, wheels: Path) -> BuiltEnvironment:
-        """The environment, built from a wheelhouse if it is not built yet. Asks no index."""
+        """Build the environment from a wheelhouse if it is not built. Asks no index."""
         return self._builder.build(environment, wheels)
 
     def lock(self, name: str, *, upgrade: bool = True) -> Path:
         """Resolve a declared environment and write its lock.
 
         Args:
-            upgrade: resolve everything anew, else keep what still fits.
+            upgrade: resolve everything again; else keep the versions that still fit.
         """
         path = self._declaration_path(name)
         data.refuse_packaged(path.parent)
@@ -162,17 +162,19 @@ class Environments:
         return lock
 
     def draft(self, requirement: str) -> Draft:
-        """An environment for a release of PEFT, given as `peft==0.9.0`, as of the day of its release: resolved only.
+        """Resolve an environment for a PEFT release (`peft==0.9.0`) as of its release date. Writes nothing.
 
-        Further pins (`peft==0.13.2,transformers==4.36.2`) are held to; the name tells of them.
+        Further pins (`peft==0.13.2,transformers==4.36.2`) become part of its name.
 
         Raises:
-            UsageError: no such release, a yanked one, none for this Python, or the environment is declared already.
-            EnvFailed: it does not resolve, or no index can tell.
+            UsageError: the release does not exist, is yanked, has no wheel for this Python, or is declared already.
+            EnvFailed: it does not resolve, or no index answers.
         """
         pins = specs.parse_pins(requirement)
         if "peft" not in dict(pins.pins):
-            raise UsageError(f"{requirement!r} pins no PEFT", "peft==VERSION, and more pins if need be", "add peft==…")
+            raise UsageError(
+                f"{requirement!r} does not pin PEFT", "peft==VERSION, and optionally more pins", "add peft==…"
+            )
         data.refuse_packaged(self._folders[0])
         template = self._template()
         for package, version in pins.pins:
@@ -184,13 +186,13 @@ class Environments:
         return replace(draft, packages=locks.resolve(draft.name, draft.declared, self._uv))
 
     def beside(self, matrices: Path) -> Environments:
-        """The environments of another folder, with the same cache and the same ways to get at things."""
+        """The environments of another folder, with the same cache, uv and index."""
         return Environments(matrices, self.cache, self._log, uv=self._uv, fetch=self._fetch)
 
     # --- cleaning up
 
     def remove(self, spec: str) -> list[Path]:
-        """Delete what was built for a spec, of whatever lock or state; returns the directories."""
+        """Delete all builds of a spec, of any lock and state; returns their directories."""
         match specs.parse(spec, self.names()):
             case specs.Named(name):
                 gone = [path for path, _ in self._cached() if path.name[:-13] == name]
@@ -206,25 +208,24 @@ class Environments:
             case specs.Git(url=url):
                 gone = [path for path, stamp in self._cached() if _tree(stamp).get("source", "").startswith(f"{url}@")]
             case specs.Interpreter():
-                raise UsageError(f"{spec!r} was not built by us", "an environment in the cache", "nothing to do")
+                raise UsageError(
+                    f"{spec!r} is an interpreter, not a build", "an environment in the cache", "nothing to do"
+                )
         return [path for path in gone if self._delete(path)]
 
     def discard(self, spec: str) -> None:
-        """Delete what is built of an environment as it is locked now, and nothing of another lock."""
+        """Delete the build of an environment's present lock."""
         directory = self._builder.directory(self.describe(spec))
         if directory.exists():
             self._delete(directory)
 
     def gc(self, *, dry_run: bool) -> list[Path]:
-        """Delete cached environments that no declaration, lock or checkout stands for any more, and half-built ones.
+        """Delete incomplete builds, and those that no declaration, lock or checkout needs. Returns their folders.
 
-        One that another process builds at the moment is left alone.
+        A build that another process works on is kept.
 
         Args:
             dry_run: delete nothing.
-
-        Returns:
-            What was deleted, or would be.
         """
         needed = set(self._needed())
         unused = [path for path, stamp in self._cached() if not stamp or not (path in needed or _still(stamp))]
@@ -235,7 +236,7 @@ class Environments:
             shutil.rmtree(tree, ignore_errors=True)
         return [path for path in unused if self._delete(path)] + trees
 
-    # --- within
+    # --- helpers
 
     def _named(self, name: str, spec: str) -> Environment:
         path = self._declaration_path(name)
@@ -247,20 +248,22 @@ class Environments:
             if (folder / f"{name}.toml").is_file():
                 return folder / f"{name}.toml"
         specs.parse(name, self.names())  # raises with names that are close
-        raise UsageError(f"{name!r} is not a declared environment", "a name", f"one of {', '.join(self.names())}")
+        raise UsageError(
+            f"{name!r} is not a declared environment", "a declared name", f"one of {', '.join(self.names())}"
+        )
 
     def _template(self) -> Declaration:
         if CURRENT not in self.names():
             raise UsageError(
-                f"no environment {CURRENT!r} in {self._folders[0]}", "one: what is made on the fly takes after it",
-                f"declare {CURRENT}.toml there, or use a declared name",
+                f"no environment {CURRENT!r}", "environments that a spec pins are based on it",
+                f"create {self._folders[0] / CURRENT}.toml, or pass a declared name",
             )  # fmt: skip
         return declaration.load(self._declaration_path(CURRENT))
 
     def _dated(self, pins: specs.Pins) -> tuple[specs.Pins, datetime.date]:
-        """The pins as the index spells them, and the day on which the youngest was released.
+        """The pins as the index spells them, and the release day of the youngest.
 
-        What is held whatever the day says nothing about it, unless nothing else is pinned.
+        Packages that the template pins do not count, unless nothing else is pinned.
         """
         held = self._template().exact()
         asked = {package for package, _ in pins.pins if package not in held} or {package for package, _ in pins.pins}
@@ -279,10 +282,10 @@ class Environments:
         return _environment(pins.name, spec, "pins", declared, locks.read(path, pins.name, declared))
 
     def _spelled(self, pins: specs.Pins) -> specs.Pins:
-        """Pins as the index spells them; one that it does not have is told now, and not by an installer."""
+        """Pins as the index spells them; an unknown release is an error now, before anything is installed."""
         spelled = dict(pins.pins)
         for package, text in pins.pins:
-            with contextlib.suppress(EnvFailed):  # no day is needed here, and so no index that tells one
+            with contextlib.suppress(EnvFailed):  # no release day is needed here, so the index need not have one
                 spelled[package] = self.releases.of(package, text).version
         return specs.Pins(tuple(spelled.items()))
 
@@ -319,21 +322,23 @@ class Environments:
     def _refuse_unfit(self, package: str, version: str, python: str) -> None:
         release = self.releases.of(package, version, anew=True)
         if release.yanked:
-            raise UsageError(f"{package} {version} was yanked", "a release that stands", "take its neighbour")
+            raise UsageError(
+                f"{package} {version} is yanked", "a release that is not yanked", "use the previous or next one"
+            )
         if not release.fits(python):
             raise UsageError(
                 f"{package} {version} has no wheel for Python {python} here",
                 "a release with a wheel",
-                "take its neighbour",
+                "use the previous or next one",
             )
 
     def _needed(self) -> Iterator[Path]:
-        """Directories of environments that are declared and locked, and of those whose lock is cached."""
+        """Directories of the environments that are locked: declared ones, and those whose lock is cached."""
         for name in self.names():
             try:
                 yield self._builder.directory(self._named(name, name))
             except HarnessError:
-                continue  # not locked, so that nothing in the cache is built from its lock
+                continue  # not locked, so nothing in the cache is built from its lock
         python = self._template().python if CURRENT in self.names() else ""
         for path in (self.cache / "locks").glob("*.txt") if python else ():
             name = path.stem[:-13]
@@ -341,18 +346,18 @@ class Environments:
             yield self._builder.directory(Environment(name, name, "pins", lock.digest(), "", python, lock.packages))
 
     def _cached(self) -> list[tuple[Path, Mapping[str, object]]]:
-        """Every environment in the cache with its stamp; a half-built one has an empty one."""
+        """Every build in the cache with its stamp, which is empty for an incomplete build."""
         root = self.cache / "envs"
         folders = [path for path in sorted(root.glob("*")) if path.is_dir()] if root.is_dir() else []
         return [(path, envbuild.read_stamp(path) or {}) for path in folders]
 
     def _delete(self, directory: Path) -> bool:
-        """Delete an environment, unless a process is building it."""
+        """Delete a build, unless a process works on it."""
         try:
             with filelock.FileLock(envbuild.lock_path(directory), timeout=0):
                 envbuild.remove(directory)
         except filelock.Timeout:
-            self._log(f"left alone, because a process builds it: {directory}")
+            self._log(f"kept, because a process is building it: {directory}")
             return False
         return True
 
@@ -377,7 +382,7 @@ def _tree(stamp: Mapping[str, object]) -> Mapping[str, str]:
 
 
 def _still(stamp: Mapping[str, object]) -> bool:
-    """True for a checkout's environment where the checkout is there with the very content that was built."""
+    """True if the environment was built from a checkout that has not changed since."""
     tree = _tree(stamp)
     path = Path(tree.get("path", ""))
     return stamp.get("kind") == "checkout" and path.is_dir() and source_tree.digest(path) == tree.get("digest")

@@ -1,4 +1,4 @@
-"""What releases a package has, and of which day: asked of the index that pip is told, kept in the cache."""
+"""The releases of a package and their days, from pip's index. Answers are cached."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ Fetch = Callable[[str], bytes]
 
 @dataclass(frozen=True)
 class Release:
-    """One version of a package, as the index tells of it."""
+    """One version of a package on the index."""
 
     version: str
-    """As the index spells it: `0.9.0`, also where `0.9` was asked for."""
+    """As the index spells it: `0.9.0`, also if `0.9` was asked for."""
     day: str
-    """When its first file was uploaded, `2023-11-09` (UTC)."""
+    """The day its first file was uploaded, `2023-11-09` (UTC)."""
     yanked: bool
     wheels: tuple[str, ...]
     requires_python: str
@@ -49,7 +49,7 @@ class Release:
         return datetime.date.fromisoformat(self.day)
 
     def fits(self, python: str) -> bool:
-        """True where it has a wheel for this platform and a version of Python."""
+        """True if it has a wheel for this platform and a version of Python."""
         version = tuple(int(part) for part in python.split("."))
         accepted = {*tags.cpython_tags(version), *tags.compatible_tags(version, f"cp{version[0]}{version[1]}")}
         return self._admits(python) and any(parse_wheel_filename(wheel)[3] & accepted for wheel in self.wheels)
@@ -64,21 +64,21 @@ class Release:
 
 @dataclass(frozen=True)
 class Known:
-    """What an index said of a package."""
+    """An index's answer about a package."""
 
     releases: Mapping[str, Release]
     """By version, as the index spells it."""
     day: str = ""
-    """The day on which it was asked, `2026-11-22` (UTC); empty where it never was."""
+    """The day of the answer, `2026-11-22` (UTC); empty if there is none."""
 
 
 class Releases:
     """Releases of packages by version.
 
     Args:
-        indexes: gives the addresses of simple indexes, in the order in which they are asked. Those on this disk are
-            left out: they have no upload times.
-        cache: a folder for the answers: what was released stays released.
+        indexes: returns the addresses of simple indexes, in the order in which they are asked. Those on this disk are
+            skipped: they have no upload times.
+        cache: a folder for the answers.
         fetch: gets an address's content.
     """
 
@@ -91,11 +91,11 @@ class Releases:
         """One release.
 
         Args:
-            anew: ask the index even where the answer is known: a release may have been yanked since.
+            anew: ask the index even if an answer is cached: a release may have been yanked since.
 
         Raises:
             UsageError: the package has no such version.
-            EnvFailed: no index could tell.
+            EnvFailed: no index answered.
         """
         known: Mapping[str, Release] = {} if anew else self.kept(package).releases
         found = _same(version, known)
@@ -106,23 +106,23 @@ class Releases:
             close = difflib.get_close_matches(version, known, n=4, cutoff=0.5)
             newest = max((item for item in known if not Version(item).is_prerelease), key=Version, default="none")
             raise UsageError(
-                f"{package} has no release {version}", f"one that the index has, up to {newest}",
+                f"{package} has no release {version}", f"a release on the index, up to {newest}",
                 f"did you mean {', '.join(close)}?" if close else "check the version",
             )  # fmt: skip
         return found
 
     def ask(self, package: str) -> Known:
-        """All releases, as the index tells now; the answer is kept.
+        """Ask the index for all releases; the answer is cached.
 
         Raises:
-            EnvFailed: no index could tell.
+            EnvFailed: no index answered.
         """
         known = Known(self._asked(package), datetime.datetime.now(datetime.UTC).date().isoformat())
         self._keep(package, known)
         return known
 
     def kept(self, package: str) -> Known:
-        """The last answer, without asking; nothing where there is none, or one of another format."""
+        """The cached answer; empty if there is none, or it has another format."""
         try:
             raw = json.loads((self._cache / f"{package}.json").read_text(encoding="utf-8"))
             found = {v: Release(**{**item, "wheels": tuple(item["wheels"])}) for v, item in raw["releases"].items()}
@@ -146,16 +146,16 @@ class Releases:
                 continue
             if found:
                 return found
-            said.append(f"{_without_password(index)}: tells no upload times")
+            said.append(f"{_without_password(index)}: has no upload times")
         raise EnvFailed(
-            package, "resolve", f"no index tells when {package} was released", "an index with upload times (PEP 700)",
+            package, "resolve", f"no index says when {package} was released", "an index with upload times (PEP 700)",
             "check the network and pip's index-url, or declare the environment with `released` yourself",
             tail="\n".join(said) or "no index is configured (no-index)",
         )  # fmt: skip
 
 
 def parse(page: Mapping[str, Any]) -> dict[str, Release]:
-    """Releases by version, of a page of the simple API in JSON; files without an upload time don't count."""
+    """Releases by version, from a page of the simple API in JSON. Files without an upload time do not count."""
     grouped: dict[str, list[Mapping[str, Any]]] = {}
     for file in page.get("files", []):
         version = _version_of(str(file.get("filename", "")))
@@ -197,7 +197,7 @@ def fetcher(settings: Callable[[], Mapping[str, str]]) -> Fetch:
     """Gets addresses with the certificates and the password that uv would use.
 
     Args:
-        settings: gives uv's variables, with `SSL_CERT_FILE` where it is set; called at the first address.
+        settings: returns uv's variables; called at the first address.
     """
 
     @functools.cache

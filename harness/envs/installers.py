@@ -23,7 +23,7 @@ from harness.envs.pip_config import UvSettings
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     stdout: str
@@ -90,17 +90,19 @@ class Uv:
 
 
 def _binary() -> str:
-    """The path of uv: of the Python package that we depend on, else of the search path.
+    """The path of uv: from the Python package that we depend on, else from the search path.
 
     Raises:
-        EnvFailed: there is none.
+        EnvFailed: uv is not installed.
     """
     try:
         return str(uv.find_uv_bin())
     except FileNotFoundError:
         found = shutil.which("uv")
     if found is None:
-        raise EnvFailed("(all)", "build", "uv is missing", "uv beside this package or on the PATH", "pip install uv")
+        raise EnvFailed(
+            "(all)", "build", "uv is not installed", "uv beside this package or on the PATH", "pip install uv"
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""Locks: the text format, and how one is resolved from a declaration with uv."""
+"""Locks: their text format, and resolving them from a declaration with uv."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ class Lock:
 
     packages: Mapping[str, str]
     declaration: str
-    """Digest of the declaration that it was made from."""
+    """Digest of the declaration that it was resolved from."""
 
     def digest(self) -> str:
-        """SHA-256 of the package lines: comments don't count."""
+        """SHA-256 of the package lines, without comments."""
         return digest_of(self.packages)
 
 
 def digest_of(packages: Mapping[str, str], *more: str) -> str:
-    """SHA-256 of package lines, and of further lines after them."""
+    """SHA-256 of package lines, followed by further lines."""
     lines = [f"{package}=={version}" for package, version in sorted(packages.items())]
     return hashlib.sha256("\n".join([*lines, *more]).encode()).hexdigest()
 
 
 def render(name: str, declaration: Declaration, packages: Mapping[str, str], declared_in: str) -> str:
-    """The text of a lock. No address and no path of the machine that made it is ever in it.
+    """The text of a lock. It never holds an address or a path of the machine that made it.
 
     Args:
-        declared_in: how to make it anew, for the first line.
+        declared_in: how to make it again, for the first line.
     """
     day = f"as of {declaration.released}" if declaration.released else "the newest that go together"
     held = ", ".join(sorted(set(declaration.exceptions) | set(declaration.exact())))
@@ -66,21 +66,25 @@ def parse(text: str, name: str, path: Path) -> Lock:
     """Read a lock.
 
     Raises:
-        EnvFailed: it is not a lock of ours, or holds something else than `package==version`.
+        EnvFailed: it has no declaration digest, or a line other than `package==version`.
     """
     found = _DECLARATION.search(text)
     packages = packages_in(text)
     if found is None or packages is None or not packages:
         raise EnvFailed(
-            name, "lock", f"{path} is no lock", "a digest of its declaration, then package==version lines", _again(name)
+            name,
+            "lock",
+            f"{path} is not a lock",
+            "a digest of the declaration, then package==version lines",
+            _again(name),
         )
     return Lock(packages, found["digest"])
 
 
 def packages_in(text: str) -> dict[str, str] | None:
-    """The packages in lines `package==version`, without local versions; None where a line says something else.
+    """The packages in lines `package==version`, without local versions; None if a line has another form.
 
-    A local version (`2.13.0+cpu`) would tie the lock to the index of the machine that made it; `==2.13.0` admits it.
+    A local version (`2.13.0+cpu`) would tie the lock to one machine's index; `==2.13.0` also matches it.
     """
     packages: dict[str, str] = {}
     for line in text.splitlines():
@@ -97,16 +101,16 @@ def read(path: Path, name: str, declaration: Declaration) -> Lock:
     """The lock in a file.
 
     Raises:
-        EnvFailed: there is none, it is no lock, or its declaration changed since.
+        EnvFailed: there is none, it is not a lock, or its declaration changed since.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise EnvFailed(name, "lock", f"not locked: {path} is not there", "a lock", _again(name)) from None
+        raise EnvFailed(name, "lock", f"not locked: {path} does not exist", "a lock", _again(name)) from None
     lock = parse(text, name, path)
     if lock.declaration != declaration.digest():
         raise EnvFailed(
-            name, "lock", f"stale lock: {path.name} is of another declaration", "a lock of what is declared now",
+            name, "lock", f"stale lock: {path.name} was made from another declaration", "a lock of the present one",
             _again(name),
         )  # fmt: skip
     return lock
@@ -119,25 +123,25 @@ def _again(name: str) -> str:
 def resolve(
     name: str, declaration: Declaration, uv: RunUv, preferred: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """All packages of an environment, as uv resolves them for this platform.
+    """Resolve all packages of an environment for this platform.
 
     Args:
-        preferred: versions to keep where they still fit; none: everything anew.
+        preferred: versions to keep if they still fit; default: resolve everything again.
 
     Raises:
-        EnvFailed: no set of packages satisfies the declaration, or the index can't be reached.
+        EnvFailed: no set of packages satisfies the declaration, or the index cannot be reached.
     """
     with tempfile.TemporaryDirectory(prefix="peft-regress-lock-") as folder:
         wanted, answer = Path(folder) / "requirements.in", Path(folder) / "requirements.txt"
         wanted.write_text("\n".join(declaration.requirements()) + "\n", encoding="utf-8")
-        if preferred:  # what uv finds in its output file it keeps
+        if preferred:  # uv keeps the versions in its output file
             answer.write_text("".join(f"{item}=={version}\n" for item, version in preferred.items()), encoding="utf-8")
         outcome = uv(arguments(declaration, wanted.name, answer.name), Path(folder))
         packages = packages_in(answer.read_text(encoding="utf-8")) if outcome.code == 0 and answer.exists() else None
     if not packages:
         raise EnvFailed(
             name, "resolve", f"{', '.join(declaration.requirements())} does not resolve", _expected(declaration),
-            "read the resolver's last lines below; then mend the declaration, or the index that pip is told",
+            "read uv's last lines below; then fix the declaration or pip's index",
             tail=outcome.said,
         )  # fmt: skip
     return packages
@@ -145,11 +149,11 @@ def resolve(
 
 def _expected(declaration: Declaration) -> str:
     day = f" as of {declaration.released}" if declaration.released else ""
-    return f"packages for Python {declaration.python}{day} that go together"
+    return f"compatible packages for Python {declaration.python}{day}"
 
 
 def arguments(declaration: Declaration, wanted: str, answer: str) -> list[str]:
-    """uv's arguments for the resolution of a declaration."""
+    """uv's arguments for resolving a declaration."""
     command = ["pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", declaration.python]
     command += ["--output-file", answer]
     if sys.version_info[:2] == tuple(int(part) for part in declaration.python.split(".")):
@@ -157,26 +161,28 @@ def arguments(declaration: Declaration, wanted: str, answer: str) -> list[str]:
     if declaration.released:
         command += ["--exclude-newer", end_of(declaration.released)]
         exempt = {package: end_of(it.until) if it.until else _FAR for package, it in declaration.exceptions.items()}
-        # What is pinned to one version needs no date: it is that version whatever the day.
+        # Pinned packages need no date.
         for package, until in sorted((exempt | dict.fromkeys(declaration.exact(), _FAR)).items()):
             command += ["--exclude-newer-package", f"{package}={until}"]
     return [*command, wanted]
 
 
 def end_of(day: datetime.date) -> str:
-    """The instant at which a day is over in UTC (a bare date would mean the local one), as uv writes it."""
+    """The end of a day in UTC, in uv's format. uv would read a bare date as local time."""
     return f"{day + datetime.timedelta(days=1)}T00:00:00Z"
 
 
 def write(path: Path, text: str) -> None:
-    """Put a file there whole, or not at all.
+    """Write a file completely or not at all.
 
     Raises:
-        HarnessError: the disk is full, or the folder can't be written.
+        HarnessError: the disk is full, or the folder cannot be written.
     """
     try:
         write_atomically(path, text.encode())
     except OSError as error:
         raise HarnessError(
-            f"{path} can't be written: {error}", "a folder with room and rights", "make some, then run it again"
+            f"cannot write {path}: {error}",
+            "a folder with write access on a disk with free space",
+            "fix that, then run it again",
         ) from error

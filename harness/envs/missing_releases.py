@@ -1,4 +1,4 @@
-"""Holds the matrix against the registry: which releases of PEFT are out that no environment is declared for."""
+"""Compares the matrix with the package index: which PEFT releases have no declared environment."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from harness.envs.index import Known, Release
 
 PACKAGE = "peft"
 FIRST = Version("0.3")
-"""Where the matrix begins: older releases can't do what scenarios ask for."""
-MEND = "peft-regress env add --missing"
+"""The oldest release in the matrix. Older ones lack features that scenarios need."""
+FIX = "peft-regress env add --missing"
 _SHOWN = 4
 
 
 def missing(known: Known, declared: Mapping[str, Declaration]) -> tuple[Release, ...]:
-    """Each minor release's newest patch, oldest first, where no environment pins exactly that version.
+    """The newest patch of each minor release that no environment pins exactly, oldest first.
 
-    What was yanked, and what is no final release, does not count.
+    Yanked releases and pre-releases do not count.
     """
     newest: dict[tuple[int, int], Release] = {}
     for release in known.releases.values():
@@ -45,29 +45,29 @@ def _pinned(declared: Mapping[str, Declaration]) -> Iterable[str]:
 
 
 def notice(known: Known, declared: Mapping[str, Declaration], newest: str, today: str, why: str = "") -> str:
-    """What a user should know of how the matrix stands to the registry, in one sentence; empty where all is well.
+    """A sentence about what the matrix lacks; empty if it lacks nothing.
 
     Args:
-        newest: the PEFT of the environment that is to have the newest; empty where there is none.
-        today: a date in ISO format; an older answer is told with its day.
-        why: why the registry could not be asked now; empty where it could.
+        newest: the PEFT version of `current`; empty if it does not follow the newest.
+        today: a date in ISO format; the sentence names the day of an older answer.
+        why: why the index could not be asked now; empty if it was.
     """
     if not known.day:
-        return f"could not look whether PEFT has newer releases than the matrix: {why}"
+        return f"could not check whether PEFT has newer releases than the matrix: {why}"
     said = [*_lacking(missing(known, declared)), *_outrun(known, newest)]
     if why and not said:
-        return f"could not look whether PEFT has newer releases than the matrix (on {known.day} it had none): {why}"
+        return f"could not check whether PEFT has newer releases than the matrix (on {known.day} it had not): {why}"
     if not said:
         return ""
-    of_when = f" (as the registry said on {known.day}{f'; now: {why}' if why else ''})" if known.day != today else ""
-    return f"the matrix is behind the registry: {'; '.join(said)}{of_when}"
+    of_when = f" (according to the index on {known.day}{f'; now: {why}' if why else ''})" if known.day != today else ""
+    return f"the matrix is behind the package index: {'; '.join(said)}{of_when}"
 
 
 def _lacking(found: tuple[Release, ...]) -> list[str]:
     if not found:
         return []
     names = enumerated((f"PEFT {one.version} of {one.day}" for one in reversed(found)), _SHOWN)
-    return [f"no environment for {names}; next: {MEND}"]
+    return [f"no environment for {names}; next: {FIX}"]
 
 
 def _outrun(known: Known, newest: str) -> list[str]:
@@ -81,12 +81,12 @@ def _outrun(known: Known, newest: str) -> list[str]:
 
 
 class Lookout:
-    """Looks at the registry in the background while something else goes on, and never holds that up.
+    """Asks the package index in the background, without delaying the check.
 
     Args:
-        environments: whose registry is asked, and whose declarations are held against it.
-        limit_s: how long the registry has for its answer.
-        patience_s: how long whoever wants the notice waits for it at most.
+        environments: their index is asked, and compared with their declarations.
+        limit_s: seconds that the index has for its answer.
+        patience_s: `notices` waits at most this many seconds.
     """
 
     def __init__(self, environments: Environments, *, limit_s: float = 5.0, patience_s: float = 0.5) -> None:
@@ -97,29 +97,29 @@ class Lookout:
         self._known: Known | None = None
         self._today = datetime.datetime.now(datetime.UTC).date().isoformat()
         self._started = time.monotonic()
-        # a daemon: a registry that never answers must not keep the process alive
+        # a daemon: an index that never answers must not keep the process alive
         self._thread = threading.Thread(target=self._look, name="lookout", daemon=True)
         self._thread.start()
 
     def notices(self) -> tuple[str, ...]:
-        """What to tell, as far as it is known by now; nothing where the matrix has all."""
+        """What the matrix lacks, as far as it is known by now; empty if nothing."""
         left = self._started + self._limit_s - time.monotonic()
         self._thread.join(max(0.0, min(self._patience_s, left)))
         known, why = self._known, self._why
         if known is None:
             known = self._environments.releases.kept(PACKAGE)
-            why = why or f"the registry did not answer within {time.monotonic() - self._started:.1f} s"
+            why = why or f"the index did not answer within {time.monotonic() - self._started:.1f} s"
         try:
             said = notice(known, self._environments.declarations(), self._newest(), self._today, why)
         except (HarnessError, ValueError) as error:
-            said = f"could not look whether PEFT has newer releases than the matrix: {_short(error)}"
+            said = f"could not check whether PEFT has newer releases than the matrix: {_short(error)}"
         return (said,) if said else ()
 
     def _look(self) -> None:
         try:
             known = self._environments.releases.kept(PACKAGE)
             self._known = known if known.day == self._today else self._environments.releases.ask(PACKAGE)
-        except Exception as error:  # noqa: BLE001 - whatever keeps us from looking must not touch the check
+        except Exception as error:  # noqa: BLE001 - no error here may affect the check
             self._why = _short(error)
 
     def _newest(self) -> str:
@@ -129,11 +129,11 @@ class Lookout:
         try:
             return self._environments.locked_versions(CURRENT).get(PACKAGE, "")
         except HarnessError:
-            return ""  # not locked, or stale: the check itself says so where it matters
+            return ""  # not locked, or stale: the check reports that itself
 
 
 def _short(error: Exception) -> str:
-    """The reason in a few words: the last that the index said, where it said something."""
+    """The error in one short line: the first of what the index answered, if it answered."""
     said = error.tail if isinstance(error, EnvFailed) else ""
     lines = (said or str(error)).strip().splitlines()
     return clip(lines[0] if lines else type(error).__name__, 160)

@@ -1,4 +1,4 @@
-"""One package of another origin over an environment, all else of which stays as it is locked."""
+"""Environments in which a source tree or a release replaces one package of a lock."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.envs.environment import Environment, Log, Overlay
 
 
 class Overlays:
-    """Describes environments that differ from another in what was put over it.
+    """Describes such environments.
 
     Args:
-        cache: where trees out of git are kept.
-        log: is told what takes time.
-        plain: the name of the environment that is beneath where none is named; its name is not said.
+        cache: the folder for trees that come from git.
+        log: gets a line for each step that takes time.
+        plain: the default base environment; overlays on it do not name their base.
     """
 
     def __init__(self, cache: Path, log: Log, plain: str) -> None:
@@ -28,14 +28,14 @@ class Overlays:
         self._trees: dict[str, tuple[Path, str]] = {}
 
     def of(self, spec: str, above: specs.Checkout | specs.Git | specs.Pins, base: Environment) -> Environment:
-        """What a spec describes: a checkout's, a git tree's or a release's package over an environment's.
+        """The environment that a spec describes.
 
         Args:
-            above: pins must be of releases that the index has.
+            above: replaces packages of the base. Pinned releases must exist on the index.
 
         Raises:
-            UsageError: there is no project in it, or its files can't be read.
-            EnvFailed: it can't be fetched.
+            UsageError: it holds no project, or its files cannot be read.
+            EnvFailed: it cannot be fetched.
         """
         match above:
             case specs.Checkout(path):
@@ -47,7 +47,7 @@ class Overlays:
 
     def _from_git(self, spec: str, git: specs.Git, base: Environment) -> Environment:
         text = spec.partition(" over ")[0]
-        if text not in self._trees:  # one run means one commit, however long it takes
+        if text not in self._trees:  # one commit for the whole run, even if the branch moves
             self._log(f"fetching {text}")
             self._trees[text] = source_tree.fetch(text, git, self._cache)
         tree, commit = self._trees[text]
@@ -89,4 +89,6 @@ def _digest(spec: str, tree: Path) -> str:
     try:
         return source_tree.digest(tree)
     except OSError as error:
-        raise UsageError(f"{spec!r}: {error}", "a checkout whose files can be read", "see to their rights") from error
+        raise UsageError(
+            f"{spec!r}: {error}", "a checkout whose files can be read", "check their permissions"
+        ) from error

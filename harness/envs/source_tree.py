@@ -1,4 +1,4 @@
-"""Source trees: their content's digest, copies of them, the package that they build, and trees out of git."""
+"""Source trees: digest, copy, the package that they build, and fetching them with git."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def digest(tree: Path) -> str:
-    """SHA-256 of the names and contents of a tree's files, of what git ignores none."""
+    """SHA-256 of the names and contents of a tree's files, without those that git ignores."""
     return _digest(tree, _files(tree))
 
 
@@ -43,7 +43,7 @@ def _digest(tree: Path, names: list[str]) -> str:
 
 
 def copy(tree: Path, to: Path) -> str:
-    """Copy the files that `digest` counts; returns the digest of what arrived, to be compared with the one expected."""
+    """Copy the files that `digest` counts; returns the digest of the copy, to compare with the expected one."""
     to.mkdir(parents=True)
     names = _files(tree)
     for name in names:
@@ -53,8 +53,8 @@ def copy(tree: Path, to: Path) -> str:
 
 
 def _files(tree: Path) -> list[str]:
-    """Names of the files, sorted: those that git knows or would add; without git all but caches and build outputs."""
-    if is_wheel(tree):  # whatever its folders are called: all of it is installed
+    """Names of the files, sorted: those that git knows or would add. Without git, all but caches and build outputs."""
+    if is_wheel(tree):  # all of its folders are installed, also one called `build`
         return sorted(unpacked_wheel.files(tree))
     listed = run_git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if in_git(tree) else None
     if listed is None or listed.returncode != 0:
@@ -64,13 +64,13 @@ def _files(tree: Path) -> list[str]:
         path = tree / name
         if name and path.is_dir() and not path.is_symlink():  # a submodule
             names.update(_walked(tree, name.rstrip("/")))
-        elif name and os.path.lexists(path):  # else deleted, and the deletion not committed
+        elif name and os.path.lexists(path):  # else deleted, but the deletion is not committed
             names.add(name)
     return sorted(names)
 
 
 def in_git(tree: Path) -> bool:
-    """True where the tree is a work tree's, and not just a folder that the work tree around it ignores."""
+    """True if the tree belongs to a git work tree, and is not a folder that the work tree ignores."""
     inside = run_git(tree, "rev-parse", "--is-inside-work-tree")
     return inside.stdout.strip() == b"true" and run_git(tree, "check-ignore", "-q", ".").returncode != 0
 
@@ -85,7 +85,7 @@ def _walked(tree: Path, under: str) -> Iterator[str]:
 
 
 def run_git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
-    """Run git without the variables of a hook that we may run in, and without questions."""
+    """Run git without a surrounding hook's variables, and without prompts."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
     command = ["git", "-C", str(folder), *args]
@@ -96,9 +96,9 @@ def run_git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def commit_of(tree: Path) -> tuple[str, str]:
-    """The commit that a work tree is at, and where others fetch it from; empty where it is changed or none.
+    """The commit of a work tree and the address others fetch it from, without a password.
 
-    Without the password that an address may hold.
+    Both are empty if the tree has changes or is no work tree.
     """
     if not in_git(tree) or run_git(tree, "status", "--porcelain").stdout.strip():
         return "", ""
@@ -108,16 +108,16 @@ def commit_of(tree: Path) -> tuple[str, str]:
 
 
 def is_wheel(tree: Path) -> bool:
-    """True for an unpacked wheel: a folder with one package's metadata, and nothing that says how to build it."""
+    """True for an unpacked wheel: a folder with the metadata of one package, and no build configuration."""
     project = any((tree / name).is_file() for name in ("pyproject.toml", "setup.py"))
     return not project and unpacked_wheel.package_of(tree) is not None
 
 
 def package_of(tree: Path) -> tuple[str, str | None]:
-    """Canonical name of the package that a tree builds, and its version (None where only a build could tell).
+    """Canonical name of the package that a tree builds, and its version (None if only a build could tell).
 
-    Read from an unpacked wheel's metadata, or from pyproject.toml, setup.cfg and setup.py without running any of them;
-    without a name there, the folder's.
+    Read from an unpacked wheel's metadata, or from pyproject.toml, setup.cfg and setup.py, without running them. The
+    folder's name is the fallback.
     """
     if is_wheel(tree) and (found := unpacked_wheel.package_of(tree)) is not None:
         return found
@@ -148,7 +148,7 @@ def _from_setup_cfg(tree: Path) -> tuple[str | None, str | None]:
 
 
 def _from_setup_py(tree: Path) -> tuple[str | None, str | None]:
-    """`name` and `version` of the call of `setup`, where they are constants or names of constants."""
+    """`name` and `version` in the call of `setup`, if they are constants or names of constants."""
     try:
         module = ast.parse((tree / "setup.py").read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError):
@@ -175,10 +175,10 @@ def _constant(node: ast.expr, constants: Mapping[str, object]) -> str | None:
 
 
 def fetch(spec: str, git: Git, cache: Path) -> tuple[Path, str]:
-    """The tree of a git URL at its ref, and its commit; fetched once for each commit.
+    """The tree of a git URL at its ref, and its commit. Each commit is fetched once.
 
     Raises:
-        EnvFailed: no such repository or ref, or it can't be reached.
+        EnvFailed: there is no such repository or ref, or it cannot be reached.
     """
     cache.mkdir(parents=True, exist_ok=True)
     if Path(git.url).is_absolute():
@@ -194,7 +194,7 @@ def fetch(spec: str, git: Git, cache: Path) -> tuple[Path, str]:
 
 
 def _of_clone(spec: str, wanted: Git) -> Git:
-    """A clone's ref on this machine as the commit that it names there; only read, its work tree is not touched."""
+    """The commit of a ref in a clone on this machine. The work tree is not touched."""
     folder = Path(wanted.url)
     said = run_git(folder, "rev-parse", "--verify", "--quiet", f"{wanted.ref or 'HEAD'}^{{commit}}")
     if said.returncode != 0:
@@ -211,7 +211,7 @@ def _of_clone(spec: str, wanted: Git) -> Git:
 
 
 def _remote_commit(git: Git, cache: Path) -> str | None:
-    """The commit of a branch, a tag or the default branch; None where the ref is none of these."""
+    """The commit of a branch, a tag or the default branch; None if the ref is something else."""
     wanted = [f"refs/heads/{git.ref}", f"refs/tags/{git.ref}^{{}}", f"refs/tags/{git.ref}", git.ref or "HEAD"]
     lines = run_git(cache, "ls-remote", "--", git.url, *wanted).stdout.decode(errors="replace").splitlines()
     commits = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
@@ -225,15 +225,15 @@ def _fetched(spec: str, git: Git, commit: str | None, cache: Path, stem: str) ->
         run_git(folder, "init", "-q")
         done = run_git(folder, "fetch", "-q", "--depth", "1", "--", git.url, commit or git.ref)
         at, said = "FETCH_HEAD", done.stderr
-        if done.returncode != 0 and git.ref:  # a short commit, or a server that gives no single commits
+        if done.returncode != 0 and git.ref:  # a short commit, or a server that does not serve single commits
             done = run_git(folder, "fetch", "-q", "--", git.url, "+refs/*:refs/fetched/*")
             at = commit or git.ref
         if done.returncode == 0:
             done = run_git(folder, "checkout", "-q", "--detach", f"{at}^{{commit}}", "--")
         if done.returncode != 0:
             raise EnvFailed(
-                spec, "resolve", f"git can't fetch {git.ref or 'the default branch'} of it", "a commit, branch or tag",
-                "check address, ref and rights; read git's last lines below",
+                spec, "resolve", f"git cannot fetch {git.ref or 'the default branch'}", "a commit, branch or tag",
+                "read git's last lines below; then check address, ref and permissions",
                 tail=(said + done.stderr).decode(errors="replace"),
             )  # fmt: skip
         commit = run_git(folder, "rev-parse", "HEAD").stdout.decode().strip()
@@ -242,6 +242,6 @@ def _fetched(spec: str, git: Git, commit: str | None, cache: Path, stem: str) ->
         try:
             folder.rename(tree)
         except OSError:
-            if not tree.is_dir():  # else another process was faster, with the same commit
+            if not tree.is_dir():  # else another process fetched the same commit first
                 raise
     return tree, commit

@@ -1,5 +1,5 @@
-"""What a creator or loader may be written as: a name, pins, a checkout, a git URL, an interpreter, or one of these laid
-over another environment. Runs nothing."""
+"""Parses specs, which name a creator or loader: a declared name, pins, a checkout, a git URL, an interpreter, or
+`ABOVE over BASE`. Runs nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORMS = (
 _OVER = " over "
 _PIN = re.compile(r"^\s*(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*(?P<version>[^\s=,;]+)\s*$")
 _SCHEMES = ("https", "http", "ssh", "file")
-_FIRST = ("peft", "transformers", "accelerate", "torch")  # in names, what matters most comes first
+_FIRST = ("peft", "transformers", "accelerate", "torch")  # the order of packages in names
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Pins:
-    """Exact versions of some packages; everything else follows from them."""
+    """Exact versions of some packages. All others are resolved as of their release date."""
 
     pins: tuple[tuple[str, str], ...]
 
@@ -47,7 +47,7 @@ class Pins:
 
 @dataclass(frozen=True)
 class Checkout:
-    """A folder with a Python project, or with a wheel unpacked."""
+    """A folder with a Python project, or with an unpacked wheel."""
 
     path: Path
 
@@ -57,7 +57,7 @@ class Git:
     """A repository's tree at a ref; empty ref: its default branch."""
 
     url: str
-    """Its address; of a clone on this machine the folder."""
+    """Its address; for a clone on this machine its folder."""
     ref: str
     subdirectory: str
 
@@ -71,24 +71,24 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Over:
-    """What takes the place of the same package in another environment, all else of which stays as it is."""
+    """A package that replaces the same package of another environment. All others stay as locked."""
 
     above: Pins | Checkout | Git
     base: str
-    """The environment beneath: a name or pins."""
+    """The base environment: a name or pins."""
 
 
 Spec = Named | Pins | Checkout | Git | Interpreter | Over
 
 
 def parse(text: str, names: Iterable[str]) -> Spec:
-    """Read what the user wrote.
+    """Parse a spec.
 
     Args:
-        names: of the declared environments.
+        names: the declared environments.
 
     Raises:
-        UsageError: of none of the forms, an unknown name, or a path that is not what it should be.
+        UsageError: it has none of the forms, or names an environment or path that does not exist.
     """
     text = text.strip()
     above, over, base = text.rpartition(_OVER)
@@ -113,19 +113,19 @@ def _over(text: str, above: str, base: str, names: Iterable[str]) -> Over:
     laid, beneath = parse(above, known), parse(base, known)
     if not isinstance(laid, Pins | Checkout | Git) or not isinstance(beneath, Named | Pins):
         raise UsageError(
-            f"{text!r} lays what can't be laid over what can't be beneath",
-            "a checkout, a git URL or pins over a declared environment or pins", "'../peft over current'",
+            f"{text!r}: these cannot be combined", "a checkout, a Git URL or pins over a named or pinned environment",
+            "for example '../peft over current'",
         )  # fmt: skip
     return Over(laid, base)
 
 
 def over(above: str, base: str) -> str:
-    """The text of one spec laid over an environment."""
+    """The spec of one spec over an environment."""
     return f"{above.strip()}{_OVER}{base}"
 
 
 def _at_ref(text: str) -> Git | None:
-    """`PATH@ref`: a ref of a clone on this machine; None where the path as it stands is there, or no folder is."""
+    """`PATH@ref`: a ref of a clone on this machine. None if the whole text is a path, or no part of it is a folder."""
     path, at, ref = text.partition("@")
     while at and not Path(path).expanduser().is_dir():
         more, at, ref = ref.partition("@")
@@ -133,12 +133,12 @@ def _at_ref(text: str) -> Git | None:
     if not at or Path(text).expanduser().exists():
         return None
     if not ref or ref.startswith("-"):
-        raise UsageError(f"{text!r} names no ref", "PATH@branch, a tag or a commit", f"{path}@main")
+        raise UsageError(f"{text!r} names no ref", "PATH@ and a branch, tag or commit", f"{path}@main")
     return Git(str(Path(path).expanduser().resolve()), ref, "")
 
 
 def is_path(text: str) -> bool:
-    """A path is told from a name by a separator, or by how it starts."""
+    """True for a path: it holds a separator, or starts with a dot or a tilde."""
     return text.startswith((".", "~")) or os.sep in text
 
 
@@ -146,24 +146,24 @@ def _unknown(text: str, known: list[str]) -> UsageError:
     close = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
     next_step = f"did you mean {' or '.join(close)}?" if close else f"declared here: {', '.join(known) or 'none'}"
     if text and Path(text).is_dir():
-        next_step = f"for the folder of that name write ./{text}"
+        next_step = f"for the folder of this name pass ./{text}"
     return UsageError(f"no environment {text!r}", FORMS, next_step)
 
 
 def parse_pins(text: str) -> Pins:
-    """Read `peft==0.9.0,transformers==4.38.2`; the order in which they are written does not matter.
+    """Parse `peft==0.9.0,transformers==4.38.2`; the order does not matter.
 
     Raises:
-        UsageError: not of that form, or a package named twice.
+        UsageError: it has another form, or names a package twice.
     """
     pins: dict[str, str] = {}
     for piece in text.split(","):
         match = _PIN.match(piece)
         if not match or match["version"].endswith("*"):
-            raise UsageError(f"{piece.strip()!r} in {text!r} pins no version", "package==version", FORMS)
+            raise UsageError(f"{piece.strip()!r} in {text!r} does not pin a version", "package==version", FORMS)
         package = canonicalize_name(match["package"])
         if package in pins:
-            raise UsageError(f"{text!r} pins {package} twice", "each package once", "leave one of them out")
+            raise UsageError(f"{text!r} pins {package} twice", "each package once", "remove one of them")
         pins[package] = _version(match["version"], text)
     return Pins(tuple(sorted(pins.items(), key=lambda pin: (_rank(pin[0]), pin[0]))))
 
@@ -175,7 +175,7 @@ def _rank(package: str) -> int:
 def _version(text: str, spec: str) -> str:
     version = version_of(text)
     if version is None:
-        raise UsageError(f"{text!r} in {spec!r} is no version", "package==version", FORMS)
+        raise UsageError(f"{text!r} in {spec!r} is not a version", "package==version", FORMS)
     return str(version)
 
 
@@ -185,22 +185,24 @@ def _interpreter(text: str) -> Path:
     if path.is_dir() and (path / "bin" / "python").exists():
         path = path / "bin" / "python"  # a virtual environment's folder
     if not path.is_file() or not os.access(path, os.X_OK):
-        raise UsageError(f"{text!r}: {path} is no program", "python:/path/to/python", "check the path")
+        raise UsageError(f"{text!r}: {path} is not a program", "python:/path/to/python", "check the path")
     return path
 
 
 def _checkout(text: str) -> Path:
     path = Path(text).expanduser().resolve()
     if not path.is_dir():
-        raise UsageError(f"{text!r}: {path} is no folder", "a folder with pyproject.toml or setup.py", "check the path")
+        raise UsageError(
+            f"{text!r}: {path} is not a folder", "a folder with pyproject.toml or setup.py", "check the path"
+        )
     if not is_project(path):
         infos = sum(each.name.endswith(".dist-info") for each in path.iterdir())
-        wheel = f"; it holds {infos} packages' .dist-info, and a wheel unpacked has one" if infos else ""
+        wheel = f"; it holds the .dist-info of {infos} packages, and an unpacked wheel holds one" if infos else ""
         inner = [each.name for each in sorted(path.iterdir()) if each.is_dir() and is_project(each)]
         raise UsageError(
             f"{text!r}: {path} holds no Python project{wheel}",
-            "pyproject.toml or setup.py in it, or a wheel unpacked with its one .dist-info",
-            f"did you mean {Path(text) / inner[0]}?" if inner else "name the project's folder",
+            "a folder with pyproject.toml or setup.py, or an unpacked wheel with its .dist-info",
+            f"did you mean {Path(text) / inner[0]}?" if inner else "pass the project's folder",
         )
     return path
 
@@ -215,7 +217,7 @@ def _git(text: str) -> Git:
     address, _, fragment = text.removeprefix("git+").partition("#")
     head, slash, last = address.rpartition("/")
     last, _, ref = last.partition("@")
-    if "@" in head.partition("://")[2].partition("/")[2]:  # a ref with a slash in it: …/peft@user/branch
+    if "@" in head.partition("://")[2].partition("/")[2]:  # the ref has a slash: …/peft@user/branch
         head, _, rest = address.rpartition("@")
         url, ref = head, rest
     else:
@@ -224,5 +226,5 @@ def _git(text: str) -> Git:
     subdirectory = fragment.removeprefix("subdirectory=") if fragment.startswith("subdirectory=") else ""
     wrong = ref.startswith("-") or ".." in Path(subdirectory).parts or Path(subdirectory).is_absolute()
     if parts.scheme not in _SCHEMES or not parts.path.strip("/") or wrong:
-        raise UsageError(f"{text!r} is no git address", f"git+({'|'.join(_SCHEMES)})://…@ref", FORMS)
+        raise UsageError(f"{text!r} is not a git address", f"git+({'|'.join(_SCHEMES)})://…@ref", FORMS)
     return Git(url, ref, subdirectory)

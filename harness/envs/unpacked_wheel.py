@@ -20,7 +20,7 @@ _ANY = "Wheel-Version: 1.0\nGenerator: peft-regress\nRoot-Is-Purelib: true\nTag:
 
 
 def dist_info(tree: Path) -> Path | None:
-    """The one `*.dist-info` folder of an unpacked wheel; None where the folder is none, or holds several packages."""
+    """The `*.dist-info` folder of an unpacked wheel; None if the folder is none, or holds several packages."""
     try:
         found = [path for path in tree.iterdir() if path.name.endswith(_INFO) and (path / "METADATA").is_file()]
     except OSError:
@@ -29,7 +29,7 @@ def dist_info(tree: Path) -> Path | None:
 
 
 def package_of(tree: Path) -> tuple[str, str] | None:
-    """Canonical name and version of an unpacked wheel; None where the folder is none."""
+    """Canonical name and version of an unpacked wheel; None if the folder is none."""
     info = dist_info(tree)
     if info is None:
         return None
@@ -41,7 +41,7 @@ def package_of(tree: Path) -> tuple[str, str] | None:
 
 
 def files(tree: Path) -> Iterator[str]:
-    """Names of its files: all but byte code."""
+    """Names of its files, without byte code."""
     for folder, folders, names in os.walk(tree):
         folders[:] = [name for name in folders if name not in ("__pycache__", ".git")]
         yield from (str((Path(folder) / name).relative_to(tree)) for name in names if not name.endswith(".pyc"))

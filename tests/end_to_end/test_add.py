@@ -114,7 +114,7 @@ def test_without_fixtures_it_is_an_environment_and_says_how_to_go_on(empty: Worl
     again = add(empty, RELEASE)
     assert again.code == 64
     assert f"{NAME} is declared" in again.err
-    assert f"next: go on with it: peft-regress create {NAME}" in again.err
+    assert f"next: use it: peft-regress create {NAME}" in again.err
     assert empty.run("create", NAME).code == 0
 
 
@@ -137,13 +137,13 @@ def test_a_dry_run_writes_nothing(empty: World, registry: Index) -> None:
     ("requirement", "code", "found"),
     [
         ("peft==70.0.9", 64, "peft has no release 70.0.9"),
-        ("peft==70.1.0", 64, "peft 70.1.0 was yanked"),
+        ("peft==70.1.0", 64, "peft 70.1.0 is yanked"),
         ("peft==70.2.0", 64, "peft 70.2.0 has no wheel for Python"),
         ("peft==70.3.0", 2, "peft==70.3.0 does not resolve"),
-        ("peft==70.4.0", 2, "`uv pip` fails"),
-        ("peft==70.5.0", 2, "import peft fails with exit code 1"),
-        ("minipeft==1.0", 64, "pins no PEFT"),
-        ("70.0.0", 64, "no version"),
+        ("peft==70.4.0", 2, "`uv pip` failed"),
+        ("peft==70.5.0", 2, "import peft failed with exit code 1"),
+        ("minipeft==1.0", 64, "does not pin PEFT"),
+        ("70.0.0", 64, "does not pin a version"),
     ],
 )
 def test_a_release_that_cannot_be_had(empty: World, registry: Index, requirement: str, code: int, found: str) -> None:
@@ -341,7 +341,7 @@ def test_check_says_when_the_matrix_is_behind(empty: World, registry: Index, min
     loader = ("--loader", empty.spec("2.0"), "-k", "one-layer")
     said = empty.run("check", *loader)
     assert said.code == 0, said
-    behind = "the matrix is behind the registry: no environment for PEFT 70.0.0 of 2024-01-01; "
+    behind = "the matrix is behind the package index: no environment for PEFT 70.0.0 of 2024-01-01; "
     behind += "next: peft-regress env add --missing"
     assert said.err.rstrip().endswith(behind)
     assert "behind" not in said.out, "once is enough on a terminal"
@@ -364,7 +364,7 @@ def test_check_says_when_it_could_not_look(empty: World, registry: Index, mini_f
     registry.down = True
     said = empty.run("check", "--loader", empty.spec("2.0"), "-k", "one-layer")
     assert said.code == 0, said
-    assert "could not look whether PEFT has newer releases than the matrix: http://127.0.0.1" in said.err
+    assert "could not check whether PEFT has newer releases than the matrix: http://127.0.0.1" in said.err
     assert "503" in said.err
 
 

@@ -142,9 +142,9 @@ def test_one_name_for_two_scenarios(mini: World) -> None:
 LOADERS = [
     # loader, exit code, what is said
     ("nobody", 64, "no environment 'nobody'"),
-    ("peft=0.9", 64, "pins no version"),
-    ("./no-such-checkout", 64, "is no folder"),
-    ("python:/no/such/python", 64, "is no program"),
+    ("peft=0.9", 64, "does not pin a version"),
+    ("./no-such-checkout", 64, "is not a folder"),
+    ("python:/no/such/python", 64, "is not a program"),
 ]
 
 

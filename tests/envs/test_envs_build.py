@@ -201,7 +201,7 @@ def test_a_git_ref_that_is_not_there_is_told(room: Path) -> None:
     tree = checkout(room)
     git(tree, "init", "-q")
     git(tree, "commit", "-q", "--allow-empty", "-m", "nothing in it")
-    with pytest.raises(EnvFailed, match="can't fetch nowhere") as caught:
+    with pytest.raises(EnvFailed, match="cannot fetch nowhere") as caught:
         environments(room).describe(f"git+{tree.as_uri()}@nowhere")
     assert caught.value.stage == "resolve"
     with pytest.raises(UsageError, match="no Python project"):

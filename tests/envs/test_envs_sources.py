@@ -97,7 +97,7 @@ def test_the_first_index_that_tells_is_believed_and_passwords_stay_secret(tmp_pa
     }
     bad = ["file:///local", "https://html/simple/", "https://me:secret@undated/simple"]
     assert Releases(lambda: [*bad, "https://good"], tmp_path, pages.__getitem__).of("p", "1.0.0").version == "1.0"
-    with pytest.raises(EnvFailed, match="undated/simple: tells no upload times") as caught:
+    with pytest.raises(EnvFailed, match="undated/simple: has no upload times") as caught:
         Releases(lambda: bad, tmp_path / "other", pages.__getitem__).of("p", "1.0")
     assert "secret" not in str(caught.value)
     with pytest.raises(EnvFailed, match="no-index"):

@@ -47,7 +47,7 @@ def load(tmp_path: Path, text: str = PLAIN) -> Declaration:
         ("released = 2023-11-09", 'released = "soon"', "`released` = 'soon'"),
         ('PEFT = "0.6.1"', 'PEFT = ">=0.6"', "peft: '>=0.6' is neither one version nor 'newest'"),
         ('reason = "torch"', 'because = "torch"', "unknown key `exceptions.sympy.because`"),
-        ('"safetensors>=0.4"', '"safetensors >"', "is no requirement"),
+        ('"safetensors>=0.4"', '"safetensors >"', "is not a requirement"),
         ('"safetensors>=0.4"', '"safetensors @ https://x.example/s.whl"', "without an address"),
         ("[pins]", "[pins", "not TOML"),
     ],
@@ -100,7 +100,7 @@ def test_a_lock_survives_being_written_and_knows_its_declaration(tmp_path: Path)
 def test_a_lock_with_an_address_is_no_lock(line: str) -> None:
     text = f"# declaration: sha256:{'0' * 64}\ntorch==2.13.0\n"
     assert locks.parse(text, "v", Path("v.txt")).packages == {"torch": "2.13.0"}
-    with pytest.raises(EnvFailed, match="is no lock"):
+    with pytest.raises(EnvFailed, match="is not a lock"):
         locks.parse(text + line, "v", Path("v.txt"))
 
 
@@ -151,7 +151,7 @@ def test_writing_leaves_nothing_behind_where_it_fails(tmp_path: Path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(HarnessError, match=r"v\.txt can't be written: .*No space"):
+    with pytest.raises(HarnessError, match=r"cannot write .*v\.txt: .*No space"):
         locks.write(tmp_path / "v.txt", "text")
     assert list(tmp_path.iterdir()) == []
 

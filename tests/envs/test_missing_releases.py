@@ -51,7 +51,7 @@ def test_what_is_missing(there: list[str], pinned: list[str], expected: list[str
     assert [release.version for release in missing(known(*there), declared(*pinned))] == expected
 
 
-COULD_NOT = "could not look whether PEFT has newer releases than the matrix"
+COULD_NOT = "could not check whether PEFT has newer releases than the matrix"
 NEXT = "next: peft-regress env add --missing"
 
 
@@ -61,25 +61,25 @@ NEXT = "next: peft-regress env add --missing"
         (known("0.4.0"), "0.4.0", "", ""),
         (
             known("0.4.0", "0.5.0"), "", "",
-            f"the matrix is behind the registry: no environment for PEFT 0.5.0 of 2024-01-02; {NEXT}",
+            f"the matrix is behind the package index: no environment for PEFT 0.5.0 of 2024-01-02; {NEXT}",
         ),
         (
             known(*(f"0.{minor}.0" for minor in range(4, 12))), "", "",
-            "the matrix is behind the registry: no environment for PEFT 0.11.0 of 2024-01-02, "
+            "the matrix is behind the package index: no environment for PEFT 0.11.0 of 2024-01-02, "
             f"PEFT 0.10.0 of 2024-01-02, PEFT 0.9.0 of 2024-01-02, PEFT 0.8.0 of 2024-01-02 and 3 more; {NEXT}",
         ),
         (
             known("0.4.0"), "0.3.0", "",
-            "the matrix is behind the registry: current is locked at PEFT 0.3.0, the newest is 0.4.0; "
+            "the matrix is behind the package index: current is locked at PEFT 0.3.0, the newest is 0.4.0; "
             "next: peft-regress env lock current",
         ),
         (known("0.4.0", "0.4.1rc1", "0.4.2!"), "0.4.0", "", ""),
         (known(day=""), "", "no route", f"{COULD_NOT}: no route"),
-        (known("0.4.0", day="2024-05-06"), "", "no route", f"{COULD_NOT} (on 2024-05-06 it had none): no route"),
+        (known("0.4.0", day="2024-05-06"), "", "no route", f"{COULD_NOT} (on 2024-05-06 it had not): no route"),
         (
             known("0.5.0", day="2024-05-06"), "", "no route",
-            f"the matrix is behind the registry: no environment for PEFT 0.5.0 of 2024-01-02; {NEXT} "
-            "(as the registry said on 2024-05-06; now: no route)",
+            f"the matrix is behind the package index: no environment for PEFT 0.5.0 of 2024-01-02; {NEXT} "
+            "(according to the index on 2024-05-06; now: no route)",
         ),
     ],
 )  # fmt: skip
@@ -141,7 +141,7 @@ def test_an_older_answer_is_told_with_its_day(open_: Callable[..., Environments]
     kept.write_text(kept.read_text().replace(TODAY, "2024-05-06"))
     (said,) = Lookout(open_(refuse)).notices()
     assert "no environment for PEFT 0.5.0" in said
-    assert said.endswith("(as the registry said on 2024-05-06; now: https://pypi.org/simple: no route to host)")
+    assert said.endswith("(according to the index on 2024-05-06; now: https://pypi.org/simple: no route to host)")
     assert "2024-05-06" not in Lookout(open_(lambda _: page("0.5.0"))).notices()[0], (
         "asked anew, since it is not today's"
     )
@@ -158,7 +158,7 @@ def test_a_registry_that_does_not_answer_holds_nobody_up(open_: Callable[..., En
     begun = time.monotonic()
     (said,) = lookout.notices()
     assert time.monotonic() - begun < 2
-    assert said.startswith(f"{COULD_NOT}: the registry did not answer within 0.")
+    assert said.startswith(f"{COULD_NOT}: the index did not answer within 0.")
     assert lookout._thread.daemon
     answered.set()
     lookout._thread.join()

@@ -14,7 +14,7 @@ from harness.report.html import render
 from harness.runner import shards
 from tests.support import samples
 
-NOTICE = "the matrix is behind the registry: no environment for PEFT 9.9.9"
+NOTICE = "the matrix is behind the package index: no environment for PEFT 9.9.9"
 ALL = [samples.clean(), samples.regressed(), samples.nothing()]
 
 
