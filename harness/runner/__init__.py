@@ -1,6 +1,7 @@
 """Plans cells, has workers replay them, and keeps the run. The library's API is here; docs/api.md describes it."""
 
+from harness.runner.change.check import ChangeRequest, check_change
 from harness.runner.check import check, planned
 from harness.runner.request import CheckRequest, Places, Selection
 
-__all__ = ["CheckRequest", "Places", "Selection", "check", "planned"]
+__all__ = ["ChangeRequest", "CheckRequest", "Places", "Selection", "check", "check_change", "planned"]

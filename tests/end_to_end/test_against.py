@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.runner import ChangeRequest, CheckRequest, Places, check_change
 from tests.end_to_end.test_environments import declare, named
 from tests.support import manifests
 from tests.support.mini import releases
 from tests.support.mini.projects import project
-from tests.support.mini.world import Said, World, main, scenario
+from tests.support.mini.world import HANDLER, Said, World, main, scenario
 
 __all__ = ["named"]
 
@@ -107,6 +108,21 @@ def test_an_unpacked_wheel_untouched_edited_and_mended(world: World) -> None:
     assert said.code == 0, said
     assert set(changes(world).values()) == {"fixed"}
     assert "fixed" in said.line
+
+
+def test_the_library_says_what_the_command_says(world: World) -> None:
+    """`check_change` of docs/api.md: the same cells, comparisons and exit code, and no folder where none is named."""
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    request = CheckRequest(places=Places(world.matrices, world.fixtures), worker_handler=HANDLER, each=True)
+    run = check_change(ChangeRequest(str(tree)), request)
+    assert not world.reports.exists()
+    assert against(world, tree, "--each").code == run.exit_code == 1
+    same = world.report()
+    assert run.comparisons == same.comparisons != ()
+    assert run.against == same.against
+    assert [(cell.id, cell.findings) for cell in run.cells] == [(cell.id, cell.findings) for cell in same.cells]
+    assert (run.title, run.plan, run.left_out) == (same.title, same.plan, same.left_out)
 
 
 def test_what_the_baseline_has_too_is_still_and_a_worse_one_is_not(world: World) -> None:
