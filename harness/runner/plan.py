@@ -55,9 +55,7 @@ def creators_with_fixtures(
         made = [name for name in environments.names() if _made_on_demand(environments, name)]
         found += [name for name in made if name not in found]
     if not found:
-        raise UsageError(
-            "there are no fixtures", "fixtures/<creator>.jsonl", "make some: `peft-regress create v061`"
-        )
+        raise UsageError("there are no fixtures", "fixtures/<creator>.jsonl", "make some: `peft-regress create v061`")
     return tuple(found)
 
 
