@@ -1,121 +1,137 @@
-"""`fixtures diff` and `fixtures history`: what releases wrote, whatever becomes of it on loading."""
+"""`fixtures`: the group of commands about the store, and its commands `diff` and `history`."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli import common
-from harness.core import matrix
-from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.cli import common, fixtures_archive, fixtures_verify
+from harness.cli.parser import Output, Parser, choice, command, where
+from harness.core.errors import ExitCode
 from harness.core.text import enumerated, many, visible
-from harness.store import integrity, saved_adapter, saved_diff, saved_history
-from harness.store.fixtures import Store, recorded_versions
-from harness.store.saved_adapter import Written
-from harness.store.saved_diff import KINDS, Change, Shared
-from harness.store.saved_history import History, Storage
+from harness.runner import saved_formats
+from harness.runner.request import Places, Selection
+from harness.runner.saved_formats import Diff, Histories
+from harness.store import saved_diff
+from harness.store.saved_diff import KINDS, Shared
+from harness.store.saved_history import History
 
 _NAMES = 4
-"""Scenarios that are named without -v; the rest is counted."""
+"""How many scenarios are named without -v."""
 
 
-def diff(arguments: argparse.Namespace) -> int:
-    """Hold what two creators wrote against each other, scenario by scenario; 0 nothing differs, 1 something does."""
-    store = common.store_of(arguments)
-    sides = [_read(store, creator, _selected(arguments, store, creator)) for creator in (arguments.a, arguments.b)]
-    both = sorted(set(sides[0]) & set(sides[1]))
-    found = {name: saved_diff.changes(sides[0][name], sides[1][name]) for name in both}
-    alone = [
-        {name: _why_not(arguments, store, name, other) for name in sorted(set(side) - set(both))}
-        for side, other in zip(sides, (arguments.b, arguments.a), strict=True)
-    ]
-    if arguments.json:
-        common.out_json(_as_json(arguments, found, alone))
+@dataclass(frozen=True)
+class DiffOptions:
+    """Options of `fixtures diff`."""
+
+    a: str
+    b: str
+    places: Places = Places()
+    selection: Selection = Selection()
+    output: Output = Output()
+
+
+@dataclass(frozen=True)
+class HistoryOptions:
+    """Options of `fixtures history`."""
+
+    scenario: tuple[str, ...] = ()
+    places: Places = Places()
+    selection: Selection = Selection()
+    output: Output = Output()
+
+
+def add_to(commands: Any) -> None:
+    """Add `fixtures` and its commands."""
+    group = commands.add_parser(
+        "fixtures", help="check, compare and convert the stored fixtures",
+        description="Check, compare and convert the stored fixtures.",
+    )  # fmt: skip
+    inner = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+    fixtures_verify.add_to(inner)
+    fixtures_archive.add_to(inner)
+    one = command(
+        inner, "diff", diff, "compare what two creators saved for the same scenarios",
+        "  peft-regress fixtures diff v071 v082\n"
+        "  peft-regress fixtures diff v0140 v0212 -k lora -v\n\n"
+        "exit codes: 0 no difference except version strings, 1 a difference, 2 nothing could be compared", DiffOptions,
+    )  # fmt: skip
+    one.add_argument("a", metavar="A", help="a creator that has fixtures")
+    one.add_argument("b", metavar="B", help="another creator")
+    other = command(
+        inner, "history", history, "show how each scenario's adapter changed over the releases",
+        "  peft-regress fixtures history\n  peft-regress fixtures history -v lora-bias-all", HistoryOptions,
+    )  # fmt: skip
+    other.add_argument("scenario", nargs="*", metavar="SCENARIO", help="names or globs (default: all)")
+    for each in (one, other):
+        where(each)
+        choice(each, scenarios=False)
+        each.add_argument("-v", "--verbose", action="count", default=0, help="list the keys of each change")
+        each.add_argument("--json", action="store_true", help="for a program")
+
+
+# -- diff --------------------------------------------------------------------------------------------------------------
+
+
+def diff(options: DiffOptions) -> int:
+    """Compare what two creators saved; 0 if nothing differs, 1 if something does, 2 if nothing was compared."""
+    found = saved_formats.diff(options.a, options.b, options.places, options.selection)
+    if options.output.json:
+        common.out_json(_diff_json(found))
     else:
-        _say_changes(arguments, found)
-        _say_alone((arguments.a, arguments.b), alone, arguments.verbose > 0)
-        common.out(_sum(found))
-    if not both:
+        _print_changes(found, options.output.verbose > 0)
+        for creator, names in ((found.a, found.only_a), (found.b, found.only_b)):
+            _print_alone(creator, names, options.output.verbose > 0)
+        common.out(_summary(found))
+    if not found.changes:
         return ExitCode.CANNOT_TELL
-    return ExitCode.REGRESSED if any(c.differs for every in found.values() for c in every) else ExitCode.CLEAN
+    return ExitCode.REGRESSED if found.different else ExitCode.CLEAN
 
 
-def _read(store: Store, creator: str, names: Iterable[str]) -> dict[str, Written]:
-    return {name: saved_adapter.read(store, store.manifest(creator, name)) for name in names}
+def _summary(found: Diff) -> str:
+    total, different = len(found.changes), len(found.different)
+    more = f"; {len(found.incomplete):,} not compared completely" if found.incomplete else ""
+    return f"{many(total, 'common scenario')}: {different:,} different, {total - different:,} equal{more}"
 
 
-def _selected(arguments: argparse.Namespace, store: Store, creator: str) -> list[str]:
-    """The creator's scenarios that -k and --family choose; also such as are declared no more, by name."""
-    names = store.scenarios(creator)
-    if not names:
-        raise UsageError(
-            f"{creator} has no fixtures", f"one of {', '.join(store.creators()) or '(there is none)'}", "mend the name"
-        )
-    declared = common.matrix_of(arguments).scenarios()
-    known = {one.name for one in declared}
-    chosen = {one.name for one in common.chosen(declared, arguments.keyword, arguments.families)}
-    parts = [part.strip() for part in (arguments.keyword or "").split(" or ")]
-    stray = {name for name in names if name not in known and any(part in name for part in parts)}
-    return [name for name in names if name in chosen or (name in stray and not arguments.families)]
-
-
-def _why_not(arguments: argparse.Namespace, store: Store, scenario: str, creator: str) -> str:
-    """Why the other creator has no such fixture, as far as anybody declared."""
-    declared = {one.name: one for one in common.matrix_of(arguments).scenarios()}.get(scenario)
-    if declared is None:
-        return "no scenario of that name is declared any more"
-    return matrix.unstored(declared, recorded_versions(store, creator)) or "no fixture was made"
-
-
-def _sum(found: Mapping[str, Sequence[Change]]) -> str:
-    differing = sum(any(change.differs for change in every) for every in found.values())
-    doubtful = sum(any(change.kind == "unknown" for change in every) for every in found.values())
-    more = f"; of {doubtful:,} not everything could be compared" if doubtful else ""
-    counts = f"{differing:,} written otherwise, {len(found) - differing:,} the same"
-    return f"{many(len(found), 'scenario')} of both: {counts}{more}"
-
-
-def _say_changes(arguments: argparse.Namespace, found: Mapping[str, Sequence[Change]]) -> None:
-    for (kind, scenarios), changes in saved_diff.together(saved_diff.shared(found)).items():
-        common.out(f"{KINDS[kind]}, {_where(scenarios, len(found), arguments.verbose > 0)}")
+def _print_changes(found: Diff, whole: bool) -> None:
+    for (kind, scenarios), changes in saved_diff.together(saved_diff.shared(found.changes)).items():
+        common.out(f"{KINDS[kind]}, {_which(scenarios, len(found.changes), whole)}")
         for each in changes:
             common.out(f"  {visible(each.what)}")
-            for scenario, keys in sorted(each.details.items()) if arguments.verbose else ():
+            for scenario, keys in sorted(each.details.items()) if whole else ():
                 for key in keys:
                     common.out(f"      {scenario}: {visible(key)}")
 
 
-def _where(names: Sequence[str], total: int, whole: bool) -> str:
+def _which(names: Sequence[str], total: int, whole: bool) -> str:
     if len(names) == total and not whole:
         return f"all {total:,} scenarios" if total > 1 else names[0]
     return f"{many(len(names), 'scenario')}: {enumerated(names, len(names) if whole else _NAMES)}"
 
 
-def _say_alone(creators: Sequence[str], alone: Sequence[Mapping[str, str]], whole: bool) -> None:
-    for creator, names in zip(creators, alone, strict=True):
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in names.items():
-            by_reason.setdefault(reason, []).append(name)
-        for reason, those in by_reason.items():
-            shown = enumerated(those, len(those) if whole else _NAMES)
-            common.out(f"only {creator} has {many(len(those), 'scenario')}: {shown} ({reason})")
+def _print_alone(creator: str, names: Mapping[str, str], whole: bool) -> None:
+    by_reason: dict[str, list[str]] = {}
+    for name, reason in names.items():
+        by_reason.setdefault(reason, []).append(name)
+    for reason, those in by_reason.items():
+        shown = enumerated(those, len(those) if whole else _NAMES)
+        common.out(f"only {creator} has {many(len(those), 'scenario')}: {shown} ({reason})")
 
 
-def _as_json(
-    arguments: argparse.Namespace, found: Mapping[str, Sequence[Change]], alone: Sequence[Mapping[str, str]]
-) -> dict[str, object]:
+def _diff_json(found: Diff) -> dict[str, object]:
     return {
-        "a": arguments.a,
-        "b": arguments.b,
-        "compared": list(found),
-        "changes": [_change_json(each) for each in saved_diff.shared(found)],
-        "only_a": dict(alone[0]),
-        "only_b": dict(alone[1]),
-    }  # fmt: skip
+        "a": found.a,
+        "b": found.b,
+        "compared": list(found.changes),
+        "changes": [_change_json(each) for each in saved_diff.shared(found.changes)],
+        "only_a": dict(found.only_a),
+        "only_b": dict(found.only_b),
+    }
 
 
 def _change_json(each: Shared) -> dict[str, object]:
@@ -131,50 +147,18 @@ def _change_json(each: Shared) -> dict[str, object]:
 # -- history -----------------------------------------------------------------------------------------------------------
 
 
-def history(arguments: argparse.Namespace) -> int:
-    """Tell how many forms each scenario's adapter had over its creators, and what the store holds."""
-    store = common.store_of(arguments)
-    every = histories(store, arguments)
-    storage = saved_history.storage(store.manifest(c, name) for c in store.creators() for name in store.scenarios(c))
-    if arguments.json:
-        common.out_json(
-            {
-                "scenarios": [_history_json(each) for each in every],
-                "storage": {**storage.__dict__, "on_disk": integrity.size(store)},
-            }
-        )
-    else:
-        _say_table(every)
-        for each in every if arguments.verbose or len(every) == 1 else ():
-            _say_stretches(each, arguments.verbose > 0)
-        common.out(_storage_line(storage, integrity.size(store)))
-    return ExitCode.CLEAN if every else ExitCode.CANNOT_TELL
-
-
-def histories(store: Store, arguments: argparse.Namespace) -> tuple[History, ...]:
-    """The histories of the scenarios that are asked for.
-
-    Raises:
-        UsageError: there is no fixture, or none of these.
-    """
-    wanted = arguments.scenario
-    found = [
-        saved_adapter.read(store, store.manifest(creator, name))
-        for creator in store.creators()
-        for name in _selected(arguments, store, creator)
-        if not wanted or any(fnmatchcase(name, pattern) for pattern in wanted)
-    ]
-    if not found:
-        raise NoHistory(
-            f"{store.folder}: no fixture of {', '.join(wanted) or 'any scenario'}", "at least one", "mend the name"
-        )
-    return saved_history.of(found)
-
-
-class NoHistory(HarnessError):
-    """There is nothing to tell a history of."""
-
-    exit_code = ExitCode.CANNOT_TELL
+def history(options: HistoryOptions) -> int:
+    """Show how often each scenario's adapter changed over the creators, and the size of the store."""
+    found = saved_formats.history(options.scenario, options.places, options.selection)
+    if options.output.json:
+        storage = {**found.storage.__dict__, "on_disk": found.on_disk}
+        common.out_json({"scenarios": [_history_json(each) for each in found.scenarios], "storage": storage})
+        return ExitCode.CLEAN
+    _print_table(found.scenarios)
+    for each in found.scenarios if options.output.verbose or len(found.scenarios) == 1 else ():
+        _print_stretches(each, options.output.verbose > 0)
+    common.out(_storage_line(found))
+    return ExitCode.CLEAN
 
 
 def _history_json(each: History) -> dict[str, object]:
@@ -190,7 +174,7 @@ def _history_json(each: History) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _say_table(every: Sequence[History]) -> None:
+def _print_table(every: Sequence[History]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     for place, name in enumerate(("scenario", "creators", "weights files", "key sets", "configs")):
         table.add_column(Text(name), justify="right" if place else "left", no_wrap=True)
@@ -199,7 +183,7 @@ def _say_table(every: Sequence[History]) -> None:
     common.console().print(table)
 
 
-def _say_stretches(each: History, whole: bool) -> None:
+def _print_stretches(each: History, whole: bool) -> None:
     common.out(f"\n{each.scenario}")
     for stretch in each.stretches:
         common.out(f"  {stretch.span}: {stretch.form}")
@@ -209,9 +193,10 @@ def _say_stretches(each: History, whole: bool) -> None:
                 common.out(f"      {visible(key)}")
 
 
-def _storage_line(storage: Storage, on_disk: int) -> str:
-    """What the store holds, in a line."""
+def _storage_line(found: Histories) -> str:
+    storage = found.storage
     saved = 1 - storage.stored / storage.unshared if storage.unshared else 0.0
-    held = f"{many(storage.fixtures, 'fixture')}, {many(storage.blobs, 'distinct blob')}"
-    unshared = f"{storage.unshared / 1e6:.1f} MB if nothing were shared ({saved:.0%} saved)"
-    return f"{held}: {storage.stored / 1e6:.1f} MB ({on_disk / 1e6:.1f} MB on disk, packed), {unshared}"
+    return (
+        f"{many(storage.fixtures, 'fixture')}, {many(storage.blobs, 'distinct blob')}: {storage.stored / 1e6:.1f} MB "
+        f"({found.on_disk / 1e6:.1f} MB on disk); without sharing {storage.unshared / 1e6:.1f} MB ({saved:.0%} saved)"
+    )

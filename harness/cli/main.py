@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from harness import __version__
 from harness.cli import (
@@ -16,8 +15,6 @@ from harness.cli import (
     docs,
     env,
     fixtures,
-    fixtures_archive,
-    fixtures_verify,
     lint,
     offline,
     reports,
@@ -25,7 +22,7 @@ from harness.cli import (
     show,
 )
 from harness.cli.check_options import EXIT_CODES
-from harness.cli.parser import Parser, choice, command, resume, run, where
+from harness.cli.parser import Parser, resume, run
 from harness.core.errors import ExitCode, HarnessError
 
 
@@ -50,39 +47,12 @@ def parser() -> Parser:
     blame.add_to(commands)
     bisect.add_to(commands)
     cli_expectations.add_to(commands)
-    _fixtures(commands)
+    fixtures.add_to(commands)
     env.add_to(commands)
     offline.add_to(commands)
     lint.add_to(commands)
     docs.add_to(commands)
     return top
-
-
-def _fixtures(commands: Any) -> None:
-    group = commands.add_parser(
-        "fixtures", help="look after the stored fixtures", description="Look after the stored fixtures."
-    )
-    inner = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    fixtures_verify.add_to(inner)
-    fixtures_archive.add_to(inner)
-    one = command(
-        inner, "diff", fixtures.diff, "hold what two creators wrote for the same scenarios against each other",
-        "  peft-regress fixtures diff v071 v082\n"
-        "  peft-regress fixtures diff v0140 v0212 -k lora -v\n\n"
-        "exit codes: 0 nothing differs (but version strings), 1 something does, 2 nothing could be compared",
-    )  # fmt: skip
-    one.add_argument("a", metavar="A", help="a creator that has fixtures")
-    one.add_argument("b", metavar="B", help="another")
-    other = command(
-        inner, "history", fixtures.history, "how often each scenario's adapter changed its form over the releases",
-        "  peft-regress fixtures history\n  peft-regress fixtures history -v lora-bias-all",
-    )  # fmt: skip
-    other.add_argument("scenario", nargs="*", metavar="SCENARIO", help="names or globs (default: all)")
-    for each in (one, other):
-        where(each)
-        choice(each, scenarios=False)
-        each.add_argument("-v", "--verbose", action="count", default=0, help="each change with all that it touches")
-        each.add_argument("--json", action="store_true", help="for a program")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ def three(mini: World) -> World:
 def test_a_release_that_writes_the_same(three: World) -> None:
     said = three.run("fixtures", "diff", three.name("1.0"), three.name("2.0"))
     assert said.code == 0, said
-    assert "2 scenarios of both: 0 written otherwise, 2 the same" in said.out
+    assert "2 common scenarios: 0 different, 2 equal" in said.out
     assert f"only {three.name('2.0')} has 1 scenario: later (needs minipeft>=2.0, has minipeft 1.0)" in said.out
 
 
@@ -64,7 +64,7 @@ def test_history_counts_forms_and_tells_changes(three: World) -> None:
     assert said.code == 0, said
     assert "two-layers 3 1 1 2" in said.line
     assert "9 fixtures" in said.line
-    assert "MB if nothing were shared" in said.line
+    assert "without sharing" in said.line
     told = three.run("fixtures", "history", "-v", "two-*")
     assert (
         "two-layers\n  1.0–2.0: adapter_model.safetensors, 4 keys\n  3.0: adapter_model.safetensors, 4 keys\n"
