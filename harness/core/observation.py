@@ -25,12 +25,12 @@ class Done:
 
     id: str
     outcome: Outcome
-    """`died` is the cell's doing (verdict `crash`), `error` ours."""
+    """`died`: the cell ended its process (verdict `crash`). `error`: the worker itself failed."""
     detail: str
     log_tail: str
     duration_s: float
     note: str = ""
-    """What the reader should know of how it came about: that it was run twice."""
+    """What the reader should know about it: that the job was run twice."""
 
 
 class BadObservation(HarnessError):
