@@ -1,10 +1,10 @@
-"""Runs inside a pinned environment: serves one request a line, one reply a line, each cell in a forked child.
+"""Runs inside a pinned environment: one request a line, one reply a line, each cell in a forked child.
 
-Started as `PYTHON harness/worker --serve --log FILE` by the controller, or by hand with a plan
-(`PYTHON harness/worker --help`). Standard library at this level; `cell.py` imports what the environment pins. Nothing
-of ours is installed there, so what is tested is what users have. Syntax and library of Python 3.8.
+The controller starts it as `PYTHON harness/worker --serve --log FILE`; a user starts it with a plan
+(`PYTHON harness/worker --help`). `serve/` uses the standard library only, `observe/library.py` imports what the
+environment pins. None of our packages is installed there: the tests run what users have. Syntax and library of 3.8.
 
-The protocol, JSON lines on the stdin and stdout that the process was started with (`serve.py`):
+The protocol is JSON lines on stdin and stdout; `shared.py` has the shapes:
 
     -> {"id": "hello", "kind": "hello", "device": "cpu", "preload": [...]}
     <- {"id": "hello", "outcome": "done", "facts": {...}, "duration_s": 11.8}
@@ -12,13 +12,13 @@ The protocol, JSON lines on the stdin and stdout that the process was started wi
     <- {"id": "7", "outcome": "died", "signal": 11, "exit": null, "detail": "SIGSEGV", "duration_s": 0.4, ...}
     -> {"kind": "stop"}
 
-* `hello` imports what is to be shared by all cells. Its outcome is `done`, or `error` with the traceback in `detail`.
-* `create` and `replay` go to `cell.handle(request)`, several at once; replies come in the order in which they finish.
-  `done`: handle() returned (the child's last act is SCRATCH/done.json, so an `os._exit(0)` in a library is no success);
-  `died`: the process ended otherwise; `timeout`: it was killed at `time_limit_s`; `error`: handle() raised, which is a
-  mistake of ours (traceback in SCRATCH/error.json).
-* SCRATCH also gets `log.txt` (all that was printed, the middle left out where it is long) and `pid`.
-* `stop`, or the end of stdin: the children are killed, the worker ends.
+* `hello` imports what all cells share. Its outcome is `done`, or `error` with the traceback in `detail`.
+* `create`, `replay`, `trace` and `identify` go to `cell.handle(request)`, several at once. Replies come in the order in
+  which the requests finish. `done`: handle() returned, and the child wrote SCRATCH/done.json last, so an `os._exit(0)`
+  in a library is no success. `died`: the process ended early. `timeout`: it was killed at `time_limit_s`. `error`:
+  handle() raised, which is a bug in the worker (traceback in SCRATCH/error.json).
+* SCRATCH also gets `log.txt` (the output, without its middle if it is long) and `pid`.
+* After `stop`, or the end of stdin, the children are killed and the worker ends.
 
-Libraries can't write to the protocol: it lives on private descriptors, while 0 is /dev/null and 1 and 2 are a log.
+Libraries cannot write to the protocol: it uses private descriptors; 0 is /dev/null, 1 and 2 are a log.
 """

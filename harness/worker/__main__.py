@@ -1,4 +1,4 @@
-"""Starts the worker: the environment's variables first, then what was asked for."""
+"""Starts the worker: sets the environment's variables, then serves or runs a plan."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _FOLDER = Path(__file__).resolve().parent
 _EPILOG = """\
 examples:
   python worker --serve --log worker.log
-      what the controller starts: JSON lines on stdin and stdout (see __init__.py)
+      as the controller starts it: JSON lines on stdin and stdout (see __init__.py)
   python worker --plan plan.json --out results
-      no controller: does every cell of the plan and leaves its observations in results/cells/<n>/;
-      the same command again goes on where it stopped
+      without a controller: runs every cell of the plan, results in results/cells/<n>/;
+      run the same command again to continue after an interruption
   python worker --plan plan.json --out results --device cuda -k '*lora*'
       only the cells whose id matches, on a GPU
   python worker --plan plan.json --out results --hash-seed 3
-      with another order of sets
+      with another hash seed, which changes the order of sets
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Does what the command line says; returns the exit code."""
+    """Run the command line; returns the exit code."""
     options = _parser().parse_args(argv)
     _load_package()
     numerics = importlib.import_module(_PACKAGE + ".serve.numerics")
@@ -48,34 +48,36 @@ def main(argv: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="worker",
-        description="Creates or replays adapters with the libraries of the interpreter that runs it, each in a process "
-        "of its own. Needs nothing but Python and these libraries; judges nothing.",
+        description="Creates or replays adapters with the libraries of the interpreter that runs it, each in its own "
+        "process. Needs only Python and these libraries. Results are judged elsewhere, by peft-regress.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--serve", action="store_true", help="serve requests from stdin, one a line")
-    what.add_argument("--plan", metavar="FILE", type=Path, help="do the cells of this plan")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="with --plan: where its observations go")
+    what.add_argument("--plan", metavar="FILE", type=Path, help="run the cells of this plan")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="with --plan: the folder for results")
     parser.add_argument(
-        "-k", metavar="GLOB", default="", help="with --plan: only cells whose id matches, or contains it"
+        "-k", metavar="GLOB", default="", help="with --plan: only cells whose id matches or contains this"
     )
     parser.add_argument("--jobs", metavar="N", type=int, default=1, help="with --plan: cells at once (default 1)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, …")
     parser.add_argument(
-        "--log", metavar="FILE", default=os.devnull, help="with --serve: what libraries print at import"
+        "--log", metavar="FILE", default=os.devnull, help="with --serve: file for what libraries print at import"
     )
     parser.add_argument("--hash-seed", metavar="N", help="PYTHONHASHSEED of the process (default 0)")
     parser.add_argument(
-        "--fork", action="store_true", default=None, help="a process per cell though the device is no CPU"
+        "--fork", action="store_true", default=None, help="a process per cell, even if the device is not the CPU"
     )
-    parser.add_argument("--no-fork", action="store_false", dest="fork", help="all cells in this process, one by one")
-    parser.add_argument("--handler", metavar="FILE.py", help="in place of cell.py, for tests of the worker itself")
+    parser.add_argument(
+        "--no-fork", action="store_false", dest="fork", help="run the cells in this process, one by one"
+    )
+    parser.add_argument("--handler", metavar="FILE.py", help="replaces cell.py in tests of the worker itself")
     return parser
 
 
 def _load_package() -> None:
-    """Makes this folder importable as one package, and only so: its modules' names must not shadow a library's."""
+    """Make this folder importable as one package only: its modules' names must not shadow a library's."""
     sys.path[:] = [entry for entry in sys.path if not entry or Path(entry).resolve() != _FOLDER]
     if _PACKAGE in sys.modules:
         return
@@ -90,9 +92,9 @@ def _load_package() -> None:
 
 
 def _restart(variables: dict[str, str]) -> NoReturn:
-    """Runs the same command line again with these variables set; once."""
+    """Run the same command line again with these variables set, once."""
     if os.environ.get(_RESTARTED):
-        raise SystemExit(f"worker: these variables can't be set in this environment: {sorted(variables)}")
+        raise SystemExit(f"worker: cannot set these variables in this environment: {sorted(variables)}")
     environ = {**os.environ, **variables, _RESTARTED: "1"}
     command = _command_line()
     if os.name == "nt":  # there, exec ends this process and lets the new one go on behind its parent's back
@@ -112,7 +114,7 @@ def _handler_file(options: argparse.Namespace) -> Path | None:
 
 
 def _forks(options: argparse.Namespace) -> bool:
-    # A process that has initialised CUDA can't be forked, and a fresh context for each cell costs seconds.
+    # A process that has initialised CUDA cannot fork, and a fresh context for each cell costs seconds.
     wish = options.device == "cpu" if options.fork is None else options.fork
     return bool(wish) and hasattr(os, "fork")
 

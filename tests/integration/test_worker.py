@@ -217,7 +217,7 @@ def ties():
         bases.save(model)
         loaded = bases.load(torch, llama(tied))
         result = {"built": structure.ties(model, ()), "loaded": structure.ties(loaded, ()),
-                  "copied": structure.ties(copies.Mould(loaded, torch.Tensor).copy(), ())}
+                  "copied": structure.ties(copies.Copier(loaded, torch.Tensor).copy(), ())}
         if tied:
             loaded.lm_head.weight = torch.nn.Parameter(loaded.lm_head.weight.detach().clone())
             result["broken"] = structure.ties(loaded, ())

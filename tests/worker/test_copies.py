@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.worker.model.copies import Mould
+from harness.worker.model.copies import Copier
 
 
 class Tensor:
@@ -55,7 +55,7 @@ class Module:
 
 def test_a_copy_is_as_deepcopy_makes_it() -> None:
     model = Module()
-    mould = Mould(model, Tensor)
+    mould = Copier(model, Tensor)
     assert mould.is_fast
     for made in (mould.copy(), copy.deepcopy(model)):
         assert made is not model
@@ -73,7 +73,7 @@ def test_a_copy_is_as_deepcopy_makes_it() -> None:
 
 
 def test_copies_do_not_know_each_other() -> None:
-    mould = Mould(Module(), Tensor)
+    mould = Copier(Module(), Tensor)
     one, other = mould.copy(), mould.copy()
     one.weight.values.append(2.0)
     one.ranks[1].append(4)
@@ -82,7 +82,7 @@ def test_copies_do_not_know_each_other() -> None:
 
 
 def test_a_tied_tensor_is_copied_once() -> None:
-    mould = Mould(Module(), Tensor)
+    mould = Copier(Module(), Tensor)
     before = Tensor.copied
     mould.copy()
     assert Tensor.copied == before + 1
@@ -96,13 +96,13 @@ class CopiesItself:
 
 
 def test_what_copies_itself_is_left_to_deepcopy() -> None:
-    mould = Mould([CopiesItself(), Tensor()], Tensor)
+    mould = Copier([CopiesItself(), Tensor()], Tensor)
     assert not mould.is_fast
     assert mould.copy()[0] == "a copy"
 
 
 def test_what_cannot_be_copied_is_refused_by_deepcopy() -> None:
-    mould = Mould([threading.Lock()], Tensor)
+    mould = Copier([threading.Lock()], Tensor)
     assert not mould.is_fast
     with pytest.raises(TypeError, match="cannot pickle"):
         mould.copy()
@@ -118,7 +118,7 @@ class Fussy:
 def test_what_cannot_be_built_is_refused_by_deepcopy() -> None:
     made = Fussy()
     made.__dict__["x"] = 1
-    mould = Mould(made, Tensor)
+    mould = Copier(made, Tensor)
     assert mould.is_fast
     with pytest.raises(ValueError, match="not like this") as caught:
         mould.copy()

@@ -73,11 +73,11 @@ def test_a_rerun_does_what_is_left_or_has_changed(tmp_path: Path) -> None:
     assert outcomes(plan) == {"a": "done"}
     results = [tmp_path / "out" / "cells" / str(n) / "now" / "result.json" for n in range(3)]
     before = results[0].read_text()
-    assert "1 of 2 cells to do" in run(plan).stderr
+    assert "1 of 2 cells to run" in run(plan).stderr
     assert outcomes(plan) == {"a": "done", "b": "done"}
     assert results[0].read_text() == before
     write_plan(tmp_path, cell("a"), cell("b", given=1), cell("c"))
-    assert "2 of 3 cells to do" in run(plan).stderr
+    assert "2 of 3 cells to run" in run(plan).stderr
     assert results[0].read_text() == before
     assert json.loads(results[1].read_text())["given"] == 1
 

@@ -1,4 +1,7 @@
-"""Every branch on what a library's version has, with the release that made it necessary. There is none elsewhere."""
+"""Branches on what a library's version has, each with the release that made it necessary.
+
+All of them are in this package: here, and by topic in the modules beside this one.
+"""
 
 from __future__ import annotations
 
@@ -27,23 +30,23 @@ def module_class(torch: Any, name: str) -> Any:
 
 
 def new_adapter(base: Any, config: Any, name: str) -> Any:
-    """A new adapter of a name on a base model."""
+    """A new adapter with that name on a base model."""
     import peft
 
     if name == "default" and "adapter_name" not in inspect.signature(peft.get_peft_model).parameters:
-        return peft.get_peft_model(base, config)  # up to 0.3 the first adapter is called `default`, whatever one wants
+        return peft.get_peft_model(base, config)  # up to 0.3 the first adapter is always called `default`
     return peft.get_peft_model(base, config, adapter_name=name)
 
 
 def is_adapter_layer(module: Any) -> bool:
-    """True for a layer that carries an adapter, and for the wrapper that `modules_to_save` puts around a module."""
+    """True for a layer with an adapter, and for the wrapper that `modules_to_save` puts around a module."""
     names = {kind.__name__ for kind in type(module).__mro__}
     # BaseTunerLayer came with PEFT 0.6; up to 0.5 each method has a layer class of its own
     return "BaseTunerLayer" in names or bool(names & _OLD_LAYER_NAMES) or bool(names & _WRAPPER_NAMES)
 
 
 def beneath(layer: Any) -> Any:
-    """What computes for a layer while the adapter is disabled: the layer itself, or the module that a wrapper keeps.
+    """The module that computes while the adapter is disabled: the layer, or the one that a wrapper keeps.
 
     Up to 0.4 disabling an adapter does not reach `modules_to_save`; since 0.5 it switches to `original_module`.
     """
@@ -52,9 +55,9 @@ def beneath(layer: Any) -> Any:
 
 
 def is_of_base(name: str) -> bool:
-    """True for the name of a parameter of the module that `modules_to_save` keeps beside the adapter's copy of it.
+    """True for a parameter of the original module that `modules_to_save` keeps beside the adapter's copy.
 
-    Up to 0.5 such a parameter stays trainable, though no adapter holds it and none saves it.
+    Up to 0.5 such a parameter stays trainable, though no adapter has or saves it.
     """
     return "original_module" in name.split(".")
 
@@ -65,7 +68,7 @@ def is_attention_adapter(module: Any) -> bool:
 
 
 def is_peft_model(model: Any) -> bool:
-    """True for a model with adapters; False for a base, also one that they were merged into or taken off."""
+    """True for a model with adapters; False for a base, also after merging or unloading."""
     import peft
 
     return isinstance(model, peft.PeftModel)
@@ -85,14 +88,14 @@ def config_of(model: Any) -> Any:
 
 
 def is_prompt_learning(model: Any) -> bool:
-    """True where the adapter is put before the input instead of into layers."""
+    """True if the adapter is put before the input instead of into layers."""
     config = config_of(model)
     # up to 0.3 the property does not exist on every config
     return bool(getattr(config, "is_prompt_learning", False))
 
 
 def why_not_mergeable(model: Any) -> str:
-    """Why the adapter can't be merged into the base; empty where it can."""
+    """Why the adapter cannot be merged into the base; empty if it can."""
     if is_prompt_learning(model):
         return "prompt learning has nothing to merge"
     if not hasattr(model.base_model, "merge_and_unload"):
@@ -101,7 +104,7 @@ def why_not_mergeable(model: Any) -> str:
 
 
 def why_not_mergeable_in_place(model: Any) -> str:
-    """Why `merge_adapter` can't be called; empty where it can."""
+    """Why `merge_adapter` cannot be called; empty if it can."""
     reason = why_not_mergeable(model)
     if not reason and not hasattr(model.base_model, "merge_adapter"):  # LoRA has it since 0.3, every tuner since 0.6
         reason = f"{type(model.base_model).__name__} has no merge_adapter"
@@ -121,15 +124,15 @@ def safe_merge(model: Any) -> Any:
 
 
 def why_no_safe_merge(model: Any) -> str:
-    """Why there is no safe merge; empty where there is."""
+    """Why there is no safe merge; empty if there is."""
     reason = why_not_mergeable(model)
     if not reason and "safe_merge" not in inspect.signature(model.merge_and_unload).parameters:
-        reason = "this release has no safe merge for the method"  # LoRA and IA³ since 0.6.0, the rest by and by
+        reason = "this release has no safe merge for the method"  # LoRA and IA³ since 0.6.0, others later
     return reason
 
 
 def load_adapter_tensors(folder: str) -> dict[str, Any]:
-    """All tensors of a saved adapter, whichever of the two file formats it is in (safetensors by default since 0.8)."""
+    """All tensors of a saved adapter, in either file format (safetensors by default since 0.8)."""
     import torch
 
     found: dict[str, Any] = {}
@@ -150,10 +153,9 @@ def _never(*_: Any, **__: Any) -> bool:
 
 @contextlib.contextmanager
 def without_hub() -> Iterator[None]:
-    """PEFT 0.8 asks the hub on saving whether the base is there, and raises where it may not ask.
+    """Save without the hub: PEFT 0.8 asks it whether the base exists, and raises when offline.
 
-    It is told what the hub says of a local folder: no. Since 0.9 PEFT itself does not ask in offline mode; up to 0.7
-    it never did.
+    The answer is "no", as for a local folder. Since 0.9 PEFT does not ask in offline mode; up to 0.7 it never did.
     """
     save_and_load: Any = sys.modules.get("peft.utils.save_and_load")
     asks = hasattr(save_and_load, "file_exists") and not hasattr(save_and_load, "check_file_exists_on_hf_hub")
@@ -170,13 +172,14 @@ def without_hub() -> Iterator[None]:
 
 @contextlib.contextmanager
 def disabled(model: Any) -> Iterator[None]:
-    """The adapter switched off, in all layers and wrappers, as `disable_adapter` does."""
+    """The adapter disabled in all layers and wrappers, as `disable_adapter` does."""
     with model.disable_adapter():
         yield
 
 
 def prompt_tensors(model: Any, batch_size: int, task_ids: Any = None) -> dict[str, Any]:
-    """What prompt learning puts before the input: `prompt`, or each layer's keys and values of prefix tuning."""
+    """The tensors that prompt learning puts before the input: `prompt`, or prefix tuning's keys and values per
+    layer."""
     # tasks came with multitask prompt tuning in 0.6
     tasks = {} if task_ids is None else {"task_ids": task_ids}
     result = model.get_prompt(batch_size=batch_size, **tasks)
@@ -204,7 +207,7 @@ def _cache_layers(result: Any) -> list[list[Any]]:
     are `key_cache`/`value_cache` up to Transformers 4.55 and `layers[i].keys`/`.values` after.
     """
     if hasattr(result, "layers"):
-        # a layer that nothing was put into yet has None in the place of both (encoder-decoder, 4.54 to 4.56)
+        # an empty layer has None for both (encoder-decoder, 4.54 to 4.56)
         return [[layer.keys, layer.values] for layer in result.layers if layer.keys is not None]
     if hasattr(result, "key_cache"):
         return [list(pair) for pair in zip(result.key_cache, result.value_cache)]
@@ -221,9 +224,9 @@ def adapter_arguments(model: Any, adapter_name: str) -> Any:
 
 
 def resize_vocabulary(model: Any, size: int) -> None:
-    """Enlarge or shrink embedding and head; how new rows are drawn is of no matter, and nothing is said about it."""
+    """Resize embedding and head, without a warning about how new rows are drawn: they are overwritten."""
     function = model.resize_token_embeddings
-    # since Transformers 4.46 new rows are drawn around the old ones' mean unless told otherwise, with a warning
+    # since Transformers 4.46 new rows are drawn around the old ones' mean by default, with a warning
     quiet = {"mean_resizing": False} if "mean_resizing" in inspect.signature(function).parameters else {}
     function(size, **quiet)
 
@@ -231,7 +234,7 @@ def resize_vocabulary(model: Any, size: int) -> None:
 def save_initial(model: Any, folder: str, adapter_name: str) -> None:
     """Save an adapter before training, for the conversion to plain LoRA when it is saved (since PEFT 0.13).
 
-    Its configuration must say that loading it leaves the base alone.
+    Its configuration must say that loading it does not change the base.
     """
     config = model.peft_config[adapter_name]
     initialisation, config.init_lora_weights = config.init_lora_weights, True
@@ -240,7 +243,7 @@ def save_initial(model: Any, folder: str, adapter_name: str) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Canonical name → version of every package that can be seen in the process."""
+    """Canonical name → version of every package visible in the process."""
     import re
     from importlib import metadata
 
@@ -253,7 +256,7 @@ def versions() -> dict[str, str]:
 
 
 def forget_warned_once() -> None:
-    """Have what Transformers warns once in a process be warned again (`warning_once`, since 4.21, has a cache)."""
+    """Make Transformers repeat what it warns once in a process (`warning_once`, since 4.21, has a cache)."""
     with contextlib.suppress(ImportError, AttributeError):
         import logging
 
@@ -263,9 +266,9 @@ def forget_warned_once() -> None:
 
 
 def build_tables() -> None:
-    """Have Transformers build its table of checkpoint conversions (900 patterns) now and not in each child.
+    """Make Transformers build its table of checkpoint conversions (900 patterns) once, not in each child.
 
-    It is built at the first load since 5.0, and handed out as copies; older releases have none.
+    Since 5.0 it is built at the first load; older releases have none.
     """
     with contextlib.suppress(ImportError, AttributeError):
         from transformers import conversion_mapping
@@ -274,7 +277,7 @@ def build_tables() -> None:
 
 
 def conversion_tools() -> Any:
-    """What Transformers 5 converts names with: the lists' maker, the renaming and its kinds; None where it has none."""
+    """The functions with which Transformers 5 converts names; None if it has none."""
     try:
         from transformers import conversion_mapping, core_model_loading
     except ImportError:  # up to 4.57
@@ -285,30 +288,30 @@ def conversion_tools() -> Any:
 
 
 def own_conversions(tools: Any, model: Any) -> list[Any]:
-    """A model's list of conversions without those that every model has; empty where it has none of its own."""
+    """A model's list of conversions without those that every model has."""
     function = tools["get_model_conversion_mapping"]
     without = {"add_legacy": False} if "add_legacy" in inspect.signature(function).parameters else {}
     return list(function(model, **without))
 
 
 def renamed_key(tools: Any, key: str, conversions: list[Any]) -> str:
-    """What a list of conversions makes of a key."""
-    # since 5.9 renamings can be of several classes, all of them kinds of the first
+    """A key after a list of conversions."""
+    # since 5.9 renamings have several classes, all derived from the first
     renamings = [one for one in conversions if isinstance(one, tools["WeightRenaming"])]
     converters = [one for one in conversions if isinstance(one, tools["WeightConverter"])]
     return str(tools["rename_source_key"](key, renamings, converters)[0])
 
 
 def scope_of(conversion: Any) -> str:
-    """What a key must begin with for a conversion to look at it; empty where it looks at all."""
+    """The prefix of the keys that a conversion applies to; empty if it applies to all."""
     return str(getattr(conversion, "scope_prefix", None) or "")  # scopes came with 5.9
 
 
 def converted_by_peft(model: Any, stored: dict[str, Any]) -> tuple[str, list[str]]:
-    """What PEFT hands to Transformers to ask for its conversions, and the keys that it makes of an adapter's.
+    """How PEFT converts an adapter's keys with Transformers' conversions.
 
     Returns:
-        the class of the model that was handed over (empty: none was), and the keys afterwards.
+        the class of the model that it asks them of (empty: it asks none), and the converted keys.
     """
     try:
         from peft.utils import transformers_weight_conversion as module
@@ -333,7 +336,7 @@ def converted_by_peft(model: Any, stored: dict[str, Any]) -> tuple[str, list[str
 
 
 def any_adapter(torch: Any, base: Any) -> Any:
-    """A base with some LoRA on its first linear layer."""
+    """A base with a LoRA adapter on its first linear layer."""
     import peft
 
     target = next(name for name, module in base.named_modules() if type(module) is torch.nn.Linear)

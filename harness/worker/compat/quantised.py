@@ -1,4 +1,4 @@
-"""Branches on what a library's version has, where it is about quantised layers: the second half of `compat.py`."""
+"""Branches on what a library's version has, for quantised layers."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ _FOUR, _EIGHT = "Linear4bit", "Linear8bitLt"
 
 
 def release(package: str) -> tuple[int, ...]:
-    """The numbers of an installed package's version; (0,) where it is not there."""
+    """The numbers of an installed package's version; (0,) if it is not installed."""
     numbers = re.match(r"\d+(\.\d+)*", libraries.versions().get(package, "0"))
     return tuple(int(part) for part in numbers.group().split(".")) if numbers else (0,)
 
 
 def bitsandbytes() -> Any:
-    """The library; ImportError with its own words where it is not there or does not import."""
+    """The library; its own ImportError if it is not installed or does not import."""
     return importlib.import_module("bitsandbytes")
 
 
 def loader_quantises() -> bool:
-    """True where `from_pretrained` with a `BitsAndBytesConfig` works on the CPU.
+    """True if `from_pretrained` with a `BitsAndBytesConfig` works on the CPU.
 
-    Up to Transformers 4.52 it refuses a processor without Intel's extension; since 4.53 it asks bitsandbytes alone.
+    Up to Transformers 4.52 it refuses a processor without Intel's extension; since 4.53 bitsandbytes decides.
     """
     return release("transformers") >= (4, 53)
 
 
 def loading_arguments(torch: Any, spec: Mapping[str, Any], dtype: str, stored: bool) -> dict[str, Any]:
-    """What `from_pretrained` gets so that it quantises, or reads what is stored quantised.
+    """Arguments of `from_pretrained` to quantise, or to read a quantised checkpoint.
 
     Args:
-        dtype: name of the dtype of all that is not quantised.
-        stored: the checkpoint says itself how it is quantised.
+        dtype: name of the dtype of everything that is not quantised.
+        stored: the checkpoint is quantised, and says how.
     """
     # called `dtype` since Transformers 4.56; the default of a quantised model is float16 up to 4.57
     name = "dtype" if release("transformers") >= (4, 56) else "torch_dtype"
@@ -45,7 +45,7 @@ def loading_arguments(torch: Any, spec: Mapping[str, Any], dtype: str, stored: b
 
 
 def _configuration(torch: Any, spec: Mapping[str, Any]) -> Any:
-    """The `BitsAndBytesConfig` that a declaration means."""
+    """The `BitsAndBytesConfig` of a declaration."""
     import transformers
 
     skip = {"llm_int8_skip_modules": list(spec["skip"])} if spec["skip"] else {}
@@ -61,7 +61,7 @@ def _configuration(torch: Any, spec: Mapping[str, Any]) -> Any:
 
 
 def empty_layer(torch: Any, layer: Any, spec: Mapping[str, Any]) -> Any:
-    """A quantised layer of another's shape; its weight is still to be put in."""
+    """A quantised layer of another's shape, without its weight."""
     layers = bitsandbytes().nn
     common = {"bias": layer.bias is not None}
     if spec["bits"] == 8:
@@ -79,7 +79,7 @@ def empty_layer(torch: Any, layer: Any, spec: Mapping[str, Any]) -> Any:
 
 
 def quantise_into(made: Any, weight: Any, spec: Mapping[str, Any], device: str) -> None:
-    """Put a weight into a quantised layer and have bitsandbytes quantise it, as it does when a layer is moved."""
+    """Put a weight into a quantised layer and make bitsandbytes quantise it, as it does when a layer is moved."""
     layers = bitsandbytes().nn
     if spec["bits"] == 8:
         parameter = layers.Int8Params(weight, requires_grad=False, has_fp16_weights=False)
@@ -109,7 +109,7 @@ def restore_into(made: Any, weight: Any, state: Mapping[str, Any], device: str) 
 
 
 def _owner(function: Any, made: Any) -> dict[str, Any]:
-    """The layer that a weight belongs to, by the name that this release has for it."""
+    """The argument that names a weight's layer, by its name in this release."""
     return {"module": made} if "module" in inspect.signature(function).parameters else {}
 
 
@@ -125,7 +125,7 @@ def bits_of(module: Any) -> int:
 
 
 def dequantised(module: Any) -> Any:
-    """What a quantised layer's weight stands for, in float32, whatever kernel the layer computes with."""
+    """A quantised layer's weight, dequantised to float32, for any kernel."""
     functional = bitsandbytes().functional
     if bits_of(module) == 4:
         return functional.dequantize_4bit(module.weight.data, module.weight.quant_state).float()
@@ -134,7 +134,7 @@ def dequantised(module: Any) -> Any:
 
 
 def round_scales(torch: Any, module: Any) -> None:
-    """Round what the codes of a layer's weight are multiplied with to bfloat16."""
+    """Round the scales of a layer's weight to bfloat16."""
     if bits_of(module) == 4:
         state = module.weight.quant_state  # rounding twice changes nothing
         if state.nested:
@@ -148,18 +148,18 @@ def round_scales(torch: Any, module: Any) -> None:
 
 
 def is_repacked(module: Any) -> bool:
-    """True where running the layer laid its weight out anew for another kernel (0.49 and later, some processors)."""
+    """True if running the layer rearranged its weight for another kernel (0.49 and later, some processors)."""
     return bool(getattr(getattr(module.weight, "quant_state", None), "packing_format_for_cpu", False))
 
 
 def kernels() -> dict[str, Any]:
-    """What of this machine decides which of bitsandbytes' kernels run."""
+    """Facts of this machine that decide which of bitsandbytes' kernels run."""
     asked = getattr(bitsandbytes().functional, "has_avx512bf16", None)  # since 0.49
     return {"avx512_bf16": bool(asked()) if asked is not None else False}
 
 
 def mark(model: Any, spec: Mapping[str, Any], on: bool) -> None:
-    """Say of a model what Transformers says of one that it loaded quantised, or that it is none any more."""
+    """Set the attributes that Transformers gives a quantised model, or remove them."""
     model.is_loaded_in_4bit = on and spec["bits"] == 4
     model.is_loaded_in_8bit = on and spec["bits"] == 8
     model.is_quantized = on
@@ -170,5 +170,5 @@ def mark(model: Any, spec: Mapping[str, Any], on: bool) -> None:
 
 
 def takes_autocast(function: Any) -> bool:
-    """True where PEFT lets one say whether adapters are cast to float32 (`autocast_adapter_dtype`, since 0.12)."""
+    """True if PEFT has `autocast_adapter_dtype` (since 0.12): whether adapters are cast to float32."""
     return "autocast_adapter_dtype" in inspect.signature(function).parameters

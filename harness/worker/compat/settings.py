@@ -1,4 +1,4 @@
-"""Branches on what a library's version has, where it is about precision and attention: a part of `compat.py`."""
+"""Branches on what a library's version has, for precision and attention."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any, Mapping
 from . import quantised
 
 _DECLARED = {"sdpa": ("_supports_sdpa",), "flash_attention_2": ("_supports_flash_attn", "_supports_flash_attn_2")}
-"""Attributes in which a model's class says that it has an attention; flash's was renamed in Transformers 4.54."""
+"""Attributes of a model's class that name its attentions; flash's was renamed in Transformers 4.54."""
 
 
 def loading(torch: Any, base: Mapping[str, Any]) -> dict[str, Any]:
-    """What `from_pretrained` gets so that the model computes in the dtype and with the attention that is asked for."""
+    """Arguments of `from_pretrained` for the requested dtype and attention."""
     found: dict[str, Any] = {}
     if base.get("attention") and has_choice():
         found["attn_implementation"] = base["attention"]
@@ -24,12 +24,12 @@ def loading(torch: Any, base: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def has_choice() -> bool:
-    """True where `from_pretrained` takes `attn_implementation`: since Transformers 4.36; before, all is eager."""
+    """True if `from_pretrained` takes `attn_implementation`: since Transformers 4.36; before, all is eager."""
     return quantised.release("transformers") >= (4, 36)
 
 
 def no_attention(base: Mapping[str, Any], attention: str) -> str:
-    """Why the release, or the model's class by its own declaration, has no such attention; empty where it has."""
+    """Why the release, or the model's class, does not have the attention; empty if it does."""
     import transformers
 
     version = f"Transformers {transformers.__version__}"
@@ -45,13 +45,13 @@ def no_attention(base: Mapping[str, Any], attention: str) -> str:
 
 
 def no_flash(device: str) -> str:
-    """Why flash attention can't run here; empty where it can."""
+    """Why flash attention cannot run here; empty if it can."""
     if device == "cpu":
         return "flash attention needs a GPU"
     return "" if importlib.util.find_spec("flash_attn") else "the loader's environment has no package flash_attn"
 
 
 def attention_of(model: Any) -> str:
-    """The attention that a loaded model says it computes with; empty where it says none."""
+    """The attention that a loaded model reports; empty if it reports none."""
     config = getattr(model, "config", None)
     return str(getattr(config, "_attn_implementation", None) or "") if has_choice() else ""

@@ -1,4 +1,4 @@
-"""Branches on what a version of TRL has, and of Transformers' trainer beneath it: a further half of `compat.py`."""
+"""Branches on what a version of TRL has, and of Transformers' trainer below it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any, Mapping, Sequence
 from . import libraries
 
 LENGTH = 32
-"""Of a text in tokens; all of ours are shorter."""
+"""Greatest length of a text in tokens; all of ours are shorter."""
 
 
 def is_there() -> bool:
-    """True where TRL is installed; whether it imports is another matter."""
+    """True if TRL is installed; it may still fail to import."""
     return "trl" in libraries.versions()
 
 
 def preload() -> None:
-    """Import TRL and what it needs, where it is there; where that fails, the cell that needs it tells."""
+    """Import TRL, if it is installed. If that fails, the cell that needs it reports the error."""
     if is_there():
         with contextlib.suppress(Exception):
             _ = importlib.import_module("trl").SFTTrainer
@@ -38,7 +38,7 @@ def trainer(
     """An SFTTrainer of a model, which it may wrap; the texts are taken in order, in float32 unless `bf16` is set.
 
     Args:
-        peft_config: None where the model is a PeftModel already.
+        peft_config: None if the model is a PeftModel already.
         settings: arguments of `TrainingArguments` that every release knows.
     """
     library, datasets = importlib.import_module("trl"), importlib.import_module("datasets")
@@ -74,11 +74,11 @@ _ARGUMENTS: Sequence[tuple[Sequence[str], Any]] = (
     (("max_length", "max_seq_length"), LENGTH),  # `max_seq_length` up to 0.15, of the trainer up to 0.12
     (("packing",), False),  # of the trainer up to 0.12
 )
-"""What is TRL's own: the names that it has had → its value; put where this release has it."""
+"""TRL's own arguments: their names over time → value; this release gets them where it has them."""
 
 
 def _in_order(torch: Any, plain: Any) -> Any:
-    """The trainer without shuffling, which draws from a generator that releases seed otherwise."""
+    """The trainer without shuffling, which draws from a generator that releases seed differently."""
 
     class InOrder(plain):  # type: ignore[misc]
         def _get_train_sampler(self, *_: Any, **__: Any) -> Any:  # takes the dataset since Transformers 4.52

@@ -1,4 +1,4 @@
-"""Creates, saves and loads adapters through the libraries' public doors."""
+"""Creates, saves and loads adapters with the libraries' public functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import bases, fill
 
 ADAPTER_FOLDER = "adapter"
 EXPERTS_FOLDER = "adapter/experts"
-"""Of adapters that the scenario's own is made of; inside of the checkpoint, since it can't be loaded without them."""
+"""For the adapters that the scenario's own consists of; inside the checkpoint, which cannot be loaded without them."""
 _INITIAL_FOLDER = os.path.join("work", "initial")
 
 
@@ -28,7 +28,7 @@ def wrap(base: Any, adapter: Mapping[str, Any]) -> Any:
 
 
 def save_experts(torch: Any, scenario: Mapping[str, Any]) -> None:
-    """Make and save the adapters that the scenario's own refers to by path; each has values of its own."""
+    """Make and save the adapters that the scenario's own names by path, each with its own values."""
     for name, expert in scenario["adapter"].get("experts", {}).items():
         model = wrap(bases.load(torch, scenario["base"]), {**expert, "name": "default"})
         fill.fill_parameters(torch, trainable(model, "default"), f"adapter:{scenario['name']}:{name}")
@@ -36,7 +36,7 @@ def save_experts(torch: Any, scenario: Mapping[str, Any]) -> None:
 
 
 def create(torch: Any, base: Any, scenario: Mapping[str, Any]) -> tuple[Any, list[str]]:
-    """The scenario's adapter on a base, filled, and active beside whatever the scenario puts beside it.
+    """The scenario's adapter on a base, filled and active, beside the one that `beside` declares.
 
     Returns:
         the model in eval mode and the canonical names of the parameters that were filled.
@@ -70,12 +70,12 @@ def fill_adapter(
 ) -> list[str]:
     """Give every trainable parameter of the adapter its value; returns the canonical names.
 
-    The base keeps its values, trainable or not: a head may be tied to them, and the adapter is loaded on the base as it
-    was.
+    The base keeps its values, trainable or not: a head may be tied to them, and the adapter is loaded on the stored
+    base.
 
     Args:
-        own: only those that carry the adapter's name, with values of their own: for an adapter beside another, whose
-            parameters (a prompt encoder's, say) may be trainable at the same time.
+        own: only parameters with the adapter's name, with other values: for an adapter beside another, whose parameters
+            (a prompt encoder's, say) may be trainable too.
     """
     parameters = [(name, p) for name, p in trainable(model, adapter_name) if not libraries.is_of_base(name)]
     space = f"adapter:{scenario['name']}"
@@ -87,10 +87,10 @@ def fill_adapter(
 
 
 def save(model: Any, folder: str, adapter_name: str, convert: bool = False) -> None:
-    """Write the adapter as `save_pretrained` does by default, into `folder` whatever the adapter is called.
+    """Write the adapter as `save_pretrained` does by default, into `folder` for any adapter name.
 
     Args:
-        convert: as plain LoRA, from what was kept of the adapter before it was filled.
+        convert: as plain LoRA, from the adapter that was saved before it was filled.
     """
     arguments: dict[str, Any] = {}
     if len(getattr(model, "peft_config", None) or ()) > 1:
@@ -109,7 +109,7 @@ def save(model: Any, folder: str, adapter_name: str, convert: bool = False) -> N
 def load(base: Any, adapter_name: str, folder: str = ADAPTER_FOLDER, is_trainable: bool = False) -> Any:
     """A saved adapter on a base model, through `PeftModel.from_pretrained`, in eval mode.
 
-    The configuration is read on its own first, so that an error there is told apart.
+    The configuration is read first, so that an error in it is distinct.
     """
     import peft
 
@@ -121,7 +121,7 @@ def load(base: Any, adapter_name: str, folder: str = ADAPTER_FOLDER, is_trainabl
 
 
 def adapter_layers(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
-    """Every layer that carries an adapter, by canonical name; not what is inside of one."""
+    """Every layer with an adapter, by canonical name, without layers inside it."""
     found: list[tuple[str, Any]] = []
     inside: list[str] = []
     for name, module in model.named_modules():

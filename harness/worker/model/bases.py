@@ -1,8 +1,8 @@
 """Builds, saves and loads the tiny base models, and their inputs.
 
-A base is built and filled once, by the creator; what every later step uses, the creator's own golden included, is
-what the library's own `save_pretrained` wrote, read by its own `from_pretrained`, so that a model's conversion runs
-as it does for users.
+A base is built and filled once, by the creator. Every later step, the creator's own golden included, uses the files
+that the library's `save_pretrained` wrote, read by `from_pretrained`: so a model's conversion runs as it does for
+users.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..compat import libraries, settings
 from . import fill, hub, quantised
 
 BASE_FOLDER = "base"
-"""Relative to the working directory, the cell's scratch folder: no path of this machine gets into a checkpoint."""
+"""Relative to the working directory, the cell's scratch folder, so that checkpoints contain no path of this machine."""
 
 
 def build(torch: Any, base: Mapping[str, Any]) -> Any:
@@ -44,7 +44,7 @@ def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
 
 def _sequence(torch: Any, modules: Any) -> Any:
     class PlainModel(torch.nn.Module):  # type: ignore[misc]
-        """Named modules, one after the other: the plainest base that PEFT can be put on."""
+        """Named modules in sequence: the simplest base for PEFT."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -90,7 +90,7 @@ def load_quantised(
     device: str = "cpu",
     dtype: str = "float32",
 ) -> Any:
-    """Read a base whose declaration says `quantize`: see `quantised.load`."""
+    """Read a base that declares `quantize`: see `quantised.load`."""
 
     def make(read: bool) -> Any:
         if read:
@@ -102,7 +102,7 @@ def load_quantised(
 
 
 def store_quantised(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
-    """Quantise what is in the folder and put what bitsandbytes makes of it in its place."""
+    """Replace the weights in the folder by bitsandbytes' files of the quantised model."""
     spec = {**base["quantize"], "from": "weights"}
     model = load_quantised(torch, {**base, "quantize": spec}, folder)
     shutil.rmtree(folder)
@@ -110,7 +110,7 @@ def store_quantised(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLD
 
 
 def save_mark(base: Mapping[str, Any], folder: str = BASE_FOLDER) -> None:
-    """Write which model of the hub it is, in the place of its weights."""
+    """Write the name of the hub's model instead of its weights."""
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, hub.MARK), "w", encoding="utf-8") as file:
         json.dump({"repo": base["repo"], "revision": base["revision"]}, file, sort_keys=True)
@@ -152,7 +152,7 @@ def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
 
 
 def _add_tokens(torch: Any, model: Any, name: str, size: int) -> None:
-    """Enlarge the vocabulary as a user does before new tokens are trained; their rows get values of their own."""
+    """Enlarge the vocabulary as a user does before new tokens are trained; the new rows get their own values."""
     before = int(model.get_input_embeddings().weight.shape[0])
     if before >= size:
         return  # a model that was merged and saved has them already
@@ -171,10 +171,10 @@ def _is_tied(model: Any, name: str, state: Mapping[str, Any]) -> bool:
 
 
 def realign(model: Any) -> None:
-    """Move parameters out of memory-mapped, unaligned storage; what shared storage goes on sharing it.
+    """Move parameters out of memory-mapped, unaligned storage; shared storage stays shared.
 
-    `safetensors.load_file` hands out views into a mapped file; on unaligned addresses the kernels take other paths,
-    which moved outputs by 3e-8 against bit-equal ones after a clone.
+    `safetensors.load_file` returns views into a mapped file. On unaligned addresses the kernels take other paths, which
+    changed outputs by 3e-8; after a clone they are equal to the bit.
     """
     tensors = [t for t in [*model.parameters(), *model.buffers()] if t.device.type == "cpu" and t.numel()]
     shapes: dict[int, set[Any]] = {}
@@ -183,7 +183,7 @@ def realign(model: Any) -> None:
     moved: dict[int, Any] = {}
     for tensor in tensors:
         address = tensor.data_ptr()
-        # views of one storage in different shapes can't be told from ties by address: they stay where they are
+        # by address, views of one storage in different shapes look like ties: they stay
         if address % 64 and len(shapes[address]) == 1:
             moved.setdefault(address, tensor.data.clone())
             tensor.data = moved[address]
@@ -191,7 +191,7 @@ def realign(model: Any) -> None:
 
 @contextlib.contextmanager
 def precision(torch: Any, name: str) -> Iterator[None]:
-    """Make `float32` or `float64` the default dtype inside; masks of old Transformers take theirs from there."""
+    """Make `float32` or `float64` the default dtype inside; masks of old Transformers use it."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(getattr(torch, name))
     try:
@@ -238,7 +238,7 @@ def _mask(shape: tuple[int, ...], spec: Mapping[str, Any]) -> np.ndarray[Any, An
 
 
 def _with_tokens(array: np.ndarray[Any, Any], contain: list[int], mask: Any) -> np.ndarray[Any, Any]:
-    """Put the tokens that must occur into the last row, where it is not padded."""
+    """Put the tokens that must occur into the unpadded part of the last row."""
     if not contain:
         return array
     array = array.copy()
@@ -252,7 +252,7 @@ def _with_tokens(array: np.ndarray[Any, Any], contain: list[int], mask: Any) -> 
 
 
 def to_tensors(torch: Any, inputs: Mapping[str, Any], dtype: str, device: str) -> dict[str, Any]:
-    """Inputs as tensors; the floating ones in the precision of the run."""
+    """Inputs as tensors, floating-point ones in the precision of the run."""
     made = {}
     for name, array in inputs.items():
         tensor = torch.from_numpy(np.array(array))
@@ -263,7 +263,7 @@ def to_tensors(torch: Any, inputs: Mapping[str, Any], dtype: str, device: str) -
 
 
 def call(model: Any, base_model: Any, inputs: Mapping[str, Any]) -> Any:
-    """Run the model on its inputs: by name where the base's forward knows the names, else in order."""
+    """Run the model on its inputs: by name if the base's forward has the names, else in order."""
     parameters = inspect.signature(base_model.forward).parameters
     hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())  # a wrapper
     by_name = hands_on or all(name in parameters for name in inputs) or hasattr(base_model, "config")
@@ -274,7 +274,7 @@ def outputs(result: Any, wanted: list[str]) -> dict[str, Any]:
     """The tensors of a model's result that are compared, by name."""
     if hasattr(result, "detach"):
         return {"output": result}
-    if wanted and isinstance(result, tuple) and wanted == ["logits"]:  # a wrapper that gives them first
+    if wanted and isinstance(result, tuple) and wanted == ["logits"]:  # a wrapper that returns them first
         return {"logits": result[0]}
     if wanted:
         return {name: result[name] for name in wanted}

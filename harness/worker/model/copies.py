@@ -1,9 +1,9 @@
-"""Makes many independent copies of one model: what `copy.deepcopy` yields, in a fraction of its time.
+"""Makes many independent copies of one model: the result of `copy.deepcopy`, in a fraction of its time.
 
-A cell copies its base some twenty times, and `deepcopy` walks it in Python each time. Here it is walked once, by the
-pickler, which asks objects the very questions that `deepcopy` asks them (`__reduce_ex__(4)`, `copyreg`), and each copy
-is built by the unpickler, in C. What `deepcopy` shares is shared, what it copies in a way of its own (tensors) is
-copied by it. A model for which that can't be vouched, or whose copy fails, is left to `copy.deepcopy` altogether.
+A cell copies its base about twenty times, and `deepcopy` walks it in Python each time. Here the pickler walks it once,
+with the protocol that `deepcopy` uses (`__reduce_ex__(4)`, `copyreg`), and the unpickler builds each copy, in C.
+Objects that `deepcopy` shares are shared; objects that it copies specially (tensors) are copied by it. If a model does
+not support this, or a copy fails, `copy.deepcopy` copies it.
 """
 
 from __future__ import annotations
@@ -29,47 +29,47 @@ _SHARED = (
     type(NotImplemented),
     enum.Enum,
 )
-"""What `copy.deepcopy` hands on as it is (a module it can't copy at all: `_Pressed` refuses it)."""
+"""Types that `copy.deepcopy` shares. (It cannot copy a module at all: `_Writer` refuses it.)"""
 
-_PROTOCOL = 4  # the one that deepcopy asks `__reduce_ex__` for
+_PROTOCOL = 4  # the protocol of deepcopy
 
 
-class Mould:
-    """One model, ready to be copied."""
+class Copier:
+    """One model, ready for copying."""
 
     def __init__(self, model: Any, tensor: type) -> None:
-        """Presses the model.
+        """Walk the model once.
 
         Args:
-            tensor: the class whose instances `copy.deepcopy` is to copy.
+            tensor: the class whose instances `copy.deepcopy` copies.
         """
         self._model = model
         self._kept: list[Any] = []
         self._pressed: bytes | None = None
         file = io.BytesIO()
         try:
-            _Pressed(file, tensor, self._kept).dump(model)
+            _Writer(file, tensor, self._kept).dump(model)
             self._pressed = file.getvalue()
-        except Exception:  # noqa: BLE001 - what can't be pickled can perhaps be copied
+        except Exception:  # noqa: BLE001 - deepcopy may copy what cannot be pickled
             self._kept = []
 
     @property
     def is_fast(self) -> bool:
-        """False where `copy.deepcopy` does all the work."""
+        """False if `copy.deepcopy` does all the work."""
         return self._pressed is not None
 
     def copy(self) -> Any:
         """An independent copy, equal to that of `copy.deepcopy`."""
         if self._pressed is not None:
             try:
-                return _Cast(io.BytesIO(self._pressed), self._kept).load()
-            except Exception:  # noqa: BLE001 - if it is the model's fault, deepcopy raises it as it always did
+                return _Reader(io.BytesIO(self._pressed), self._kept).load()
+            except Exception:  # noqa: BLE001 - if the model causes it, deepcopy raises it too
                 self._pressed = None
         return copy.deepcopy(self._model)
 
 
-class _Pressed(pickle.Pickler):
-    """Writes a model's structure; what is shared, and tensors, as numbers into `kept`."""
+class _Writer(pickle.Pickler):
+    """Writes a model's structure; shared objects and tensors as numbers in `kept`."""
 
     def __init__(self, file: io.BytesIO, tensor: type, kept: list[Any]) -> None:
         super().__init__(file, _PROTOCOL)
@@ -78,7 +78,7 @@ class _Pressed(pickle.Pickler):
         self._numbers: dict[int, int] = {}
 
     def persistent_id(self, obj: Any) -> Any:
-        """The number of an object that is not written; None for one that is."""
+        """The number of an object that is kept; None if it is written."""
         kind = type(obj)
         if kind in (dict, str, int, bool, float, list, tuple, type(None)):
             return None
@@ -94,14 +94,14 @@ class _Pressed(pickle.Pickler):
         return self._numbers[id(obj)]
 
     def reducer_override(self, obj: Any) -> Any:
-        """As `deepcopy` does it, where a pickler would do it otherwise."""
+        """Reduce like `deepcopy` where a pickler does it differently."""
         if isinstance(obj, types.MethodType):  # a pickler looks the name up, and may find another function
             return types.MethodType, (obj.__func__, obj.__self__)
         return NotImplemented
 
 
-class _Cast(pickle.Unpickler):
-    """Builds one copy. Tensors are copied as they are met; their memo keeps ties, as in one call of `deepcopy`."""
+class _Reader(pickle.Unpickler):
+    """Builds one copy. A common memo keeps ties between tensors, as in one call of `deepcopy`."""
 
     def __init__(self, file: io.BytesIO, kept: list[Any]) -> None:
         super().__init__(file)
@@ -109,5 +109,5 @@ class _Cast(pickle.Unpickler):
         self._memo: dict[int, Any] = {}
 
     def persistent_load(self, number: int) -> Any:
-        """The object of that number: a shared one itself, of a tensor its copy."""
+        """The object with that number: itself if shared, a copy if it is a tensor."""
         return copy.deepcopy(self._kept[number], self._memo)

@@ -1,10 +1,10 @@
 """Fills tensors from a counter-based hash of (namespace, parameter name, index).
 
-Why not a seeded generator of torch: its stream depends on the order in which tensors are drawn and on the release; a
-library that draws one number more would move everything after it. Why not constants or a ramp: two swapped tensors of
-one shape would look alike. Here each tensor has its own stream that hangs on its name alone, so that a dropped,
-swapped, transposed, re-initialised or leaked tensor always shows, and LoHa and LoKr, whose `init_weights=False`
-leaves memory uninitialised in old releases, are as reproducible as LoRA.
+Why not a seeded generator of torch: its stream depends on the release and on the order of tensors; a library that draws
+one more number would change all that follow. Why not constants or a ramp: two swapped tensors of one shape would be
+equal. Here each tensor has its own stream that depends only on its name. So a dropped, swapped, transposed,
+re-initialised or leaked tensor always shows, and LoHa and LoKr, whose `init_weights=False` leaves memory uninitialised
+in old releases, are as reproducible as LoRA.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _MIX_2 = np.uint64(0x94D049BB133111EB)
 RECIPES: tuple[tuple[str, float | None, float], ...] = (
     # pattern of canonical names, centre (None: leave the tensor alone), spread
     ("*ranknum", None, 0.0),  # AdaLoRA: a count, not a weight
-    ("*ia3_l*", 1.0, 0.5),  # IA³ multiplies: 1 is the value that does nothing
+    ("*ia3_l*", 1.0, 0.5),  # IA³ multiplies: 1 has no effect
     ("*magnitude*", 1.0, 0.5),  # DoRA: a norm, never negative
     ("*adaption_gate", 0.5, 0.4),  # 0 closes the gate
     ("*lora_E", 0.5, 0.4),  # AdaLoRA: singular values
-    ("*oft_[rR]*", 0.0, 0.25),  # OFT, BOFT: skew blocks; the series that makes rotations of them wants small ones
+    ("*oft_[rR]*", 0.0, 0.25),  # OFT, BOFT: skew blocks; the series that turns them into rotations needs small ones
     ("*oft_s", 1.0, 0.4),  # OFT, BOFT, RoAd, PSOFT: a scale beside a rotation
     ("*road_alpha", 1.0, 0.4),
     ("*psoft_R.vector_[ab]", 1.0, 0.4),
@@ -37,7 +37,7 @@ RECIPES: tuple[tuple[str, float | None, float], ...] = (
     ("*osf_svd_params.S_low", 0.5, 0.4),
     ("*deft_P", 0.05, 0.25),  # DEFT: the weight is multiplied by it twice
 )
-"""How the parameters of a method are filled where the general rule would make an adapter without effect."""
+"""Values for parameters that the general rule would leave without effect."""
 
 
 def bits(namespace: str, name: str, count: int) -> np.ndarray[Any, Any]:
@@ -67,7 +67,7 @@ def centre_and_spread(
     own: Mapping[str, Sequence[float]],
     recipes: Iterable[tuple[str, float | None, float]],
 ) -> tuple[float | None, float]:
-    """What a tensor is filled around, and how far from it.
+    """The centre and the spread of a tensor's values.
 
     Without a recipe: ±sqrt(3 / fan-in) (unit variance kept through a layer), at most 0.6, so that both factors of a
     low-rank product count and no activation saturates; vectors ±0.3; weights of norms around 1.
@@ -85,7 +85,7 @@ def centre_and_spread(
 
 
 def is_norm_weight(name: str) -> bool:
-    """True for the scale of a LayerNorm or RMSNorm, going by the names that Transformers gives them."""
+    """True for the scale of a LayerNorm or RMSNorm, by the names that Transformers uses."""
     parts = name.lower().split(".")
     owner = parts[-2] if len(parts) > 1 else ""
     return parts[-1] == "weight" and ("norm" in owner or owner.startswith("ln_") or owner in ("ln", "bn"))
@@ -98,7 +98,7 @@ def values(
     own: Mapping[str, Sequence[float]] = {},
     recipes: Iterable[tuple[str, float | None, float]] = RECIPES,
 ) -> np.ndarray[Any, Any] | None:
-    """The tensor's values as float64 of that shape; None where it is to be left alone."""
+    """The tensor's values as float64 of that shape; None if it keeps its own."""
     centre, spread = centre_and_spread(name, shape, own, recipes)
     if centre is None:
         return None
@@ -113,7 +113,7 @@ def fill_parameters(
     own: Mapping[str, Sequence[float]] = {},
     recipes: Iterable[tuple[str, float | None, float]] = RECIPES,
 ) -> list[str]:
-    """Fill parameters in place, by canonical name; integer ones are left alone. Returns the names that were filled."""
+    """Fill parameters in place, except integer ones. Returns the canonical names of the filled ones."""
     filled = []
     recipes = tuple(recipes)
     with torch.no_grad():

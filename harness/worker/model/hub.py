@@ -25,10 +25,10 @@ def cache(environ: Mapping[str, str]) -> str:
 
 
 def found_in(environ: Mapping[str, str], repo: str, revision: str) -> str:
-    """The cache, where it has the model at that commit.
+    """The cache, if it has the model at that commit.
 
     Raises:
-        NotInHubCache: it has not; the message says what it has, and how to get it.
+        NotInHubCache: it does not; the message says what it has, and how to get the model.
     """
     where = cache(environ)
     snapshots = os.path.join(where, "models--" + repo.replace("/", "--"), "snapshots")
@@ -43,7 +43,7 @@ def found_in(environ: Mapping[str, str], repo: str, revision: str) -> str:
 
 
 def load(base: Mapping[str, Any], environ: Mapping[str, str], how: Mapping[str, Any]) -> Any:
-    """The model, in float32 whatever its checkpoint is in, or in the dtype that is asked for.
+    """The model in float32, or in the dtype that a replay asks for.
 
     Args:
         how: further arguments of `from_pretrained`.

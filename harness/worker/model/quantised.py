@@ -1,8 +1,8 @@
-"""Bases with quantised layers: loaded from weights or from what bitsandbytes wrote, and what they stand for.
+"""Bases with quantised layers, loaded from weights or from bitsandbytes' own files, and their dequantised twins.
 
-`quantize` of a base says how. Where the libraries quantise on loading, they do it; before, the layers are put in by
-hand, as users of that time did. The float64 twin of such a base is *dequantised*: plain linear layers with the values
-that the quantised ones stand for. What a quantised model computes otherwise is its kernels' error, not a meaning.
+A base's `quantize` says how. If the libraries can quantise on loading, they do; for older ones the layers are put in
+here, as users of that time did. The float64 twin of such a base is *dequantised*: plain linear layers with the values
+of the quantised ones. A difference between the two is the kernels' error, not a change of meaning.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..compat import quantised
 
 _WEIGHTS = "model.safetensors"
 _MARK = "_computes_narrowly"
-_ONE_FILE = "999GB"  # a tiny model is one file whatever a release takes for large
+_ONE_FILE = "999GB"  # a tiny model is one file in every release
 
 
 def load(torch: Any, base: Mapping[str, Any], folder: str, make: Any, device: str, dtype: str) -> Any:
@@ -23,7 +23,7 @@ def load(torch: Any, base: Mapping[str, Any], folder: str, make: Any, device: st
 
     Args:
         make: builds the unquantised model, or reads it from the folder: `make(read: bool)`.
-        dtype: of what is not quantised.
+        dtype: of everything that is not quantised.
     """
     spec = base["quantize"]
     if base["kind"] == "transformers" and quantised.loader_quantises():
@@ -45,7 +45,7 @@ def _by_loader(torch: Any, base: Mapping[str, Any], folder: str, device: str, dt
 
 
 def quantise(torch: Any, model: Any, spec: Mapping[str, Any], device: str) -> Any:
-    """Put quantised layers in the place of linear ones, by hand; embeddings, norms and what is skipped stay."""
+    """Replace linear layers by quantised ones; embeddings, norms and skipped layers stay."""
     for parent, name, layer in _linear_layers(torch, model, spec):
         made = quantised.empty_layer(torch, layer, spec)
         quantised.quantise_into(made, layer.weight.data.clone(), spec, device)
@@ -56,7 +56,7 @@ def quantise(torch: Any, model: Any, spec: Mapping[str, Any], device: str) -> An
 
 
 def _restored(torch: Any, model: Any, spec: Mapping[str, Any], folder: str, device: str) -> Any:
-    """Read the state that bitsandbytes wrote into layers that are put in by hand."""
+    """Read the state that bitsandbytes wrote into layers that are put in here."""
     from safetensors.torch import load_file
 
     state = {key: value.clone() for key, value in load_file(os.path.join(folder, _WEIGHTS)).items()}
@@ -80,13 +80,13 @@ def _restored(torch: Any, model: Any, spec: Mapping[str, Any], folder: str, devi
 
 
 def _moved(model: Any, device: str) -> Any:
-    if device != "cpu":  # on the CPU nothing has to be moved, and moving may quantise again
+    if device != "cpu":  # nothing to move on the CPU, where moving may quantise again
         model.to(device)
     return model
 
 
 def _linear_layers(torch: Any, model: Any, spec: Mapping[str, Any]) -> list[tuple[Any, str, Any]]:
-    """(parent, its name in there, layer) of each linear layer that is to be quantised."""
+    """(parent, name in the parent, layer) of each linear layer to quantise."""
     found = []
     for prefix, parent in model.named_modules():
         for name, layer in parent.named_children():
@@ -111,14 +111,14 @@ def layers(model: Any) -> list[tuple[str, Any]]:
 
 
 def own(model: Any) -> None:
-    """Have each quantised weight of a copied model name the layer that it is in, and not that of the original."""
+    """Make each quantised weight of a copied model point to its own layer, not to the original's."""
     for _, layer in layers(model):
         if getattr(layer.weight, "module", None) is not None:
             layer.weight.module = layer
 
 
 def dequantise(torch: Any, model: Any, spec: Mapping[str, Any], dtype: str) -> Any:
-    """Put plain linear layers in the place of quantised ones, with the values that they stand for."""
+    """Replace quantised layers by plain linear ones with the dequantised values."""
     for path, layer in layers(model):
         weight = quantised.dequantised(layer)
         plain = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=layer.bias is not None, device=weight.device)
@@ -132,16 +132,16 @@ def dequantise(torch: Any, model: Any, spec: Mapping[str, Any], dtype: str) -> A
 
 
 def _cast(torch: Any, model: Any, dtype: str) -> Any:
-    # `Module.to` itself: Transformers' own refuses a model that was loaded quantised
+    # `Module.to`, since Transformers' own refuses a quantised model
     return torch.nn.Module.to(model, getattr(torch, dtype))
 
 
 def narrow(torch: Any, model: Any, what: str) -> Any:
-    """Have quantised layers compute as a kernel does that works in bfloat16; those that do already are left alone.
+    """Make quantised layers compute like a bfloat16 kernel; those that do already are unchanged.
 
     Args:
-        what: `arithmetic`: inputs, weights and outputs are rounded to it; `truncated`: inputs and outputs are cut off;
-            `scales`: what the codes of the weights are multiplied with is rounded.
+        what: `arithmetic`: inputs, weights and outputs are rounded; `truncated`: inputs and outputs are truncated;
+            `scales`: the scales of the weights' codes are rounded.
     """
     for _, layer in layers(model):
         if what == "scales":
@@ -153,7 +153,7 @@ def narrow(torch: Any, model: Any, what: str) -> Any:
 
 
 def _round_arithmetic(torch: Any, layer: Any, narrowed: Any) -> None:
-    """Wrap the layer's forward: PEFT calls it directly in some releases, past any hook."""
+    """Wrap the layer's forward: some releases of PEFT call it directly, past any hook."""
     inner = layer.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
@@ -171,7 +171,7 @@ def _rounded(torch: Any, value: Any) -> Any:
 
 
 def _cut(torch: Any, value: Any) -> Any:
-    """The value without the bits that bfloat16 has no room for; gradients pass."""
+    """The value truncated to bfloat16's bits; gradients pass."""
     wide = value.detach().float().contiguous()
     cut = (wide.view(torch.int32) & -65536).view(torch.float32)
     return value + (cut.to(value.dtype) - value.detach())
@@ -182,7 +182,7 @@ def _is_floating(value: Any) -> bool:
 
 
 def save(model: Any, folder: str, spec: Mapping[str, Any]) -> None:
-    """Write the quantised model: its library does it where it can, else bitsandbytes' state as safetensors."""
+    """Write the quantised model: by its library if it can, else bitsandbytes' state as safetensors."""
     os.makedirs(folder, exist_ok=True)
     if hasattr(model, "save_pretrained") and quantised.loader_quantises():
         model.save_pretrained(folder, max_shard_size=_ONE_FILE)
@@ -197,7 +197,7 @@ def save(model: Any, folder: str, spec: Mapping[str, Any]) -> None:
 
 
 def _say_how(path: str, spec: Mapping[str, Any]) -> None:
-    """Add to a model's configuration what tells a loader that the checkpoint is quantised, and how."""
+    """Add to a model's configuration how the checkpoint is quantised."""
     with open(path, encoding="utf-8") as file:
         config = json.load(file)
     config["quantization_config"] = {
@@ -216,7 +216,7 @@ def _say_how(path: str, spec: Mapping[str, Any]) -> None:
 
 
 def kernel_facts(model: Any) -> dict[str, Any]:
-    """Which kernels a model that was run computes with: classes of its quantised layers, and how many are repacked."""
+    """The kernels of a model that has run: classes of its quantised layers, and how many are repacked."""
     found = [layer for _, layer in layers(model)]
     classes = sorted({f"Linear{quantised.bits_of(layer)}bit" for layer in found})
     repacked = sum(quantised.is_repacked(layer) for layer in found)

@@ -1,7 +1,7 @@
 """Finds every tensor of a checkpoint in the loaded model, by value.
 
-What a library lists as missing or unexpected is its own opinion, and names change for good reasons (a loader
-renames, transposes and fuses). Since every stored tensor has values of its own, its bytes tell where it went.
+A library's lists of missing and unexpected keys are not enough, and names change for good reasons (a loader renames,
+transposes and fuses). Every stored tensor has unique values, so its bytes show where it is.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ Fingerprint = tuple[int, str]
 
 
 def account(torch: Any, stored: dict[str, Any], model: Any, adapter_name: str) -> dict[str, dict[str, Any]]:
-    """For each key of the checkpoint where its values are in the model.
+    """Where each key's values are in the model.
 
     Returns:
         key → {"found": "whole" | "transposed" | "slice" | "nowhere" | "constant", "at": [canonical names]}.
-        `constant`: all values of it are one, so that nothing can be said by value.
+        `constant`: all its values are equal, so they identify nothing.
     """
     tensors = _model_tensors(model, adapter_name)
     whole = _index((name, tensor) for name, tensor in tensors)
@@ -66,7 +66,7 @@ def _find(torch: Any, value: Any, tensors: list[tuple[str, Any]], whole: Any, tu
 
 
 def _holds_slice(torch: Any, value: Any, tensor: Any) -> bool:
-    """True where a tensor holds the value, or its transpose, as a block: fused projections, stacked experts."""
+    """True if a tensor contains the value, or its transpose, as a block: fused projections, stacked experts."""
     if tensor.numel() <= value.numel() or not tensor.dtype.is_floating_point:
         return False
     turned = value.transpose(0, 1) if value.dim() == 2 else None
@@ -88,7 +88,7 @@ def _is_block(torch: Any, value: Any, tensor: Any) -> bool:
 
 
 def _stacked(tensor: Any, dim: int) -> Iterator[Any]:
-    """The tensor itself, or where it has one dimension more, each of what is stacked in it."""
+    """The tensor itself, or if it has one dimension more, each tensor that is stacked in it."""
     if tensor.dim() == dim:
         yield tensor
     elif tensor.dim() == dim + 1:
@@ -96,7 +96,7 @@ def _stacked(tensor: Any, dim: int) -> Iterator[Any]:
 
 
 def _starts(block: Any, small: Any, axis: int) -> list[int]:
-    """Where along the axis the value's first row stands in the block."""
+    """The positions of the value's first row along the axis of the block."""
     length, piece = block.shape[axis], small.shape[axis]
     if piece > length:
         return []

@@ -1,4 +1,4 @@
-"""Success or exception captured as a value, with everything that was warned meanwhile."""
+"""Captures success or exception as a value, with all warnings given meanwhile."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 _LOGGERS = ("", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "torch")
 _OURS = ("deterministic implementation", "use_deterministic_algorithms", "CUBLAS_WORKSPACE_CONFIG")
-"""Warnings that only our own settings (deterministic mode) bring about."""
+"""Warnings that only our own settings (deterministic mode) cause."""
 
 _OUR_FOLDER = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
@@ -60,7 +60,7 @@ def heard() -> Iterator[list[str]]:
     """Collect Python warnings and log records of level WARNING and above as they are; the list is filled at the end."""
     collector = _Collector()
     loggers = [logging.getLogger(name) for name in _LOGGERS]
-    # a logger that hands its records on to the root would be heard twice: hear it at the root alone
+    # a logger that propagates to the root would be recorded twice: record it at the root only
     hearing = [logger for logger in loggers if logger.name == "root" or not logger.propagate]
     for logger in hearing:
         logger.addHandler(collector)
@@ -76,7 +76,7 @@ def heard() -> Iterator[list[str]]:
 
 
 def normalise(text: str) -> str:
-    """The text without what changes from run to run: paths, addresses, this process's numbers."""
+    """The text without what changes from run to run: paths and addresses."""
     text = text.replace(os.getcwd() + os.sep, "")
     text = re.sub(r"(/[\w.+@-]+){2,}/(?=[\w.-]+)", "…/", text)
     text = re.sub(r"0x[0-9a-fA-F]{6,}", "0x…", text)
@@ -94,7 +94,7 @@ class Attempt:
         self.duration_s = 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """What of it is evidence; durations are not, they differ from run to run."""
+        """The part that is evidence; durations differ from run to run."""
         found: dict[str, Any] = {"outcome": self.outcome}
         if self.error:
             found["error"] = self.error
@@ -111,7 +111,7 @@ class Skip(Exception):
 
 @contextlib.contextmanager
 def attempt(stage: str) -> Iterator[Attempt]:
-    """Run the body; whatever it raises becomes the attempt's error, with the stage that it was raised in."""
+    """Run the body; an exception becomes the attempt's error, with the stage that raised it."""
     tried = Attempt()
     started = time.perf_counter()
     try:
@@ -119,7 +119,7 @@ def attempt(stage: str) -> Iterator[Attempt]:
             yield tried
     except Skip as skip:
         tried.outcome, tried.reason = "skipped", str(skip)
-    except Exception as error:  # noqa: BLE001 - the very thing under observation: any exception is a result
+    except Exception as error:  # noqa: BLE001 - any exception is a result
         tried.outcome, tried.error = "error", describe(error, stage)
     finally:
         tried.duration_s = time.perf_counter() - started
@@ -142,7 +142,7 @@ def describe(error: BaseException, stage: str) -> dict[str, str]:
 def _frames_of_the_libraries(error: BaseException) -> list[traceback.FrameSummary]:
     """The traceback without our own frames and without paths of this machine.
 
-    A golden holds tracebacks too; it must not change because a line of ours has moved.
+    A golden has tracebacks too, which must not change because our code moved.
     """
     frames = []
     for frame in traceback.extract_tb(error.__traceback__):

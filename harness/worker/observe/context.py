@@ -1,4 +1,4 @@
-"""What a probe works with: the scenario, its base and adapter, loaded as often as it likes."""
+"""The context of a probe: the scenario, with its base and adapter loaded as often as the probe needs."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any, ContextManager, Mapping
 
 from ..compat import libraries
 from ..model import adapters, bases, quantised, wrappers
-from ..model.copies import Mould
+from ..model.copies import Copier
 from ..shared import NARROW
 from .capture import Skip
 from .recorder import Observation
 
 WORK_FOLDER = "work"
-"""For what probes write and read again; taken away when the cell is done."""
+"""For files that probes write and read again; removed when the cell is done."""
 
 
 class Context:
     """One scenario in one precision.
 
     Attributes:
-        precision: `float32` or `float64`; one of `NARROW` where a replay is asked for it.
+        precision: `float32` or `float64`; one of `NARROW` if a replay is asked for it.
         inputs: the inputs as tensors in that precision.
-        layer_inputs: canonical layer name → the input (float32) that the layer saw in the golden run; filled by the
-            forward probe at creation, read from the golden at replay.
+        layer_inputs: canonical layer name → the layer's input (float32) in the golden run; filled by the forward probe
+            at creation, read from the golden at replay.
         kernels: which arithmetic a quantised base computes with: `own`; `arithmetic`, `truncated` or `scales` in
             bfloat16; `plain` (dequantised).
     """
@@ -50,25 +50,25 @@ class Context:
         self.device = device
         self.creating = creating
         self.quantize: Mapping[str, Any] = scenario["base"].get("quantize") or {}
-        # float64 is what quantised weights stand for: bitsandbytes itself has no kernel that computes in it
+        # float64 is dequantised: bitsandbytes has no kernel that computes in it
         self.kernels = "plain" if precision == "float64" else kernels
-        # a golden is what the creator made, in what it was made in; what it is to be loaded into may lose it
+        # a golden is observed in the wrappers that the adapter was made in; those for loading may lose it
         self.wrapped = "saved" if creating else "loaded"
         self.adapter_name: str = scenario["adapter"]["name"]
-        self._pristine: Any = None  # the Mould of the base
+        self._pristine: Any = None  # copies the base
         self._shared: Any = None
         self._trained: Any = None
         self._kept: dict[str, Any] = {}
 
     def base(self, when: str = "") -> Any:
-        """A base of its own, as it came from disk, in this precision, in what the scenario wraps it in.
+        """A separate copy of the base as stored, in this precision and in the scenario's wrappers.
 
         Args:
-            when: wrapped as when the adapter is `saved` or `loaded`; the context's own where nothing is said.
+            when: the wrappers for `saved` or `loaded`; the context's own if empty.
         """
         when = when or self.wrapped
         if self._pristine is None:
-            self._pristine = Mould(self._loaded_base(), self.torch.Tensor)
+            self._pristine = Copier(self._loaded_base(), self.torch.Tensor)
         model = self._pristine.copy()
         if self.quantize:
             quantised.own(model)
@@ -79,7 +79,7 @@ class Context:
 
     def _loaded_base(self) -> Any:
         if not self.quantize:
-            # loaded in the narrow type, as people do: what a library keeps in float32 then stays there
+            # loaded in the narrow type, as users do: what a library keeps in float32 stays in float32
             dtype = {"dtype": self.precision} if self.precision in NARROW else {}
             return self.cast(bases.load(self.torch, {**self.scenario["base"], **dtype}))
         # quantised layers are read, and dequantised, in the default dtype that every user has
@@ -99,25 +99,25 @@ class Context:
         return bases.precision(self.torch, "float32" if self.precision in NARROW else self.precision)
 
     def untouched(self) -> Any:
-        """A loaded adapter that was not run yet: running a quantised layer may lay its weight out anew."""
+        """A loaded adapter that has not run: running a quantised layer may rearrange its weight."""
         return self.load() if self.quantize else self.model()
 
     def model(self) -> Any:
-        """The loaded adapter that probes share which change nothing."""
+        """The loaded adapter, shared by probes that change nothing."""
         if self._shared is None:
             self._shared = self.load()
         return self._shared
 
     def drop_model(self) -> None:
-        """Forget the shared models: a probe raised, and nobody knows what it left behind."""
+        """Forget the shared models after a probe raised: their state is unknown."""
         self._shared = self._trained = None
 
     def keep(self, what: str, model: Any) -> None:
-        """Keep a model that a probe changed, for the one probe that goes on from there."""
+        """Keep a model that a probe changed, for the probe that continues with it."""
         self._kept[what] = model
 
     def take(self, what: str) -> Any:
-        """What was kept, once.
+        """The kept model, once.
 
         Raises:
             Skip: nothing was, since the probe before did not come that far.
@@ -132,11 +132,11 @@ class Context:
         """A freshly loaded adapter on a fresh base."""
         name = adapter_name or self.adapter_name
         base = self.base()
-        # What a method draws on loading (VeRA's projections, say) is drawn in the default dtype, and float64 has other
+        # Random tensors of a method (VeRA's projections, say) are drawn in the default dtype, and float64 gives other
         # numbers for the same seed: both precisions take those of float32.
         with bases.precision(self.torch, "float32"):
             model = adapters.load(base, name, folder, is_trainable)
-        return self._narrow(self.cast(model))  # up to PEFT 0.6 IA³ puts layers of its own in the base's place
+        return self._narrow(self.cast(model))  # up to PEFT 0.6 IA³ replaces the base's layers
 
     def load_for_training(self) -> Any:
         """An adapter whose parameters train, shared by the probes that only run it.
@@ -153,17 +153,17 @@ class Context:
     def cast(self, model: Any) -> Any:
         """The model in this precision, on the device."""
         if self.quantize and self.kernels != "plain":
-            return model  # it is where it belongs, and moving what is quantised may quantise it again
+            return model  # it is on the device, and moving a quantised model may quantise it again
         if self.precision == "float64":
             model = model.double()
-        # where it is already there it is left alone: Accelerate warns of each move of a model with its hooks
+        # not if it is there already: Accelerate warns about each move of a model with its hooks
         return model if self.device == "cpu" else model.to(self.device)
 
     def run(self, model: Any, disabled: bool = False) -> dict[str, Any]:
         """The model's compared outputs, without gradients.
 
         Args:
-            disabled: its adapter is switched off, so that it takes what the base takes.
+            disabled: its adapter is disabled, so that it takes the base's inputs.
         """
         with self.torch.no_grad():
             return self.run_with_gradients(model, disabled)
@@ -177,7 +177,7 @@ class Context:
         return bases.outputs(bases.call(called, libraries.base_of(model), inputs), self.scenario["outputs"])
 
     def inputs_of_base(self) -> dict[str, Any]:
-        """The inputs without those that the adapter alone takes."""
+        """The inputs without those that only the adapter takes."""
         own = self.scenario.get("adapter_inputs", {})
         return {name: value for name, value in self.inputs.items() if name not in own}
 
@@ -189,14 +189,14 @@ class Context:
         return path
 
     def save_merged(self, plain: Any, folder: str) -> None:
-        """Write a model that an adapter was merged into."""
+        """Write a merged model."""
         if self.quantize and self.kernels != "plain":
             quantised.save(plain, folder, self.quantize)
         else:
             bases.save(plain, folder)
 
     def read_merged(self, folder: str) -> Any:
-        """Read it again; what was quantised is read as it was stored."""
+        """Read a merged model again; a quantised one as it was stored."""
         base = self.scenario["base"]
         if not self.quantize:
             return bases.load(self.torch, base, folder).to(self.device)

@@ -1,7 +1,7 @@
-"""Says what the loader makes of configurations, so that two that it reads alike are known to be alike.
+"""Identifies configurations that the loader reads as equal.
 
-Each release writes entries of its own into a config, most of them with the default that an older file means without
-saying it. What decides is what the *loader's* classes make of the file: the object, and what is warned on the way.
+Each release adds entries to a config, mostly with the default that an older file implies. What counts is what the
+*loader's* classes read: the object, and the warnings meanwhile.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ..compat import libraries
 from .capture import attempt
 
 ADAPTERS, BASES = "adapters", "bases"
-"""Folders of the request: in each a folder for each configuration, laid out as a cell's is."""
+"""Folders of the request: in each a folder for each configuration, with the layout of a cell's."""
 _STAMPS = ("peft_version", "transformers_version", "_name_or_path")
-"""Who wrote a file, and where it lies: no part of what it means."""
+"""The writer and the place of a file: no part of its meaning."""
 
 
 def identify(request: Mapping[str, Any]) -> None:
-    """Read each configuration as a replay does; leave `identities.json`: folder → digest of what came of it.
+    """Read each configuration as a replay does; write `identities.json`: folder → digest of the result.
 
     Args:
         request: `adapters`: names of folders under `adapters/`; `bases`: name of a folder under `bases/` → class of the
-            base's configuration, empty where the base has none of Transformers'.
+            base's configuration, empty if it is not Transformers'.
     """
     found: dict[str, str] = {}
     for name in request["adapters"]:
@@ -37,17 +37,17 @@ def identify(request: Mapping[str, Any]) -> None:
 
 
 def _digest(folder: str, read: Callable[[], Any]) -> str:
-    """SHA-256 over what was read and how: value, warnings, error."""
+    """SHA-256 of the result of reading: value, warnings, error."""
     here, value = os.getcwd(), None
-    os.chdir(folder)  # so that what quotes a path quotes the same one
+    os.chdir(folder)  # so that messages quote the same path
     try:
         libraries.forget_warned_once()
         with attempt("config") as tried:
             value = read()
     finally:
         os.chdir(here)
-    told = [value, tried.outcome, tried.warnings, tried.error]
-    return hashlib.sha256(json.dumps(_plain(told), sort_keys=True, default=repr).encode()).hexdigest()
+    result = [value, tried.outcome, tried.warnings, tried.error]
+    return hashlib.sha256(json.dumps(_plain(result), sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def _adapter() -> Any:
@@ -68,7 +68,7 @@ def _base(kind: str) -> Any:
     return [
         config.to_dict(),
         transformers.GenerationConfig.from_pretrained("base").to_dict() if generates else None,
-        # what a class does not know it may still hand to the model
+        # a class may pass entries that it does not know to the model
         sorted(json.loads(_text("config.json")).get("architectures") or []),
     ]
 

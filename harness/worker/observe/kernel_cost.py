@@ -1,9 +1,9 @@
-"""What the kernels of a quantised base cost: measured when a golden is made, so that nobody has to guess.
+"""Measures the rounding of a quantised base's kernels when a golden is made.
 
-A quantised layer computes with whatever kernel the library takes on this machine, and releases differ in that. The
-golden holds what float32 kernels yield and, in float64, what the quantised weights stand for. Here the same is run
-with each rounding that a bfloat16 kernel makes, the narrowest that is known (inputs, weights and outputs, rounded and
-cut off; and the weights' scales), and with the dequantised base in float32 (what plain rounding costs).
+The kernel of a quantised layer depends on the release and on the machine. The golden has the outputs of float32 kernels
+and, in float64, of the dequantised weights. Here the same runs with each rounding of a bfloat16 kernel, the narrowest
+known (inputs, weights and outputs, rounded and truncated; and the weights' scales), and with the dequantised base in
+float32 (plain rounding).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PROBES = (
     "merge_and_unload",
     "merged_saved",
 )
-"""What is run: what a kernel computes. Other probes' outputs are `forward`'s or `base`'s, by another way."""
+"""The probes that run. The outputs of the others equal those of `forward` or `base`."""
 
 Observe = Callable[[Context], None]
 
 
 def spreads(observe: Observe, context: Callable[[Observation, str], Context], first: Observation) -> dict[str, Any]:
-    """How far arrays are from the golden's in other arithmetic: array → greatest difference.
+    """The differences from the golden in other arithmetic: array → greatest difference.
 
     Args:
         observe: runs every probe.
@@ -56,8 +56,8 @@ def spreads(observe: Observe, context: Callable[[Observation, str], Context], fi
 def _apart(first: Mapping[str, Any], other: Mapping[str, Any], precision: str) -> dict[str, float]:
     """How far arrays are from those of the golden in a precision.
 
-    In float32 they are of the very weights that the golden quantised, also where a merge quantised them anew: the
-    kernels alone differ. In float64 they are of what the weights stand for: rounding alone differs.
+    In float32 both have the same quantised weights, also after a merge that quantised again: only the kernels differ.
+    In float64 both are dequantised: only rounding differs.
     """
     apart = {}
     for name, array in sorted(other.items()):

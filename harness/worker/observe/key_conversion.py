@@ -1,8 +1,8 @@
 """Observes how names of a checkpoint are converted: for the bare base, for the PEFT model and for a plain wrapper.
 
-Transformers 5 renames and fuses weights on loading, by a list that it makes of a model. Given another model than the
-base, the list matches other keys: `get_model_conversion_mapping` of a PEFT model puts `base_model.model` into the scope
-of each renaming. What is seen here is no verdict; it tells why a verdict is what it is.
+Transformers 5 renames and fuses weights on loading, by a list that depends on the model. For another model than the
+base the list matches other keys: `get_model_conversion_mapping` of a PEFT model puts `base_model.model` into the scope
+of each renaming. This decides no verdict; it explains one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PREFIX = "base_model.model."
 
 
 def observe(context: Context) -> None:
-    """Record the fact `conversion` where the loader's Transformers converts something of this base; else nothing."""
+    """Record the fact `conversion` if the loader's Transformers converts keys of this base."""
     try:
         base = context.base()
         tools = libraries.conversion_tools()
@@ -27,7 +27,7 @@ def observe(context: Context) -> None:
         stored = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
         views = _views(context, tools, base, [key[len(_PREFIX) :] for key in stored if key.startswith(_PREFIX)])
         views.append(_by_peft(_peft_model(context), stored))
-    except Exception as error:  # noqa: BLE001 - seen beside the probes: it must not cost the cell
+    except Exception as error:  # noqa: BLE001 - an extra observation: it must not fail the cell
         views = [{"of": "conversion", "error": _said(error)}]
     context.observation.facts["conversion"] = {"views": views}
 
@@ -49,16 +49,16 @@ def _view(tools: Any, of: str, model: Callable[[], Any], keys: list[str]) -> dic
         conversions = libraries.own_conversions(tools, given)
         view["conversions"] = [_described(one) for one in conversions]
         return {**view, **_changed({key: libraries.renamed_key(tools, key, conversions) for key in keys})}
-    except Exception as error:  # noqa: BLE001 - that it raises is what is observed
+    except Exception as error:  # noqa: BLE001 - the error is the observation
         return {**view, "error": _said(error)}
 
 
 def _by_peft(model: Any, stored: dict[str, Any]) -> dict[str, Any]:
-    """What this release of PEFT itself asks the list of, and what becomes of the adapter's keys."""
+    """The model that this release of PEFT asks the list of, and the adapter's keys after conversion."""
     view: dict[str, Any] = {"of": "PEFT's own", "keys": len(stored)}
     try:
         given, after = libraries.converted_by_peft(model, stored)
-    except Exception as error:  # noqa: BLE001 - that it raises is what is observed
+    except Exception as error:  # noqa: BLE001 - the error is the observation
         return {**view, "error": _said(error)}
     view["given"] = given or "nothing is asked for"
     gone = sorted(set(stored) - set(after))
@@ -66,7 +66,7 @@ def _by_peft(model: Any, stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _paired(gone: list[str], new: list[str]) -> dict[str, str]:
-    """Old key → what it became: one by one where there are as many, else all of the new ones."""
+    """Old key → new key, one by one if there are as many; else all of the new ones."""
     if len(gone) == len(new):
         return dict(zip(gone, new))
     return {key: " + ".join(new[:2]) + (" …" if len(new) > 2 else "") for key in gone}
@@ -85,16 +85,16 @@ def _described(conversion: Any) -> list[Any]:
 
 
 def _peft_model(context: Context) -> Any:
-    """The loaded adapter; where it does not load, another one on the same base: the model's names are what counts."""
+    """The loaded adapter; if it does not load, another one on the same base: only the model's names matter."""
     try:
         return context.model()
-    except Exception:  # noqa: BLE001 - it is told as the cell's own error
+    except Exception:  # noqa: BLE001 - the cell reports it
         return libraries.any_adapter(context.torch, context.base())
 
 
 def _wrapper(torch: Any, base: Any) -> Any:
     class Wrapper(torch.nn.Module):  # type: ignore[misc]
-        """A module that holds the base at an attribute, as users' training code does."""
+        """A module that has the base as an attribute, as in users' training code."""
 
         def __init__(self) -> None:
             super().__init__()

@@ -1,4 +1,4 @@
-"""The probes: what is observed of a loaded adapter. Each is a function; what it raises is its outcome."""
+"""The probes: what is observed of a loaded adapter. Each is a function; an exception is its outcome."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def _watch(ctx: Context, name: str, kind: str, seen: list[tuple[str, str, Any]])
     def hook(module: Any, args: Any, result: Any) -> None:
         tensor = _first_tensor(result)
         if tensor is None or any(name == other for other, _, _ in seen):
-            return  # a layer that is called again (a shared embedding): its first call counts
+            return  # the first call of a layer counts (a shared embedding is called twice)
         seen.append((name, kind, sketch(tensor)))
         feedable = kind == "adapter" and len(args) == 1 and hasattr(args[0], "detach")
         if ctx.creating and ctx.precision == "float32" and feedable and not libraries.is_attention_adapter(module):
-            # the last row says enough (the declared tokens are in it), and a golden is small
+            # the last row is enough (the declared tokens are in it), and keeps goldens small
             ctx.layer_inputs[name] = args[0][-1:].detach().clone()
 
     return hook
@@ -62,20 +62,20 @@ def _first_tensor(result: Any) -> Any:
 
 
 def sketch(tensor: Any) -> np.ndarray[Any, Any]:
-    """[mean, root mean square, projections on fixed directions]: six float64 that tell two activations apart."""
+    """[mean, root mean square, projections on fixed directions]: six float64 that identify an activation."""
     flat = tensor.detach().cpu().double().flatten().numpy()
     directions = fill.uniform("sketch", str(flat.size), flat.size * SKETCH_PROJECTIONS).reshape(SKETCH_PROJECTIONS, -1)
-    # a plain sum in NumPy's fixed order: a BLAS would bring its own rounding into the evidence
+    # a plain sum in NumPy's fixed order: a BLAS would add its own rounding
     projections = [float(np.sum(flat * direction)) / max(1.0, flat.size**0.5) for direction in directions]
     mean, rms = (float(np.mean(flat)), float(np.sqrt(np.mean(flat * flat)))) if flat.size else (0.0, 0.0)
     return np.array([mean, rms, *projections])
 
 
 def layers(ctx: Context) -> None:
-    """Each adapter layer's own effect on the very input that it saw in the golden run; for prompt learning the prompt.
+    """Each adapter layer's own effect on its input of the golden run; for prompt learning the prompt.
 
-    Models are not linear: where the base moved, the adapter's effect on the logits moves too, though the adapter is
-    sound. Fed the golden's own inputs, a layer can only differ by its own doing.
+    Models are not linear: if the base moved, the adapter's effect on the logits moves too, though the adapter is sound.
+    Fed the golden's own inputs, a layer differs only if it changed itself.
     """
     model = ctx.model()
     if libraries.is_prompt_learning(model):
@@ -97,21 +97,21 @@ def layers(ctx: Context) -> None:
 
 
 def _called_otherwise(ctx: Context, found: dict[str, Any]) -> dict[str, str]:
-    """Layers of the golden that go by other names here, by the base's own weights; recorded at replay only."""
+    """Layers of the golden that have other names here, by the base's weights; recorded at replay only."""
     missing = [name for name in ctx.layer_inputs if name not in found]
     if not missing:
         return {}
     stored = libraries.load_adapter_tensors(bases.BASE_FOLDER)
-    told = renamed_layers.layers(stored, ctx.base(), missing, set(found) - set(ctx.layer_inputs))
-    if told:
-        ctx.fact("layers", "renamed", told)
-    return told
+    renamed = renamed_layers.layers(stored, ctx.base(), missing, set(found) - set(ctx.layer_inputs))
+    if renamed:
+        ctx.fact("layers", "renamed", renamed)
+    return renamed
 
 
 def _fed(ctx: Context, value: Any, layer: Any) -> Any:
     value = ctx.torch.as_tensor(value).to(ctx.device)
     weight: Any = getattr(libraries.beneath(layer), "weight", None) if ctx.precision in NARROW else None
-    # some layers of a narrow model stay in float32 (T5's), and are called with that
+    # some layers of a narrow model stay in float32 (T5's), with inputs in float32
     dtype = weight.dtype if weight is not None and weight.is_floating_point() else getattr(ctx.torch, ctx.precision)
     return value.to(dtype) if value.is_floating_point() else value
 
@@ -119,15 +119,15 @@ def _fed(ctx: Context, value: Any, layer: Any) -> Any:
 def _effects(model: Any, fed: dict[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
     """What each layer adds to its base layer's output.
 
-    All with the adapter first, then all without: some releases take stock of the whole model each time that the adapter
-    is disabled. Where one fails, they are run one by one, so that those before it count.
+    All layers run with the adapter first, then all without: some releases walk the whole model each time the adapter is
+    disabled. If one fails, they run one by one, so that those before it are recorded.
     """
     try:
         with_adapter = {name: _first_tensor(layer(value)) for name, (layer, value) in fed.items()}
         with libraries.disabled(model):
             without = {name: _first_tensor(libraries.beneath(layer)(value)) for name, (layer, value) in fed.items()}
         effects = {name: with_adapter[name] - without[name] for name in fed}
-    except Exception:  # noqa: BLE001 - it is raised again where it belongs
+    except Exception:  # noqa: BLE001 - the layer that fails raises it again
         yield from ((name, _effect(model, layer, value)) for name, (layer, value) in fed.items())
         return
     yield from effects.items()
@@ -143,14 +143,14 @@ def _effect(model: Any, layer: Any, value: Any) -> Any:
 def base(ctx: Context) -> None:
     """The base alone, and with the adapter disabled; the two must agree."""
     ctx.record("base", ctx.run(ctx.base()))
-    # up to 0.6 prompt learning does not come back whole from being disabled: then on a model of its own
+    # up to 0.6 prompt learning is broken after being disabled, so it gets its own model
     model = ctx.load() if libraries.is_prompt_learning(ctx.model()) else ctx.model()
     with libraries.disabled(model):
         ctx.record("base", ctx.run(model, disabled=True), "disabled.")
 
 
 def account(ctx: Context) -> None:
-    """Every tensor of the checkpoint, found by value in the loaded model; and no base weight changed by loading."""
+    """Where each tensor of the checkpoint is in the loaded model, by value; and base weights that loading changed."""
     if ctx.precision != "float32":
         raise Skip("values are looked for in float32")
     model = ctx.untouched()
@@ -190,7 +190,7 @@ def train(ctx: Context) -> None:
 
 
 def gradients(ctx: Context) -> None:
-    """Of every trainable parameter (a sketch of each), for a fixed weighting of the outputs, without dropout."""
+    """A sketch of each trainable parameter's gradient, for a fixed weighting of the outputs, without dropout."""
     model = ctx.load_for_training()
     model.eval()
     parameters = adapters.trainable(model, ctx.adapter_name)
@@ -239,7 +239,7 @@ def safe_merged(ctx: Context) -> None:
 
 
 def unloaded(ctx: Context) -> None:
-    """The adapter taken off: the base's weights must be back to the bit."""
+    """The adapter unloaded: the base's weights must be restored to the bit."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     if libraries.is_prompt_learning(ctx.model()) or not hasattr(ctx.model().base_model, "unload"):
@@ -263,7 +263,7 @@ def merge_and_unload(ctx: Context) -> None:
 
 
 def merged_saved(ctx: Context) -> None:
-    """Merged, saved and read again: what somebody who publishes a merged model gets."""
+    """Merged, saved and read again, as when publishing a merged model."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     if wrappers.is_wrapped(ctx.scenario):
@@ -277,7 +277,7 @@ def merged_saved(ctx: Context) -> None:
 
 
 def roundtrip(ctx: Context) -> None:
-    """Saved again: same keys, same tensors, same config; and loaded from there, same outputs."""
+    """Saved again (keys, tensors, config), and loaded from there (outputs)."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     before = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
@@ -297,7 +297,7 @@ def roundtrip(ctx: Context) -> None:
 
 
 def _saved_otherwise(ctx: Context, before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
-    """Key that is gone → key that has its values, for layers that the loaded model has under other names."""
+    """Missing key → key with its values, for layers that have other names in the loaded model."""
     lost = sorted(set(before) - set(after))
     if not lost:
         return {}
@@ -321,7 +321,7 @@ def renamed(ctx: Context) -> None:
 
 
 def second(ctx: Context) -> None:
-    """Beside another adapter (alike, or as declared): switching to it has an effect, and back again brings all back."""
+    """Beside another adapter, of the same configuration or as declared: switch to it and back."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     model = ctx.load()
@@ -363,7 +363,7 @@ def generate(ctx: Context) -> None:
 
 
 def fresh(ctx: Context) -> None:
-    """The scenario created anew by this environment: files, keys, config and outputs, for what is *written*."""
+    """The scenario created by this environment: files, keys, config and outputs of what is *written*."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     ctx.torch.manual_seed(0)

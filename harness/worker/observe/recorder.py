@@ -1,8 +1,8 @@
-"""Records what is observed: named arrays, facts, warnings and errors, by probe and precision.
+"""Records an observation: named arrays, facts, warnings and errors, by probe and precision.
 
-On disk an observation is two files: `observation.json` (all that is text) and `arrays.safetensors`. Equal arrays are
-stored once, under the first name: `observation.json` maps each further name to that one. Nothing in them changes
-from run to run but what was observed: durations go into `timings.json`, which is no evidence.
+On disk an observation is two files: `observation.json` (text) and `arrays.safetensors`. Equal arrays are stored once,
+under the first name, and `observation.json` maps the other names to it. Both files depend only on what was observed:
+durations go into `timings.json`, which is no evidence.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..shared import OBSERVATION_FORMAT
 
 
 class Observation:
-    """One scenario's observation, being made."""
+    """One scenario's observation, while it is recorded."""
 
     def __init__(self, scenario: str) -> None:
         self.scenario = scenario
@@ -52,7 +52,7 @@ class Observation:
         return {name: self._tensors[key] for name, key in self._names.items()}
 
     def write(self, folder: str) -> None:
-        """Write the files; the bytes depend on what was observed alone."""
+        """Write the files; their bytes depend only on what was observed."""
         from safetensors.numpy import save_file
 
         os.makedirs(folder, exist_ok=True)

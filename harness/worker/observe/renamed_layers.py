@@ -1,7 +1,7 @@
-"""Which layer of the loaded model is a layer of the golden that went by another name.
+"""Finds layers of the golden that have another name in the loaded model.
 
-Told by the base's own weights and never by the adapter's: an adapter that was put into the wrong layer would vouch for
-itself. Nor by the order of execution, which changes between releases as well (query after key and value, or before).
+They are matched by the base's weights. The adapter's weights would not do: an adapter in the wrong layer would match
+itself. Nor would the order of execution, which changes between releases (query before or after key and value).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def layers(stored: Mapping[str, Any], base: Any, missing: Iterable[str], found: 
     Args:
         stored: the base's checkpoint as the creator wrote it.
         base: the same base as the loader read it, without an adapter.
-        missing: canonical names of layers of the golden that the loaded model has none of.
+        missing: canonical names of layers of the golden that the loaded model lacks.
         found: canonical names of the adapter layers of the loaded model.
     """
     places: dict[Any, list[str]] = {}
@@ -37,15 +37,15 @@ def layers(stored: Mapping[str, Any], base: Any, missing: Iterable[str], found: 
 def _weights(stored: Mapping[str, Any], layer: str) -> list[tuple[str, Any]]:
     """The layer's own tensors in the checkpoint, by the end of their names.
 
-    A checkpoint's keys may lack the first parts of a layer's name, or have more of them: what saves a model may undo
-    what loading it renamed.
+    A checkpoint's keys may have fewer or more leading parts than a layer's name: saving can undo the renaming of
+    loading.
     """
     parts = layer.split(".")
     for start in range(len(parts)):
         mark = "." + ".".join(parts[start:]) + "."
         hits = [(key, ("." + key).find(mark)) for key in stored]
         hits = [(key, at) for key, at in hits if at >= 0]
-        # with parts of the layer's name left out, only a key that begins there is the same layer; else any that ends so
+        # without the name's first parts only a key that begins there is the same layer; else any that ends with it
         hits = [(key, at) for key, at in hits if not start or not at]
         stems = {key[:at] for key, at in hits}
         if len(stems) == 1:

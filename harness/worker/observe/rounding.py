@@ -1,9 +1,9 @@
-"""What computing in a narrower type costs: the same computation with every operator's result rounded to that type.
+"""Measures the rounding of a narrower type: the same computation, with every operator's result rounded to that type.
 
-A model that computes in bfloat16 rounds its weights, and what each operator yields. Here the wide model does the same
-by way of Torch's dispatcher: so what narrow arithmetic costs *this* model on *these* inputs is measured, apart from the
-libraries' own code for that type. What a model computes in float32 whatever its own type (norms, softmax, rotary
-angles) it computes in float32 in its float64 twin too, and it is left alone.
+A model in bfloat16 rounds its weights and each operator's result. Here Torch's dispatcher makes the wide model do the
+same. So the rounding noise of *this* model on *these* inputs is measured without the libraries' own code for that type.
+What a model computes in float32 for every type (norms, softmax, rotary angles) is in float32 in its float64 twin too,
+and is not rounded.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import contextlib
 from typing import Any, Callable, Iterator
 
 KINDS = ("nearest", "truncated")
-"""Two ways to round: the nearest, as processors do, and toward zero, which errs always to one side."""
+"""Two ways to round: to the nearest, as processors do, and toward zero, which errs to one side."""
 
 
 @contextlib.contextmanager
 def every_operator(torch: Any, main: str, narrow: str, kind: str) -> Iterator[None]:
-    """Inside, each operator's new result of one dtype is what a narrower one can hold.
+    """Inside, each operator's new result of one dtype is rounded to a narrower one.
 
     Args:
         main: the dtype that the model computes in: `float64`.
-        narrow: the one that it is to be rounded to: `bfloat16`.
+        narrow: the dtype to round to: `bfloat16`.
         kind: one of `KINDS`.
     """
-    from torch.utils._python_dispatch import TorchDispatchMode  # in every Torch that an environment pins
+    from torch.utils._python_dispatch import TorchDispatchMode  # every pinned Torch has it
 
     rounded = _rounding(torch, narrow, kind)
     wide = getattr(torch, main)
@@ -46,20 +46,20 @@ def every_operator(torch: Any, main: str, narrow: str, kind: str) -> Iterator[No
                 return rounded(value)
             if alias.is_write:
                 value.copy_(rounded(value))
-            return value  # a view shows what was rounded before
+            return value  # a view has been rounded before
 
     with Rounding():
         yield
 
 
 def _is_plain(value: Any) -> bool:
-    """False for what has no numbers of its own to be rounded: sparse tensors, whose values are, and those of shape
-    alone."""
+    """False for tensors without numbers to round: sparse ones, whose values are rounded, and those with a shape
+    only."""
     return str(value.layout) == "torch.strided" and value.device.type != "meta"
 
 
 _CUT = {"bfloat16": -(1 << 16), "float16": -(1 << 13)}
-"""What keeps of a float32's bits those of the fraction that a narrower type has room for."""
+"""The mask that keeps the fraction bits of a narrower type in a float32."""
 
 
 def _rounding(torch: Any, narrow: str, kind: str) -> Callable[[Any], Any]:
@@ -67,7 +67,7 @@ def _rounding(torch: Any, narrow: str, kind: str) -> Callable[[Any], Any]:
     limit = float(torch.finfo(dtype).max)
 
     def rounded(value: Any) -> Any:
-        # a mask's least value is the least of the wide type: it must not become infinite
+        # an attention mask has the wide type's least value, which must stay finite
         kept = torch.where(torch.isfinite(value), value.clamp(-limit, limit), value)
         if kind == "nearest":
             return kept.to(dtype).to(value.dtype)

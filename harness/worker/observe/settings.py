@@ -1,11 +1,11 @@
-"""A replay in a precision and with an attention that people use, though no golden is in it.
+"""A replay in a precision, or with an attention, that users have though no golden is in it.
 
-The adapter is replayed in float32 and float64 as always, so that its meaning is held against the golden. Beyond that
+The adapter runs in float32 and float64 as always, and is compared with the golden there. In addition
 
-* with another attention all of it computes with that attention; the base alone also with its release's own, so that
-  what the attention itself moves is not taken for a base that moved;
-* in another precision the base is loaded in that type and the adapter on it, as people do; and what that may cost is
-  measured on the same model: see `rounding`.
+* with another attention, everything runs with that attention. The base alone also runs with its release's own, so that
+  a difference that the attention causes is not reported as a base that moved;
+* in another precision, the base is loaded in that type and the adapter on it, as users do. The rounding noise of that
+  type is measured on the same model: see `rounding`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .context import Context
 from .recorder import Observation
 
 PROBES = ("forward", "base", "layers", "gradients", "merged", "merge_and_unload")
-"""What is run in a narrow type: what yields numbers there."""
+"""The probes that run in a narrow type: those with outputs."""
 FLASH = "flash_attention_2"
 PLAIN = "plain"
 
@@ -30,7 +30,7 @@ Observe = Callable[[Context, Collection[str]], None]
 
 
 class Asked:
-    """What a replay is asked for: `dtype`, `attention`, both or neither."""
+    """The requested `dtype` and `attention`; each can be empty."""
 
     def __init__(self, torch: Any, scenario: Mapping[str, Any], said: Mapping[str, str], device: str) -> None:
         self.torch, self.device = torch, device
@@ -39,14 +39,14 @@ class Asked:
 
     @property
     def scenario(self) -> Mapping[str, Any]:
-        """The scenario as it is replayed in float32 and float64: flash attention knows neither."""
+        """The scenario for the replay in float32 and float64, which flash attention does not support."""
         return self._with(self.attention if self.attention != FLASH else "")
 
     def _with(self, attention: str) -> Mapping[str, Any]:
         return {**self.plain, "base": {**self.plain["base"], "attention": attention}} if attention else self.plain
 
     def possible(self, observation: Observation) -> bool:
-        """False where it can't be done here; the observation says which verdict that is, and why."""
+        """False if this cannot run here; the observation then has the verdict and the reason."""
         verdict, reason = self._hindrance() if self.dtype or self.attention else ("", "")
         if verdict:
             observation.load["settings"] = {"outcome": verdict, "reason": reason}
@@ -69,7 +69,7 @@ class Asked:
         return "", ""
 
     def observe(self, observation: Observation, inputs: Any, layer_inputs: dict[str, Any], observe: Observe) -> None:
-        """What is asked for beyond float32 and float64, after those have been observed."""
+        """Observe what is asked for besides float32 and float64, after those."""
 
         def context(precision: str, into: Observation, scenario: Mapping[str, Any]) -> Context:
             return Context(self.torch, scenario, into, precision, inputs, layer_inputs, self.device)
@@ -121,7 +121,7 @@ class Asked:
 
 
 def _errors(observation: Observation, precision: str) -> list[str]:
-    """What raised where each operator was rounded: that is no matter of the libraries, and leaves no measure."""
+    """Errors of the run with rounded operators: the libraries do not cause them, and they leave no measurement."""
     tried = {"loading": observation.load, **observation.probes}
     said = [(what, by.get(precision, {}).get("error")) for what, by in tried.items()]
     return [f"{what}: {error['type']}: {error['message'][:200]}" for what, error in said if error]
@@ -132,7 +132,7 @@ def _loaded(observation: Observation, precision: str) -> bool:
 
 
 def _apart(wide: Mapping[str, Any], rounded: Mapping[str, Any], precision: str) -> dict[str, float]:
-    """Array (`probe/rest`) → how far it is from the wide one's, as far as both are finite."""
+    """Array (`probe/rest`) → its greatest difference from the wide one's, over elements that are finite in both."""
     apart = {}
     for name, array in sorted(rounded.items()):
         reference = wide.get(name)

@@ -1,8 +1,8 @@
-"""An adapter made by TRL's SFTTrainer, and what the trainer makes of the model on the way.
+"""An adapter made by TRL's SFTTrainer, and how the trainer prepares the model.
 
-The trainer gets a base in the declared dtype, wrapped or with the adapter's configuration. What trains is then filled
-as ever, so that nothing hangs on a generator, and two steps are taken on fixed texts in a fixed order. What it all
-looks like is recorded after the trainer was constructed, after it has trained, and when plain PEFT has read the
+The trainer gets a base in the declared dtype, wrapped or with the adapter's configuration. Trainable parameters are
+then filled as always, so that nothing depends on a random generator, and two steps run on fixed texts in a fixed order.
+The structure is recorded after the trainer is constructed, after training, and after plain PEFT has read the
 checkpoint.
 """
 
@@ -24,11 +24,11 @@ _FOLDER = "sft"
 
 
 class Training:
-    """One run of the trainer on a base of its own.
+    """One run of the trainer on its own base.
 
     Attributes:
-        model: what the trainer holds.
-        initial: what was trainable before training, by canonical name.
+        model: the trainer's model.
+        initial: trainable parameters before training, by canonical name.
         losses: of each step.
         constructed: the structure before training.
     """
@@ -45,12 +45,12 @@ class Training:
         self.model.eval()
 
     def tensors(self) -> dict[str, Any]:
-        """A copy of what is trainable and the adapter's, by canonical name."""
+        """A copy of the adapter's trainable parameters, by canonical name."""
         named = adapters.trainable(self.model, self.ctx.adapter_name)
         return {name: p.detach().clone() for name, p in named if not libraries.is_of_base(name)}
 
     def unchanged(self) -> list[str]:
-        """What was to be trained and is as it was."""
+        """Trainable parameters that training did not change."""
         after = self.tensors()
         return sorted(
             name for name, value in self.initial.items() if self.ctx.torch.equal(value, after.get(name, value))
@@ -61,8 +61,8 @@ def create(ctx: Context) -> tuple[Any, Any, list[str]]:
     """Train an adapter.
 
     Returns:
-        the model that it is saved of; a plain PeftModel with the same values, of what it must compute wherever it is
-        loaded; and the canonical names of what was filled.
+        the model that saves it; a plain PeftModel with the same values, whose outputs every loader must give; and the
+        canonical names of the filled parameters.
     """
     training = Training(ctx)
     if unchanged := training.unchanged():
@@ -76,7 +76,7 @@ def create(ctx: Context) -> tuple[Any, Any, list[str]]:
 
 
 def observe(ctx: Context) -> None:
-    """Train anew, save, and read with plain PEFT; record what is seen of it."""
+    """Train, save, and read with plain PEFT; record the structure after each."""
     if ctx.precision != "float32":
         raise Skip("one precision says it")
     if not trl.is_there():
@@ -96,13 +96,13 @@ def observe(ctx: Context) -> None:
 
 
 def _lost(ctx: Context, training: Training, loaded: Any) -> list[str]:
-    """What was trained and is nowhere in the reloaded model, by value."""
+    """Trained tensors whose values are not in the reloaded model."""
     found = accounting.account(ctx.torch, training.tensors(), loaded, ctx.adapter_name)
     return sorted(name for name, place in found.items() if place["found"] == "nowhere")
 
 
 def _apart(folder: str) -> float:
-    """How far what was trained now is from the stored checkpoint; infinite where a key or a shape is another."""
+    """The greatest difference from the stored checkpoint; infinite if a key or a shape differs."""
     stored, now = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER), libraries.load_adapter_tensors(folder)
     if {key: value.shape for key, value in stored.items()} != {key: value.shape for key, value in now.items()}:
         return float("inf")
@@ -137,14 +137,14 @@ def _trainer(ctx: Context, declared: Mapping[str, Any]) -> Any:
 
 
 def _texts(size: int) -> list[str]:
-    """Enough for the steps, each of as many words."""
+    """Enough texts for the steps, all with the same number of words."""
     first = len(_SPECIAL)
     numbers = fill.integers("sft", "texts", TAKEN * _BATCH * _WORDS, first, size)
     return [" ".join(f"w{n}" for n in row) for row in numbers.reshape(-1, _WORDS)]
 
 
 def _tokenizer(size: int) -> Any:
-    """One word, one token; made here, since nothing is fetched."""
+    """One token per word; made here, since nothing is downloaded."""
     import tokenizers
     import transformers
 

@@ -1,8 +1,8 @@
-"""The structure of a model after each step of preparing it for training, and after loading: evidence like any number.
+"""The structure of a model after each step of preparing it for training, and after loading.
 
-A scenario names its steps. Each starts from a base of its own in the declared dtype, so that what a library casts,
-freezes or wraps shows; what a step raises is its outcome. A step is a function in `STEPS`: add one, and scenarios can
-name it.
+A scenario names its steps. Each starts from its own base in the declared dtype, so that it shows what a library casts,
+freezes or wraps. An exception is the step's outcome. To add a step, write a function in `STEPS` here, and its name in
+`STEPS` of `shared.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Step = Callable[[Context, Any], Any]
 
 
 def observe(ctx: Context, declared: Mapping[str, Any]) -> dict[str, Any]:
-    """Step → its outcome and, where it came that far, the structure that it left behind."""
+    """Step → its outcome and, if it succeeded, the structure after it."""
     found = {}
     for name in declared["names"]:
         with attempt(name) as tried:
@@ -33,7 +33,7 @@ def observe(ctx: Context, declared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of(model: Any, adapter_name: str) -> dict[str, Any]:
-    """Parameters as canonical name → [dtype, requires_grad]; classes of what holds them, and of adapter layers."""
+    """Parameters as canonical name → [dtype, requires_grad]; classes of their modules, and of adapter layers."""
     names = (adapter_name,)
     layers = dict(adapters.adapter_layers(model, adapter_name))
     holders = {
@@ -52,7 +52,7 @@ def of(model: Any, adapter_name: str) -> dict[str, Any]:
 
 
 def base(ctx: Context, dtype: str) -> Any:
-    """A base of its own whose floating-point parameters are of that dtype, as a user loads it."""
+    """A separate base whose floating-point parameters have that dtype, as a user loads it."""
     declared = ctx.scenario["base"]
     if ctx.quantize:
         return bases.load_quantised(ctx.torch, declared, device=ctx.device, dtype=dtype)

@@ -1,4 +1,4 @@
-"""What a model is made of: names, shapes, dtypes, trainability, classes, ties."""
+"""The structure of a model: names, shapes, dtypes, trainability, classes, ties."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def ties(model: Any, adapter_names: Iterable[str]) -> list[list[str]]:
 
 
 def changed_base_weights(base: Any, model: Any, adapter_name: str, stored: dict[str, Any]) -> list[str]:
-    """Names of base weights that are not what they were.
+    """Names of base weights that changed.
 
-    One that goes by its name in the model must have its values there; one that does not (a wrapper, a renaming loader)
-    must have them somewhere.
+    A weight whose name is in the model must have its values there; any other (a wrapper, a renaming loader) must have
+    them somewhere.
 
     Args:
-        stored: the checkpoint's tensors; a base weight that the checkpoint brings along (a trained bias) may change.
+        stored: the checkpoint's tensors; a base weight that the checkpoint contains (a trained bias) may change.
     """
     named = {canonical(name, (adapter_name,)): fingerprint(tensor) for name, tensor in _tensors(model)}
     anywhere = set(named.values())

@@ -1,7 +1,7 @@
-"""Where a deviation starts: what each adapter layer is given, and whether its parameters are the checkpoint's.
+"""Shows where a deviation starts: each adapter layer's input, and whether its parameters are the checkpoint's.
 
-Asked for on demand, for one cell (a request of kind `trace`), so that no check pays for it. It goes with the probes
-whose arrays say what each layer computes: their own order, allowances and names count here too.
+This runs on demand for one cell (a request of kind `trace`), so that no check pays for it, together with the probes
+that record what each layer computes.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .capture import attempt
 from .context import Context
 
 PROBES = ("forward", "layers", "base", "accounting")
-"""What is observed besides, in both precisions."""
+"""The probes that run too, in both precisions."""
 
 PROMPT = "prompt_encoder"
-"""What stands for a layer where something is put before the input."""
+"""The name of the layer for prompt learning."""
 
 _KEPT_APART = ("base_layer", "original_module")
-"""Where an adapter layer keeps what the base had in its place."""
+"""Where an adapter layer keeps the base's module."""
 
 
 def observe(ctx: Context) -> None:
@@ -34,7 +34,7 @@ def observe(ctx: Context) -> None:
 
 
 def _inputs(ctx: Context) -> list[str]:
-    """Names of the layers in the order in which they are called first; records what they are called with."""
+    """Names of the layers in the order of their first call; records the input of that call."""
     model = ctx.model()
     order: list[str] = []
 
@@ -93,7 +93,7 @@ def _named(module: Any) -> list[tuple[str, Any]]:
 def _belongs(
     name: str, adapter_names: tuple[str, ...], own: set[str], by_value: Mapping[str, str], by_name: Mapping[str, str]
 ) -> bool:
-    """True for what is the adapter's, and for what is the base's where the checkpoint has something in its place."""
+    """True for a parameter of the adapter, and for one of the base if the checkpoint contains it."""
     plain = canonical(name, adapter_names)
     return plain not in own or plain in by_value or plain in by_name
 
@@ -110,7 +110,7 @@ def _row(
     row = {"name": plain, "dtype": str(value.dtype)[len("torch.") :], "shape": list(value.shape)}
     without = ".".join(part for part in plain.split(".") if part not in ("modules_to_save", "token_adapter"))
     key, same = by_name.get(plain) or by_name.get(without, ""), by_value.get(plain, "")
-    if same and key in ("", same):  # renamed, transposed or fused: the values say whose it is
+    if same and key in ("", same):  # renamed, transposed or fused: the values identify it
         return {**row, "key": same, "max_abs": 0.0, "found": "by value"}
     if not key:
         return {**row, "key": "", "found": "nowhere"}
@@ -122,7 +122,7 @@ def _row(
 
 
 def _scalars(module: Any, adapter_name: str) -> dict[str, Any]:
-    """What a layer keeps for the adapter besides tensors: rank, alpha, scaling, switches."""
+    """The layer's attributes for the adapter besides tensors: rank, alpha, scaling, switches."""
     found = {}
     for name, value in sorted(vars(module).items()):
         held = value.get(adapter_name) if isinstance(value, dict) else None

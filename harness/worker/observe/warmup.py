@@ -1,9 +1,8 @@
-"""Pays once, before the first fork, what libraries pay at first use: tables that they build, modules that they import.
+"""Does once, before the first fork, what libraries do at first use: build tables, import modules.
 
-A child that inherits them is a fifth cheaper. But what a library says once a process, it must say to each cell: a
-warm-up that heard it in the cell's place would hide it. So each step is tried out in a forked scout first, twice, and
-done here only where the scout heard the second time what it heard the first, and found every setting as it was, with no
-thread left (a fork would lose it).
+A child that inherits them is a fifth faster. But a warning that a library gives once a process must reach each cell: a
+warm-up that triggers it would hide it. So each step first runs twice in a forked scout. It runs here only if the scout
+got the same warnings both times, and found all settings unchanged and no thread left (a fork would lose it).
 """
 
 from __future__ import annotations
@@ -30,19 +29,19 @@ Step = Callable[[Any, str], None]
 _SCOUT_LIMIT_S = 60
 _THREADS_END_S = 5.0
 _TRACELESS, _LEFT_A_TRACE = 93, 1
-"""Exit codes of a scout; the first is none that a library would end its process with."""
+"""Exit codes of a scout; no library exits with the first."""
 
 _SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
 _TINY = {**_SIZES, "num_hidden_layers": 1, "vocab_size": 8, "max_position_embeddings": 8}
 
 
 def run(torch: Any) -> list[str]:
-    """Does every step that leaves no trace; returns the names of those."""
+    """Run every step that leaves no trace; returns their names."""
     return run_steps(torch, STEPS)
 
 
 def run_steps(torch: Any, steps: tuple[Step, ...]) -> list[str]:
-    """Does those of the steps that leave no trace, and returns their names."""
+    """Run those steps that leave no trace; returns their names."""
     done = []
     for step in steps:
         if _scouted(torch, step):
@@ -52,7 +51,7 @@ def run_steps(torch: Any, steps: tuple[Step, ...]) -> list[str]:
 
 
 def _scouted(torch: Any, step: Step) -> bool:
-    """True where a forked child did the step twice and nothing came of it that a later cell could notice."""
+    """True if a forked child ran the step twice without an effect that a later cell could notice."""
     flush_all()
     server = os.getpid()
     pid = os.fork()
@@ -72,7 +71,7 @@ def _scouted(torch: Any, step: Step) -> bool:
 
 
 def traces_of(torch: Any, step: Step) -> list[str]:
-    """Does the step twice and says what came of it; what a library says once a process misses the second time."""
+    """Run the step twice and return the result; a warning given once a process is missing the second time."""
     traces, first = attempt(torch, step)
     more, second = attempt(torch, step)
     once = (Counter(first) - Counter(second)) + (Counter(second) - Counter(first))
@@ -80,14 +79,14 @@ def traces_of(torch: Any, step: Step) -> list[str]:
 
 
 def attempt(torch: Any, step: Step) -> tuple[list[str], list[str]]:
-    """Does the step and puts the random generators back; returns (settings that it changed, what it said)."""
+    """Run the step and restore the random generators; returns (changed settings, warnings)."""
     before, drawn = _state(torch), _generators(torch)
     traces = []
     with heard() as messages, tempfile.TemporaryDirectory() as folder:
         filters = list(warnings.filters)
         try:
             step(torch, folder)
-        except BaseException as error:  # noqa: BLE001 - whatever a release makes of it: cells then pay as they go
+        except BaseException as error:  # noqa: BLE001 - if it fails, each cell does this itself
             traces.append(f"{type(error).__name__}: {error}")
         if list(warnings.filters) != filters:
             traces.append("warning filters")
@@ -136,7 +135,7 @@ def _restore(torch: Any, drawn: tuple[Any, Any, Any]) -> None:
 
 
 def _threads() -> int:
-    """Threads of this process, those that Python does not know of too."""
+    """Threads of this process, including those that Python does not know."""
     try:
         return len(os.listdir("/proc/self/task"))
     except OSError:
@@ -144,7 +143,7 @@ def _threads() -> int:
 
 
 def _alone(before: int) -> bool:
-    """Waits for the threads that the step has started; False where some go on."""
+    """Wait for the threads that the step started; False if some continue."""
     end = time.monotonic() + _THREADS_END_S
     while _threads() > before:
         if time.monotonic() > end:
@@ -160,12 +159,12 @@ def _tables(_torch: Any, _folder: str) -> None:
 
 
 def _base(torch: Any, folder: str) -> None:
-    """Makes a tiny base, saves it, loads it and runs it."""
+    """Make a tiny base, save it, load it and run it."""
     _tiny_base(torch, folder)
 
 
 def _adapter(torch: Any, folder: str) -> None:
-    """Puts LoRA on it, saves that, loads it and runs it. No merge: its progress bar starts a thread that goes on."""
+    """Put LoRA on it, save it, load it and run it. No merge: its progress bar starts a thread that continues."""
     import peft
 
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")

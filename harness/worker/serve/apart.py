@@ -1,7 +1,7 @@
-"""Does a part of a cell's work in a process of its own, so that nothing of it is left in the cell's process.
+"""Runs a part of a cell's work in its own process, so that the cell's process stays as it was.
 
-Making an adapter says what libraries say once a process, and fills their caches. The golden that is observed after it
-must be what a replay would have observed, which has made nothing.
+Making an adapter triggers warnings that libraries give once a process, and fills their caches. The golden that is
+observed afterwards must equal that of a replay, which makes nothing.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from .children import HARNESS_ERROR, flush_all, tie_to
 
 
 def run(work: Callable[[], None]) -> None:
-    """Do the work in a forked child, and end as it ended: by the same signal, or with the same exit code."""
+    """Run the work in a forked child, and end as it ended: by the same signal, or with the same exit code."""
     if not hasattr(os, "fork"):
-        work()  # Windows: what it leaves behind is the lesser evil
+        work()  # Windows has no fork
         return
     flush_all()
     parent = os.getpid()
@@ -39,7 +39,7 @@ def _in_child(work: Callable[[], None], parent: int) -> NoReturn:
         tie_to(parent)
         work()
         code = 0
-    except BaseException:  # noqa: BLE001 - it goes to the log, as every end of a cell does
+    except BaseException:  # noqa: BLE001 - it goes to the log
         traceback.print_exc()
     finally:
         flush_all()

@@ -1,4 +1,4 @@
-"""Runs each cell in a forked child and says how it ended, so that what a library does to its process costs one cell.
+"""Runs each cell in a forked child and reports how it ended: a library that ends its process costs one cell.
 
 A child inherits the imports (a fork takes milliseconds, the imports take seconds) and none of the other cells' state.
 """
@@ -27,27 +27,27 @@ HARNESS_ERROR = 70
 """Exit code of a child whose handle() raised (EX_SOFTWARE of BSD's sysexits.h)."""
 
 _TICK_S = 0.25
-"""While a cell runs: how often its log's size is looked at. It is also the safety net for a lost SIGCHLD."""
+"""How often a running cell's log is checked for size. It also covers a lost SIGCHLD."""
 _LOG_GROWN = 4 << 20
 _LOG_HEAD = 32 << 10
 _LOG_TAIL = 128 << 10
 _PR_SET_PDEATHSIG = 1
 _GC_THRESHOLD = 20_000
-"""A cell lives a second and makes models that hold each other; looking for dead ones every 700 objects costs it more
-than it frees."""
+"""A cell runs for a second and makes models with reference cycles: collecting every 700 objects would cost more than it
+frees."""
 
 
 class Handles(Protocol):
-    """Whatever does one request's work."""
+    """Serves one request."""
 
     def handle(self, request: dict[str, Any]) -> None:
-        """Does it, leaving files in request["scratch"]."""
+        """Serve it; results go into request["scratch"]."""
 
     def warm_up(self) -> None:
-        """Does beforehand what every request would do anew, without a trace; never raises."""
+        """Do once what every request would do again; never raises."""
 
     def is_sound(self, device: str) -> bool:
-        """False where this process should do no further request on the device."""
+        """False if this process should serve no further request on the device."""
 
 
 class _Child:
@@ -66,7 +66,7 @@ class _Child:
         return self.started + self.limit_s
 
     def kill(self) -> None:
-        """Kills it with all that it started in its session; the plain kill is for a child that has none yet."""
+        """Kill it with all processes of its session; the plain kill is for a child without a session yet."""
         for kill in (os.killpg, os.kill):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 kill(self.pid, signal.SIGKILL)
@@ -76,31 +76,31 @@ class Children:
     """All running cells."""
 
     def __init__(self, handler: Handles, private: Sequence[int]) -> None:
-        """Runs nothing yet.
+        """Start no cell yet.
 
         Args:
-            private: descriptors that no child may keep.
+            private: descriptors that each child closes.
         """
         self._handler = handler
         self._private = private
         self._running: dict[int, _Child] = {}
 
     def warmed_up(self) -> None:
-        """Pays first uses, and takes what is there out of the garbage collector's sight, so that children share it."""
+        """Warm up, and freeze all present objects for the garbage collector, so that children share their memory."""
         self._handler.warm_up()
         gc.collect()
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD, 20, 20)
 
     def start(self, request: dict[str, Any]) -> None:
-        """Forks a child that does the request's work.
+        """Fork a child that serves the request.
 
         Raises:
-            OSError: the machine has no process left, or the scratch folder can't be made.
+            OSError: no process can be started, or the scratch folder cannot be made.
         """
         limit_s = float(request.get("time_limit_s") or DEFAULT_LIMIT_S)
         _fresh(Path(request["scratch"]))
-        flush_all()  # or the child would write what its parent had buffered once more
+        flush_all()  # or the child would write its parent's buffers again
         server = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -108,7 +108,7 @@ class Children:
         self._running[pid] = _Child(pid, request, limit_s)
 
     def collect(self) -> list[dict[str, Any]]:
-        """Replies of the cells that have ended; kills what is past its limit and trims logs on the way."""
+        """Replies of the cells that have ended. Kills cells past their limit, and trims logs."""
         now = time.monotonic()
         replies = []
         for child in list(self._running.values()):
@@ -124,7 +124,7 @@ class Children:
         return replies
 
     def timeout(self) -> float | None:
-        """Seconds until something has to be looked at; None while nothing runs."""
+        """Seconds until the next check is due; None while nothing runs."""
         if not self._running:
             return None
         next_deadline = min(child.deadline for child in self._running.values())
@@ -134,7 +134,7 @@ class Children:
         return len(self._running)
 
     def kill_all(self) -> None:
-        """Kills every cell and waits for its end."""
+        """Kill every cell and wait for its end."""
         for child in self._running.values():
             child.kill()
         for child in self._running.values():
@@ -143,7 +143,7 @@ class Children:
         self._running.clear()
 
     def _ended(self, child: _Child) -> dict[str, Any] | None:
-        # Looked at before it is reaped: until then its process group's number can't become another's.
+        # Checked before the child is reaped: until then no other process group can get its number.
         if hasattr(os, "waitid") and not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             return None
         if hasattr(os, "waitid"):
@@ -171,30 +171,30 @@ class Children:
             (scratch / "pid").write_text(str(os.getpid()))
             _tell_where_it_hung(limit_s)
             code = work(self._handler, request)
-        except BaseException:  # noqa: BLE001 - whatever went wrong, this process must not go on as a second server
+        except BaseException:  # noqa: BLE001 - after any error, this process must not continue as a second server
             traceback.print_exc()
             flush_all()
         finally:
-            os._exit(code)  # not sys.exit: nothing of the server's (its loop, its atexit hooks) may run here
+            os._exit(code)  # not sys.exit: the server's loop and atexit hooks must not run here
 
 
 class InProcess:
-    """Does cells one by one in this process: where a fork is not possible, or would cost a fresh CUDA context.
+    """Runs cells one by one in this process, if a fork is not possible or would cost a fresh CUDA context.
 
-    A crash then ends this process; whoever reads the replies has to notice. So does a cell past its limit.
+    A crash, or a cell past its limit, then ends this process: the reader of the replies must notice.
     """
 
     def __init__(self, handler: Handles) -> None:
         self._handler = handler
         self._replies: list[dict[str, Any]] = []
         self.is_sound = True
-        """False as soon as a cell left its device in a state that would spoil the next one."""
+        """False once a cell left the device in a state that would affect the next one."""
 
     def warmed_up(self) -> None:
-        """Does nothing: there is nobody to share memory with."""
+        """Do nothing: no other process shares the memory."""
 
     def start(self, request: dict[str, Any]) -> None:
-        """Does the request's work, now."""
+        """Serve the request now."""
         started = time.monotonic()
         scratch = Path(request["scratch"])
         _fresh(scratch)
@@ -223,24 +223,24 @@ class InProcess:
         return replies
 
     def timeout(self) -> float | None:
-        """None: nothing runs beside the caller."""
+        """None: no child runs."""
         return None
 
     def __len__(self) -> int:
         return 0
 
     def kill_all(self) -> None:
-        """Does nothing: nothing runs beside the caller."""
+        """Do nothing: no child runs."""
 
 
 def work(handler: Handles, request: dict[str, Any]) -> int:
-    """Does one request's work and leaves done.json or error.json; returns the exit code."""
+    """Serve one request and write done.json or error.json; returns the exit code."""
     scratch = Path(request["scratch"])
     try:
         handler.handle(request)
     except KeyboardInterrupt:
-        raise  # it is meant for whoever runs this process: the cell did nothing wrong and is to be run again
-    except BaseException as error:  # noqa: BLE001 - SystemExit too; reported as a mistake of ours
+        raise  # it is for the user who runs this process: the cell is not at fault and will run again
+    except BaseException as error:  # noqa: BLE001 - SystemExit too; reported as a bug in the worker
         report = {"type": type(error).__name__, "message": str(error), "traceback": traceback.format_exc()}
         _write_json(scratch / "error.json", report)
         traceback.print_exc()
@@ -252,9 +252,9 @@ def work(handler: Handles, request: dict[str, Any]) -> int:
 
 
 def redirect(log: Path) -> None:
-    """Sends descriptors 1 and 2 to a file.
+    """Redirect descriptors 1 and 2 to a file.
 
-    In append mode, so that it can be cut while processes write to it.
+    The file is in append mode, so that it can be trimmed while processes write to it.
     """
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 1)
@@ -263,7 +263,7 @@ def redirect(log: Path) -> None:
 
 
 def flush_all() -> None:
-    """Writes out what Python and C have buffered for their standard streams."""
+    """Flush the buffers of Python's and C's standard streams."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # a library may have closed or replaced them
             stream.flush()
@@ -272,10 +272,10 @@ def flush_all() -> None:
 
 
 def trim_log(log: Path, limit: int) -> None:
-    """Leaves out the middle of a log that has grown past the limit.
+    """Remove the middle of a log that is over the limit.
 
-    A limit on file sizes would hit real outputs too, and a pipe through the server would lose the last lines with it
-    when it dies.
+    A limit on file sizes would affect real outputs too, and a pipe through the server would lose the last lines if it
+    dies.
     """
     with contextlib.suppress(OSError), log.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
@@ -300,7 +300,7 @@ _LIBC = _load_libc()
 
 
 def detach(server: int) -> None:
-    """Gives the child a session of its own, to be killed as one, and ties its life to the server's."""
+    """Give the child its own session, so that it is killed as one, and end it when the server ends."""
     os.setsid()
     signal.set_wakeup_fd(-1)
     for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
@@ -311,21 +311,21 @@ def detach(server: int) -> None:
 
 
 def tie_to(parent: int) -> None:
-    """Has this process killed when its parent dies."""
+    """Have the kernel kill this process when its parent dies."""
     if sys.platform.startswith("linux"):
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before it could be tied to
+    if os.getppid() != parent:  # the parent died before this call
         os._exit(HARNESS_ERROR)
 
 
 def _tell_where_it_hung(limit_s: float, end: bool = False) -> None:
-    """Has the stack written to the log on a fatal signal and shortly before the time limit."""
+    """Write the stack to the log on a fatal signal, and shortly before the time limit."""
     faulthandler.enable(file=2)
     faulthandler.dump_traceback_later(limit_s if end else limit_s * 0.95, exit=end, file=2)
 
 
 def _fresh(scratch: Path) -> None:
-    """Makes the folder, without what an earlier run of the same cell says about its end."""
+    """Make the folder, without the outcome of an earlier run of the same cell."""
     scratch.mkdir(parents=True, exist_ok=True)
     for name in ("done.json", "error.json", "log.txt", "pid"):
         with contextlib.suppress(FileNotFoundError):
@@ -352,7 +352,7 @@ def _by_exit(scratch: Path, code: int) -> dict[str, Any]:
 
 
 def signal_name(number: int) -> str:
-    """`SIGSEGV` for 11; `signal N` for one without a name."""
+    """`SIGSEGV` for 11; `signal N` if it has no name."""
     try:
         return signal.Signals(number).name
     except ValueError:
@@ -360,7 +360,7 @@ def signal_name(number: int) -> str:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file that is either whole or absent."""
+    """Write a file that is either complete or absent."""
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content), encoding="utf-8")
     partial.replace(path)

@@ -1,6 +1,6 @@
-"""The device that cells run on: what it is, whether it can be used, and what a cell took of its memory.
+"""The device that cells run on: its facts, whether it works, and how much of its memory a cell uses.
 
-Nothing here is asked of a worker on the CPU: its processes are forked, which one that has initialised a GPU can't be.
+A worker on the CPU calls none of this: its processes are forked, which fails once a GPU is initialised.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ _MB = 2.0**20
 
 
 def describe(torch: Any, device: str) -> Dict[str, Any]:
-    """Facts of a device; `usable` is false, and `why` says why, where a cell could not run there.
+    """Facts of a device. If a cell could not run there, `usable` is false and `why` has the reason.
 
-    Whether it can be used is tried out, in both precisions: a GPU that is there may be another process's alone, have
-    no memory left, or be of an architecture that this torch has no kernels for.
+    A small product in both precisions shows whether it works: the GPU may be reserved by another process, out of
+    memory, or of an architecture that this torch has no kernels for.
     """
     kind = device.partition(":")[0]
     found: Dict[str, Any] = {"kind": kind, "usable": False, "why": "", "visible": os.environ.get(VISIBLE_GPUS)}
@@ -30,7 +30,7 @@ def describe(torch: Any, device: str) -> Dict[str, Any]:
     try:
         found.update(_properties(module, device))
         _try_out(torch, module, device)
-    except Exception as error:  # noqa: BLE001 - drivers raise what they like; it is the answer
+    except Exception as error:  # noqa: BLE001 - drivers raise anything; it is the answer
         return {**found, "why": f"{type(error).__name__}: {first_line(error)}"}
     return {**found, "usable": True}
 
@@ -40,7 +40,7 @@ def _why_there_is_none(torch: Any, module: Any, visible: Optional[str]) -> str:
         return f"torch {torch.__version__} is built without CUDA"
     try:
         module.init()
-    except Exception as error:  # noqa: BLE001 - it says what is missing: a driver, as a rule
+    except Exception as error:  # noqa: BLE001 - it names what is missing, usually a driver
         return first_line(error)
     return "no GPU is visible" + (f" ({VISIBLE_GPUS}={visible})" if visible is not None else "")
 
@@ -63,20 +63,20 @@ def _try_out(torch: Any, module: Any, device: str) -> None:
 
 
 def begin(torch: Any, device: str) -> None:
-    """Begin to watch a cell's memory."""
+    """Begin to measure a cell's memory."""
     module = _module(torch, device)
     if hasattr(module, "reset_peak_memory_stats"):
         module.reset_peak_memory_stats()
 
 
 def peak_mb(torch: Any, device: str) -> Dict[str, float]:
-    """The most memory that the cell's tensors took of the device at once, for the timings; empty on a CPU."""
+    """The cell's greatest use of the device's memory, for the timings; empty on a CPU."""
     module = _module(torch, device)
     return {"gpu_peak_mb": round(module.max_memory_allocated() / _MB, 3)} if module is not None else {}
 
 
 def end(torch: Any, device: str) -> None:
-    """Give back what the cell took, so that the next one finds what it found."""
+    """Release the cell's memory for the next one."""
     module = _module(torch, device)
     if module is not None:
         gc.collect()
@@ -84,13 +84,13 @@ def end(torch: Any, device: str) -> None:
 
 
 def is_sound(torch: Any, device: str) -> bool:
-    """False where the process can't use its device any more: after some faults every later call fails too."""
+    """False if the process can no longer use its device: after some faults every later call fails too."""
     module = _module(torch, device)
     if module is None:
         return True
     try:
         _try_out(torch, module, device)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the next cell must not suffer from it
+    except Exception as error:  # noqa: BLE001 - any error would also fail the next cell
         print(f"the device can't be used any more: {first_line(error)}")
         return False
     return True
@@ -103,5 +103,5 @@ def _module(torch: Any, device: str) -> Any:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message: CUDA's go on with advice for whoever debugs kernels."""
+    """The first line of a message: CUDA's continue with advice for debugging kernels."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -18,12 +18,12 @@ from ..shared import process_variables
 
 
 def missing(environ: Mapping[str, str], hash_seed: str | None = None) -> dict[str, str]:
-    """The variables that are absent or otherwise in this environment; empty where it is as it must be."""
+    """The variables that are missing or different in this environment; empty if it is right."""
     return {name: value for name, value in process_variables(environ, hash_seed).items() if environ.get(name) != value}
 
 
 def facts() -> dict[str, Any]:
-    """What a golden's bits may hang on, of this process and machine: to be stored with what is observed."""
+    """Facts of this process and machine that a golden's bits can depend on; stored with it."""
     return {
         "environ": {name: os.environ.get(name) for name in sorted(process_variables(os.environ))},
         "hash_seed": os.environ.get("PYTHONHASHSEED"),
@@ -39,9 +39,9 @@ def facts() -> dict[str, Any]:
 
 
 def after_import(torch: Any) -> dict[str, Any]:
-    """Sets what can only be set once torch is there (one thread, deterministic algorithms), and returns what it found.
+    """Set what needs torch (one thread, deterministic algorithms); returns the state after that.
 
-    Uninitialised memory is filled with NaN where this torch can, so that a parameter that nobody filled shows at once.
+    If this torch can, uninitialised memory is filled with NaN, so that a parameter that was never filled shows.
     """
     torch.set_num_threads(1)
     with contextlib.suppress(RuntimeError):  # it can be set only once, before the first parallel work
@@ -61,20 +61,20 @@ def after_import(torch: Any) -> dict[str, Any]:
 
 
 def _renew_pool_in_children(torch: Any) -> None:
-    """Have each forked child make its own pool of threads before anything else.
+    """Make each forked child create its own pool of threads first.
 
-    Torch lets the first thread that asks replace the pool that the fork broke. Where several ask at once, as those do
-    in which Transformers 5 loads weights, some find none for a moment, and fail: "Invalid thread pool!".
+    Torch lets the first thread that needs the pool replace the one that the fork broke. If several threads need it at
+    once, as in Transformers 5 when it loads weights, some fail with "Invalid thread pool!".
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def exact_integers(torch: Any) -> None:
-    """Have products of int8 matrices summed in whole numbers, for the rest of this process.
+    """Sum products of int8 matrices exactly, for the rest of this process.
 
-    oneDNN, held to an instruction set that every processor has, adds them up in 16 bits that overflow; bitsandbytes up
-    to 0.47 multiplies with it. Without oneDNN torch's own loop is exact on every machine.
+    oneDNN, limited to an instruction set that every processor has, sums them in 16 bits, which overflow; bitsandbytes
+    up to 0.47 uses it. Without oneDNN torch's own loop is exact on every machine.
     """
     torch.backends.mkldnn.set_flags(False)
 

@@ -1,6 +1,6 @@
-"""Serves requests from stdin: the event loop, and what keeps libraries off the protocol.
+"""Serves requests from stdin: the event loop, and the streams that keep libraries' output out of the protocol.
 
-See the package's docstring for the protocol. The processes that do the work are `children.py`.
+The package's docstring describes the protocol, `shared.py` its shapes. `children.py` runs the cells.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _IDLE_S = 3600.0
 
 
 def main(handler_file: Path | None, log: Path, forks: bool) -> int:
-    """Serves until `stop` or the end of stdin; returns the exit code."""
+    """Serve until `stop` or the end of stdin; returns the exit code."""
     requests, replies = take_over_standard_streams(log)
     server = Server(requests, replies, Handler(handler_file), forks)
-    # Ctrl-C in a terminal reaches all of its processes; who started this one decides what becomes of it.
+    # Ctrl-C in a terminal reaches all of its processes; the parent decides whether this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server.run()
     flush_all()
@@ -36,10 +36,10 @@ def main(handler_file: Path | None, log: Path, forks: bool) -> int:
 
 
 def take_over_standard_streams(log: Path) -> tuple[int, int]:
-    """Moves stdin and stdout to private descriptors and returns them; 0 becomes /dev/null, 1 and 2 the log.
+    """Move stdin and stdout to private descriptors and return them; 0 becomes /dev/null, 1 and 2 the log.
 
-    Done on descriptors, not on `sys.stdout`: what is printed from C, or by a process that a library starts, must not
-    reach the protocol either.
+    This changes descriptors, not `sys.stdout`: output from C, or from a process that a library starts, must not reach
+    the protocol either.
     """
     requests, replies = os.dup(0), os.dup(1)  # not inheritable
     null = os.open(os.devnull, os.O_RDONLY)
@@ -50,7 +50,7 @@ def take_over_standard_streams(log: Path) -> tuple[int, int]:
 
 
 class Handler:
-    """The module that does the work: `cell.py` beside this one, or a test's file. Imported when first needed."""
+    """The module that serves a request: `observe/cell.py`, or a test's file. Imported when first needed."""
 
     def __init__(self, file: Path | None = None) -> None:
         self.file = file
@@ -65,22 +65,22 @@ class Handler:
         return self._module
 
     def handle(self, request: dict[str, Any]) -> None:
-        """Does one request's work."""
+        """Serve one request."""
         self.module().handle(request)
 
     def warm_up(self) -> None:
-        """Does beforehand what every request would do anew, where the module knows of such things; never raises."""
+        """Do once what every request would do again, if the module has `warm_up`; never raises."""
         try:
             getattr(self.module(), "warm_up", lambda: None)()
-        except BaseException:  # noqa: BLE001 - it saves time, nothing else; what is wrong shows in the cells
+        except BaseException:  # noqa: BLE001 - it only saves time; an error will show in the cells
             traceback.print_exc()
 
     def is_sound(self, device: str) -> bool:
-        """False where the module says that this process should do no further request on the device."""
+        """False if the module says that this process should serve no further request on the device."""
         return bool(getattr(self.module(), "is_sound", lambda _: True)(device))
 
     def hello(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Imports what all cells share; returns the reply (`error` with the traceback where that fails)."""
+        """Import what all cells share; returns the reply, `error` with the traceback if that fails."""
         start = time.monotonic()
         reply: dict[str, Any] = {"id": request.get("id"), "outcome": "done"}
         try:
@@ -101,7 +101,7 @@ class Handler:
 
 
 class Server:
-    """Reads requests, starts children, writes replies; one thread, so that there is nothing for a fork to break."""
+    """Reads requests, starts children, writes replies. It has one thread, so that a fork breaks nothing."""
 
     def __init__(self, requests: int, replies: int, handler: Handler, forks: bool) -> None:
         self._requests = requests
@@ -118,9 +118,9 @@ class Server:
             self._children = InProcess(handler)
 
     def run(self) -> None:
-        """Serves until `stop`, the end of the requests, or nobody who reads the replies."""
+        """Serve until `stop`, the end of the requests, or a closed reply pipe."""
         try:
-            with contextlib.suppress(BrokenPipeError):  # the controller is gone: nobody is left to serve
+            with contextlib.suppress(BrokenPipeError):  # the controller is gone
                 while not self._stopped:
                     self._wait()
                     self._report()
@@ -152,7 +152,7 @@ class Server:
                 self._stopped = self._stopped or not self._is_sound()
 
     def _is_sound(self) -> bool:
-        """False where this process has to end so that a fresh one does what is left; the controller starts one."""
+        """False if this process must end; the controller then starts a fresh one for the remaining requests."""
         return not isinstance(self._children, InProcess) or self._children.is_sound
 
     def _take(self, line: bytes) -> None:
@@ -178,7 +178,7 @@ class Server:
         try:
             self._handler.module()  # imported once, here, and not in each child
             self._children.start(request)
-        except BaseException:  # noqa: BLE001 - the import of the handler, or a fork that the machine refuses
+        except BaseException:  # noqa: BLE001 - importing the handler failed, or the fork did
             self._reply({"id": request["id"], "outcome": "error", "detail": traceback.format_exc()[-4000:]})
 
     def _report(self) -> None:
@@ -192,7 +192,7 @@ class Server:
 
 
 def _wakeup_pipe() -> tuple[int, int]:
-    """A pipe that becomes readable when a child ends, so that one `select` waits for requests and children alike."""
+    """A pipe that becomes readable when a child ends, so that one `select` waits for both requests and children."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)

@@ -1,15 +1,15 @@
-"""Does the cells of a plan without a controller, and leaves in a folder what the controller judges later.
+"""Runs the cells of a plan without a controller. The controller judges the results folder later.
 
     PLAN.json = {"format": 1, "preload": [...], "cells": [{"id", "kind", "scenario", "fixture", "time_limit_s", …}]}
     DIR/hello.json                     the facts of the environment (hello-1.json … of further GPUs)
     DIR/worker.log                     what libraries printed at import
     DIR/cells/<n>/request.json         the cell as the plan has it, n = its place in the plan
-    DIR/cells/<n>/reply.json           how it ended (as in the protocol); written last: a cell that has one is done
-    DIR/cells/<n>/log.txt, now/, …     what it printed and left
+    DIR/cells/<n>/reply.json           how it ended (as in the protocol); written last: a cell with a reply is done
+    DIR/cells/<n>/log.txt, now/, …     its output and results
 
-On GPUs there is a process for each that is visible; they share the cells out among themselves.
+With several visible GPUs there is a process for each; they share the cells.
 
-`fixture` is a folder beside the plan; its content is copied into the cell's folder first and taken away again after.
+`fixture` is a folder beside the plan. Its content is copied into the cell's folder, and removed after the run.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ from .server import Handler
 
 _ONCE = "PEFT_REGRESS_ONCE"
 _SHARE = "PEFT_REGRESS_SHARE"
-"""Which of how many processes this one is, `1/4`: it does every fourth cell."""
+"""Number of this process and of all, as in `1/4`: it runs every fourth cell."""
 _POLL_S = 0.005
 _OK, _CANNOT_TELL, _USAGE, _AGAIN, _INTERRUPTED = 0, 2, 64, 75, 130
 
 
 class PlanError(Exception):
-    """The plan can't be read, or nothing of it is selected."""
+    """The plan cannot be read, or no cell of it is selected."""
 
 
 def main(options: argparse.Namespace, handler_file: Path | None, forks: bool) -> int:
-    """Does what is left of the plan; returns the exit code."""
+    """Run the remaining cells of the plan; returns the exit code."""
     try:
         if options.out is None:
             raise PlanError("--plan needs --out DIR, where the observations go")
@@ -58,7 +58,7 @@ def main(options: argparse.Namespace, handler_file: Path | None, forks: bool) ->
             return run.forked(handler_file)
         return run.in_process(handler_file) if os.environ.get(_ONCE) else _on_each_device(run, options, cells)
     except KeyboardInterrupt:
-        run.say("interrupted; the same command goes on where it stopped")
+        run.say("interrupted; run the same command to continue")
         return _INTERRUPTED
 
 
@@ -81,7 +81,7 @@ def _read(plan: Path, pattern: str) -> tuple[list[_Cell], list[Any]]:
     except (OSError, ValueError) as error:
         raise PlanError(f"{plan}: {error}; expected a plan file (see --help)") from error
     if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
-        raise PlanError(f"{plan}: not a plan of format {PLAN_FORMAT}: make it anew with this worker's own peft-regress")
+        raise PlanError(f"{plan}: not a plan of format {PLAN_FORMAT}: export it again")
     cells = [_Cell(number, cell, plan) for number, cell in enumerate(content["cells"])]
     chosen = [cell for cell in cells if fnmatch.fnmatch(cell.id, _glob(pattern))]
     if not chosen:
@@ -90,7 +90,7 @@ def _read(plan: Path, pattern: str) -> tuple[list[_Cell], list[Any]]:
 
 
 def _glob(pattern: str) -> str:
-    # Ids hold `[cpu]`: brackets are meant as they stand.
+    # Ids contain `[cpu]`: brackets are literal.
     escaped = pattern.replace("[", "[[]")
     return escaped if "*" in pattern or "?" in pattern else f"*{escaped}*"
 
@@ -116,7 +116,7 @@ class _Run:
         self.out.mkdir(parents=True, exist_ok=True)
 
     def forked(self, handler_file: Path | None) -> int:
-        """Each cell in a child of its own, several at once."""
+        """Run each cell in its own child, several at once."""
         handler = self._hello(handler_file)
         if handler is None:
             return _CANNOT_TELL
@@ -138,7 +138,7 @@ class _Run:
             children.kill_all()
 
     def in_process(self, handler_file: Path | None) -> int:
-        """One cell after the other in this process, which may die of it."""
+        """Run one cell after the other in this process, which a cell can end."""
         handler = self._hello(handler_file)
         if handler is None:
             return _CANNOT_TELL
@@ -155,12 +155,12 @@ class _Run:
             for reply in runner.collect():
                 self._finish(cell, reply)
             if not runner.is_sound:
-                self.say("the device is in no state for further cells; going on in a fresh process")
+                self.say("the device no longer works in this process; continuing in a fresh one")
                 return _AGAIN
         return _OK
 
     def blame(self) -> int:
-        """Gives a reply to the cell that was being worked on when the process ended; returns how many there were."""
+        """Write a reply for the cell that was running when the process ended; returns how many there were."""
         blamed = 0
         left = self._left()
         self._done = len(self.cells) - len(left)
@@ -181,14 +181,14 @@ class _Run:
         return blamed
 
     def say(self, text: str) -> None:
-        """Writes a line to the terminal, wherever descriptor 2 leads by now."""
+        """Write a line to the terminal; descriptor 2 may be a log by now."""
         with contextlib.suppress(OSError):
             os.write(self._terminal, (text + "\n").encode())
 
     def _hello(self, handler_file: Path | None) -> Handler | None:
         left = len(self._left())
         self._done = len(self.cells) - left
-        self.say(f"{left} of {len(self.cells)} cells to do; {self._done} are done already")
+        self.say(f"{left} of {len(self.cells)} cells to run; {self._done} are done")
         if not left:
             return Handler(handler_file)
         number = f"-{self.share}" if self.share else ""
@@ -201,7 +201,7 @@ class _Run:
             return None
         gpu = reply["facts"].get("gpu") or {}
         if self.device != "cpu" and gpu and not gpu.get("usable"):
-            self.say(f"no device: {self.device} can't be used here: {gpu.get('why')}")
+            self.say(f"no device: {self.device} cannot be used here: {gpu.get('why')}")
             return None
         self.say(f"imported in {reply['duration_s']:.1f} s")
         return handler
@@ -215,7 +215,7 @@ class _Run:
             asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        # Another plan may have been written to the same place since.
+        # Another plan may have been written to the same place.
         return (folder / "reply.json").exists() and asked == {**cell.content, "device": self.device}
 
     def _prepare(self, cell: _Cell) -> dict[str, Any]:
@@ -245,7 +245,7 @@ def _share(environ: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _on_each_device(run: _Run, options: argparse.Namespace, cells: list[_Cell]) -> int:
-    """A process for each GPU that the caller shows, where it is more than one; else one that takes what it finds."""
+    """A process for each GPU that the caller shows, if there are several; else one that takes what it finds."""
     gpus = visible_gpus(os.environ) if run.device.partition(":")[0] == "cuda" and ":" not in run.device else []
     if len(gpus) < 2:
         return _again_until_done(run, {})
@@ -262,11 +262,11 @@ def _on_each_device(run: _Run, options: argparse.Namespace, cells: list[_Cell]) 
 
 
 def _again_until_done(run: _Run, environ: Mapping[str, str]) -> int:
-    """Runs this command in a process of its own, and again after each cell that the process died of."""
+    """Run this command in a process of its own, and again after each cell that ended the process."""
     while True:
         command = [sys.executable, *getattr(sys, "orig_argv", [sys.executable, *sys.argv])[1:]]
         code = subprocess.call(command, env={**os.environ, **environ, _ONCE: "1"})
-        if not run.blame() and code != _AGAIN:  # whatever the code: a library may have ended the process with 0
+        if not run.blame() and code != _AGAIN:  # the code may be 0: a library can end the process
             return code if code >= 0 else _CANNOT_TELL
 
 
