@@ -162,11 +162,13 @@ def hub(one: Arguments) -> None:
 
 
 def one_cell(one: Parser, reports: str = "where runs are (default: reports/)") -> None:
-    """What a command about one cell needs besides the cell."""
+    """Options of a command about one cell, besides the cell."""
     one.add_argument(
-        "--creator", metavar="SPEC", help="the environment that made the fixture, where its name is no SPEC"
+        "--creator", metavar="SPEC", help="the environment that made the fixture, if its name in CELL is not a SPEC"
     )
-    one.add_argument("--scenarios", action="append", default=[], metavar="PATH", help="where the scenario is declared")
+    one.add_argument(
+        "--scenarios", action="append", default=[], metavar="PATH", help="file or folder that declares the scenario"
+    )
     one.add_argument("--reports", metavar="DIR", help=reports)
     one.add_argument("--json", action="store_true", help="for a program")
     where(one)
