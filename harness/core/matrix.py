@@ -6,7 +6,6 @@ of a scenario and an environment's versions the plain dictionary that the worker
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 import hashlib
 import json
@@ -20,7 +19,7 @@ from harness.core import versions as requirements
 from harness.core.cell_settings import OWN, Settings, place
 from harness.core.errors import UsageError
 from harness.core.scenario import Base, Input, Quantize, Scenario, ScenarioFile
-from harness.core.text import did_you_mean
+from harness.core.text import did_you_mean, similar
 from harness.worker.shared import TRAINER
 
 NEEDS_HUB = "needs --hub"
@@ -103,7 +102,7 @@ def of_families(scenarios: Iterable[Declared], families: Collection[str]) -> lis
     known = sorted({one.family for one in scenarios})
     for name in families:
         if not any(one.is_of([name]) for one in scenarios):
-            close = [one for one in known if name in one] or difflib.get_close_matches(name, known, n=3)
+            close = [one for one in known if name in one] or similar(name, known, most=3)
             raise UsageError(
                 f"no scenario is of family {name!r}", f"a family, or a glob: {', '.join(close or known)}",
                 "`peft-regress list` shows them",

@@ -177,9 +177,14 @@ def listed(parts: Iterable[str], last: str = "and") -> str:
     return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
+def similar(asked: str, known: Iterable[str], most: int = 4) -> list[str]:
+    """The known names that are spelled most like the one that was asked for, the most similar first."""
+    return difflib.get_close_matches(asked, list(known), n=most, cutoff=0.5)
+
+
 def did_you_mean(asked: str, known: Iterable[str], quote: str = "'") -> str:
     """` (did you mean 'lora-linear'?)` if a known name is spelled like the one that was asked for; else empty."""
-    close = difflib.get_close_matches(asked, list(known), n=1)
+    close = similar(asked, known, most=1)
     return f" (did you mean {quote}{close[0]}{quote}?)" if close else ""
 
 

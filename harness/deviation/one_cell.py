@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import shlex
 import shutil
@@ -22,6 +21,7 @@ from harness.core import cell_settings, run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared
 from harness.core.run import Cell, Run
+from harness.core.text import similar
 from harness.envs import spec as specs
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
@@ -209,7 +209,7 @@ def _declared(request: CellRequest, cell: Cell | None) -> Declared:
         where = [path for path in [Path(words[words.index("--scenarios") + 1])] if path.exists()]
     declared = {one.name: one for one in request.places.matrix().scenarios(where or None, hub=True)}
     if name not in declared:
-        close = ", ".join(difflib.get_close_matches(name, declared, n=4))
+        close = ", ".join(similar(name, declared))
         raise UsageError(
             f"no scenario {name!r}", f"a declared one{close and f': {close}'}",
             "`peft-regress list` shows them; name the file of another with --scenarios",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import difflib
 import functools
 import json
 import ssl
@@ -22,6 +21,7 @@ from packaging.utils import InvalidSdistFilename, InvalidWheelFilename, parse_sd
 from packaging.version import Version
 
 from harness.core.errors import UsageError
+from harness.core.text import similar
 from harness.envs import lock
 from harness.envs.environment import EnvFailed
 
@@ -103,7 +103,7 @@ class Releases:
             known = self.ask(package).releases
             found = _same(version, known)
         if found is None:
-            close = difflib.get_close_matches(version, known, n=4, cutoff=0.5)
+            close = similar(version, known)
             newest = max((item for item in known if not Version(item).is_prerelease), key=Version, default="none")
             raise UsageError(
                 f"{package} has no release {version}", f"a release on the index, up to {newest}",

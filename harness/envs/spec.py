@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 
 from harness.core.errors import UsageError
+from harness.core.text import similar
 from harness.core.versions import version_of
 from harness.envs import unpacked_wheel
 
@@ -143,7 +143,7 @@ def is_path(text: str) -> bool:
 
 
 def _unknown(text: str, known: list[str]) -> UsageError:
-    close = difflib.get_close_matches(text, known, n=3, cutoff=0.5)
+    close = similar(text, known, most=3)
     next_step = f"did you mean {' or '.join(close)}?" if close else f"declared here: {', '.join(known) or 'none'}"
     if text and Path(text).is_dir():
         next_step = f"for the folder of this name pass ./{text}"

@@ -7,7 +7,6 @@ compared before it is written: the entries that were there must be there, unchan
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -17,6 +16,7 @@ import filelock
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
+from harness.core.text import similar
 from harness.deviation.accept import toml_text
 from harness.judge import expectations as expect
 from harness.judge.expectations import Expectation
@@ -122,7 +122,7 @@ class Snapshot:
         if id not in places:
             raise UsageError(
                 f"{self.path}: there is no expectation {id!r}",
-                f"one of {', '.join(_close(id, list(places))) or 'those in the file, and it has none'}",
+                f"one of {', '.join(similar(id, places) or list(places)[:5]) or 'those in the file, and it has none'}",
                 "look for it in the file, or in what `check` says",
             )
         return places[id]
@@ -143,10 +143,6 @@ class Snapshot:
             "expectations that each stand under a line `[[expectation]]`",
             "edit it by hand",
         )
-
-
-def _close(id: str, known: list[str]) -> list[str]:
-    return difflib.get_close_matches(id, known, n=5, cutoff=0.3) or known[:5]
 
 
 def _content(path: Path) -> str | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from harness.core.errors import UsageError
 from harness.core.run import Cell, Run
-from harness.core.text import many
+from harness.core.text import many, similar
 from harness.core.verdict import Verdict
 
 
@@ -54,7 +53,7 @@ def _means(word: str, cell: Cell) -> bool:
 
 def _unknown(run: Run, word: str) -> UsageError:
     known = list(dict.fromkeys([cell.scenario for cell in run.cells] + [cell.id for cell in run.cells]))
-    close = difflib.get_close_matches(word, known, n=4) or [cell.id for cell in (run.deviations or run.cells)[:4]]
+    close = similar(word, known) or [cell.id for cell in (run.deviations or run.cells)[:4]]
     return UsageError(
         f"run {run.id} has no cell {word!r}",
         f"a cell's id, a scenario's name or a glob, for example: {', '.join(close)}",
