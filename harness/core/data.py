@@ -1,4 +1,4 @@
-"""Where data is: in a checkout the repository's folders, else what the installed package carries.
+"""Where data is: in the repository's folders if we run from a checkout, else in the installed package.
 
 | | in a checkout | installed |
 |---|---|---|
@@ -23,13 +23,13 @@ CODE = Path(__file__).resolve().parents[1]
 
 
 def checkout() -> Path | None:
-    """The repository that this code runs from; None where the package is installed."""
+    """The repository that this code runs from; None in an installed package."""
     folder = CODE.parent
     return folder if (folder / "pyproject.toml").is_file() and (folder / "matrices").is_dir() else None
 
 
 def cache() -> Path:
-    """Where everything is kept that can be made or fetched again: environments, indexes' answers, fetched fixtures."""
+    """The folder for what can be made or fetched again: environments, answers of package indexes, fetched fixtures."""
     if os.environ.get("PEFT_REGRESS_CACHE"):
         return Path(os.environ["PEFT_REGRESS_CACHE"]).expanduser().absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "peft-regress"
@@ -42,7 +42,7 @@ def matrices() -> Path:
 
 
 def fixtures() -> Path:
-    """The stored fixtures. Not there where the package is installed and nobody fetched them."""
+    """The stored fixtures. In an installed package the folder does not exist until they are fetched."""
     folder = checkout()
     return folder / "fixtures" if folder else cache() / "fixtures" / __version__
 
@@ -61,13 +61,14 @@ def docs() -> Path:
     """Where the generated pages are committed.
 
     Raises:
-        UsageError: the package is installed, so that there is no such folder.
+        UsageError: the package is installed, so there is no such folder.
     """
     folder = checkout()
     if folder is None:
         raise UsageError(
-            "peft-regress does not run from a checkout", "a repository with docs/", "name a folder with --out DIR"
-        )
+            "peft-regress is installed, and an installed package has no docs/", "a checkout of peft-regress",
+            "pass --out DIR, or run the command in a checkout",
+        )  # fmt: skip
     return folder / "docs"
 
 
@@ -85,7 +86,7 @@ def refuse_packaged(folder: Path) -> None:
 
 
 def fixtures_missing(folder: Path) -> UsageError:
-    """The error where a command needs stored fixtures and there is no such folder."""
+    """The error of a command that needs stored fixtures when their folder does not exist."""
     return UsageError(
         f"no fixtures: {folder} does not exist", "a folder of fixtures",
         "pass --fixtures DIR, or fetch those of this release: `peft-regress fixtures fetch`",

@@ -58,7 +58,7 @@ class Places:
         """The fixtures.
 
         Args:
-            required: refuse where our own were not fetched; else the store is empty.
+            required: refuse if our own were not fetched; else the store is empty.
 
         Raises:
             UsageError: the package is installed, no folder is named, and nobody fetched fixtures.

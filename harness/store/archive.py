@@ -77,7 +77,7 @@ def fetch(source: str, target: Path, log: Callable[[str], None]) -> int:
 
     Raises:
         UsageError: the folder exists already.
-        HarnessError: the archive can't be read, or is not what its SHA-256 says.
+        HarnessError: the archive cannot be read, or its SHA-256 differs.
     """
     must_be_new(target)
     source = source or release_asset()
