@@ -78,9 +78,9 @@ def test_it_checks_a_stored_fixture(run: Run, tmp_path: Path) -> None:
 
 def test_it_fetches_fixtures_and_finds_them(run: Run, tmp_path: Path) -> None:
     small = tmp_path / "small"
-    (small / "v1").mkdir(parents=True)
-    (small / "v1" / "x.json").write_text("{}")
+    small.mkdir()
+    (small / "v1.jsonl").write_text("{}\n")
     run("fixtures", "pack", "--fixtures", str(small), "--to", str(tmp_path / "box.tar.gz"))
     cache = {"PEFT_REGRESS_CACHE": str(tmp_path / "cache")}
     run("fixtures", "fetch", "--from", str(tmp_path / "box.tar.gz"), **cache)
-    assert "x.json" in run("fixtures", "verify", code=2, **cache).stdout
+    assert "v1.jsonl" in run("fixtures", "verify", code=2, **cache).stdout
