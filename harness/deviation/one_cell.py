@@ -26,6 +26,7 @@ from harness.envs import spec as specs
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.runner import plan
+from harness.runner.fixture_source import Fixture
 from harness.runner.plan import Planned
 from harness.runner.request import Log, Places, quiet
 from harness.runner.session import Session
@@ -128,16 +129,16 @@ def opened(request: CellRequest, log: Log = quiet) -> Iterator[Found]:
     scratch = Path(tempfile.mkdtemp(prefix="peft-regress-"))
     try:
         with contextlib.ExitStack() as stack:
-            session, store, manifest = _with_fixture(request, planned, environments, scratch, stack, log)
+            session, fixture = _with_fixture(request, planned, environments, scratch, stack, log)
             cell = located.cell
             if cell is None:
                 log(f"{planned.id} is in no run: checking it now")
                 cell = session.result(planned)
-            if isinstance(manifest, Cell):
+            if isinstance(fixture, Cell):
                 raise HarnessError(
-                    f"{planned.id}: {manifest.reason}", "a creator that can make the fixture", "choose another creator"
+                    f"{planned.id}: {fixture.reason}", "a creator that can make the fixture", "choose another creator"
                 )
-            yield Found(cell, located.run_folder, planned, store, manifest, environments, session)
+            yield Found(cell, located.run_folder, planned, fixture.store, fixture.manifest, environments, session)
     except OSError as error:
         raise HarnessError(
             f"{error.filename or scratch}: {error.strerror or error}",
@@ -256,7 +257,7 @@ def _spec_of(name: str, environments: Environments) -> str:
 def _with_fixture(
     request: CellRequest, planned: Planned, environments: Environments, scratch: Path, stack: contextlib.ExitStack,
     log: Log,
-) -> tuple[Session, Store, Manifest | Cell]:  # fmt: skip
+) -> tuple[Session, Fixture | Cell]:  # fmt: skip
     """A session that has the cell's fixture: the stored one, or one that is made as `pair` does."""
 
     def session(store: Store, creating: bool) -> Session:
@@ -267,13 +268,13 @@ def _with_fixture(
 
     stored = session(request.places.store(), creating=False)
     try:
-        return stored, *stored.fixture(planned)
+        return stored, stored.fixture(planned)
     except NoFixture:
         if not _exists(environments, planned.creator_spec):
             raise
         log(f"{planned.id} has no stored fixture: making one")
         maker = session(Store(scratch / "fixtures", origin="created"), creating=True)
-        return maker, *maker.fixture(planned)
+        return maker, maker.fixture(planned)
 
 
 def _exists(environments: Environments, spec: str) -> bool:

@@ -30,7 +30,7 @@ from harness.runner.shared_replay import SharedReplays
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.schedule import Closed, Key, Pools
-from harness.store.fixtures import Manifest, Store
+from harness.store.fixtures import Store
 
 Log = Callable[[str], None]
 
@@ -111,10 +111,15 @@ class Session:
         self.start([cell])
         return self._futures[str(cell.id)].result()
 
-    def fixture(self, cell: Planned) -> tuple[Store, Manifest | Cell]:
-        """The cell's store, and its fixture's manifest; a `Cell` where there can be no fixture. Makes it if need be."""
-        found = self._fixture(cell)
-        return self._source.store_of(cell), found if isinstance(found, Cell) else found.manifest
+    def fixture(self, cell: Planned) -> Fixture | Cell:
+        """The cell's fixture, made if need be; a `Cell` where there can be none.
+
+        Raises:
+            NoFixture, BadFixture, CreationRefused: see `FixtureSource.fixture`.
+        """
+        self._remember_models([cell])
+        self._source.expect(cell)
+        return self._source.fixture(cell)
 
     def traced(self, cell: Planned) -> tuple[observation.Observed, observation.Observed]:
         """The golden, and the observation of a replay that looks at each layer by itself (the worker's `trace`).
@@ -122,7 +127,7 @@ class Session:
         Raises:
             HarnessError: the process died, or there is no fixture.
         """
-        fixture = self._fixture(cell)
+        fixture = self.fixture(cell)
         if isinstance(fixture, Cell):
             raise HarnessError(f"{cell.id}: {fixture.reason}", "a fixture", "choose another cell")
         with self._replay(cell) as replay:
@@ -204,11 +209,6 @@ class Session:
         with self._pools.use(_loading(cell)) as pool:
             loader = Loader(self._environment(cell.loader_spec), pool, self._seen)
             yield Replay(cell, loader, self._shared, self._folder(cell), self.forward)
-
-    def _fixture(self, cell: Planned) -> Fixture | Cell:
-        self._remember_models([cell])
-        self._source.expect(cell)
-        return self._source.fixture(cell)
 
     def _folder(self, cell: Planned) -> Path:
         return self.scratch / "cells" / str(cell.id).replace("/", "_")
