@@ -178,7 +178,7 @@ def judge(request: Judge) -> tuple[Run, Path]:
     recorder = runs.Recorder(
         runs.new_folder(request.places.reports_folder, f"judged-{meta['loader']}"), [cell.id for cell in cells],
         f"peft-regress judge {request.folder}",
-        f"{', '.join(meta['creators'])} under {meta['loader']}, run apart",
+        f"{', '.join(meta['creators'])} under {meta['loader']}, run on another machine",
     )  # fmt: skip
     for cell in cells:
         recorder.add(cell)
