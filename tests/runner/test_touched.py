@@ -10,7 +10,7 @@ import pytest
 from harness.core.matrix import Declared
 from harness.core.scenario import Base, Scenario
 from harness.runner.change import scope, touched
-from harness.runner.change.touched import Affected, Files
+from harness.runner.change.touched import Files, Touched
 
 PEFT = {
     "peft/__init__.py": "from .tuners import *",
@@ -67,7 +67,7 @@ def files(texts: Mapping[str, str]) -> Files:
     return Files(frozenset(texts), texts.__getitem__)
 
 
-def hit(package: str, texts: Mapping[str, str], *changed: str, scenarios: list[Declared] = METHODS) -> Affected:
+def hit(package: str, texts: Mapping[str, str], *changed: str, scenarios: list[Declared] = METHODS) -> Touched:
     return touched.of(package, changed, files(texts), scenarios)
 
 
@@ -173,7 +173,7 @@ def test_where_nothing_is_affected_one_of_each_family_is_checked() -> None:
         declared("c", family="g"),
         declared("d", requires=["trl>=1"], family="h"),
     ]
-    chosen, out, words = scope.choose(scenarios, Affected(), "", {"peft": "1"})
+    chosen, out, words = scope.choose(scenarios, Touched(), "", {"peft": "1"})
     assert set(chosen) == {"a", "c"}
     assert words == f"a sample, one scenario of each family: {scope.NOTHING}"
     assert out["d"].startswith("the baseline lacks it: needs trl")

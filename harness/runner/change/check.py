@@ -25,9 +25,9 @@ from harness.runner import plan
 from harness.runner.change import scope
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
-from harness.runner.change.known_cells import Memory, Remembered
+from harness.runner.change.known_cells import KnownCell, KnownCells
 from harness.runner.change.sides import Built, SideFailed, Sides
-from harness.runner.change.touched import Affected
+from harness.runner.change.touched import Touched
 from harness.runner.check import Checking, OnCell, known_breaks, run_folders
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest, Log, quiet
@@ -68,11 +68,11 @@ class ChangePlan:
     built: Built
     cells: tuple[Planned, ...]
     baseline: tuple[Planned, ...]
-    cached: Mapping[str, Remembered]
+    cached: Mapping[str, KnownCell]
     left_out: Mapping[str, str]
     about: Against
     notes: tuple[str, ...]
-    memory: Memory
+    known: KnownCells
 
     @property
     def to_run(self) -> list[Planned]:
@@ -94,7 +94,7 @@ class ChangePlan:
             there = {judge.key_of(cell) for cell in before}
             cells = tuple(cell for cell in cells if judge.key_of(cell) in there)
         else:
-            self.memory.keep(self.baseline, computed)
+            self.known.keep(self.baseline, computed)
         run = run.model_copy(
             update={
                 "cells": cells,
@@ -185,8 +185,8 @@ def plan_change(
             "no cell is selected", "a scenario that the change affects, with a fixture",
             f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({words})",
         )  # fmt: skip
-    memory = Memory(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
-    cached = {} if request.each else memory.recall(baseline)
+    known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
+    cached = {} if request.each else known.recall(baseline)
     to_run = tuple(str(cell.id) for cell in (*mine, *baseline) if str(cell.id) not in cached)
     return ChangePlan(
         request=replace(request, cells=to_run),
@@ -198,13 +198,13 @@ def plan_change(
         left_out=left_out,
         about=_about(sides, built, files, words, cached),
         notes=tuple(scope.beside(files)),
-        memory=memory,
+        known=known,
     )
 
 
 def _affected(
     change: ChangeRequest, request: CheckRequest, sides: Sides, built: Built, declared: Sequence[Declared]
-) -> tuple[Changed | None, Affected | None, str]:
+) -> tuple[Changed | None, Touched | None, str]:
     """The changed files and the scenarios that they affect; None, and why, where every scenario is checked."""
     files, now, unknown = two_sides.changed(sides, built, list(change.changed_files))
     if files is None or now is None:
@@ -254,7 +254,7 @@ def _only_those_of(baseline: Run, cells: Sequence[Planned]) -> tuple[list[Planne
     return kept, dict.fromkeys(sorted(gone), "the baseline's run has no cell of it")
 
 
-def _about(sides: Sides, built: Built, files: Changed | None, words: str, cached: Mapping[str, Remembered]) -> Against:
+def _about(sides: Sides, built: Built, files: Changed | None, words: str, cached: Mapping[str, KnownCell]) -> Against:
     return two_sides.model(sides, built).model_copy(
         update={
             "scope": words,

@@ -40,14 +40,14 @@ _PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
 
 
 @dataclass(frozen=True)
-class Remembered:
+class KnownCell:
     """A cached cell, and when it was computed."""
 
     cell: Cell
     computed: str
 
 
-class Memory:
+class KnownCells:
     """The cached cells of one environment.
 
     Args:
@@ -65,9 +65,9 @@ class Memory:
         if environment.interpreter is None:
             name = f"{environment.name}-{environment.lock_digest[:12]}"
             self._folder = cache / FOLDER / code_digest()[:16] / name
-        self._known: dict[str, dict[str, Remembered]] = {}
+        self._known: dict[str, dict[str, KnownCell]] = {}
 
-    def recall(self, cells: Iterable[Planned]) -> dict[str, Remembered]:
+    def recall(self, cells: Iterable[Planned]) -> dict[str, KnownCell]:
         """The cached ones of these cells, by id."""
         found = {}
         for cell in cells:
@@ -94,12 +94,12 @@ class Memory:
         with filelock.FileLock(file.with_suffix(".lock")):
             append_lines(file, lines, durable=False)
 
-    def _of(self, creator: str) -> dict[str, Remembered]:
+    def _of(self, creator: str) -> dict[str, KnownCell]:
         if creator not in self._known:
             self._known[creator] = dict(self._read(creator))
         return self._known[creator]
 
-    def _read(self, creator: str) -> Iterable[tuple[str, Remembered]]:
+    def _read(self, creator: str) -> Iterable[tuple[str, KnownCell]]:
         try:
             lines = self._file(creator).read_text(encoding="utf-8").splitlines()
         except OSError:
@@ -109,7 +109,7 @@ class Memory:
                 ValueError, KeyError, TypeError, pydantic.ValidationError
             ):  # incomplete, or of another format
                 said = json.loads(line)
-                yield said["key"], Remembered(Cell.model_validate(said["cell"]), said["computed"])
+                yield said["key"], KnownCell(Cell.model_validate(said["cell"]), said["computed"])
 
     def _file(self, creator: str) -> Path:
         assert self._folder is not None

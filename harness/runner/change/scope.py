@@ -8,14 +8,14 @@ from harness.core import matrix
 from harness.core.matrix import Declared
 from harness.core.text import enumerated, many
 from harness.runner.change.files import Changed
-from harness.runner.change.touched import Affected
+from harness.runner.change.touched import Touched
 
 REFERENCE = "v061"
 """The default creator: the oldest release that is checked every day."""
 
 
 def choose(
-    scenarios: Sequence[Declared], touched: Affected | None, why_all: str, versions: Mapping[str, str]
+    scenarios: Sequence[Declared], touched: Touched | None, why_all: str, versions: Mapping[str, str]
 ) -> tuple[dict[str, str], dict[str, str], str]:
     """The scenarios to check, those to leave out, both with reasons, and a sentence that sums up.
 

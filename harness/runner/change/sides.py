@@ -23,8 +23,8 @@ from harness.envs import source_tree
 from harness.envs import spec as specs
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs.environments import CURRENT, Environments
-from harness.runner.change import files as difference
-from harness.runner.change import touched as affected
+from harness.runner.change import files as changed_files
+from harness.runner.change import touched as touching
 from harness.runner.change.files import Changed, Installed
 
 _FORMS = "a declared environment (current, v0200), a clone's ref (../peft@main), or the folder of an earlier run"
@@ -222,17 +222,17 @@ def changed(found: Sides, built: Built, given: Sequence[str]) -> tuple[Changed |
     Args:
         given: the names after `--changed-files`; empty without it.
     """
-    now = difference.installed(built.change, found.package) if found.package else None
+    now = changed_files.installed(built.change, found.package) if found.package else None
     if now is None:
         return None, None, "more than one package differs"
     if given:
-        return difference.given(given, now.tops), now, ""
+        return changed_files.given(given, now.tops), now, ""
     before = _before(found, built)
     if before is None:
         return None, now, "the baseline's files are not here"
-    names = difference.differing(before, now)
+    names = changed_files.differing(before, now)
     if found.tree is not None:
-        git = difference.of_git(found.tree, found.ref, now.tops, names)
+        git = changed_files.of_git(found.tree, found.ref, now.tops, names)
         if git is not None:
             return git, now, ""
     return Changed(names, f"the installed files compared with those of {model(found, built).baseline}"), now, ""
@@ -244,7 +244,7 @@ def _before(found: Sides, built: Built) -> Installed | None:
         ran = _versions_of_run(found.run).get(found.package)
         if ran is None or ran != built.baseline.versions.get(found.package):
             return None
-    return difference.installed(built.baseline, found.package)
+    return changed_files.installed(built.baseline, found.package)
 
 
 def build(found: Sides, environments: Environments) -> Built:
@@ -270,6 +270,6 @@ class SideFailed(Exception):
         self.what, self.name, self.spec, self.error = what, name, spec, error
 
 
-def touched(found: Sides, files: Changed, now: Installed, scenarios: Sequence[Declared]) -> affected.Affected:
+def touched(found: Sides, files: Changed, now: Installed, scenarios: Sequence[Declared]) -> touching.Touched:
     """The scenarios that the changed files can touch."""
-    return affected.of(found.package, files.names, now.files, scenarios)
+    return touching.of(found.package, files.names, now.files, scenarios)

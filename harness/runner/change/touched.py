@@ -31,7 +31,7 @@ _CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Affected:
+class Touched:
     """What a change can affect."""
 
     scenarios: dict[str, str] = field(default_factory=dict)
@@ -73,7 +73,7 @@ def installed_name(name: str, tops: Collection[str]) -> str | None:
     return "/".join(parts)
 
 
-def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[Declared]) -> Affected:
+def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[Declared]) -> Touched:
     """What the changed files of a package can affect.
 
     Args:
@@ -85,12 +85,12 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
     if package not in ROOTS:
         users = {one.name: why for one in scenarios if (why := _uses(package, one))}
         uncovered = tuple(changed) if not users else ()
-        return Affected(users if changed else {}, uncovered=uncovered, users=frozenset(users), groups=(package,))
+        return Touched(users if changed else {}, uncovered=uncovered, users=frozenset(users), groups=(package,))
     layout = _Layout(ROOTS[package], files)
     own = {name: group for name in changed if (group := layout.group_of(name))}
     if shared := [name for name in changed if name not in own]:
         why = f"{shared[0]} is shared by all{f', as are {len(shared) - 1} more' if len(shared) > 1 else ''}"
-        return Affected({one.name: why for one in scenarios}, everything=why)
+        return Touched({one.name: why for one in scenarios}, everything=why)
     found: dict[str, str] = {}
     touched: set[str] = set()
     for one in scenarios:
@@ -101,7 +101,7 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
         if hits:
             found[one.name] = f"{hits[0]}{f' and {len(hits) - 1} more' if len(hits) > 1 else ''} changed"
     uncovered = tuple(name for name in changed if name not in touched)
-    return Affected(found, uncovered=uncovered, groups=tuple(dict.fromkeys(own.values())))
+    return Touched(found, uncovered=uncovered, groups=tuple(dict.fromkeys(own.values())))
 
 
 # -- what a scenario is about ------------------------------------------------------------------------------------------
