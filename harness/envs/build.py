@@ -118,7 +118,7 @@ class Builder:
         )  # fmt: skip
 
     def build(self, environment: Environment, wheels: Path | None = None) -> BuiltEnvironment:
-        """The environment, built if it is not.
+        """Build the environment if it is not built.
 
         Args:
             wheels: install from this wheelhouse, without network; default: the lock's packages from the index.

@@ -41,7 +41,7 @@ class Wheelhouse:
     """Package → version, with its local part: `2.13.0+cpu`."""
 
     def environment(self) -> Environment:
-        """The environment, where nothing declares it."""
+        """The environment as it was packed, for machines that do not declare it."""
         versions = {package: version.partition("+")[0] for package, version in self.versions.items()}
         return Environment(self.name, self.name, "named", self.lock_digest, "", self.python, versions)
 

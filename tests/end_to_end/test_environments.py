@@ -1,4 +1,4 @@
-"""Declared environments of the fake library: locked and built by the real uv from wheels that are made here."""
+"""Declared environments of the fake library, locked and built by the real uv from wheels that the tests make."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DECLARED = 'why = "x"\npython = "{python}"\n[pins]\nminipeft = "{release}"\n'
 
 @pytest.fixture
 def named(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world with environments `v1` and `current`, which pip's configuration alone knows the wheels of."""
+    """A world with environments `v1` and `current`, whose wheels only pip's configuration names."""
     for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(key)
     for release in ("1.0", "2.0", "2.1"):
@@ -35,7 +35,7 @@ def declare(world: World, name: str, release: str) -> None:
     (world.matrices / "envs" / f"{name}.toml").write_text(DECLARED.format(python=PYTHON, release=release))
 
 
-def test_the_whole_of_it_by_names(named: World) -> None:
+def test_create_check_and_verify_by_names(named: World) -> None:
     said = named.run("create", "v1")
     assert said.code == 0, said
     assert "building v1: 1 packages" in said.err
@@ -43,7 +43,7 @@ def test_the_whole_of_it_by_names(named: World) -> None:
     named.expect(loaders=["current"], creators=["v1"])
     said = named.spawn("check")
     assert said.code == 0, said
-    assert "building current" in said.err, "said while it is done, not swallowed by the runner"
+    assert "building current" in said.err, "printed during the build, not captured by pytest"
     assert named.cell("two-layers").id == "two-layers@v1:current[cpu]"
     assert named.cell("two-layers").reproduce.startswith(
         "peft-regress check --cell 'two-layers@v1:current[cpu]' --matrices "
@@ -57,8 +57,8 @@ def test_the_whole_of_it_by_names(named: World) -> None:
     assert named.run("check", "--loader", "v1").code == 0
 
 
-def test_environments_that_cannot_be_had_are_told_apart(named: World) -> None:
-    """A stale lock, none, and one of a package that is there no more: `env-failed` with the installer's words."""
+def test_environments_that_fail_are_env_failed(named: World) -> None:
+    """A stale lock, no lock, and a lock of a package that disappeared: `env-failed` with the installer's message."""
     assert named.run("create", "v1").code == 0
     for name in ("stale", "unlocked", "vanished"):
         declare(named, name, "2.0")

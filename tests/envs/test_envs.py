@@ -49,7 +49,7 @@ def fetch(address: str) -> bytes:
 
 
 class FakeUv:
-    """Does as uv does, as far as it is looked at: `fail` says for which command it fails and with what words."""
+    """A fake uv. `fail` maps a command to the message that it fails with."""
 
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
@@ -135,7 +135,7 @@ def test_a_lock_that_fails_leaves_the_old_one(room: Room) -> None:
     assert lock.read_text() == before
 
 
-def test_an_unknown_key_spoils_one_environment_and_not_the_list(room: Room) -> None:
+def test_an_unknown_key_affects_only_its_own_environment(room: Room) -> None:
     room.declare("bad", CURRENT.replace("why", "wy", 1))
     status = {item.name: item for item in room.open().status()}
     assert "unknown key `wy`" in status["bad"].problem
@@ -145,12 +145,12 @@ def test_an_unknown_key_spoils_one_environment_and_not_the_list(room: Room) -> N
 
 
 @pytest.mark.parametrize("method", ["describe", "build", "lock", "remove"])
-def test_an_unknown_name_is_told_with_its_neighbours(room: Room, method: str) -> None:
+def test_an_unknown_name_suggests_similar_ones(room: Room, method: str) -> None:
     with pytest.raises(UsageError, match="did you mean current"):
         getattr(room.open(), method)("curent")
 
 
-def test_the_first_matrices_folder_wins_and_the_other_fills_up(room: Room, tmp_path: Path) -> None:
+def test_the_first_matrices_folder_wins_and_the_other_is_the_fallback(room: Room, tmp_path: Path) -> None:
     own = Room(tmp_path / "own")
     own.declare("mine", CURRENT)
     both = Environments(own.matrices, room.cache, fallback=room.matrices, uv=room.uv, fetch=fetch)
@@ -165,7 +165,7 @@ def test_the_first_matrices_folder_wins_and_the_other_fills_up(room: Room, tmp_p
 # --- pins
 
 
-def test_pins_are_resolved_as_of_the_youngests_day_with_what_is_held(room: Room) -> None:
+def test_pins_are_resolved_as_of_the_youngest_release_with_the_templates_pins(room: Room) -> None:
     found = room.open().describe("tiny==1, peft==0.9")
     assert found.name == "peft-0.9.0+tiny-1.0"
     assert found.kind == "pins"
@@ -181,16 +181,16 @@ def test_pins_are_resolved_once(room: Room) -> None:
     assert len(room.uv.calls) == count
 
 
-def test_a_held_package_that_is_pinned_alone_gives_the_day(room: Room) -> None:
+def test_a_template_pin_that_is_pinned_alone_decides_the_day(room: Room) -> None:
     assert room.open().describe("held==2.0").name == "held-2.0"
 
 
-def test_a_version_that_is_not_there_is_told_with_its_neighbours(room: Room) -> None:
+def test_an_unknown_version_suggests_similar_ones(room: Room) -> None:
     with pytest.raises(UsageError, match=r"no release 0\.9\.9(.|\n)*did you mean 0\.9\.\d"):
         room.open().describe("peft==0.9.9")
 
 
-def test_an_index_that_cannot_tell_is_named(room: Room) -> None:
+def test_an_index_without_an_answer_is_named(room: Room) -> None:
     with pytest.raises(EnvFailed, match=r"no index says(.|\n)*404") as caught:
         room.open().describe("elsewhere==1.0")
     assert caught.value.stage == "resolve"
@@ -241,7 +241,7 @@ def test_a_release_that_does_not_resolve_leaves_nothing(room: Room) -> None:
     assert sorted(room.matrices.rglob("*")) == before
 
 
-def test_a_declaration_that_cannot_be_written_takes_its_lock_along(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_declaration_that_cannot_be_written_leaves_no_lock(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     draft = room.open().draft("peft==0.9.0")
     write = locks.write
 
@@ -273,7 +273,7 @@ def test_a_build_is_done_once_and_has_a_stamp(room: Room) -> None:
     assert [item.built for item in room.open().status()] == [first.python.parent.parent]
 
 
-def test_a_half_built_environment_is_built_again(room: Room) -> None:
+def test_an_incomplete_environment_is_built_again(room: Room) -> None:
     directory = room.open().build("current").python.parent.parent
     (directory / build.STAMP).unlink()
     (directory / "rest").touch()
@@ -284,7 +284,7 @@ def test_a_half_built_environment_is_built_again(room: Room) -> None:
 
 
 @pytest.mark.parametrize("stamp", ["", "[]", "{}", '{"versions": {}'])
-def test_a_broken_stamp_is_none(room: Room, stamp: str) -> None:
+def test_a_broken_stamp_counts_as_no_stamp(room: Room, stamp: str) -> None:
     directory = room.open().build("current").python.parent.parent
     (directory / build.STAMP).write_text(stamp)
     room.open().build("current")
@@ -309,7 +309,7 @@ def test_a_failing_installer_leaves_nothing(room: Room, command: str) -> None:
     room.open().build("current")
 
 
-def test_a_full_disk_is_told_with_what_helps(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_with_a_next_step(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     room.uv.fail = {"pip install": "error: failed to copy: No space left on device (os error 28)"}
     with pytest.raises(EnvFailed, match="PEFT_REGRESS_CACHE"):
         room.open().build("current")
@@ -334,7 +334,7 @@ def test_ctrl_c_leaves_nothing(room: Room) -> None:
     assert [name for name in room.built() if not name.startswith(".")] == []
 
 
-def test_libraries_that_do_not_import_are_a_failure_of_their_own(room: Room) -> None:
+def test_libraries_that_cannot_be_imported_fail_at_the_import_stage(room: Room) -> None:
     room.open().draft("peft==0.9.0").write()  # nothing is really installed, so that importing it fails
     with pytest.raises(EnvFailed, match="No module named 'peft'") as caught:
         room.open().build("v090")
@@ -342,7 +342,7 @@ def test_libraries_that_do_not_import_are_a_failure_of_their_own(room: Room) -> 
     assert [name for name in room.built() if not name.startswith(".")] == []
 
 
-def test_a_python_that_is_not_there_is_not_downloaded(room: Room) -> None:
+def test_a_missing_python_is_not_downloaded(room: Room) -> None:
     room.declare("future", CURRENT.replace(PYTHON, "3.99"))
     room.open().lock("future")
     room.uv.fail = {"python": "error: No interpreter found for Python 3.99"}
@@ -363,7 +363,7 @@ def test_an_interpreter_is_used_untouched(room: Room) -> None:
         room.open().remove(f"python:{sys.executable}")
 
 
-def test_an_interpreter_that_is_none_is_told(room: Room) -> None:
+def test_a_program_that_is_no_interpreter_is_reported(room: Room) -> None:
     with pytest.raises(EnvFailed) as caught:
         room.open().describe("python:/bin/false")
     assert caught.value.stage == "import"
@@ -372,7 +372,7 @@ def test_an_interpreter_that_is_none_is_told(room: Room) -> None:
 # --- cleaning up
 
 
-def test_gc_deletes_what_nothing_stands_for(room: Room) -> None:
+def test_gc_deletes_what_nothing_needs(room: Room) -> None:
     kept = {room.open().build("current").python.parent.parent.name}
     kept.add(room.open().build("tiny==1.0").python.parent.parent.name)
     (half := room.cache / "envs" / "v000-000000000000").mkdir()
@@ -387,7 +387,7 @@ def test_gc_deletes_what_nothing_stands_for(room: Room) -> None:
     assert room.open().gc(dry_run=False) == []
 
 
-def test_gc_leaves_alone_what_another_process_builds(room: Room) -> None:
+def test_gc_keeps_what_another_process_builds(room: Room) -> None:
     (half := room.cache / "envs" / "v000-000000000000").mkdir(parents=True)
     with build.locked(half, print):
         assert room.open().gc(dry_run=False) == []
@@ -395,7 +395,7 @@ def test_gc_leaves_alone_what_another_process_builds(room: Room) -> None:
 
 
 @pytest.mark.parametrize("spec", ["current", "tiny==1.0"])
-def test_what_was_built_for_a_spec_can_be_removed(room: Room, spec: str) -> None:
+def test_the_builds_of_a_spec_can_be_removed(room: Room, spec: str) -> None:
     directory = room.open().build(spec).python.parent.parent
     assert room.open().remove(spec) == [directory]
     assert not directory.exists()

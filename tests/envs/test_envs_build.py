@@ -1,4 +1,4 @@
-"""Environments with the real uv and tiny wheels that are made here; no network, no index, no libraries."""
+"""Environments with the real uv and tiny wheels that the tests make. No network, no index, no libraries."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _digest(text: str) -> str:
 
 @pytest.fixture
 def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an index of wheels, which only pip is told of, and a declaration `current`."""
+    """A folder with wheels that only pip's configuration names, and a declaration `current`."""
     for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(key)
     wheels = tmp_path / "wheels of mine"
@@ -108,7 +108,7 @@ def test_a_build_installs_the_lock_and_nothing_else(room: Path) -> None:
     assert json.loads((built.python.parent.parent / "peft-regress.json").read_text())["build_seconds"] >= 0
 
 
-def test_a_package_that_is_not_there_any_more_is_named_by_the_tail(room: Path) -> None:
+def test_a_package_that_disappeared_is_named_in_the_tail(room: Path) -> None:
     next((room / "wheels of mine").glob("helper*")).unlink()
     with pytest.raises(EnvFailed, match="helper") as caught:
         environments(room).build("current")
@@ -119,7 +119,7 @@ def test_a_package_that_is_not_there_any_more_is_named_by_the_tail(room: Path) -
     assert [path for path in (room / "cache" / "envs").iterdir() if path.is_dir()] == []
 
 
-def test_a_library_that_does_not_import_is_told_with_its_last_lines(room: Path) -> None:
+def test_a_library_that_cannot_be_imported_is_reported_with_its_last_lines(room: Path) -> None:
     make_wheel(room / "wheels of mine", "peft", "0.7.0", "raise RuntimeError('needs another torch')")
     environments(room).lock("current")
     with pytest.raises(EnvFailed, match="RuntimeError: needs another torch") as caught:
@@ -136,7 +136,7 @@ def test_locking_without_upgrade_keeps_what_fits(room: Path) -> None:
     assert environments(room).locked_versions("current")["peft"] == "0.7.0"
 
 
-def test_a_checkout_goes_over_current_and_is_not_written_to(room: Path) -> None:
+def test_a_checkout_is_installed_over_current_and_not_written_to(room: Path) -> None:
     tree = checkout(room)
     before = sorted(tree.rglob("*"))
     described = environments(room).describe(str(tree))
@@ -197,7 +197,7 @@ def test_a_git_address_at_a_ref(room: Path) -> None:
     assert environments(room).remove(f"{url}@me/branch") == [built.python.parent.parent]
 
 
-def test_a_git_ref_that_is_not_there_is_told(room: Path) -> None:
+def test_an_unknown_git_ref_is_reported(room: Path) -> None:
     tree = checkout(room)
     git(tree, "init", "-q")
     git(tree, "commit", "-q", "--allow-empty", "-m", "nothing in it")
@@ -232,7 +232,7 @@ def test_two_builders_at_once_build_once(room: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_builder_leaves_what_the_next_one_builds_anew(room: Path) -> None:
+def test_a_killed_build_is_repeated_by_the_next_one(room: Path) -> None:
     make_wheel(room / "wheels of mine", "peft", "0.7.0", "import time; time.sleep(60)")
     environments(room).lock("current")
     matrices = str(room / "matrices")

@@ -1,4 +1,4 @@
-"""What environments are made from: source trees, what an index says of releases, and uv itself."""
+"""Source trees, releases on an index, and uv."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ setup(name="peft", version=VERSION, extras_require={"a": ["b"]})
         ({"setup.py": "this is no Python"}, ("a-tree", None)),
     ],
 )
-def test_a_trees_package_is_read_and_not_run(
+def test_a_trees_package_is_read_without_running_it(
     tmp_path: Path, files: dict[str, str], expected: tuple[str, str | None]
 ) -> None:
     tree = tmp_path / "A_tree"
@@ -46,7 +46,7 @@ def test_a_trees_package_is_read_and_not_run(
     assert source_tree.package_of(tree) == expected
 
 
-def test_a_trees_digest_counts_content_names_links_and_rights(tmp_path: Path) -> None:
+def test_a_trees_digest_counts_content_names_links_and_permissions(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "sub").mkdir(parents=True)
     (tree / "a.py").write_text("1")
@@ -89,7 +89,7 @@ def test_releases_of_a_page() -> None:
     assert not found["2.0"].fits("3.11")
 
 
-def test_the_first_index_that_tells_is_believed_and_passwords_stay_secret(tmp_path: Path) -> None:
+def test_the_first_index_that_answers_is_used_and_passwords_stay_secret(tmp_path: Path) -> None:
     pages = {
         "https://html/simple/p/": b"<html>",
         "https://me:secret@undated/simple/p/": b'{"files": []}',
@@ -104,13 +104,13 @@ def test_the_first_index_that_tells_is_believed_and_passwords_stay_secret(tmp_pa
         Releases(list, tmp_path / "other", pages.__getitem__).of("p", "1.0")
 
 
-def test_a_broken_cache_of_releases_is_asked_anew(tmp_path: Path) -> None:
+def test_a_broken_cache_of_releases_is_fetched_again(tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text('{"1.0": {"old": "format"}}')
     page = b'{"files": [{"filename": "p-1.0.tar.gz", "upload-time": "2023-01-02T23:00:00Z"}]}'
     assert Releases(lambda: ["https://good"], tmp_path, lambda _: page).of("p", "1.0").day == "2023-01-02"
 
 
-def test_an_address_with_a_password_is_asked_with_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_in_an_address_is_sent_as_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[urllib.request.Request] = []
 
     def urlopen(request: urllib.request.Request, **_: Any) -> io.BytesIO:
@@ -123,9 +123,7 @@ def test_an_address_with_a_password_is_asked_with_a_header(monkeypatch: pytest.M
     assert seen[0].get_header("Authorization") == "Basic bWU6YSBi"
 
 
-def test_uv_is_told_what_pip_is_told_and_not_what_would_mislead_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_uv_gets_pips_settings_and_no_misleading_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "uv"
     script.write_text('#!/bin/sh\necho "$@"\nenv\nexit 3\n')
     script.chmod(0o755)
@@ -136,12 +134,12 @@ def test_uv_is_told_what_pip_is_told_and_not_what_would_mislead_it(
     lines = outcome.stdout.splitlines()
     assert outcome.code == 3
     assert lines[0] == "pip check --no-index"
-    told = {"UV_LINK_MODE=copy", f"UV_CACHE_DIR={tmp_path / 'cache'}", "UV_PYTHON_DOWNLOADS=never"}
-    assert told <= set(lines)
+    expected = {"UV_LINK_MODE=copy", f"UV_CACHE_DIR={tmp_path / 'cache'}", "UV_PYTHON_DOWNLOADS=never"}
+    assert expected <= set(lines)
     assert not [line for line in lines if line.startswith(("UV_EXCLUDE_NEWER", "PYTHONPATH"))]
 
 
-def test_a_machine_without_uv_is_told_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_uv_is_reported_with_a_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing() -> str:
         raise FileNotFoundError("uv")
 

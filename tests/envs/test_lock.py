@@ -1,4 +1,4 @@
-"""Declarations and locks: what they may say, when a lock is stale, and what uv is asked for."""
+"""Declarations and locks: their content, when a lock is stale, and uv's arguments."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_wrong_declaration_is_named_with_file_and_key(tmp_path: Path, old: str
     assert caught.value.expected
 
 
-def test_what_is_asked_for(tmp_path: Path) -> None:
+def test_the_requirements_to_resolve(tmp_path: Path) -> None:
     declared = load(tmp_path)
     assert declared.requirements() == ["accelerate", "peft==0.6.1", "torch==2.13.0", "safetensors>=0.4"]
     asked = locks.arguments(declared, "in", "out")
@@ -78,12 +78,12 @@ def test_only_what_decides_the_resolution_makes_a_lock_stale(tmp_path: Path) -> 
     assert declared.digest() not in {load(tmp_path, PLAIN.replace(*change)).digest() for change in other}
 
 
-def test_a_declaration_survives_being_written(tmp_path: Path) -> None:
+def test_a_written_declaration_reads_back_equal(tmp_path: Path) -> None:
     declared = load(tmp_path, PLAIN.replace("because", 'a \\"quote\\" and ü'))
     assert load(tmp_path, declaration.render(declared)) == declared
 
 
-def test_a_lock_survives_being_written_and_knows_its_declaration(tmp_path: Path) -> None:
+def test_a_written_lock_reads_back_equal_and_knows_its_declaration(tmp_path: Path) -> None:
     declared, path = load(tmp_path), tmp_path / "locks" / "v.txt"
     packages = {"peft": "0.6.1", "torch": "2.13.0"}
     with pytest.raises(EnvFailed, match=r"not locked(.|\n)*peft-regress env lock v"):
@@ -97,7 +97,7 @@ def test_a_lock_survives_being_written_and_knows_its_declaration(tmp_path: Path)
 
 
 @pytest.mark.parametrize("line", ["peft @ file:///home/me/peft.whl", "--index-url https://x", "peft>=1", "-e ."])
-def test_a_lock_with_an_address_is_no_lock(line: str) -> None:
+def test_a_lock_with_an_address_is_refused(line: str) -> None:
     text = f"# declaration: sha256:{'0' * 64}\ntorch==2.13.0\n"
     assert locks.parse(text, "v", Path("v.txt")).packages == {"torch": "2.13.0"}
     with pytest.raises(EnvFailed, match="is not a lock"):
@@ -110,7 +110,7 @@ def test_comments_do_not_count_in_the_digest() -> None:
 
 
 class Resolver:
-    """Answers as `uv pip compile` does, and notes what it found in its output file."""
+    """A fake `uv pip compile` that records what its output file held before."""
 
     def __init__(self, answer: str, code: int = 0, said: str = "") -> None:
         self.answer, self.code, self.said = answer, code, said
@@ -131,7 +131,7 @@ def test_resolving_forgets_local_versions_and_old_locks(preferred: Mapping[str, 
     assert resolver.preferred == seen
 
 
-def test_what_does_not_resolve_is_told_with_the_resolvers_last_lines() -> None:
+def test_a_failed_resolution_is_reported_with_uvs_last_lines() -> None:
     said = "warning: old\n" + "\n".join(f"line {n}" for n in range(40)) + "\nno https://me:secret@host/simple"
     declared = Declaration(why="w", python="3.11", pins={"peft": "0.6.1"}, released=datetime.date(2023, 11, 9))
     with pytest.raises(EnvFailed) as caught:
@@ -142,11 +142,11 @@ def test_what_does_not_resolve_is_told_with_the_resolvers_last_lines() -> None:
     assert "as of 2023-11-09" in str(caught.value)
 
 
-def test_last_lines_leave_warnings_out() -> None:
+def test_last_lines_omit_warnings() -> None:
     assert last_lines("warning: a\nb  \n\nc") == "b\nc"
 
 
-def test_writing_leaves_nothing_behind_where_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -156,7 +156,7 @@ def test_writing_leaves_nothing_behind_where_it_fails(tmp_path: Path, monkeypatc
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pins_over_a_template_keep_what_is_held() -> None:
+def test_pins_over_a_template_keep_the_templates_pins() -> None:
     template = Declaration(
         why="w", python="3.11", pins={"peft": "newest", "torch": "2.13.0"}, exceptions={"sympy": Exempt(reason="torch")}
     )

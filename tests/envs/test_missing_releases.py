@@ -1,4 +1,4 @@
-"""The matrix held against the registry: what is missing, how it is said, and that looking holds nothing up."""
+"""The matrix compared with the package index: what is missing, the notice, and that asking delays nothing."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ NEXT = "next: peft-regress env add --missing"
         ),
     ],
 )  # fmt: skip
-def test_what_is_said_of_it(answer: Known, newest: str, why: str, said: str) -> None:
+def test_the_notice(answer: Known, newest: str, why: str, said: str) -> None:
     assert notice(answer, declared("0.4.0"), newest, TODAY, why) == said
 
 
@@ -92,7 +92,7 @@ def test_what_is_said_of_it(answer: Known, newest: str, why: str, said: str) -> 
 
 @pytest.fixture
 def open_(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Environments]:
-    """Makes environments with one that pins 0.4.0, and a registry of one's own."""
+    """Makes environments, one of which pins 0.4.0, with a fake index."""
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.delenv("PIP_NO_INDEX", raising=False)
     (tmp_path / "matrices" / "envs").mkdir(parents=True)
@@ -113,29 +113,29 @@ def refuse(_: str) -> bytes:
     raise OSError("no route to host")
 
 
-def test_looking_tells_what_is_missing_and_asks_once_a_day(open_: Callable[..., Environments]) -> None:
+def test_missing_releases_are_noticed_and_the_index_is_asked_once_a_day(open_: Callable[..., Environments]) -> None:
     (said,) = Lookout(open_(lambda _: page("0.4.0", "0.5.0"))).notices()
     assert "no environment for PEFT 0.5.0" in said
     assert Lookout(open_(refuse)).notices() == (said,), "the answer of the day is good enough"
 
 
-def test_looking_says_nothing_where_nothing_is_missing(open_: Callable[..., Environments]) -> None:
+def test_there_is_no_notice_if_nothing_is_missing(open_: Callable[..., Environments]) -> None:
     assert Lookout(open_(lambda _: page("0.4.0", "0.3.0rc1"))).notices() == ()
 
 
-def test_looking_in_vain_says_why_in_a_line(open_: Callable[..., Environments]) -> None:
+def test_a_failed_request_gives_its_reason_in_one_line(open_: Callable[..., Environments]) -> None:
     (said,) = Lookout(open_(refuse)).notices()
     assert said.startswith(f"{COULD_NOT}: https://pypi.org/simple: no route to host")
     assert "\n" not in said
 
 
 @pytest.mark.parametrize("answer", [b"<html>", b"[]", b'{"files": 7}', b'{"files": [{"filename": 3}]}'])
-def test_an_answer_that_makes_no_sense_harms_nobody(open_: Callable[..., Environments], answer: bytes) -> None:
+def test_a_malformed_answer_becomes_a_notice(open_: Callable[..., Environments], answer: bytes) -> None:
     (said,) = Lookout(open_(lambda _: answer)).notices()
     assert said.startswith(COULD_NOT)
 
 
-def test_an_older_answer_is_told_with_its_day(open_: Callable[..., Environments], tmp_path: Path) -> None:
+def test_an_older_answer_is_noticed_with_its_day(open_: Callable[..., Environments], tmp_path: Path) -> None:
     open_(lambda _: page("0.5.0")).releases.ask("peft")
     kept = tmp_path / "cache" / "releases" / "peft.json"
     kept.write_text(kept.read_text().replace(TODAY, "2024-05-06"))
@@ -147,7 +147,7 @@ def test_an_older_answer_is_told_with_its_day(open_: Callable[..., Environments]
     )
 
 
-def test_a_registry_that_does_not_answer_holds_nobody_up(open_: Callable[..., Environments]) -> None:
+def test_an_index_that_does_not_answer_delays_nothing(open_: Callable[..., Environments]) -> None:
     answered = threading.Event()
 
     def slow(_: str) -> bytes:
@@ -164,7 +164,7 @@ def test_a_registry_that_does_not_answer_holds_nobody_up(open_: Callable[..., En
     lookout._thread.join()
 
 
-def test_current_is_held_against_the_newest(open_: Callable[..., Environments], tmp_path: Path) -> None:
+def test_current_is_compared_with_the_newest(open_: Callable[..., Environments], tmp_path: Path) -> None:
     folder = tmp_path / "matrices" / "envs"
     (folder / "current.toml").write_text('why = "x"\npython = "3.11"\n[pins]\npeft = "newest"\n')
     environments = open_(lambda _: page("0.4.0", "0.3.0"))

@@ -1,4 +1,4 @@
-"""Checkouts of every form over an environment: wheels unpacked, refs of clones, releases, and over which one."""
+"""Overlays of every form: unpacked wheels, refs of clones, releases, and their base environments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["room"]
 
 
 def unpack(room: Path, version: str = "0.6.1") -> Path:
-    """A wheel of the room, unpacked as `unzip` does."""
+    """A wheel, unpacked as `unzip` does."""
     (room / "elsewhere").mkdir()
     make_wheel(room / "elsewhere", "peft", version, "marker = 'unpacked'\n")
     with zipfile.ZipFile(next((room / "elsewhere").glob("*.whl"))) as archive:
@@ -27,7 +27,7 @@ def unpack(room: Path, version: str = "0.6.1") -> Path:
     return room / "unpacked"
 
 
-def test_a_wheel_unpacked_is_a_checkout_edited_as_it_is(room: Path) -> None:
+def test_an_unpacked_wheel_is_installed_with_its_edits(room: Path) -> None:
     tree = unpack(room)
     assert source_tree.package_of(tree) == ("peft", "0.6.1")
     assert spec.parse(str(tree), []) == spec.Checkout(tree.resolve())
@@ -41,7 +41,7 @@ def test_a_wheel_unpacked_is_a_checkout_edited_as_it_is(room: Path) -> None:
     assert sorted(tree.rglob("*")) == before
 
 
-def test_several_packages_unpacked_are_none(room: Path) -> None:
+def test_a_folder_of_several_packages_is_no_unpacked_wheel(room: Path) -> None:
     tree = unpack(room)
     (tree / "other-1.0.dist-info").mkdir()
     (tree / "other-1.0.dist-info" / "METADATA").write_text("Name: other\nVersion: 1.0\n")
@@ -52,7 +52,7 @@ def test_several_packages_unpacked_are_none(room: Path) -> None:
         spec.parse(str(room), [])
 
 
-def test_a_wheel_of_a_machine_keeps_its_tag(tmp_path: Path) -> None:
+def test_a_wheel_for_a_platform_keeps_its_tags(tmp_path: Path) -> None:
     info = tmp_path / "tree" / "b-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Name: b\nVersion: 1.0\n")
@@ -108,6 +108,6 @@ def test_over_another_environment_only_that_package_differs(room: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["current over current", "peft==1 over ./x", "python:/bin/sh over current"])
-def test_what_cannot_be_laid_over_what(text: str) -> None:
+def test_specs_that_cannot_be_combined(text: str) -> None:
     with pytest.raises(UsageError):
         spec.parse(text, ["current"])

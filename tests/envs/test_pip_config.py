@@ -1,4 +1,4 @@
-"""pip's configuration as uv's: one table of (pip's options, the user's variables, what uv gets)."""
+"""pip's configuration as uv's settings: a table of (pip's options, the user's variables, uv's settings)."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_a_folder_of_certificates(tmp_path: Path) -> None:
         ({"REQUESTS_CA_BUNDLE": "/ca"}, False),
     ],
 )
-def test_the_system_store_is_used_where_nothing_else_is_said(environ: dict[str, str], used: bool) -> None:
+def test_the_system_store_is_used_if_no_certificate_is_configured(environ: dict[str, str], used: bool) -> None:
     settings = pip_config.uv_settings({}, environ, here=HERE, system_store=True)
     assert ("UV_SYSTEM_CERTS" in settings.env) is used
 
@@ -99,7 +99,7 @@ LISTED = [
 
 
 @pytest.mark.parametrize(("listed", "expected"), [row[1:] for row in LISTED], ids=[row[0] for row in LISTED])
-def test_what_pip_lists(listed: str, expected: dict[str, str]) -> None:
+def test_options_from_the_lines_of_pip(listed: str, expected: dict[str, str]) -> None:
     assert pip_config.options(listed) == expected
 
 
@@ -132,7 +132,7 @@ def test_indexes_to_ask() -> None:
     assert pip_config.UvSettings({}, ("--no-index",)).indexes() == []
 
 
-def test_this_machine_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     settings = pip_config.read({"PIP_CONFIG_FILE": "/dev/null", "PIP_INDEX_URL": "https://secret@host/simple"})
     assert settings.env["UV_DEFAULT_INDEX"] == "https://secret@host/simple"

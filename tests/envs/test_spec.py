@@ -1,4 +1,4 @@
-"""What the user may write for a creator or loader, and what is said of what may not."""
+"""The forms of a spec, and the errors of malformed ones."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_forms(text: str, expected: spec.Spec) -> None:
 
 
 @pytest.mark.parametrize(("text", "said"), REFUSED)
-def test_what_is_refused_says_why_and_what_to_do(text: str, said: str) -> None:
+def test_a_refused_spec_says_why_and_what_to_do(text: str, said: str) -> None:
     with pytest.raises(UsageError) as caught:
         spec.parse(text, NAMES)
     assert said in str(caught.value)

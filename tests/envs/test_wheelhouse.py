@@ -1,4 +1,4 @@
-"""Wheelhouses with the real pip and uv, and wheels that are made here: packed, spoilt in every way, built from."""
+"""Wheelhouses with the real pip and uv, and wheels that the tests make: packed, damaged, built from."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def packed(room: Path, name: str = "current", **more: Any) -> Path:
 
 
 def quiet(_line: str) -> None:
-    """Say nothing."""
+    """Log nothing."""
 
 
 def without_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another machine: an empty cache, and no place to get packages from."""
+    """Another machine: an empty cache, and no index."""
     (room / "nowhere.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(room / "nowhere.conf"))
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
@@ -50,7 +50,7 @@ def built(room: Path, folder: Path) -> Path:
     return there.build_packed(environment, folder).python
 
 
-def test_all_wheels_and_what_this_torch_needs_besides(room: Path) -> None:
+def test_all_wheels_are_packed_with_what_this_torch_needs(room: Path) -> None:
     make_wheel(room / "wheels of mine", "torch", "2.13.0+cu1", requires="Requires-Dist: kernels\n")
     make_wheel(room / "wheels of mine", "kernels", "12.1")
     said: list[str] = []
@@ -76,17 +76,17 @@ def test_another_build_of_torch(room: Path) -> None:
     assert not (room / "b").exists()
 
 
-def test_built_from_it_where_there_is_no_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_builds_without_an_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = packed(room)
     without_index(room, monkeypatch)
     with pytest.raises(EnvFailed):
         environments(room).build("current")
     python = built(room, folder)
     assert run(python, "import peft; print(peft.marker)") == "installed"
-    assert environments(room).build("current").python == python, "as a loader it goes by its name"
+    assert environments(room).build("current").python == python, "its name works as a loader"
 
 
-def test_built_where_pip_is_told_to_ask_no_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_builds_if_pip_is_configured_without_an_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = packed(room)
     monkeypatch.setenv("PEFT_REGRESS_CACHE", str(room / "another cache"))
     assert run(built(room, folder), "import peft; print(peft.marker)") == "installed"
@@ -113,7 +113,7 @@ def foreign(wheel: Path) -> None:
     wheel.rename(wheel.with_name("helper-1.5-cp27-cp27m-win32.whl"))
 
 
-SPOILT = [
+DAMAGED = [
     ("missing", lambda wheel: wheel.unlink()),
     ("cut short", lambda wheel: wheel.write_bytes(wheel.read_bytes()[:-9])),
     ("altered", lambda wheel: wheel.write_bytes(wheel.read_bytes()[:-1] + b"?")),
@@ -121,13 +121,13 @@ SPOILT = [
 ]
 
 
-@pytest.mark.parametrize("spoil", [case[1] for case in SPOILT], ids=[case[0] for case in SPOILT])
+@pytest.mark.parametrize("damage", [case[1] for case in DAMAGED], ids=[case[0] for case in DAMAGED])
 def test_a_wheel_that_does_not_fit_is_named(
-    room: Path, monkeypatch: pytest.MonkeyPatch, spoil: Callable[[Path], object]
+    room: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]
 ) -> None:
     folder = packed(room)
     without_index(room, monkeypatch)
-    spoil(folder / "helper-1.5-py3-none-any.whl")
+    damage(folder / "helper-1.5-py3-none-any.whl")
     with pytest.raises(EnvFailed, match="helper") as caught:
         built(room, folder)
     assert "copy the wheelhouse again" in caught.value.next_step
@@ -135,7 +135,7 @@ def test_a_wheel_that_does_not_fit_is_named(
 
 
 @pytest.mark.parametrize("text", [None, "", "helper==1.5 --hash=sha256:00\n", "# environment: x\n# python: 3.11\n"])
-def test_what_is_no_wheelhouse_is_refused(tmp_path: Path, text: str | None) -> None:
+def test_a_folder_that_is_no_wheelhouse_is_refused(tmp_path: Path, text: str | None) -> None:
     (tmp_path / "wheelhouse.json").write_text("{}")  # as older versions wrote
     if text is not None:
         (tmp_path / "requirements.txt").write_text(text)
@@ -144,7 +144,7 @@ def test_what_is_no_wheelhouse_is_refused(tmp_path: Path, text: str | None) -> N
     assert "env pack" in caught.value.next_step
 
 
-def test_one_that_lists_less_than_the_lock_is_refused(room: Path) -> None:
+def test_a_wheelhouse_with_less_than_the_lock_is_refused(room: Path) -> None:
     folder = packed(room)
     lines = (folder / "requirements.txt").read_text().splitlines()
     (folder / "requirements.txt").write_text("\n".join(line for line in lines if not line.startswith("peft")))
@@ -152,7 +152,7 @@ def test_one_that_lists_less_than_the_lock_is_refused(room: Path) -> None:
         built(room, folder)
 
 
-def test_of_another_lock_than_is_declared_here(room: Path) -> None:
+def test_a_wheelhouse_of_another_lock_is_refused(room: Path) -> None:
     folder = packed(room)
     make_wheel(room / "wheels of mine", "peft", "0.7.0")
     environments(room).lock("current")
@@ -161,7 +161,7 @@ def test_of_another_lock_than_is_declared_here(room: Path) -> None:
     assert "env pack current" in caught.value.next_step
 
 
-def test_nothing_half_made_stays(room: Path) -> None:
+def test_a_failed_download_leaves_nothing(room: Path) -> None:
     (room / "wheels of mine" / "helper-1.5-py3-none-any.whl").unlink()
     with pytest.raises(EnvFailed, match=r"helper==1\.5") as caught:
         packed(room)
@@ -210,7 +210,7 @@ def test_an_existing_folder_is_not_overwritten(room: Path) -> None:
         wheelhouse.pack(environments(room).describe("current"), room / "file", quiet)
 
 
-def test_what_has_no_lock_is_refused(room: Path) -> None:
+def test_an_environment_without_a_lock_is_refused(room: Path) -> None:
     with pytest.raises(UsageError, match="no lock of its own"):
         wheelhouse.pack(environments(room).describe(f"python:{sys.executable}"), room / "p", quiet)
 
@@ -233,7 +233,7 @@ def test_pip_gets_the_tags_of_another_machine(room: Path) -> None:
 
 @pytest.fixture
 def declared(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A world whose `v1` is locked from a registry at an address."""
+    """A world that declares `v1` and `current`."""
     for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(key)
     (tmp_path / "pip.conf").write_text("")
@@ -254,8 +254,8 @@ def serve(world: World, registry: Index) -> None:
         assert world.run("env", "lock", name).code == 0
 
 
-def test_packed_carried_built_and_used(declared: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry is gone when it is built: nothing is asked, and a cell runs under it."""
+def test_an_environment_is_packed_copied_built_and_used(declared: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is gone when the environment is built. Nothing asks for it, and a cell runs."""
     box = declared.root / "box"
     with index.serving(declared.root / "registry") as registry:
         serve(declared, registry)
@@ -276,7 +276,7 @@ def test_packed_carried_built_and_used(declared: World, monkeypatch: pytest.Monk
     assert not asked
 
 
-def test_what_is_asked_of_the_command_line(declared: World) -> None:
+def test_wrong_wheelhouses_on_the_command_line(declared: World) -> None:
     box = declared.root / "box"
     with index.serving(declared.root / "registry") as registry:
         serve(declared, registry)
@@ -292,7 +292,7 @@ def test_what_is_asked_of_the_command_line(declared: World) -> None:
     assert "minipeft==1.0" in said.err
 
 
-def test_a_wheelhouse_of_what_is_declared_nowhere_here(declared: World) -> None:
+def test_a_wheelhouse_of_an_undeclared_environment(declared: World) -> None:
     box = declared.root / "box"
     with index.serving(declared.root / "registry") as registry:
         serve(declared, registry)

@@ -1,4 +1,4 @@
-"""A real environment, packed, built where no index is to be had, and used."""
+"""A real environment, packed, built without an index, and used."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def peft_regress(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_packed_environment_does_its_cells_without_network(tmp_path: Path) -> None:
+def test_a_packed_environment_checks_cells_without_network(tmp_path: Path) -> None:
     box = tmp_path / "v061"
     said = peft_regress("env", "pack", "v061", "--to", str(box))
     assert said.returncode == 0, said.stderr
