@@ -1,56 +1,136 @@
-"""`accept`: a deviation that somebody decided about becomes an entry of `matrices/expectations.toml`."""
+"""`accept`: write a known break for cells of a run; or remove one, or give it a later date."""
 
 from __future__ import annotations
 
-import argparse
 import datetime
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.cli import common
+from harness.cli.parser import command, where
 from harness.core import run_file
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
 from harness.core.text import enumerated, many, visible
 from harness.deviation import one_cell
-from harness.deviation.accept import entries, expiry, proposal, select
-from harness.deviation.accept.entries import Said
-from harness.deviation.accept.file import Snapshot
+from harness.deviation.accept import break_file, conditions, expiry, proposal, select
+from harness.deviation.accept.conditions import Said
 from harness.deviation.accept.proposal import Proposal
 from harness.runner.request import Places
 
+NEXT = "next: `git diff`; `peft-regress docs` updates docs/known-breaks/; commit both"
 _SHOWN = 8
 
 
-def accept(arguments: argparse.Namespace) -> int:
-    """Write an expectation for cells of a run; or take one out, or give it another date."""
+@dataclass(frozen=True)
+class AcceptOptions:
+    """Options of `accept`."""
+
+    cells: tuple[str, ...] = ()
+    """Ids, scenarios or globs."""
+    run: Path | None = None
+    issue: str = ""
+    expires: str = ""
+    reason: str = ""
+    title: str = ""
+    id: str = ""
+    range: tuple[str, ...] = ()
+    creators: str = ""
+    loaders: str = ""
+    until: str = ""
+    since: str = ""
+    verified: str = ""
+    workaround: str = ""
+    remove: str = ""
+    renew: str = ""
+    dry_run: bool = False
+    json: bool = False
+    places: Places = Places()
+
+
+def add_to(commands: Any) -> None:
+    """Add `accept`."""
+    one = command(
+        commands, "accept", accept, "accept that cells deviate: write a known break for them",
+        "  peft-regress accept lokr-alpha-differs --issue https://github.com/huggingface/peft/pull/2180"
+        " --expires '6 months' --reason 'Since 0.14.0 LoKr scales by alpha/r, whichever release saved the adapter.'\n"
+        "  peft-regress accept 'lora-bias-*' --until 'peft<0.22' --issue … --expires 2027-05-31 --reason …\n"
+        "  peft-regress accept 'lokr-*' --range peft --dry-run --issue … --expires 90d --reason …\n"
+        "  peft-regress accept --renew lokr-scaled-by-alpha-over-r --expires 90d\n"
+        "  peft-regress accept --remove lokr-scaled-by-alpha-over-r\n"
+        "\nThe break is a new file in matrices/breaks/. It selects the named cells and no other cell that was judged\n"
+        "in the run. It names creators and loaders as the run does, or by versions with --range, --until, --creators\n"
+        "and --loaders. Each verdict and set of kinds becomes a condition of its own. See docs/expectations.md.\n"
+        "\nexit codes:\n  0    written (or, with --dry-run, would be)\n"
+        "  2    the file can't be written, or somebody else changed it meanwhile; it is unchanged\n"
+        "  64   an unknown cell, one that does not deviate or is expected already, no https address, a day that is\n"
+        "       over, a condition that selects more or less than was named, a damaged file; nothing was written",
+        AcceptOptions,
+    )  # fmt: skip
+    one.add_argument(
+        "cells", metavar="CELL", nargs="*", help="a cell's id; or a scenario or glob: its unexplained deviations"
+    )
+    one.add_argument("--run", metavar="RUN", help="a run's folder (default: the newest)")
+    one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
+    one.add_argument("--issue", metavar="URL", help="where the deviation is discussed, an https address")
+    one.add_argument("--expires", metavar="DATE", help=expiry.FORMS)
+    one.add_argument("--reason", metavar="TEXT", help="why it deviates, for readers of the report")
+    one.add_argument("--id", metavar="ID", help="the file's name (default: made from scenarios and verdict)")
+    by = one.add_argument_group("which creators and loaders (default: by their names)")
+    add_range(by)
+    by.add_argument("--creators", metavar="COND", help="a condition (peft<0.7), or names and globs with commas")
+    loaders = by.add_mutually_exclusive_group()
+    loaders.add_argument("--loaders", metavar="COND", help="the same for loaders")
+    loaders.add_argument(
+        "--until", metavar="COND", help="from the cells' own version up to this: peft<0.22 (the loader must meet it)"
+    )
+    more = one.add_argument_group("for readers of docs/known-breaks/")
+    more.add_argument("--title", metavar="TEXT", help="what goes wrong (default: the reason's first sentence)")
+    more.add_argument("--since", metavar="TEXT", help="the release that introduced it: 'PEFT 0.14.0'")
+    more.add_argument("--verified", metavar="TEXT", help="which releases were seen to work and which to fail, and how")
+    more.add_argument("--workaround", metavar="TEXT", help="what the owner of such an adapter can do")
+    there = one.add_argument_group("existing breaks").add_mutually_exclusive_group()
+    there.add_argument("--remove", metavar="ID", help="remove a break: its cells no longer deviate (stale)")
+    there.add_argument("--renew", metavar="ID", help="give a break another --expires: it still holds (expired)")
+    one.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
+    one.add_argument("--json", action="store_true", help="for a program")
+    where(one, fixtures=False)
+
+
+def add_range(group: Any) -> None:
+    """The option that selects environments by version."""
+    group.add_argument(
+        "--range", metavar="PACKAGE", action="append", default=[],
+        help="by this package's versions, from the lowest to the highest that deviates: peft (repeatable)",
+    )  # fmt: skip
+
+
+def accept(options: AcceptOptions) -> int:
+    """Write a known break for cells of a run; or remove one, or give it another date."""
     today = datetime.date.today()
-    if arguments.remove or arguments.renew:
-        return _maintain(arguments, today)
-    said = _said(arguments, today)
-    folder = one_cell.run_folder(Places(reports=common.reports_folder(arguments)), common.path(arguments.run))
-    before = Snapshot.of(expectations_file(arguments))
-    run = entries.applied(run_file.load(folder), before.expectations, today)
-    named = select.named(run, arguments.cell)
-    proposed = proposal.propose(run, named.cells, said, before, today)
+    if options.remove or options.renew:
+        return _maintain(options, today)
+    said = _said(options, today)
+    folder = one_cell.run_folder(options.places, options.run)
+    there = common.known_breaks(options.places)
+    run = conditions.applied(run_file.load(folder), there, today)
+    named = select.named(run, options.cells)
+    proposed = proposal.propose(run, named.cells, said, there, options.places.matrices_folder, today)
     for note in (*proposed.notes, *filter(None, [expiry.remark(said.expires, today)])):
         common.say(f"note: {note}")
-    if not arguments.dry_run:
-        before.write(proposed.text)
-    if arguments.json:
-        common.out_json(_data(proposed, arguments.dry_run))
-        return ExitCode.CLEAN
-    _tell(proposed, run, len(named.passed_over), arguments.dry_run)
+    if not options.dry_run:
+        proposed.change.write()
+    if options.json:
+        common.out_json(_data(proposed, options.dry_run))
+    else:
+        _show(proposed, run, len(named.passed_over), options.dry_run)
     return ExitCode.CLEAN
 
 
-def expectations_file(arguments: argparse.Namespace) -> Path:
-    """The file that is edited."""
-    return common.matrix_of(arguments).folder / "expectations.toml"
-
-
-def _said(arguments: argparse.Namespace, today: datetime.date) -> Said:
-    missing = [f"--{name}" for name in ("issue", "expires", "reason") if not getattr(arguments, name)]
-    if not arguments.cell:
+def _said(options: AcceptOptions, today: datetime.date) -> Said:
+    missing = [f"--{name}" for name in ("issue", "expires", "reason") if not getattr(options, name)]
+    if not options.cells:
         raise UsageError(
             "accept: no cell is named", "a cell's id, a scenario's name or a glob",
             "`peft-regress triage` shows what deviates, with the cells to name",
@@ -58,51 +138,46 @@ def _said(arguments: argparse.Namespace, today: datetime.date) -> Said:
     if missing:
         raise UsageError(
             f"accept: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing",
-            "where it is discussed, until when it counts, and why it deviates: an expectation is a decision",
+            "where it is discussed, until when it counts, and why it deviates",
             "for example: --issue https://github.com/huggingface/peft/issues/NUMBER --expires 6months --reason '…'",
         )
     return Said(
-        arguments.issue, arguments.reason.strip(), expiry.parse(arguments.expires, today), arguments.id or "",
-        arguments.creators or "", arguments.loaders or "", arguments.until or "", tuple(arguments.range),
-        arguments.since or "", arguments.verified or "", arguments.workaround or "",
+        options.issue, options.reason.strip(), expiry.parse(options.expires, today), options.title, options.id,
+        options.creators, options.loaders, options.until, options.range, options.since, options.verified,
+        options.workaround,
     )  # fmt: skip
 
 
-def _tell(proposed: Proposal, run: Run, passed_over: int, dry: bool) -> None:
-    if dry:
-        common.out(proposed.diff)
-    else:
-        common.out("\n".join(proposed.entries).rstrip())
-    common.out("")
-    verb = "would be written" if dry else "written"
-    common.out(f"{many(len(proposed.entries), 'entry', 'entries')} {verb} to {proposed.before.path}")
-    covered = f"covers {many(len(proposed.cells), 'cell')}: " + enumerated(
-        (visible(cell.id) for cell in proposed.cells), _SHOWN
-    )
-    common.out(covered + (f"; {passed_over} more that were meant need none" if passed_over else ""))
-    common.out(left(proposed.after, run.id, "would be" if dry else "is now"))
+def _show(proposed: Proposal, run: Run, passed_over: int, dry: bool) -> None:
+    common.out(proposed.change.after or "")
+    common.out(f"{'would be written' if dry else 'written'} to {proposed.change.path}")
+    covered = enumerated((visible(cell.id) for cell in proposed.cells), _SHOWN)
+    more = f"; {passed_over} more match and need no known break" if passed_over else ""
+    common.out(f"covers {many(len(proposed.cells), 'cell')}: {covered}{more}")
+    common.out(left(proposed.after, run.id, "would have" if dry else "has"))
     if not dry:
-        common.out("next: `git diff`; `peft-regress docs` writes docs/known-breaks.md anew; commit both")
+        common.out(NEXT)
 
 
-def left(run: Run, name: str, verb: str = "is now") -> str:
-    """What of a run nobody has decided about, once the expectations are applied."""
+def left(run: Run, name: str, has: str = "has") -> str:
+    """What is undecided in a run, with the known breaks applied."""
     parts = [many(len(run.deviations), "unexplained deviation")] if run.deviations else []
     if run.expectation_problems:
         wrong = enumerated((f"{one.id} ({one.problem})" for one in run.expectation_problems), _SHOWN)
-        parts.append(f"{many(len(run.expectation_problems), 'expectation')} that does not hold: {wrong}")
+        count = many(len(run.expectation_problems), "known break")
+        parts.append(f"{count} that {'does' if count[:2] == '1 ' else 'do'} not hold: {wrong}")
     if not parts:
-        untold = sum(cell.verdict.cannot_tell for cell in run.cells)
-        more = f"; {many(untold, 'cell')} could not be judged" if untold else ""
-        return f"run {name} {verb} without an unexplained deviation{more}"
+        unjudged = sum(cell.verdict.cannot_tell for cell in run.cells)
+        more = f"; {many(unjudged, 'cell')} could not be judged" if unjudged else ""
+        return f"run {name} {has} no unexplained deviation{more}"
     return f"left in run {name}: {' and '.join(parts)}; `peft-regress triage` walks through them"
 
 
 def _data(proposed: Proposal, dry: bool) -> dict[str, object]:
     return {
-        "file": str(proposed.before.path),
+        "file": str(proposed.change.path),
         "written": not dry,
-        "entries": [one.model_dump(mode="json", exclude_none=True) for one in proposed.stated],
+        "entries": [proposed.known.model_dump(mode="json", exclude_none=True)],
         "covers": [cell.id for cell in proposed.cells],
         "deviations_left": [cell.id for cell in proposed.after.deviations],
         "problems_left": [one.model_dump(mode="json") for one in proposed.after.expectation_problems],
@@ -110,30 +185,30 @@ def _data(proposed: Proposal, dry: bool) -> dict[str, object]:
     }
 
 
-# -- entries that are there -------------------------------------------------------------------------------------------
+# -- existing breaks --------------------------------------------------------------------------------------------------
 
 
-def _maintain(arguments: argparse.Namespace, today: datetime.date) -> int:
-    """--remove and --renew: what a run says of a stale or expired expectation."""
-    given = [name for name in ("issue", "reason", "until", "creators", "loaders", "id") if getattr(arguments, name)]
-    if arguments.cell or given or (arguments.remove and arguments.expires):
+def _maintain(options: AcceptOptions, today: datetime.date) -> int:
+    """--remove and --renew, for a stale or expired break."""
+    given = [name for name in ("issue", "reason", "until", "creators", "loaders", "id") if getattr(options, name)]
+    if options.cells or given or (options.remove and options.expires):
         raise UsageError(
-            f"accept: --{'remove' if arguments.remove else 'renew'} together with "
-            f"{'cells' if arguments.cell else '--' + given[0] if given else '--expires'}",
-            "an expectation's id, and with --renew the new --expires", "run two commands",
+            f"accept: --{'remove' if options.remove else 'renew'} together with "
+            f"{'cells' if options.cells else '--' + given[0] if given else '--expires'}",
+            "a known break's id, and with --renew the new --expires", "run two commands",
         )  # fmt: skip
-    before = Snapshot.of(expectations_file(arguments))
-    if arguments.remove:
-        done, text = f"{arguments.remove} removed", before.without(arguments.remove)
+    matrices = options.places.matrix().folder
+    if options.remove:
+        done, change = f"{options.remove} removed", break_file.removed(matrices, options.remove)
     else:
-        if not arguments.expires:
+        if not options.expires:
             raise UsageError("accept: --renew without --expires", expiry.FORMS, "add --expires DATE")
-        expires = expiry.parse(arguments.expires, today)
+        expires = expiry.parse(options.expires, today)
         if remark := expiry.remark(expires, today):
             common.say(f"note: {remark}")
-        done, text = f"{arguments.renew} counts until {expires}", before.renewed(arguments.renew, expires)
-    if not arguments.dry_run:
-        before.write(text)
-    common.out(proposal.unified(before, text))
-    common.out(f"\n{done}{' (nothing was written)' if arguments.dry_run else ''}: {before.path}")
+        done, change = f"{options.renew} counts until {expires}", break_file.renewed(matrices, options.renew, expires)
+    if not options.dry_run:
+        change.write()
+    common.out(change.diff)
+    common.out(f"\n{done}{' (nothing was written)' if options.dry_run else ''}: {change.path}")
     return ExitCode.CLEAN

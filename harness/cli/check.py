@@ -98,6 +98,7 @@ def _replay(options: CheckOptions, environments: Environments | None = None) -> 
     baseline = _baseline(options.change.baseline)
     environments = environments or options.request.places.environments(common.say)
     request = plan.named(options.request, environments)
+    common.known_breaks(request.places)
     cells = planned(request, environments)
     left_out = options.left_out()
     if options.dry_run:

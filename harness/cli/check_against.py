@@ -20,6 +20,7 @@ from harness.runner.change.sides import SideFailed, Sides
 def check(options: CheckOptions) -> int:
     """Check a change; its exit code says what the change alone made worse."""
     _refuse(options)
+    common.known_breaks(options.request.places)
     change = replace(options.change, changed_files=_changed_files(options.change.changed_files))
     environments = options.request.places.environments(common.say)
     sides = two_sides.sides(change.change, change.baseline, environments)

@@ -19,7 +19,7 @@ from harness.runner.request import CheckRequest
 EXIT_CODES = """
 exit codes:
   0    clean: no deviation that is not a known break
-  1    something regressed, or a known break no longer holds (matrices/expectations.toml)
+  1    something regressed, or a known break no longer holds (matrices/breaks/)
   2    could not tell: nothing was compared, an environment failed, or a fixture is damaged
   64   a wrong argument or input file
   130  interrupted; --resume goes on

@@ -13,6 +13,8 @@ from rich.console import Console
 
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.envs.environments import Environments
+from harness.judge import breaks
+from harness.judge.breaks import Break
 from harness.runner.request import Places
 from harness.runner.request import cores as cores
 from harness.store.fixtures import Store
@@ -31,6 +33,18 @@ def out(text: str) -> None:
 def out_json(data: Any) -> None:
     """Print a result for a program."""
     out(json.dumps(data, indent=1, default=str))
+
+
+def known_breaks(places: Places) -> tuple[Break, ...]:
+    """The known breaks; says on stderr if some are in the old form.
+
+    Raises:
+        UsageError: a file is wrong.
+    """
+    folder = places.matrix().folder
+    if note := breaks.old_form(folder):
+        say(note)
+    return breaks.load(folder)
 
 
 def console(stderr: bool = False) -> Console:

@@ -15,12 +15,15 @@ from harness.core.errors import ExitCode
 from harness.core.files import write_atomically
 from harness.core.matrix import Declared
 from harness.core.versions import release_order
-from harness.judge import expectations
+from harness.judge import breaks
 from harness.report.pages import format_history, known_breaks, methods, trl_structure
 from harness.runner.request import Places
 from harness.store import saved_adapter
 from harness.store.fixtures import Store
 from harness.store.saved_adapter import Written
+
+KNOWN = "known-breaks"
+"""The folder of the pages of known breaks."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,16 @@ def add_to(commands: Any) -> None:
 
 
 def docs(options: DocsOptions) -> int:
-    """Write docs/known-breaks.md, methods.md, format-history.md and trl-structure.md; with --check only compare."""
+    """Write docs/known-breaks/, methods.md, format-history.md and trl-structure.md; with --check only compare."""
     folder = options.out or data.docs()
     stale = []
-    for name, text in pages(options.places).items():
+    made = pages(options.places)
+    gone = [path for path in sorted((folder / KNOWN).glob("*.md")) if f"{KNOWN}/{path.name}" not in made]
+    for path in gone:
+        stale.append(path)
+        if not options.check:
+            path.unlink()
+    for name, text in made.items():
         path = folder / name
         if _there(path) == text:
             continue
@@ -58,9 +67,8 @@ def docs(options: DocsOptions) -> int:
     if not options.check:
         return ExitCode.CLEAN
     for path in stale:
-        common.out(
-            f"{path}: {'not up to date' if path.exists() else 'not there'}; next: `peft-regress docs`, and commit it"
-        )
+        found = "no such known break" if path in gone else "not up to date" if path.exists() else "not there"
+        common.out(f"{path}: {found}; next: `peft-regress docs`, and commit it")
     return ExitCode.REGRESSED if stale else ExitCode.CLEAN
 
 
@@ -77,14 +85,12 @@ def pages(places: Places) -> dict[str, str]:
     declared = matrix.scenarios()
     found = _written(places.store())
     made: Mapping[str, Callable[[], str]] = {
-        "known-breaks.md": lambda: known_breaks.render(
-            expectations.load(matrix.folder / "expectations.toml"), declared
-        ),
         "methods.md": lambda: methods.render(_in_file_order(declared), _stored(found)),
         "format-history.md": lambda: format_history.render(found),
         "trl-structure.md": lambda: trl_structure.render(_prepared(places.store())),
     }
-    return {name: render() for name, render in made.items()}
+    known = known_breaks.render(breaks.load(matrix.folder), declared)
+    return {f"{KNOWN}/{name}": text for name, text in known.items()} | {name: render() for name, render in made.items()}
 
 
 def _prepared(store: Store) -> list[trl_structure.Seen]:

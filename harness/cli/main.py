@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from harness import __version__
 from harness.cli import (
+    accept,
     bisect,
     blame,
     check,
-    cli_expectations,
     create,
     docs,
     env,
@@ -20,6 +20,7 @@ from harness.cli import (
     reports,
     repro,
     show,
+    triage,
 )
 from harness.cli.check_options import EXIT_CODES
 from harness.cli.parser import Parser, resume, run
@@ -46,7 +47,8 @@ def parser() -> Parser:
     repro.add_to(commands)
     blame.add_to(commands)
     bisect.add_to(commands)
-    cli_expectations.add_to(commands)
+    accept.add_to(commands)
+    triage.add_to(commands)
     fixtures.add_to(commands)
     env.add_to(commands)
     offline.add_to(commands)

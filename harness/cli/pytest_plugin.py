@@ -128,7 +128,7 @@ class CheckPlugin:
         if self.planned is not None:
             return [cell for cell in self.planned if cell.declared.file == file]
         request = planning.named(self.request, self.environments)
-        _ = self.checking.expectations  # a mistake in them is reported before anything is started
+        _ = self.checking.breaks  # a mistake in them is reported before anything is started
         return planning.plan(request.places.matrix().read(file), request, self.environments)
 
     @pytest.hookimpl(tryfirst=True)

@@ -1,45 +1,90 @@
-"""`triage`: walk through what deviates in a run and nobody has decided about; accept it, or draft entries."""
+"""`triage`: go through the undecided deviations of a run; accept them, or draft known breaks."""
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.cli import accept, common
-from harness.cli.parser import options_of
+from harness.cli.parser import command, where
 from harness.core import files, run_file
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.text import many
 from harness.deviation import blame_notes, one_cell, triage
-from harness.deviation.accept import entries as accepting
-from harness.deviation.accept import expiry, proposal
-from harness.deviation.accept.entries import Said
-from harness.deviation.accept.file import Snapshot
+from harness.deviation.accept import break_file, conditions, expiry, proposal
+from harness.deviation.accept.conditions import Said
 from harness.deviation.one_cell import CellRequest
 from harness.deviation.search import blame
 from harness.deviation.search.work import SearchRequest
 from harness.deviation.triage import Item
-from harness.judge import causes
-from harness.judge import expectations as expect
+from harness.judge import breaks, causes
+from harness.judge.breaks import Break
 from harness.judge.causes import Cause
+from harness.runner.request import Places
 
 Blame = Callable[[str], str]
 """Cell → the sentence that says which library causes its deviation. May take minutes."""
 
 
-def triage_(arguments: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class TriageOptions:
+    """Options of `triage`."""
+
+    run: Path | None = None
+    range: tuple[str, ...] = ()
+    draft: bool = False
+    format: str = ""
+    output: Path | None = None
+    blame: bool = False
+    json: bool = False
+    places: Places = Places()
+
+
+def add_to(commands: Any) -> None:
+    """Add `triage`."""
+    one = command(
+        commands, "triage", triage_, "walk through a run's unexplained deviations, cause by cause, and decide",
+        "  peft-regress triage                               the newest run, on a terminal: accept, skip, see details\n"
+        "  peft-regress triage --range peft                  creators and loaders by PEFT's versions\n"
+        "  peft-regress triage --draft --output drafts       drafts to fill in, a file a break\n"
+        "  peft-regress triage reports/nightly --format markdown\n"
+        "  peft-regress triage --blame                       run `blame` first for each cause\n"
+        "\nShows each cause with its cells, its size, the first layer, what `blame` found, similar known breaks and\n"
+        "a draft; then the known breaks that do not hold, and what to do. Without a terminal, or with --draft,\n"
+        "the drafts are printed as TOML. A draft is not accepted yet: its reference is no address and its cause is\n"
+        "empty, so a file with it is refused until somebody fills in both.\n"
+        "\nexit codes:\n  0    done, whatever is left\n"
+        "  2    a file can't be written\n"
+        "  64   no such run, a damaged file, --output exists already\n"
+        "  130  interrupted; what was accepted is kept",
+        TriageOptions,
+    )  # fmt: skip
+    one.add_argument("run", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
+    one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
+    accept.add_range(one)
+    one.add_argument("--draft", action="store_true", help="print the drafts as TOML, on a terminal too")
+    one.add_argument("--format", choices=["toml", "markdown", "text"], help="print this, and ask nothing")
+    one.add_argument("--output", metavar="PATH", help="write a new file; for TOML a new folder with a file a break")
+    one.add_argument(
+        "--blame", action="store_true", help="run `blame` first, for a cell of each cause without a sentence"
+    )
+    one.add_argument("--json", action="store_true", help="for a program")
+    where(one)
+
+
+def triage_(options: TriageOptions) -> int:
     """Walk through a run's unexplained deviations on a terminal, or write drafts."""
-    desk = Desk(arguments)
-    if arguments.blame:
-        desk.ask_blame(lambda cell: blame.blame(SearchRequest(_request(arguments, cell))).sentence)
-    format_ = "toml" if arguments.draft else arguments.format
-    if arguments.json or format_ or arguments.output or not on_terminal():
-        return _written(desk, arguments, format_ or "toml")
+    desk = Desk(options)
+    if options.blame:
+        desk.ask_blame(lambda cell: blame.blame(SearchRequest(_request(options, cell))).sentence)
+    format_ = "toml" if options.draft else options.format
+    if options.json or format_ or options.output or not on_terminal():
+        return _written(desk, options, format_ or "toml")
     try:
         return desk.walk()
     except (KeyboardInterrupt, EOFError) as end:
@@ -47,48 +92,52 @@ def triage_(arguments: argparse.Namespace) -> int:
         return ExitCode.INTERRUPTED if isinstance(end, KeyboardInterrupt) else ExitCode.CLEAN
 
 
-def _request(arguments: argparse.Namespace, cell: str = "") -> CellRequest:
-    return options_of(CellRequest, vars(arguments) | {"cell": cell})
+def _request(options: TriageOptions, cell: str) -> CellRequest:
+    return CellRequest(cell, places=options.places, run=options.run)
 
 
 def on_terminal() -> bool:
-    """True where somebody can answer."""
+    """True if somebody can answer."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 class Desk:
-    """A run, the file of expectations as it is now, and what was put aside."""
+    """A run, the known breaks as they are now, and what was skipped."""
 
-    def __init__(self, arguments: argparse.Namespace, today: datetime.date | None = None) -> None:
-        self.arguments = arguments
+    def __init__(self, options: TriageOptions, today: datetime.date | None = None) -> None:
+        self.options = options
         self.today = today or datetime.date.today()
-        self.found = run_file.load(one_cell.run_folder(_request(arguments).places, _request(arguments).run))
-        self.file = Snapshot.of(accept.expectations_file(arguments))
-        self.sentences = blame_notes.known(common.reports_folder(arguments))
-        self.aside: set[Any] = set()
-        self.accepted = self.mended = 0
-        self._of: Snapshot | None = None
+        self.found = run_file.load(one_cell.run_folder(options.places, options.run))
+        self.matrices = options.places.matrices_folder
+        self.there = common.known_breaks(options.places)
+        self.sentences = blame_notes.known(options.places.reports_folder)
+        self.skipped: set[Any] = set()
+        self.accepted = self.maintained = 0
+        self._of: tuple[Break, ...] | None = None
 
     @property
     def run(self) -> Run:
-        """The run with the expectations of now."""
+        """The run with the known breaks of now."""
         return self._known()[0]
 
     def items(self) -> tuple[Item, ...]:
-        """What is to be decided about."""
+        """What is to be decided."""
         return self._known()[1]
 
     def _known(self) -> tuple[Run, tuple[Item, ...]]:
-        """Both, as they are until the file or the sentences change: a large run takes seconds."""
-        if self._of is not self.file:
-            run = accepting.applied(self.found, self.file.expectations, self.today)
-            chosen = self.arguments.range
-            self._kept = run, triage.items(run, self.file.expectations, self.today, chosen, self.sentences)
-            self._of = self.file
+        """Both, kept until the known breaks or the sentences change: a large run takes seconds."""
+        if self._of is not self.there:
+            run = conditions.applied(self.found, self.there, self.today)
+            self._kept = run, triage.items(run, self.there, self.today, self.options.range, self.sentences)
+            self._of = self.there
         return self._kept
 
+    def _reload(self) -> None:
+        """Read the known breaks again: a change was written, or somebody else may have changed them."""
+        self.there = breaks.load(self.matrices)
+
     def ask_blame(self, blame: Blame) -> None:
-        """Have the representative of each cause without a sentence looked at; one that fails is told, and left."""
+        """Run `blame` for each cause without a sentence; a failure is reported, and the cause is left as it is."""
         for cause in causes.unexpected(self.run):
             cell = cause.representative.id
             if blame_notes.of(cause.cells, self.sentences):
@@ -97,15 +146,15 @@ class Desk:
             try:
                 self.sentences[cell] = blame(cell)
             except HarnessError as error:
-                common.say(f"blame could not tell of {cell}: {error}")
+                common.say(f"blame failed for {cell}: {error}")
         self._of = None
 
     # -- on a terminal ------------------------------------------------------------------------------------------------
 
     def walk(self) -> int:
-        """What is expired first, which may settle causes; then the causes, then what else does not hold."""
+        """Expired breaks first, which may settle causes; then the causes, then the other breaks that do not hold."""
         total = len(causes.unexpected(self.run))
-        common.out(f"run {self.found.id}: {many(total, 'cause')} without an expectation")
+        common.out(f"run {self.found.id}: {many(total, 'cause')} without a known break")
         done = self._problems("expired") and self._causes() and self._problems("stale", "mismatch")
         return self._end(stopped=not done)
 
@@ -123,19 +172,19 @@ class Desk:
         """False to stop."""
         while (problem := self._next_problem(kinds)) is not None:
             common.out("\n" + triage.problem_text(self.run, problem, "does not hold"))
-            if not self._mend(problem):
+            if not self._maintain(problem):
                 return False
         return True
 
     def _next(self) -> Item | None:
-        return next((item for item in self.items() if self._key(item.cause) not in self.aside), None)
+        return next((item for item in self.items() if self._key(item.cause) not in self.skipped), None)
 
     def _key(self, cause: Cause) -> tuple[str, ...]:
         return ("cause", *cause.signature)
 
     def _next_problem(self, kinds: Sequence[str]) -> ExpectationProblem | None:
         problems = [one for one in self.run.expectation_problems if one.problem in kinds]
-        return next((one for one in problems if (one.problem, one.id) not in self.aside), None)
+        return next((one for one in problems if (one.problem, one.id) not in self.skipped), None)
 
     def _decide(self, item: Item) -> bool:
         """False to stop."""
@@ -147,24 +196,24 @@ class Desk:
             if answer == "a" and not self._accept(item):
                 continue
             if answer == "s":
-                self.aside.add(self._key(item.cause))
+                self.skipped.add(self._key(item.cause))
             return answer != "q"
 
     def _accept(self, item: Item) -> bool:
-        """Ask for what only a person knows, and write it; False where it came to nothing."""
+        """Ask for what only a person knows, and write it; False if nothing was written."""
         said = self._asked(item)
         if said is None:
             return False
         try:
             run = self.run
-            proposed = proposal.propose(run, item.cause.cells, said, self.file, self.today)
-            common.out("\n".join(proposed.entries).rstrip())
+            proposed = proposal.propose(run, item.cause.cells, said, self.there, self.matrices, self.today)
+            common.out((proposed.change.after or "").rstrip())
             for note in proposed.notes:
                 common.out(f"note: {note}")
-            entries = many(len(proposed.entries), "entry", "entries")
-            if choose(f"write {entries} to {self.file.path}? [y]es, [n]o", "yn") == "n":
+            if choose(f"write {proposed.change.path}? [y]es, [n]o", "yn") == "n":
                 return False
-            self.file = self.file.write(proposed.text)
+            proposed.change.write()
+            self._reload()
         except HarnessError as error:
             self._say(error)
             return False
@@ -173,7 +222,7 @@ class Desk:
         return True
 
     def _asked(self, item: Item) -> Said | None:
-        like = next((one.expectation.issue for one in item.like if one.same), "")
+        like = next((one.known.issue for one in item.like if one.same), "")
         issue = asked("issue (empty: back)", like, _address)
         if not issue:
             return None
@@ -181,40 +230,42 @@ class Desk:
         reason = asked("reason (empty: back)", item.sentence, str)
         if not reason:
             return None
-        id_ = asked("id", str(item.drafts[0]["id"]), str)
-        ranges = () if item.notes else tuple(self.arguments.range)
-        return Said(issue, reason, datetime.date.fromisoformat(expires), id_, ranges=ranges)
+        now = next((one for one in self.items() if self._key(one.cause) == self._key(item.cause)), item)
+        id_ = asked("id", str(now.draft["id"]), str)
+        ranges = () if item.notes else self.options.range
+        return Said(issue, reason, datetime.date.fromisoformat(expires), id=id_, ranges=ranges)
 
-    def _mend(self, problem: ExpectationProblem) -> bool:
+    def _maintain(self, problem: ExpectationProblem) -> bool:
         """False to stop."""
         answer = choose("[r]emove it, re[n]ew it, [s]kip, [q]uit", "rnsq")
         if answer in "sq":
-            self.aside.add((problem.problem, problem.id))
+            self.skipped.add((problem.problem, problem.id))
             return answer == "s"
         try:
             if answer == "r":
-                text = self.file.without(problem.id)
+                change = break_file.removed(self.matrices, problem.id)
             else:
                 day = asked("expires", str(expiry.after(self.today)), lambda text: str(expiry.parse(text, self.today)))
-                text = self.file.renewed(problem.id, datetime.date.fromisoformat(day))
-            self.file = self.file.write(text)
-            self.mended += 1
+                change = break_file.renewed(self.matrices, problem.id, datetime.date.fromisoformat(day))
+            change.write()
+            self.maintained += 1
+            self._reload()
         except HarnessError as error:
             self._say(error)
         return True
 
     def _say(self, error: HarnessError) -> None:
-        """Tell an error, and go on from the file as it is now: somebody may have changed it."""
+        """Show an error, and go on from the known breaks as they are now."""
         common.out(f"\n{error}")
-        self.file = Snapshot.of(self.file.path)
+        self._reload()
 
     def _end(self, stopped: bool) -> int:
-        done = f"{many(self.accepted, 'cell')} accepted, {many(self.mended, 'entry', 'entries')} renewed or removed"
+        done = f"{many(self.accepted, 'cell')} accepted, {many(self.maintained, 'known break')} renewed or removed"
         common.out(
-            f"\n{done}, {len(self.aside)} skipped{', stopped' * stopped}; {accept.left(self.run, self.found.id)}"
+            f"\n{done}, {len(self.skipped)} skipped{', stopped' * stopped}; {accept.left(self.run, self.found.id)}"
         )
-        if self.accepted or self.mended:
-            common.out("next: `git diff`; `peft-regress docs` writes docs/known-breaks.md anew; commit both")
+        if self.accepted or self.maintained:
+            common.out(accept.NEXT)
         return ExitCode.CLEAN
 
 
@@ -227,7 +278,7 @@ def choose(question: str, letters: str) -> str:
 
 
 def asked(question: str, default: str, check: Callable[[str], str]) -> str:
-    """An answer that the check takes; the default where nothing is typed."""
+    """An answer that passes the check; the default if nothing is typed."""
     shown = f" [{default}]" if default else ""
     while True:
         answer = input(f"{question}{shown}: ").strip() or default
@@ -238,7 +289,7 @@ def asked(question: str, default: str, check: Callable[[str], str]) -> str:
 
 
 def _address(text: str) -> str:
-    if not expect.is_address(text):
+    if not breaks.is_address(text):
         raise UsageError(f"{text!r} is no https address", "https://github.com/huggingface/peft/issues/NUMBER", "again")
     return text
 
@@ -246,18 +297,17 @@ def _address(text: str) -> str:
 # -- drafts -----------------------------------------------------------------------------------------------------------
 
 
-def _written(desk: Desk, arguments: argparse.Namespace, format_: str) -> int:
+def _written(desk: Desk, options: TriageOptions, format_: str) -> int:
     run, found = desk.run, desk.items()
-    if arguments.json:
+    if options.json:
         problems = [one.model_dump(mode="json") | {"do": triage.remedy(run, one)} for one in run.expectation_problems]
         common.out_json({"run": run.id, "causes": [item.data() for item in found], "problems": problems})
         return ExitCode.CLEAN
-    text = _rendered(run, found, format_)
-    if not arguments.output:
-        common.out(text.rstrip())
+    if not options.output:
+        common.out(_rendered(run, found, format_).rstrip())
     else:
-        _save(Path(arguments.output), text, desk.file.path)
-        common.say(f"{many(len(found), 'cause')} drafted: {arguments.output}")
+        _save(options.output, _rendered(run, found, format_) if format_ != "toml" else triage.files(found))
+        common.say(f"{many(len(found), 'cause')} drafted: {options.output}")
     common.say(accept.left(run, run.id))
     return ExitCode.CLEAN
 
@@ -272,15 +322,17 @@ def _rendered(run: Run, found: Sequence[Item], format_: str) -> str:
     return triage.toml(run, found)
 
 
-def _save(path: Path, text: str, expectations: Path) -> None:
+def _save(path: Path, content: str | dict[str, str]) -> None:
+    """A text as a new file, or texts by file name as a new folder."""
     if path.exists():
-        whose = ", and holds the expectations" if path.resolve() == expectations.resolve() else ""
-        raise UsageError(
-            f"{path} is there already{whose}", "a new file for the drafts", "give another --output; nothing was written"
-        )
+        raise UsageError(f"{path} exists already", "a new path for the drafts", "give another --output")
+    texts = {path: content} if isinstance(content, str) else {path / name: text for name, text in content.items()}
     try:
-        files.write_atomically(path, text.encode())
+        for place, text in texts.items():
+            files.write_atomically(place, text.encode())
     except OSError as error:
         raise HarnessError(
-            f"{path} can't be written: {error}", "a folder with room and rights", "make some, then run it again"
+            f"{path} can't be written: {error}",
+            "a folder with free space and write permission",
+            "fix that, then run the same command again",
         ) from error

@@ -9,9 +9,9 @@ class ExitCode(enum.IntEnum):
     """What `peft-regress` exits with. Never 0 when nothing was compared."""
 
     CLEAN = 0
-    """Everything that was compared is as it was, or deviates as `matrices/expectations.toml` says it does."""
+    """Everything that was compared is as it was, or deviates as a known break says."""
     REGRESSED = 1
-    """At least one cell deviates and no expectation covers it, or an expectation no longer holds."""
+    """At least one cell deviates and no known break covers it, or a known break no longer holds."""
     CANNOT_TELL = 2
     """Nothing was compared, an environment failed, a fixture is bad or missing."""
     USAGE = 64

@@ -193,3 +193,18 @@ def enumerated(parts: Iterable[str], limit: int) -> str:
     words = list(parts)
     shown = ", ".join(words[:limit])
     return f"{shown} and {len(words) - limit:,} more" if len(words) > limit else shown
+
+
+def first_sentence(text: str) -> str:
+    """The first sentence of a text that may be broken into lines."""
+    words = " ".join(text.split())
+    for place, sign in enumerate(words):
+        if sign in ".!?" and words[place + 1 : place + 2] in ("", " ") and not _abbreviation(words[: place + 1]):
+            return words[: place + 1]
+    return words
+
+
+def _abbreviation(text: str) -> bool:
+    """True if the text ends in a dot that ends no sentence: `e.g.`, `1.`, `vs.`"""
+    last = text.split(" ")[-1].strip("(")
+    return last.rstrip(".").isdigit() or last in ("e.g.", "i.e.", "vs.", "cf.")

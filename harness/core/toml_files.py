@@ -15,13 +15,22 @@ M = TypeVar("M", bound=pydantic.BaseModel)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's content.
+    """What a file says.
 
     Raises:
         UsageError: it is not there, not UTF-8 or no TOML (with line and column).
     """
+    return parsed(content(path), path)
+
+
+def content(path: Path) -> str:
+    """The text of a TOML file, with its own line ends.
+
+    Raises:
+        UsageError: it is not there, not readable or not UTF-8.
+    """
     try:
-        return parsed(path.read_text(encoding="utf-8"), path)
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "a TOML file", "check the path, or create the file") from None
     except UnicodeDecodeError as error:
@@ -66,6 +75,8 @@ def _line(model: type[pydantic.BaseModel], problem: Any, at: str) -> tuple[str, 
     """(what was found where, what is allowed there) of one of pydantic's problems."""
     location = tuple(problem["loc"])
     where = key_path(at, location)
+    if not where:
+        return "its keys do not fit together", problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
         allowed = sorted(_fields(_model_at(model, location[:-1])))
         hint = did_you_mean(str(location[-1]), allowed, quote="`")

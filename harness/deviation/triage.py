@@ -1,7 +1,7 @@
-"""The unexplained deviations of a run, cause by cause, each with what helps to decide about it. Pure.
+"""The unexplained deviations of a run, cause by cause, each with what helps to decide. Pure.
 
-What is drafted here is no expectation: its issue is no address and its reason is empty, and either alone is refused
-when the file is read. Both are a person's.
+A draft is not a known break yet: its reference is no address and its cause is empty, and each alone is refused when
+the file is read. A person fills in both.
 """
 
 from __future__ import annotations
@@ -17,36 +17,35 @@ from harness.core.errors import UsageError
 from harness.core.run import ExpectationProblem, Run
 from harness.core.text import code, fenced, many, one_line, prose
 from harness.deviation import blame_notes
-from harness.deviation.accept import entries, expiry, toml_text
-from harness.deviation.accept.entries import Fields, Said
-from harness.judge import causes
-from harness.judge import expectations as expect
+from harness.deviation.accept import break_file, conditions, expiry
+from harness.deviation.accept.conditions import Fields, Said
+from harness.judge import breaks, causes
+from harness.judge.breaks import Break, Condition
 from harness.judge.causes import Cause
-from harness.judge.expectations import Expectation
 from harness.report import cell_facts, summary
 
 NO_ISSUE = "https://…"
-"""Stands for the address in a draft; `expect.load` refuses it."""
+"""In the place of an address in a draft; `breaks.load` refuses it."""
 _TOLD = ("found", "error", "reason", "greatest", "starts at", "moved by", "tensors")
 """Facts of the representative that a decision begins with."""
 
 
 @dataclass(frozen=True)
 class Like:
-    """An expectation that is like a cause."""
+    """A known break that is like a cause."""
 
-    expectation: Expectation
+    known: Break
     why: str
     same: bool = False
-    """True where it covers cells that show the very same."""
+    """True if it covers cells that show exactly the same."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One cause, ready to be decided about."""
+    """One cause, ready for a decision."""
 
     cause: Cause
-    drafts: tuple[Fields, ...]
+    draft: Fields
     sentence: str = ""
     """What `blame` found."""
     like: tuple[Like, ...] = ()
@@ -58,10 +57,8 @@ class Item:
         return self.cause.representative.id
 
     def toml(self) -> str:
-        """The drafted entries, with what is known above the first."""
-        comments = ["\n".join(self.remarks()), *["As above."] * (len(self.drafts) - 1)]
-        drafted = zip(self.drafts, comments, strict=True)
-        return "\n".join(toml_text.entry(fields, comment) for fields, comment in drafted)
+        """The draft, with what is known in a comment."""
+        return break_file.text(self.draft, self.remarks())
 
     def remarks(self) -> list[str]:
         """What is known, a line each."""
@@ -75,7 +72,7 @@ class Item:
         told = cell_facts.facts(self.cause.representative)
         rows = [("shown by", self.cell)] + [(fact.label, fact.value) for fact in told if fact.label in _TOLD]
         rows.append(("blame", self.sentence or f"not asked yet: `peft-regress blame '{self.cell}'`"))
-        rows += [("like", f"{one.expectation.id}: {one.why} ({one.expectation.issue})") for one in self.like]
+        rows += [("like", f"{one.known.id}: {one.why} ({one.known.issue})") for one in self.like]
         return [(label, one_line(value, 400)) for label, value in [*rows, *(("note", note) for note in self.notes)]]
 
     def data(self) -> dict[str, Any]:
@@ -90,17 +87,14 @@ class Item:
             "size": summary.size(self.cause.representative),
             "first_layer": self.cause.representative.first_difference,
             "sentence": self.sentence,
-            "like": [{"id": one.expectation.id, "why": one.why} for one in self.like],
+            "like": [{"id": one.known.id, "why": one.why} for one in self.like],
             "notes": list(self.notes),
-            "drafts": [
-                {
-                    k: str(value) if isinstance(value, date) else value
-                    for k, value in fields.items()
-                    if value is not None
-                }
-                for fields in self.drafts
-            ],
+            "drafts": [{key: _plain(value) for key, value in self.draft.items() if value is not None}],
         }
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, date) else value
 
 
 # -- what there is ----------------------------------------------------------------------------------------------------
@@ -108,79 +102,78 @@ class Item:
 
 def items(
     run: Run,
-    expectations: Sequence[Expectation],
+    there: Sequence[Break],
     today: date,
     ranges: Sequence[str] = (),
     known: Mapping[str, str] | None = None,
 ) -> tuple[Item, ...]:
-    """Every cause without an expectation, worst first.
+    """Every cause without a known break, worst first.
 
     Args:
-        run: with the expectations applied.
-        ranges: packages by whose versions creators and loaders are told, where that takes in no other cell.
+        run: with the known breaks applied.
+        ranges: packages by whose versions creators and loaders are given, unless that takes in another cell.
         known: cell → what `blame` found.
     """
-    taken = [one.id for one in expectations]
+    taken = [one.id for one in there]
     found = []
     for cause in causes.unexpected(run):
-        drafts, notes = _drafts(run, cause, today, tuple(ranges), taken)
-        taken += [str(fields["id"]) for fields in drafts]
-        like = _like(run, cause, expectations)
-        found.append(Item(cause, tuple(drafts), blame_notes.of(cause.cells, known or {}), like, tuple(notes)))
+        draft, notes = _draft(run, cause, today, tuple(ranges), taken)
+        taken.append(draft["id"])
+        sentence = blame_notes.of(cause.cells, known or {})
+        found.append(Item(cause, draft, sentence, _like(run, cause, there), tuple(notes)))
     return tuple(found)
 
 
-def _drafts(
+def _draft(
     run: Run, cause: Cause, today: date, ranges: tuple[str, ...], taken: Sequence[str]
-) -> tuple[list[Fields], list[str]]:
-    said = Said("https://example.org/1", "–", expiry.after(today), ranges=ranges)
+) -> tuple[Fields, list[str]]:
+    said = Said("https://example.org/1", "–", expiry.after(today), one_line(cause.title, 100), ranges=ranges)
     notes = []
     try:
-        fields = entries.entries(run, cause.cells, said, taken)
-        entries.checked(run, cause.cells, fields)
+        fields = conditions.drafted(run, cause.cells, said, taken)
+        conditions.checked(run, cause.cells, fields)
     except UsageError as error:
         notes = [f"by name, and not by the versions of {', '.join(ranges)}: {error.found}"]
-        fields = entries.entries(run, cause.cells, dataclasses.replace(said, ranges=()), taken)
-    return [one | {"issue": NO_ISSUE, "reason": ""} for one in fields], notes
+        fields = conditions.drafted(run, cause.cells, dataclasses.replace(said, ranges=()), taken)
+    return fields | {"references": [NO_ISSUE], "cause": ""}, notes
 
 
-def _like(run: Run, cause: Cause, expectations: Sequence[Expectation]) -> tuple[Like, ...]:
-    """Expectations that may be about the same thing, the likeliest first."""
+def _like(run: Run, cause: Cause, there: Sequence[Break]) -> tuple[Like, ...]:
+    """Known breaks that may be about the same thing, the likeliest first."""
     covered = {cell.expectation for cell in run.cells if cell.expected and causes.signature(cell) == cause.signature}
     family = {cell.scenario for cell in run.cells if cell.family == cause.representative.family}
-    kinds = set(expect.kinds_of(cause.representative))
+    kinds = set(breaks.kinds_of(cause.representative))
     expired = {one.id for one in run.expectation_problems if one.problem == "expired"}
-    versions = entries.versions_of(run)
+    versions = conditions.versions_of(run)
     found: list[tuple[int, Like]] = []
-    for one in expectations:
-        if one.id in expired and any(expect.covers(one, cell, versions) for cell in cause.cells):
-            why = f"it covers this and is expired; if it is still so, `accept --renew {one.id} --expires DATE`"
+    for one in there:
+        stated = [each for each in one.condition if each.verdict is cause.verdict and "*" not in each.scenarios]
+        if one.id in expired and any(breaks.covers(one, cell, versions) for cell in cause.cells):
+            why = f"it covers this and has expired; if it still holds, `accept --renew {one.id} --expires DATE`"
             found.append((-1, Like(one, why, same=True)))
         elif one.id in covered:
-            found.append((0, Like(one, "it covers cells of this run that show the very same", same=True)))
-        elif one.verdict is not cause.verdict or "*" in one.scenarios:
-            continue
-        elif _names(one, cause.scenarios):
+            found.append((0, Like(one, "it covers cells of this run that show exactly the same", same=True)))
+        elif any(_names(each, cause.scenarios) for each in stated):
             found.append((1, Like(one, "it is about the same scenario, with other creators, loaders or kinds")))
-        elif set(one.kinds or ()) == kinds and _names(one, family):
+        elif any(set(each.kinds or ()) == kinds and _names(each, family) for each in stated):
             found.append((2, Like(one, "the same verdict and kinds, in the same family")))
     return tuple(like for _, like in sorted(found, key=lambda pair: pair[0])[:3])
 
 
-def _names(one: Expectation, scenarios: Sequence[str] | set[str]) -> bool:
+def _names(one: Condition, scenarios: Sequence[str] | set[str]) -> bool:
     return any(fnmatchcase(name, glob) for name in scenarios for glob in one.scenarios)
 
 
 def remedy(run: Run, problem: ExpectationProblem) -> str:
-    """The command that settles an expectation that does not hold."""
+    """The command that settles a known break that does not hold."""
     remove, renew = (
         f"`peft-regress accept --remove {problem.id}`", f"`peft-regress accept --renew {problem.id} --expires DATE`",
     )  # fmt: skip
     if problem.problem == "expired":
-        return f"{renew} if it is still so and still open, else {remove}"
+        return f"{renew} if it still holds and is still open, else {remove}"
     if any(cell.expectation == problem.id for cell in run.cells):
-        return "narrow its creators, loaders or scenarios by hand to the cells that still deviate as it says"
-    return remove if problem.problem == "stale" else f"{remove}, and decide anew about what deviates now"
+        return "narrow its conditions by hand to the cells that still deviate as stated"
+    return remove if problem.problem == "stale" else f"{remove}, and decide about what deviates now"
 
 
 # -- how it reads -----------------------------------------------------------------------------------------------------
@@ -195,7 +188,7 @@ def text(item: Item, place: str) -> str:
 
 
 def details(item: Item) -> str:
-    """All that the report knows of the representative, the other cells, and the draft."""
+    """All that the report knows about the representative, the other cells, and the draft."""
     told = cell_facts.facts(item.cause.representative, whole=True)
     lines = [f"  {fact.label:12}  {one_line(fact.value, 2000)}" for fact in told]
     others = [f"  {size:>10}  {cell.id}" for cell, size in summary.others(item.cause)]
@@ -203,27 +196,33 @@ def details(item: Item) -> str:
 
 
 def problem_text(run: Run, problem: ExpectationProblem, place: str) -> str:
-    """An expectation that does not hold, on a terminal."""
+    """A known break that does not hold, on a terminal."""
     return (
         f"{place}  {problem.problem}: {problem.id}\n  {one_line(problem.message, 2000)}\n  do: {remedy(run, problem)}"
     )
 
 
+def files(found: Sequence[Item]) -> dict[str, str]:
+    """All drafts, as file name → text."""
+    return {f"{item.draft['id']}.toml": item.toml() for item in found}
+
+
 def toml(run: Run, found: Sequence[Item]) -> str:
-    """All drafts as a file."""
+    """All drafts in one text, for a reader."""
     problems = [f"# {one.problem}: {one.id}: {remedy(run, one)}" for one in run.expectation_problems]
     head = [
         f"# Drafts for {many(len(found), 'cause')} of run {one_line(run.id)}, by `peft-regress triage`.",
-        "# None of them is an expectation as it stands: fill in `issue` (an https address) and `reason`, then move it",
-        "# to matrices/expectations.toml. Or decide one by one: `peft-regress triage` on a terminal, or `accept`.",
+        "# A draft is not accepted yet: fill in `references` (https addresses) and `cause`, and make each a file of",
+        "# its own in matrices/breaks/. `--output FOLDER` writes such files; `peft-regress accept` writes one break.",
         *problems,
     ]
-    return "\n".join(["\n".join(head) + "\n", *(item.toml() for item in found)])
+    parts = [f"# ---- matrices/breaks/{name} ----\n\n{text}" for name, text in files(found).items()]
+    return "\n".join(["\n".join(head) + "\n", *parts])
 
 
 def markdown(run: Run, found: Sequence[Item]) -> str:
     """All causes and drafts, to be pasted into an issue."""
-    count = f"{many(len(found), 'cause')} without an expectation, {many(len(run.deviations), 'cell')}"
+    count = f"{many(len(found), 'cause')} without a known break, {many(len(run.deviations), 'cell')}"
     lines = [f"## Triage of {code(run.id)}", "", f"{count}."]
     for place, item in enumerate(found, 1):
         lines += ["", f"### {place}. `{item.cause.verdict}`: {code(one_line(item.cause.title))}", ""]
@@ -237,5 +236,4 @@ def markdown(run: Run, found: Sequence[Item]) -> str:
 
 
 def _fenced_toml(item: Item) -> str:
-    bare = "\n".join(toml_text.entry(fields) for fields in item.drafts)
-    return fenced(bare.rstrip()).replace("text\n", "toml\n", 1)
+    return fenced(break_file.text(item.draft).rstrip()).replace("text\n", "toml\n", 1)

@@ -22,8 +22,8 @@ from harness.core import run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.envs.environments import Environments
-from harness.judge import expectations
-from harness.judge.expectations import Expectation
+from harness.judge import breaks
+from harness.judge.breaks import Break
 from harness.runner import folder as runs
 from harness.runner import plan
 from harness.runner.folder import Recorder
@@ -58,13 +58,13 @@ def planned(request: CheckRequest, environments: Environments | None = None) -> 
     return cells
 
 
-def known_breaks(request: CheckRequest) -> tuple[Expectation, ...]:
-    """The expectations that a request's cells are compared with.
+def known_breaks(request: CheckRequest) -> tuple[Break, ...]:
+    """The known breaks that a request's cells are compared with.
 
     Raises:
-        UsageError: the file is wrong.
+        UsageError: a file is wrong.
     """
-    return expectations.load(request.places.matrices_folder / "expectations.toml")
+    return breaks.load(request.places.matrices_folder)
 
 
 def check(
@@ -163,7 +163,7 @@ class Checking:
         return self.recorder
 
     @functools.cached_property
-    def expectations(self) -> tuple[Expectation, ...]:
+    def breaks(self) -> tuple[Break, ...]:
         """The known breaks that cells are compared with."""
         return known_breaks(self.request)
 
@@ -206,7 +206,7 @@ class Checking:
         """The cell with the known break that it matches, as far as this process can say."""
         met = self._session.environment_reports((cell.creator, cell.loader)) if self._session else ()
         versions = {one.name: one.versions for one in self._known_of(met, [cell])}
-        cells, _ = expectations.apply([cell], self.expectations, versions, datetime.date.today())
+        cells, _ = breaks.apply([cell], self.breaks, versions, datetime.date.today())
         return cells[0]
 
     def _opened(self) -> Session:
@@ -256,7 +256,7 @@ class Checking:
         assert self.recorder is not None
         return self.recorder.run(
             self._known_of(self._met, self.recorder.cells.values()),
-            self.expectations,
+            self.breaks,
             interrupted=interrupted,
             strict=self.request.fail_on_warned,
             timings=self._timings,

@@ -19,7 +19,7 @@ from harness.core.errors import UsageError
 from harness.core.files import append_lines, write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.core.run_file import load
-from harness.judge import expectations as expect
+from harness.judge import breaks
 
 CELLS = "cells.jsonl"
 PLAN = "plan.json"
@@ -63,7 +63,7 @@ class Recorder:
     def run(
         self,
         environments: Iterable[EnvironmentReport],
-        expectations: Sequence[expect.Expectation],
+        known: Sequence[breaks.Break],
         *,
         interrupted: bool = False,
         strict: bool = False,
@@ -71,11 +71,11 @@ class Recorder:
         timings: Mapping[str, float] | None = None,
         today: datetime.date | None = None,
     ) -> Run:
-        """The run so far, with expectations applied, counts, and its exit code."""
+        """The run so far, with known breaks applied, counts, and its exit code."""
         environments = tuple(environments)
         versions = {environment.name: environment.versions for environment in environments}
-        cells, problems = expect.apply(
-            list(self.cells.values()), expectations, versions, today or datetime.date.today(), complete=not interrupted
+        cells, problems = breaks.apply(
+            list(self.cells.values()), known, versions, today or datetime.date.today(), complete=not interrupted
         )
         return finished(
             Run(

@@ -11,7 +11,7 @@ from harness.core.lint import Complaint
 from harness.core.matrix import Declared, Matrix
 from harness.core.scenario import Base
 from harness.envs import declaration, lock
-from harness.judge import expectations
+from harness.judge import breaks
 
 
 def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
@@ -32,8 +32,11 @@ def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
         with _noting(path, found):
             toml_files.validated(Base, toml_files.read(path), path)
     locked = dict(_locks(folder, found)) or (dict(_locks(fallback, [])) if fallback else {})
-    with _noting(folder, found):
-        expectations.load(folder / "expectations.toml")
+    for path in breaks.files(folder):
+        with _noting(path, found):
+            breaks.read(path)
+    with _noting(folder / breaks.OLD_FILE, found):
+        breaks.read_old(folder)
     found += lint.scenarios(declared, locked)
     found += lint.unused_bases(bases, declared)
     return sorted(found)

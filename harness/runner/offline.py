@@ -19,7 +19,7 @@ from harness.core.matrix import CellId, Declared
 from harness.core.observation import Done
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.core.verdict import Verdict
-from harness.judge import cell_result, expectations
+from harness.judge import breaks, cell_result
 from harness.runner import folder as runs
 from harness.runner import pipeline, plan
 from harness.runner.fixture_source import Fixture, StoredFixtures
@@ -182,7 +182,7 @@ def judge(request: Judge) -> tuple[Run, Path]:
     )  # fmt: skip
     for cell in cells:
         recorder.add(cell)
-    known = expectations.load(request.places.matrix().folder / "expectations.toml")
+    known = breaks.load(request.places.matrix().folder)
     run = recorder.run(_environments(request.results, meta), known, left_out=meta["left_out"])
     recorder.close()
     return run, recorder.folder

@@ -31,13 +31,13 @@ class Places:
     """Folders that a request reads and writes. None means our own (`harness.core.data`)."""
 
     matrices: Path | None = None
-    """Scenarios, bases, environments and expectations. What is missing there is taken from our own."""
+    """Scenarios, bases, environments and known breaks. What is missing there is taken from our own."""
     fixtures: Path | None = None
     reports: Path | None = None
 
     @property
     def matrices_folder(self) -> Path:
-        """Where scenarios, environments and expectations are."""
+        """Where scenarios, environments and known breaks are."""
         return self.matrices or data.matrices()
 
     @property

@@ -1,4 +1,4 @@
-"""docs/expectations.md: what it shows of the command line and of the file is so."""
+"""docs/expectations.md: what it shows of the command line and of a file is correct."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from harness.cli import main
-from harness.judge import expectations
+from harness.deviation.accept import break_file
+from harness.judge import breaks
 
 PAGE = (Path(__file__).parents[2] / "docs" / "expectations.md").read_text(encoding="utf-8")
 
@@ -19,13 +20,15 @@ def test_its_commands_are_commands() -> None:
         main.parser().parse_args(shlex.split(command.replace("\\\n", " "), comments=True)[1:])
 
 
-def test_its_first_entry_is_an_expectation() -> None:
-    (entry,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-    (found,) = expectations.parse(entry, Path("page"))
-    assert found.id == "lokr-scaled-by-alpha-over-r"
+def test_its_example_is_a_known_break_with_every_key() -> None:
+    example, *_ = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    found = breaks.parse(example, Path("lokr-scaled-by-alpha-over-r.toml"))
+    assert {key for key in break_file.KEYS if getattr(found, key) is None} == {"fixed", "permanent"}
+    for key in (*break_file.KEYS, *break_file.CONDITION):
+        assert f"`{key}`" in PAGE, key
 
 
-def test_every_problem_and_every_option_is_told() -> None:
+def test_every_problem_and_every_option_is_explained() -> None:
     for word in (
         "`stale`",
         "`expired`",

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from harness.core.errors import UsageError
 from harness.core.run import Cell, EnvironmentReport, Finding, Run, finished
 from harness.core.verdict import Verdict
-from harness.deviation.accept import blocks, expiry, select
-from harness.deviation.accept import entries as accepting
+from harness.deviation.accept import blocks, conditions, expiry, select
 from harness.deviation.accept.blocks import place_of
-from harness.deviation.accept.entries import Said
-from harness.judge import expectations
-from harness.judge.expectations import Expectation
+from harness.deviation.accept.conditions import Said
+from harness.judge import breaks
+from harness.judge.breaks import Break, Condition
+from tests.support.breaks import known
 
 TODAY = date(2026, 11, 22)
 SAID = Said("https://example.org/issues/1", "Known.", date(2027, 5, 31))
@@ -53,11 +53,16 @@ def run(*cells: Cell, strict: bool = False, **kinds: str) -> Run:
     )
 
 
-def stated(where: Run, *words: str, said: Said = SAID, there: Sequence[Expectation] = ()) -> list[Expectation]:
-    """The entries that accepting words would make."""
-    now = accepting.applied(where, there, TODAY)
+def accepted(where: Run, *words: str, said: Said = SAID, there: Sequence[Break] = ()) -> Break:
+    """The break that accepting words would make."""
+    now = conditions.applied(where, there, TODAY)
     cells = select.named(now, words).cells
-    return list(accepting.checked(now, cells, accepting.entries(now, cells, said, [one.id for one in there])))
+    return conditions.checked(now, cells, conditions.drafted(now, cells, said, [one.id for one in there]))
+
+
+def stated(where: Run, *words: str, **more: Any) -> list[Condition]:
+    """Its conditions."""
+    return accepted(where, *words, **more).condition
 
 
 def with_(**more: Any) -> Said:
@@ -70,13 +75,9 @@ WRONG = cell("lokr-a@v061:current")
 
 
 def test_one_cell_by_its_names() -> None:
-    (one,) = stated(run(WRONG, SOUND), WRONG.id)
-    assert one == Expectation.model_validate(
-        {
-            "id": "lokr-a-silent-wrong", "scenarios": ["lokr-a"], "creators": ["v061"], "loaders": ["current"],
-            "verdict": "silent-wrong", "kinds": ["values"], "issue": SAID.issue, "reason": "Known.",
-            "expires": SAID.expires,
-        }
+    assert accepted(run(WRONG, SOUND), WRONG.id) == known(
+        id="lokr-a-silent-wrong", title="Known", cause="Known.", references=[SAID.issue], expires=SAID.expires,
+        scenarios=["lokr-a"], creators=["v061"], loaders=["current"], verdict="silent-wrong", kinds=["values"],
     )  # fmt: skip
 
 
@@ -87,34 +88,38 @@ CELLS = run(
 )  # fmt: skip
 
 WORDS = [
-    # what is named, (id, scenarios, creators) of each entry
-    ("lokr-a", [("lokr-a-silent-wrong", ["lokr-a"], ["v061", "v070"])]),
-    ("lokr-b", [("lokr-b-silent-wrong", ["lokr-b"], ["v061"])]),  # what is sound is passed over
-    ("lokr-?@v061:*", [
-        ("lokr-silent-wrong", ["lokr-a", "lokr-b"], ["v061"]),
-        ("lokr-c-load-error", ["lokr-c"], ["v061"]), ("lokr-d-crash", ["lokr-d"], ["v061"]),
+    # what is named, the id, (verdict, scenarios, creators) of each condition
+    ("lokr-a", "lokr-a-silent-wrong", [("silent-wrong", ["lokr-a"], ["v061", "v070"])]),
+    ("lokr-b", "lokr-b-silent-wrong", [("silent-wrong", ["lokr-b"], ["v061"])]),  # a cell that agrees is left out
+    ("lokr-?@v061:*", "lokr-silent-wrong", [
+        ("silent-wrong", ["lokr-a", "lokr-b"], ["v061"]),
+        ("load-error", ["lokr-c"], ["v061"]), ("crash", ["lokr-d"], ["v061"]),
     ]),
-    ("*@*:current[cpu]", [
-        ("lokr-a-silent-wrong", ["lokr-a"], ["v061", "v070"]), ("lokr-b-silent-wrong", ["lokr-b"], ["v061"]),
-        ("lokr-c-load-error", ["lokr-c"], ["v061"]), ("lokr-d-crash", ["lokr-d"], ["v061"]),
-        ("lora-silent-wrong", ["lora"], ["v061"]),
+    ("*@*:current[cpu]", "lokr-silent-wrong", [
+        ("silent-wrong", ["lokr-a"], ["v061", "v070"]), ("silent-wrong", ["lokr-b"], ["v061"]),
+        ("load-error", ["lokr-c"], ["v061"]), ("crash", ["lokr-d"], ["v061"]), ("silent-wrong", ["lora"], ["v061"]),
     ]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("word", "wanted"), WORDS, ids=[row[0] for row in WORDS])
-def test_cells_of_several_causes_are_several_entries(word: str, wanted: list[tuple[str, list[str], list[str]]]) -> None:
-    assert [(one.id, one.scenarios, one.creators) for one in stated(CELLS, word)] == wanted
+@pytest.mark.parametrize(("word", "id", "wanted"), WORDS, ids=[row[0] for row in WORDS])
+def test_each_verdict_and_set_of_kinds_is_a_condition(
+    word: str, id: str, wanted: list[tuple[str, list[str], list[str]]]
+) -> None:
+    found = accepted(CELLS, word)
+    assert found.id == id
+    assert [(one.verdict, one.scenarios, one.creators) for one in found.condition] == wanted
 
 
 def test_a_cell_without_findings_has_no_kinds() -> None:
     assert stated(CELLS, "lokr-d")[0].kinds is None
 
 
-KNOWN = Expectation(
-    id="known", scenarios=["lokr-a"], creators=["*"], loaders=["*"], verdict=Verdict.SILENT_WRONG, issue=SAID.issue,
-    reason="Known.", expires=SAID.expires,
-)  # fmt: skip
+THERE: dict[str, Any] = {
+    "id": "known", "scenarios": ["lokr-a"], "creators": ["*"], "loaders": ["*"], "references": [SAID.issue],
+    "cause": "Known.", "expires": SAID.expires,
+}  # fmt: skip
+KNOWN = known(**THERE)
 MIXED = run(
     WRONG, SOUND, cell("w@v061:current", "warned", ["new-warning"]), cell("e@v061:current", "env-failed", reason="no"),
     cell("u@v061:current", "unsupported"),
@@ -140,7 +145,7 @@ REFUSED = [
 @pytest.mark.parametrize(("word", "words"), REFUSED, ids=[row[0] for row in REFUSED])
 def test_what_cannot_be_accepted(word: str, words: str) -> None:
     with pytest.raises(UsageError) as error:
-        stated(MIXED, word, there=[KNOWN])
+        accepted(MIXED, word, there=[KNOWN])
     assert words in f"{error.value.found} {error.value.expected}"
     assert error.value.next_step
 
@@ -148,9 +153,9 @@ def test_what_cannot_be_accepted(word: str, words: str) -> None:
 def test_a_warning_by_its_id_or_in_a_strict_run() -> None:
     warned = cell("w@v061:current", "warned", ["new-warning"])
     for where, word in ((run(warned), warned.id), (run(warned, strict=True), "w")):
-        (one,) = stated(where, word)
-        assert (one.verdict, one.kinds) == ("warned", ["new-warning"])
-        assert not accepting.applied(run(warned, strict=True), [one], TODAY).deviations
+        found = accepted(where, word)
+        assert [(one.verdict, one.kinds) for one in found.condition] == [("warned", ["new-warning"])]
+        assert not conditions.applied(run(warned, strict=True), [found], TODAY).deviations
 
 
 RULES = [
@@ -195,32 +200,38 @@ TOO_MUCH = [
     ({"ranges": ("nothing",)}, "v061 has no known version of nothing in this run"),
     ({"creators": "peft<<1"}, "--creators 'peft<<1'"),
     ({"loaders": "a,,b"}, "--loaders ['a', '', 'b']: '' is no glob"),
-    ({"issue": "http://example.org/1"}, "--issue 'http://example.org/1'"),
-    ({"issue": "peft#1"}, "--issue 'peft#1'"),
-    ({"issue": "https://…"}, "--issue 'https://…'"),
-    ({"reason": "  "}, "--reason '  ': a reason in words"),
+    ({"issue": "http://example.org/1"}, "--issue ['http://example.org/1']"),
+    ({"issue": "peft#1"}, "--issue ['peft#1']"),
+    ({"issue": "https://…"}, "--issue ['https://…']"),
+    ({"reason": "  "}, "--reason '  ': a text in words"),
     ({"reason": "\udcff"}, "--reason"),
     ({"since": "PEFT \udcff"}, "--since"),
     ({"loaders": "current,\udcff"}, "--loaders"),
     ({"id": "With Spaces"}, "--id 'With Spaces'"),
-    ({"id": "known"}, "there is an expectation 'known' already"),
+    ({"id": "known"}, "there is a known break 'known' already"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("more", "words"), TOO_MUCH)
 def test_more_or_less_than_what_was_named_is_refused(more: dict[str, Any], words: str) -> None:
-    there = [KNOWN.model_copy(update={"scenarios": ["elsewhere"]})]
+    there = [known(**THERE | {"scenarios": ["elsewhere"]})]
     with pytest.raises(UsageError) as error:
-        stated(OTHER_LOADERS, WRONG.id, said=with_(**more), there=there)
+        accepted(OTHER_LOADERS, WRONG.id, said=with_(**more), there=there)
     assert words in error.value.found
     assert error.value.expected
     assert error.value.next_step
 
 
-def test_ids_are_numbered_where_one_is_given_for_several() -> None:
-    assert [one.id for one in stated(CELLS, "lokr-?", said=with_(id="x"))] == ["x", "x-2", "x-3", "x-4"]
-    there = [KNOWN.model_copy(update={"id": "lokr-b-silent-wrong"})]
-    assert stated(CELLS, "lokr-b", there=there)[0].id == "lokr-b-silent-wrong-2"
+def test_an_id_is_numbered_if_it_is_in_use() -> None:
+    assert accepted(CELLS, "lokr-?", said=with_(id="x")).id == "x"
+    there = [known(**THERE | {"id": "lokr-b-silent-wrong"})]
+    assert accepted(CELLS, "lokr-b", there=there).id == "lokr-b-silent-wrong-2"
+
+
+def test_the_title_is_what_was_given_or_the_first_sentence_of_the_reason() -> None:
+    reason = "It is scaled twice. Since 0.14."
+    assert accepted(CELLS, "lokr-a", said=with_(reason=reason)).title == "It is scaled twice"
+    assert accepted(CELLS, "lokr-a", said=with_(reason=reason, title="Other")).title == "Other"
 
 
 def test_a_device_is_named_where_there_are_several() -> None:
@@ -228,8 +239,8 @@ def test_a_device_is_named_where_there_are_several() -> None:
     assert stated(both, "a")[0].devices == ["cuda"]
 
 
-def test_what_is_unsupported_may_stand_within() -> None:
-    """It is no cell of which an expectation could be wrong, and two entries would be one too many."""
+def test_a_condition_may_select_unsupported_cells() -> None:
+    """No condition can be wrong about them, and one condition is enough."""
     where = run(
         cell("a@v061:current"), cell("b@v061:current"), cell("a@v070:current"), cell("b@v070:current", "unsupported")
     )
@@ -267,17 +278,17 @@ RUNS = st.lists(
 
 @settings(max_examples=200)
 @given(cells=RUNS, data=st.data())
-def test_an_entry_covers_the_cells_that_were_named_and_selects_no_other(cells: list[Cell], data: st.DataObject) -> None:
+def test_a_break_covers_the_named_cells_and_selects_no_other(cells: list[Cell], data: st.DataObject) -> None:
     where = run(*cells)
     named = data.draw(st.lists(st.sampled_from(cells), unique_by=lambda one: one.id))
     named = [one for one in named if one.verdict.is_deviation or one.verdict is Verdict.WARNED]
-    found = stated(where, *(one.id for one in named)) if named else []
-    after = accepting.applied(where, found, TODAY)
+    found = [accepted(where, *(one.id for one in named))] if named else []
+    after = conditions.applied(where, found, TODAY)
     assert {one.id for one in after.cells if one.expected} == {one.id for one in named}
     assert after.expectation_problems == ()
-    versions = accepting.versions_of(where)
+    versions = conditions.versions_of(where)
     for one in cells:
-        by = [e.id for e in found if expectations.selects(e, one, versions)]
+        by = [each for known in found for each in known.condition if breaks.selects(each, one, versions)]
         assert len(by) == (one in named) or one.verdict in (Verdict.UNSUPPORTED, Verdict.NO_FIXTURE), (
             place_of(one),
             by,
@@ -293,22 +304,6 @@ def test_the_guard_bites(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "blocks", whole)
     with pytest.raises(UsageError, match="would take in 1 more"):
         stated(CELLS, "lokr-a", "lokr-b")
-
-
-NEIGHBOURS = [
-    # globs of the entries that are there, by id; who the new one stands behind
-    ({"a": "lokr-a", "b": "lokr-b", "c": "lora"}, "a"),  # the same scenario
-    ({"b": "lokr-b", "c": "lokr-c", "d": "lora"}, "c"),  # the last of the same method
-    ({"e": "elsewhere", "d": "lora"}, None),
-    ({"e": "*", "d": "lora"}, None),
-    ({}, None),
-]
-
-
-@pytest.mark.parametrize(("there", "wanted"), NEIGHBOURS)
-def test_an_entry_goes_beside_those_of_its_method(there: dict[str, str], wanted: str | None) -> None:
-    entries = [KNOWN.model_copy(update={"id": id, "scenarios": [globs]}) for id, globs in there.items()]
-    assert accepting.neighbour(CELLS, {"scenarios": ["lokr-a"]}, entries) == wanted
 
 
 # -- dates ------------------------------------------------------------------------------------------------------------

@@ -23,21 +23,22 @@ from harness.cli import triage as command
 from harness.core.errors import HarnessError, UsageError
 from harness.core.run import Run
 from harness.deviation import blame_notes, triage
-from harness.deviation.accept import entries as accepting
+from harness.deviation.accept import conditions
 from harness.deviation.search import blame
 from harness.deviation.search.work import SearchRequest
-from harness.judge import expectations
-from harness.judge.expectations import Expectation
-from tests.deviation.test_accept import KNOWN, TODAY, cell, run
+from harness.judge import breaks
+from harness.judge.breaks import Break
+from tests.deviation.test_accept import THERE, TODAY, cell, run
+from tests.support.breaks import known
 from tests.support.mini.world import REPOSITORY, World, filled
 from tests.support.samples import HOSTILE
 
 SENTENCE = "minipeft 2.0 → 2.1 alone does it; numpy is innocent"
 
 
-def items(where: Run, there: tuple[Expectation, ...] = (), **more: object) -> tuple[triage.Item, ...]:
+def items(where: Run, there: tuple[Break, ...] = (), **more: object) -> tuple[triage.Item, ...]:
     """What is to be decided about."""
-    return triage.items(accepting.applied(where, there, TODAY), there, TODAY, **more)  # type: ignore[arg-type]
+    return triage.items(conditions.applied(where, there, TODAY), there, TODAY, **more)  # type: ignore[arg-type]
 
 
 MANY = run(
@@ -50,33 +51,35 @@ def test_causes_come_worst_first_each_with_its_draft() -> None:
     first, second = items(MANY)
     assert (first.cause.verdict, len(first.cause.cells)) == ("silent-wrong", 2)
     assert (second.cause.verdict, second.cause.scenarios) == ("contract", ("lora",))
-    assert [(one["scenarios"], one["creators"]) for one in first.drafts] == [
+    assert [(one["scenarios"], one["creators"]) for one in first.draft["condition"]] == [
         (["lokr-a"], ["v061"]),
         (["lokr-b"], ["v070"]),
     ]
-    assert second.drafts[0]["expires"] == date(2027, 5, 22)
+    assert second.draft["expires"] == date(2027, 5, 22)
 
 
-def test_a_draft_is_no_expectation_until_both_are_filled_in(tmp_path: Path) -> None:
-    drafted = triage.toml(MANY, items(MANY))
-    path = tmp_path / "expectations.toml"
-    for text, key in (
-        (drafted, "issue"),
-        (drafted.replace(triage.NO_ISSUE, "https://example.org/issues/1"), "reason"),
-        (drafted.replace('reason = ""', 'reason = "known"'), "issue"),
-    ):
-        path.write_text(text, encoding="utf-8")
-        with pytest.raises(UsageError, match=rf"`expectation\[0\]\.{key}`"):
-            expectations.load(path)
-    filled_in = drafted.replace(triage.NO_ISSUE, "https://example.org/issues/1").replace('reason = ""', 'reason = "k"')
-    path.write_text(filled_in, encoding="utf-8")
-    assert not accepting.applied(MANY, expectations.load(path), TODAY).deviations
+def test_a_draft_is_refused_until_both_are_filled_in(tmp_path: Path) -> None:
+    (tmp_path / "breaks").mkdir()
+    for name, drafted in triage.files(items(MANY)).items():
+        path = tmp_path / "breaks" / name
+        for text, key in (
+            (drafted, "references"),
+            (drafted.replace(triage.NO_ISSUE, "https://example.org/issues/1"), "cause"),
+            (drafted.replace('cause = ""', 'cause = "known"'), "references"),
+        ):
+            path.write_text(text, encoding="utf-8")
+            with pytest.raises(UsageError, match=f"`{key}`"):
+                breaks.read(path)
+        filled_in = drafted.replace(triage.NO_ISSUE, "https://example.org/issues/1").replace(
+            'cause = ""', 'cause = "k"'
+        )
+        path.write_text(filled_in, encoding="utf-8")
+    assert not conditions.applied(MANY, breaks.load(tmp_path), TODAY).deviations
 
 
 def test_no_draft_has_the_id_of_another() -> None:
-    there = (KNOWN.model_copy(update={"id": "lora-contract", "scenarios": ["elsewhere"]}),)
-    ids = [one["id"] for item in items(MANY, there) for one in item.drafts]
-    assert ids == ["lokr-a-silent-wrong", "lokr-b-silent-wrong", "lora-contract-2"]
+    there = (known(**THERE | {"id": "lora-contract", "scenarios": ["elsewhere"]}),)
+    assert [item.draft["id"] for item in items(MANY, there)] == ["lokr-silent-wrong", "lora-contract-2"]
 
 
 def test_versions_where_they_take_in_no_other_cell() -> None:
@@ -85,14 +88,14 @@ def test_versions_where_they_take_in_no_other_cell() -> None:
         cell("lora@v061:current"), cell("lora@v070:current"),
     )  # fmt: skip
     lokr, lora = sorted(items(between, ranges=["peft"]), key=lambda item: item.cause.scenarios)
-    assert lora.drafts[0]["creators"] == "peft>=0.6.1,<=0.7.0"
-    assert lokr.drafts[0]["creators"] == ["v061", "v080"]
+    assert lora.draft["condition"][0]["creators"] == "peft>=0.6.1,<=0.7.0"
+    assert lokr.draft["condition"][0]["creators"] == ["v061", "v080"]
     assert "would take in 1 more: lokr-a@v070:current[cpu] is exact" in lokr.notes[0]
 
 
 LIKE = [
-    # an expectation's fields, why it is like the cause
-    ({"scenarios": ["lokr-a"], "creators": ["v070"]}, "it covers cells of this run that show the very same"),
+    # a break's fields, why it is like the cause
+    ({"scenarios": ["lokr-a"], "creators": ["v070"]}, "it covers cells of this run that show exactly the same"),
     ({"scenarios": ["lokr-a"], "creators": ["nobody"]}, "it is about the same scenario, with other"),
     (
         {"scenarios": ["lokr-z"], "kinds": ["values"], "creators": ["nobody"]},
@@ -105,9 +108,9 @@ LIKE = [
 
 
 @pytest.mark.parametrize(("fields", "why"), LIKE)
-def test_expectations_that_are_like_a_cause(fields: dict[str, object], why: str) -> None:
+def test_breaks_that_are_like_a_cause(fields: dict[str, object], why: str) -> None:
     where = run(cell("lokr-a@v061:current"), cell("lokr-a@v070:current"), cell("lokr-z@v061:current", "exact"))
-    one = Expectation.model_validate(KNOWN.model_dump() | {"verdict": "silent-wrong"} | fields)
+    one = known(**THERE | fields)
     (item,) = items(where, (one,))
     assert [like.why[: len(why)] for like in item.like] == ([why] if why else [])
 
@@ -115,9 +118,9 @@ def test_expectations_that_are_like_a_cause(fields: dict[str, object], why: str)
 def test_hostile_text_stays_in_its_comment_and_its_line() -> None:
     where = run(*(cell(f"a-{n}@v061:current", "load-error", [], reason=text) for n, text in enumerate(HOSTILE)))
     found = items(where)
-    drafted = triage.toml(where, found)
-    assert len(tomllib.loads(drafted)["expectation"]) == sum(len(item.drafts) for item in found)
-    for text in (drafted, triage.markdown(where, found), *(triage.text(item, "1") for item in found)):
+    for item in found:
+        assert len(tomllib.loads(item.toml())["condition"]) == len(item.draft["condition"])
+    for text in (triage.toml(where, found), triage.markdown(where, found), *(triage.text(item, "1") for item in found)):
         assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", text)
 
 
@@ -170,8 +173,8 @@ def deviating(mini: World, ran: World) -> World:
 
 
 def entries(world: World) -> list[str]:
-    """Ids in the file."""
-    return [one.id for one in expectations.load(world.matrices / "expectations.toml")]
+    """Ids of the known breaks."""
+    return [one.id for one in breaks.load(world.matrices)]
 
 
 @pytest.fixture
@@ -194,7 +197,8 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def test_without_a_terminal_drafts_are_printed(deviating: World) -> None:
     said = deviating.run("triage", "--range", "peft")
     assert said.code == 0, said
-    drafts = tomllib.loads(said.out)["expectation"]
+    parts = re.split(r"^# ---- matrices/breaks/.*$", said.out, flags=re.MULTILINE)[1:]
+    drafts = [one for part in parts for one in tomllib.loads(part)["condition"]]
     assert {one["verdict"] for one in drafts} == {"silent-wrong", "contract", "load-error"}
     assert {one["creators"] for one in drafts} == {"peft==1.0"}
     assert "# silent-wrong, 1 cell: " in said.out
@@ -202,15 +206,24 @@ def test_without_a_terminal_drafts_are_printed(deviating: World) -> None:
     assert "unexplained deviations; `peft-regress triage` walks through them" in said.err
 
 
-def test_drafts_in_a_file_which_is_a_new_one(deviating: World, tmp_path: Path) -> None:
-    file = tmp_path / "drafts.toml"
-    assert deviating.run("triage", "--output", str(file)).code == 0
+def test_drafts_are_files_in_a_new_folder(deviating: World, tmp_path: Path) -> None:
+    folder = tmp_path / "drafts"
+    assert deviating.run("triage", "--output", str(folder)).code == 0
+    before = {path.name: path.read_text() for path in folder.iterdir()}
+    assert [len(tomllib.loads(text)["condition"]) for text in before.values()] == [1, 1, 1]
+    said = deviating.run("triage", "--output", str(folder))
+    assert (said.code, {path.name: path.read_text() for path in folder.iterdir()}) == (64, before)
+    assert "exists already" in said.err
+    assert deviating.run("triage", "--output", "/proc/drafts").code == 2
+
+
+def test_other_formats_are_a_new_file(deviating: World, tmp_path: Path) -> None:
+    file = tmp_path / "triage.md"
+    assert deviating.run("triage", "--format", "markdown", "--output", str(file)).code == 0
     before = file.read_text()
-    assert len(tomllib.loads(before)["expectation"]) == 3
-    said = deviating.run("triage", "--output", str(file))
-    assert (said.code, file.read_text()) == (64, before)
-    assert "is there already" in said.err
-    assert deviating.run("triage", "--output", "/proc/drafts.toml").code == 2
+    assert before.startswith("## Triage of ")
+    assert deviating.run("triage", "--format", "markdown", "--output", str(file)).code == 64
+    assert file.read_text() == before
 
 
 def test_other_formats(deviating: World) -> None:
@@ -219,7 +232,7 @@ def test_other_formats(deviating: World) -> None:
     assert [one["verdict"] for one in data["causes"]] == ["silent-wrong", "load-error", "contract"]
     assert [one["sentence"] for one in data["causes"]] == [SENTENCE, "", ""]
     pasted = deviating.run("triage", "--format", "markdown").out
-    assert pasted.count("```toml\n[[expectation]]") == 3
+    assert pasted.count("```toml\ntitle = ") == 3
     assert f"- blame: `{SENTENCE}`" in pasted
     shown = deviating.run("triage", "--format", "text").out
     assert f"  blame      {SENTENCE}" in shown
@@ -231,12 +244,12 @@ def test_what_does_not_hold_is_told_with_the_command_for_it(deviating: World) ->
     deviating.expect(id="gone", scenarios=["one-layer"], loaders="minipeft==2.0")
     deviating.expect(id="other", loaders="minipeft==2.4")
     said = deviating.run("triage").out
-    assert "# expired: old: `peft-regress accept --renew old --expires DATE` if it is still so" in said
+    assert "# expired: old: `peft-regress accept --renew old --expires DATE` if it still holds" in said
     assert "# stale: gone: `peft-regress accept --remove gone`" in said
-    assert "# mismatch: other: `peft-regress accept --remove other`, and decide anew" in said
-    assert "# like: old: it covers this and is expired; if it is still so," in said
+    assert "# mismatch: other: `peft-regress accept --remove other`, and decide about" in said
+    assert "# like: old: it covers this and has expired; if it still holds," in said
     deviating.expect(id="some", scenarios=["*"], loaders="minipeft==2.1")
-    assert "# stale: some: narrow its creators, loaders or scenarios by hand" in deviating.run("triage").out
+    assert "# stale: some: narrow its conditions by hand" in deviating.run("triage").out
 
 
 def test_one_after_the_other_on_a_terminal(deviating: World, answering: list[str]) -> None:
@@ -252,12 +265,12 @@ def test_one_after_the_other_on_a_terminal(deviating: World, answering: list[str
     assert "draft:\n# silent-wrong" in said.out
     assert "'the forum' is no https address" in said.out
     assert "--expires 'yesterday' is no date" in said.out
-    assert "3 cells accepted, 0 entries renewed or removed, 1 skipped; left in run" in said.out
-    first, second = expectations.load(deviating.matrices / "expectations.toml")
-    assert (first.id, first.reason, first.expires, first.issue) == (
+    assert "3 cells accepted, 0 known breaks renewed or removed, 1 skipped; left in run" in said.out
+    second, first = breaks.load(deviating.matrices)
+    assert (first.id, first.cause, first.expires, first.issue) == (
         "two-layers-silent-wrong", SENTENCE, date(2998, 1, 1), issue,
     )  # fmt: skip
-    assert (second.id, second.reason, second.verdict) == ("mine", "because", "contract")
+    assert (second.id, second.cause, second.condition[0].verdict) == ("mine", "because", "contract")
     assert deviating.run("check", "--loader", deviating.spec("2.1")).code == 0
 
 
@@ -265,35 +278,35 @@ def test_a_refusal_is_told_and_asked_again(deviating: World, answering: list[str
     deviating.expect(id="taken", scenarios=["elsewhere"])
     answering += ["a", "https://example.org/1", "", "because", "taken", "q"]
     said = deviating.run("triage")
-    assert "there is an expectation 'taken' already" in said.out
+    assert "there is a known break 'taken' already" in said.out
     assert (said.code, entries(deviating)) == (0, ["taken"])
 
 
-def test_the_file_changed_meanwhile(deviating: World, answering: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of it is lost: it is told, and the same cause is asked about again, from the file as it is now."""
+def test_the_file_exists_meanwhile(deviating: World, answering: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is lost: the same cause is asked about again, with the known breaks of now."""
     answering += ["a", "https://example.org/1", "", "because", "", "y"] * 2 + ["q"]
     real, once = command.choose, [1]
 
     def changed(question: str, letters: str) -> str:
         if question.startswith("write") and once:
             once.clear()
-            deviating.expect(id="by-somebody-else", scenarios=["elsewhere"])
+            deviating.expect(id="two-layers-silent-wrong", scenarios=["elsewhere"])
         return real(question, letters)
 
     monkeypatch.setattr(command, "choose", changed)
     said = deviating.run("triage")
     assert "was changed by somebody else meanwhile; nothing was written" in said.out
-    assert entries(deviating) == ["by-somebody-else", "two-layers-silent-wrong"]
+    assert entries(deviating) == ["two-layers-silent-wrong-2", "two-layers-silent-wrong"]
 
 
-def test_what_does_not_hold_is_mended_on_a_terminal(deviating: World, answering: list[str]) -> None:
+def test_what_does_not_hold_is_settled_on_a_terminal(deviating: World, answering: list[str]) -> None:
     deviating.expect(id="old", expires="2020-01-01")
     deviating.expect(id="gone", scenarios=["one-layer"], loaders="minipeft==2.0")
     deviating.expect(id="other", loaders="minipeft==2.4")
     answering += ["n", "2998-01-01", "s", "s", "r", "s"]  # what is renewed settles one of the three causes
     said = deviating.run("triage")
     assert said.code == 0, said
-    assert "0 cells accepted, 2 entries renewed or removed, 3 skipped; left" in said.out
+    assert "0 cells accepted, 2 known breaks renewed or removed, 3 skipped; left" in said.out
     assert entries(deviating) == ["old", "other"]
 
 
@@ -302,7 +315,7 @@ def test_nothing_is_left(mini: World, answering: list[str]) -> None:
     assert not answering
     said = mini.run("triage")
     assert said.code == 0
-    assert "0 causes without an expectation" in said.out
+    assert "0 causes without a known break" in said.out
 
 
 def test_ctrl_c_keeps_what_was_accepted(
@@ -370,4 +383,4 @@ def test_blame_is_asked_once_a_cause(deviating: World, monkeypatch: pytest.Monke
     causes = json.loads(said.out)["causes"]
     assert [one["sentence"] for one in causes] == [SENTENCE, "", f"about {asked[1]}"]
     assert len(asked) == 2
-    assert "blame could not tell of" in said.err
+    assert "blame failed for" in said.err

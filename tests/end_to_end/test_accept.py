@@ -14,20 +14,19 @@ from pathlib import Path
 import pytest
 
 from harness.core import files
-from harness.deviation.accept import file
-from harness.deviation.accept.file import Changed, Snapshot
-from harness.judge import expectations
+from harness.deviation.accept import break_file
+from harness.judge import breaks
 from tests.support.mini.world import Said, World, filled
 
 SAID = ("--issue", "https://example.org/issues/7", "--expires", "6 months", "--reason", 'Scaled by the "root" of r.')
-COMMENT = "# Kept as it is:   spaces too\n"
+MADE = "two-layers-silent-wrong"
+"""The id that `accept` makes for the cell."""
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, created: Path, loaders: Path) -> World:
     """A run of two releases: one is sound, under the other one scenario is silently wrong; not to be altered."""
     world = filled(tmp_path_factory.mktemp("ran"), created, loaders)
-    (world.matrices / "expectations.toml").write_text(COMMENT, encoding="utf-8")
     assert world.run("check", "--loader", world.spec("2.1"), "--loader", world.spec("2.0")).code == 1
     return world
 
@@ -36,13 +35,13 @@ def ran(tmp_path_factory: pytest.TempPathFactory, created: Path, loaders: Path) 
 def broken(mini: World, ran: World) -> World:
     """A world with that run."""
     shutil.copytree(ran.reports, mini.reports)
-    (mini.matrices / "expectations.toml").write_text(COMMENT, encoding="utf-8")
     return mini
 
 
-def written(world: World) -> str:
-    """The file."""
-    return (world.matrices / "expectations.toml").read_text(encoding="utf-8")
+def written(world: World) -> dict[str, bytes]:
+    """File name → content of what is in the folder of breaks."""
+    folder = world.matrices / breaks.FOLDER
+    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.exists() else {}
 
 
 def again(world: World, *options: str, release: str = "2.1") -> Said:
@@ -54,17 +53,15 @@ def test_a_deviation_is_accepted_and_the_next_check_is_clean(broken: World) -> N
     said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 0, said
     one, other = broken.name("1.0"), broken.name("2.1")
-    (found,) = expectations.load(broken.matrices / "expectations.toml")
-    assert (found.id, found.creators, found.loaders) == ("two-layers-silent-wrong", [one], [other])
-    assert (found.verdict, found.kinds, found.devices) == (
-        "silent-wrong",
-        ["differs-from-forward", "values"],
-        None,
-    ) or found.kinds
+    (found,) = breaks.load(broken.matrices)
+    (condition,) = found.condition
+    assert (found.id, condition.creators, condition.loaders) == (MADE, [one], [other])
+    assert (condition.verdict, condition.devices) == ("silent-wrong", None)
+    assert condition.kinds
+    assert found.expires
     assert found.expires > datetime.date.today() + datetime.timedelta(days=150)
-    assert written(broken).startswith(COMMENT + "\n[[expectation]]\n")
-    assert f"covers 1 cell: {broken.id('two-layers', '2.1')}; 1 more that were meant need none" in said.out
-    assert "is now without an unexplained deviation" in said.out
+    assert f"covers 1 cell: {broken.id('two-layers', '2.1')}; 1 more match and need no known break" in said.out
+    assert "has no unexplained deviation" in said.out
     assert "note: " + other in said.err  # a name that only this interpreter has
     checked = again(broken)
     assert checked.code == 0, checked
@@ -74,8 +71,9 @@ def test_a_deviation_is_accepted_and_the_next_check_is_clean(broken: World) -> N
 def test_it_can_be_said_by_versions_and_until_one(broken: World) -> None:
     said = broken.run("accept", "two-layers", *SAID, "--range", "peft", "--until", "minipeft<2.2", "--id", "scaling")
     assert said.code == 0, said
-    (found,) = expectations.load(broken.matrices / "expectations.toml")
-    assert (found.creators, found.loaders) == ("peft==1.0", "minipeft>=2.1,<2.2, peft==2.1")
+    (found,) = breaks.load(broken.matrices)
+    assert found.id == "scaling"
+    assert (found.condition[0].creators, found.condition[0].loaders) == ("peft==1.0", "minipeft>=2.1,<2.2, peft==2.1")
     assert again(broken).code == 0
     assert not said.err
 
@@ -83,15 +81,9 @@ def test_it_can_be_said_by_versions_and_until_one(broken: World) -> None:
 def test_a_dry_run_shows_the_change_and_makes_none(broken: World) -> None:
     said = broken.run("accept", "two-layers", *SAID, "--dry-run")
     assert said.code == 0
-    assert "+[[expectation]]\n" in said.out
-    assert f"1 entry would be written to {broken.matrices / 'expectations.toml'}" in said.out
-    assert written(broken) == COMMENT
-    assert sorted(path.name for path in broken.matrices.iterdir()) == [
-        "bases",
-        "envs",
-        "expectations.toml",
-        "scenarios",
-    ]
+    assert "[[condition]]\n" in said.out
+    assert f"would be written to {broken.matrices / breaks.FOLDER / MADE}.toml" in said.out
+    assert sorted(path.name for path in broken.matrices.iterdir()) == ["bases", "envs", "scenarios"]
 
 
 def test_for_a_program(broken: World) -> None:
@@ -120,11 +112,11 @@ def test_stale_and_expired_fail_in_every_mode(mini: World, options: list[str], s
     assert "expired on 2020-01-01" in said.line or "no longer deviates" in said.line
 
 
-def test_an_expectation_that_is_in_the_way_is_told(broken: World) -> None:
+def test_a_break_that_does_not_hold_is_reported(broken: World) -> None:
     broken.expect(kinds=["lost-tensors"])  # the cell deviates otherwise than it says
     said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 0
-    assert "1 expectation that does not hold: scaling (mismatch); `peft-regress triage` walks" in said.out
+    assert "1 known break that does not hold: scaling (mismatch); `peft-regress triage` walks" in said.out
 
 
 # -- entries that are there -------------------------------------------------------------------------------------------
@@ -135,8 +127,8 @@ def test_a_stale_one_is_removed(broken: World) -> None:
     assert again(broken, "-k", "one-layer").code == 1
     said = broken.run("accept", "--remove", "scaling")
     assert said.code == 0, said
-    assert "-[[expectation]]" in said.out
-    assert written(broken) == COMMENT
+    assert "-[[condition]]" in said.out
+    assert written(broken) == {}
     assert again(broken, "-k", "one-layer").code == 0
 
 
@@ -152,7 +144,7 @@ def test_an_expired_one_is_renewed(broken: World) -> None:
     said = broken.run("accept", "--renew", "scaling", "--expires", "2998-12-31")
     assert "scaling counts until 2998-12-31" in said.out
     assert "more than a year from now" in said.err
-    assert written(broken) == before.replace("2020-01-01", "2998-12-31")
+    assert written(broken) == {"scaling.toml": before["scaling.toml"].replace(b"2020-01-01", b"2998-12-31")}
     assert again(broken).code == 0
 
 
@@ -162,10 +154,10 @@ WRONG: list[tuple[list[str], str]] = [
     # words, what is found
     (["nothing", *SAID], "has no cell 'nothing'"),
     (["one-layer", *SAID], "nothing that 'one-layer' means is an unexplained deviation (2 cells)"),
-    (["two-layers", *SAID, "--issue", "see the forum"], "--issue 'see the forum'"),
+    (["two-layers", *SAID, "--issue", "see the forum"], "--issue ['see the forum']"),
     (["two-layers", *SAID, "--expires", "2020-01-01"], "--expires 2020-01-01 is past"),
     (["two-layers", *SAID, "--expires", "soon"], "--expires 'soon' is no date"),
-    (["two-layers", *SAID, "--run", "no/such/run"], "no report at no/such/run"),
+    (["two-layers", *SAID, "--run", "no/such/run"], "no/such/run"),
     (["two-layers", *SAID, "--matrices", "no/such"], "no folder "),
     (["two-layers", *SAID, "--until", "minipeft<2"], "does not hold of the loader"),
     (["two-layers", *SAID, "--loaders", "minipeft>=2"], "would take in 1 more"),
@@ -174,7 +166,7 @@ WRONG: list[tuple[list[str], str]] = [
     ([*SAID], "no cell is named"),
     (["two-layers", "--remove", "scaling"], "--remove together with cells"),
     (["--renew", "scaling"], "--renew without --expires"),
-    (["--remove", "skaling"], "there is no expectation 'skaling'"),
+    (["--remove", "skaling"], "there is no known break 'skaling'"),
     (["--remove", "scaling", "--reason", "gone"], "--remove together with --reason"),
 ]
 
@@ -192,16 +184,17 @@ def test_bad_input_writes_nothing(broken: World, words: list[str], found: str) -
 
 DAMAGED = [
     # what is in the file, what is found
-    (b"[[expectation]\n", "not TOML"),
+    (b"[[condition]\n", "not TOML"),
     (b"\xff\xfe\n", "not UTF-8"),
-    (b"[[expectation]]\nid = 'x'\n", "key `expectation[0].scenarios` is missing"),
+    (b"[[condition]]\nnote = 'x'\n", "key `condition[0].scenarios` is missing"),
     (b"what = 1\n", "unknown key `what`"),
 ]
 
 
 @pytest.mark.parametrize(("content", "found"), DAMAGED, ids=[row[1] for row in DAMAGED])
 def test_a_damaged_file_is_left_alone(broken: World, content: bytes, found: str) -> None:
-    path = broken.matrices / "expectations.toml"
+    path = broken.matrices / breaks.FOLDER / "x.toml"
+    path.parent.mkdir()
     path.write_bytes(content)
     said = broken.run("accept", "two-layers", *SAID)
     assert (said.code, path.read_bytes()) == (64, content), said
@@ -209,33 +202,40 @@ def test_a_damaged_file_is_left_alone(broken: World, content: bytes, found: str)
     assert "next: " in said.err
 
 
-def test_no_file_yet(broken: World) -> None:
-    (broken.matrices / "expectations.toml").unlink()
+def test_a_draft_that_nobody_filled_in_is_refused(broken: World) -> None:
+    """A draft's reference is no address and its cause is empty: each alone is refused on reading."""
     assert broken.run("accept", "two-layers", *SAID).code == 0
-    assert written(broken).startswith("[[expectation]]\n")
-
-
-def test_a_draft_that_nobody_filled_in_is_no_expectation(broken: World) -> None:
-    """The address of a draft is none, and its reason is empty: each alone is refused on reading."""
-    assert broken.run("accept", "two-layers", *SAID).code == 0
-    sound = written(broken)
-    for key, empty in (("issue", "https://…"), ("reason", "")):
-        (broken.matrices / "expectations.toml").write_text(re.sub(f"{key} = .*", f'{key} = "{empty}"', sound))
+    path = broken.matrices / breaks.FOLDER / f"{MADE}.toml"
+    sound = path.read_text()
+    for key, empty in (("references", '["https://…"]'), ("cause", '""')):
+        path.write_text(re.sub(f"{key} = .*", f"{key} = {empty}", sound))
         said = again(broken)
         assert said.code == 64
-        assert f"`expectation[0].{key}`" in said.err
+        assert f"{path}: `{key}`" in said.err
+
+
+def test_the_old_file_is_still_read_and_one_line_says_so(broken: World) -> None:
+    assert broken.run("accept", "two-layers", *SAID, "--range", "minipeft").code == 0
+    (found,) = breaks.load(broken.matrices)
+    (broken.matrices / breaks.FOLDER / f"{MADE}.toml").unlink()
+    one = found.condition[0]
+    old = {
+        "id": MADE, "scenarios": one.scenarios, "creators": one.creators, "loaders": one.loaders,
+        "verdict": str(one.verdict), "issue": found.issue, "reason": found.cause,
+    }  # fmt: skip
+    lines = [f"{key} = {json.dumps(value)}" for key, value in old.items()]
+    (broken.matrices / breaks.OLD_FILE).write_text("\n".join(["[[expectation]]", *lines, "expires = 2999-01-01"]))
+    said = again(broken)
+    assert said.code == 0, said
+    assert "1 expected deviation" in said.line
+    assert said.err.count("is the old form of known breaks") == 1
 
 
 # -- the disk ---------------------------------------------------------------------------------------------------------
 
 
-def names(folder: Path) -> set[str]:
-    """What is in a folder, but for the lock."""
-    return {path.name for path in folder.iterdir()} - {file.LOCK}
-
-
 def meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
-    """Have somebody change the file when a step is done."""
+    """Have somebody write the file when a step is done."""
     real: Callable[..., object] = getattr(os, after)
 
     def changed(*arguments: object) -> object:
@@ -246,31 +246,16 @@ def meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch, after: str) -> None:
 
 
 def test_what_somebody_else_wrote_meanwhile_stays(broken: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = broken.matrices / "expectations.toml"
-    before = names(path.parent)
-    meanwhile(path, monkeypatch, "fsync")
+    meanwhile(broken.matrices / breaks.FOLDER / f"{MADE}.toml", monkeypatch, "fsync")
     said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 2, said
     assert "was changed by somebody else meanwhile; nothing was written" in said.err
-    assert written(broken) == "# by somebody else\n"
-    assert names(path.parent) == before
-
-
-def test_a_snapshot_is_good_for_one_change(broken: World) -> None:
-    path = broken.matrices / "expectations.toml"
-    first, second = Snapshot.of(path), Snapshot.of(path)
-    first.write("# one\n")
-    with pytest.raises(Changed):
-        second.write("# two\n")
-    path.unlink()
-    with pytest.raises(Changed):
-        second.write("# two\n")
+    assert written(broken) == {f"{MADE}.toml": b"# by somebody else\n"}
 
 
 def test_a_full_disk_leaves_the_old_file(broken: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = broken.matrices / "expectations.toml"
-    path.write_text("# long\n" * 500, encoding="utf-8")
-    before = names(path.parent)
+    broken.expect(expires="2020-01-01", cause="long " * 500)
+    before = written(broken)
 
     def with_little_room(*arguments: object, **more: object) -> None:
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -280,32 +265,32 @@ def test_a_full_disk_leaves_the_old_file(broken: World, monkeypatch: pytest.Monk
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
-    monkeypatch.setattr(file, "write_atomically", with_little_room)
-    said = broken.run("accept", "two-layers", *SAID)
+    monkeypatch.setattr(break_file, "write_atomically", with_little_room)
+    said = broken.run("accept", "--renew", "scaling", "--expires", "90d")
     assert said.code == 2, said
-    assert f"{path} can't be written: " in said.err
-    assert "next: make some" in said.err
-    assert written(broken) == "# long\n" * 500
-    assert names(path.parent) == before
+    assert "scaling.toml can't be written: " in said.err
+    assert "next: " in said.err
+    assert written(broken) == before
 
 
 def test_two_writers_wait_for_each_other(broken: World, monkeypatch: pytest.MonkeyPatch) -> None:
     import filelock
 
-    monkeypatch.setattr(file, "LOCK_TIMEOUT_S", 0.05)
-    with filelock.FileLock(broken.matrices / file.LOCK):
+    monkeypatch.setattr(break_file, "LOCK_TIMEOUT_S", 0.05)
+    with filelock.FileLock(broken.matrices / break_file.LOCK):
         said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 2, said
-    assert "another process has been changing the expectations" in said.err
-    assert written(broken) == COMMENT
+    assert "another process has been changing the known breaks" in said.err
+    assert written(broken) == {}
 
 
 def test_rights_and_links_are_kept(broken: World, tmp_path: Path) -> None:
-    path, target = broken.matrices / "expectations.toml", tmp_path / "kept.toml"
+    broken.expect(expires="2020-01-01")
+    path, target = broken.matrices / breaks.FOLDER / "scaling.toml", tmp_path / "kept.toml"
     path.rename(target)
     target.chmod(0o640)
     path.symlink_to(target)
-    assert broken.run("accept", "two-layers", *SAID).code == 0
+    assert broken.run("accept", "--renew", "scaling", "--expires", "90d").code == 0
     assert path.is_symlink()
     assert target.stat().st_mode & 0o777 == 0o640
-    assert "[[expectation]]" in target.read_text()
+    assert "2020-01-01" not in target.read_text()

@@ -128,7 +128,7 @@ def test_a_wrong_base_and_wrong_expectations(mini: World) -> None:
     mini.expect(verdict="exact")
     said = mini.run("check", "--loader", mini.spec("2.0"))
     assert said.code == 64
-    assert "expectations.toml: `expectation[0].verdict` = 'exact'" in said.err
+    assert "scaling.toml: `condition[0].verdict` = 'exact'" in said.err
     assert not mini.reports.exists()
 
 

@@ -1,1 +1,1 @@
-"""Known deviations: select, write, renew and remove their entries."""
+"""Known breaks: select cells, and write, renew or remove a break's file."""

@@ -1,6 +1,6 @@
-"""Cells as few blocks: an expectation names scenarios, creators, loaders and devices, and speaks of all combinations.
+"""Cells as few blocks. A condition names scenarios, creators, loaders and devices, and selects all combinations.
 
-Some cells that were picked are seldom such a block. Here they are split into blocks that hold nothing else.
+The cells that somebody picked are seldom such a block. Here they are split into blocks that contain nothing else.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ class Block:
         return itertools.product(self.scenarios, self.creators, self.loaders, self.devices)
 
     def holds(self, place: Place) -> bool:
-        """True where the combination is one of the block's."""
+        """True if the block contains the combination."""
         return all(one in axis for one, axis in zip(place, self.axes, strict=True))
 
 
 def place_of(cell: Cell) -> Place:
-    """Where a cell stands."""
+    """The place of a cell."""
     return (cell.scenario, cell.creator, cell.loader, cell.place)
 
 
 def blocks(wanted: Collection[Place], harmless: Collection[Place] = ()) -> tuple[Block, ...]:
-    """Blocks that together hold all that is wanted, and besides only what is harmless; in the order of what is wanted.
+    """Blocks that contain all wanted places, and otherwise only harmless ones; in the order of the wanted places.
 
-    Few of them, though not always the fewest there could be.
+    They are few, though not always the fewest possible.
 
     Args:
-        harmless: places of which no expectation can be wrong: what was declared to be unsupported.
+        harmless: places for which no condition can be wrong: those that are unsupported.
     """
     found = [Block(*(frozenset([one]) for one in place)) for place in dict.fromkeys(wanted)]
     count = 0
@@ -67,7 +67,7 @@ def blocks(wanted: Collection[Place], harmless: Collection[Place] = ()) -> tuple
 
 
 def _joined(found: list[Block], axis: int) -> list[Block]:
-    """The blocks, with those made one that are alike but for an axis."""
+    """The blocks, after merging those that differ in one axis only."""
     groups: dict[tuple[frozenset[str], ...], list[frozenset[str]]] = {}
     for block in found:
         rest = tuple(other for index, other in enumerate(block.axes) if index != axis)
@@ -77,7 +77,7 @@ def _joined(found: list[Block], axis: int) -> list[Block]:
 
 
 def _joinable(found: list[Block], allowed: set[Place]) -> tuple[Block, Block, Block] | None:
-    """Two blocks and the one around both, where that holds nothing that it must not."""
+    """Two blocks and the block around both, if that contains only allowed places."""
     for one, other in itertools.combinations(found, 2):
         both = Block(*(a | b for a, b in zip(one.axes, other.axes, strict=True)))
         if all(place in allowed for place in both.places()):

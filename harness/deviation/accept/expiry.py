@@ -1,4 +1,4 @@
-"""Until when an expectation counts, as a person writes it: `2027-05-31`, `+90d`, `6 months`. Pure."""
+"""Until when a known break counts, as a person writes it: `2027-05-31`, `+90d`, `6 months`. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from datetime import date, timedelta
 from harness.core.errors import UsageError
 
 LONG_DAYS = 366
-"""Beyond that nobody looks at a known deviation again: it is said, and not refused."""
+"""A date beyond that is accepted with a note: nobody would look at the break again."""
 DEFAULT_MONTHS = 6
-"""What a draft proposes."""
+"""What a draft suggests."""
 FORMS = "the last day on which it counts (2027-05-31), or how long: 90d, 12 weeks, 6 months, 1 year"
 _SPAN = re.compile(r"^\+?\s*(?P<number>\d{1,4})\s*(?P<unit>d|days?|w|weeks?|m|months?|y|years?)$")
 
@@ -27,7 +27,7 @@ def parse(text: str, today: date) -> date:
         raise UsageError(f"--expires {text!r} is no date", FORMS, f"for example: --expires {after(today)}")
     if day < today:
         raise UsageError(
-            f"--expires {day} is past (today is {today})", "a day to come: an expired expectation fails the run",
+            f"--expires {day} is past (today is {today})", "a day to come: an expired break fails the run",
             f"for example: --expires {after(today)}",
         )  # fmt: skip
     return day
@@ -59,7 +59,12 @@ def _months_on(today: date, months: int) -> date:
 
 
 def remark(day: date, today: date) -> str:
-    """What is to be said of a date that is far; nothing of another."""
+    """A note about a date that is far away; empty for others."""
     if (day - today).days <= LONG_DAYS:
         return ""
-    return f"it expires on {day}, more than a year from now; a shorter time has somebody look at it again"
+    return f"it expires on {day}, more than a year from now; with an earlier date somebody checks it again"
+
+
+def until(expires: str) -> str:
+    """`until 2027-05-31`, or `permanently` without a date."""
+    return f"until {expires}" if expires else "permanently"

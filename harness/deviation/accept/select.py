@@ -1,4 +1,4 @@
-"""Which cells of a run words on the command line mean, and whether an expectation can speak of them. Pure."""
+"""Which cells of a run the words of the command line mean, and whether they can be accepted. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from harness.core.errors import UsageError
 from harness.core.run import Cell, Run
 from harness.core.text import many, similar
 from harness.core.verdict import Verdict
+from harness.deviation.accept import expiry
 
 
 @dataclass
@@ -18,14 +19,14 @@ class Named:
 
     cells: list[Cell] = field(default_factory=list)
     passed_over: list[Cell] = field(default_factory=list)
-    """Cells that a name or glob means too, and that need no expectation."""
+    """Further cells that a name or glob means, which need no known break."""
 
 
 def named(run: Run, words: Iterable[str]) -> Named:
-    """The cells to accept. An id must be of a cell that can be; of a scenario or glob, the unexplained deviations are.
+    """The cells to accept: the one with an id, or the unexplained deviations of a scenario or glob.
 
     Args:
-        run: with the expectations of now applied.
+        run: with the known breaks of now applied.
 
     Raises:
         UsageError: no such cell, or nothing there that could be accepted.
@@ -66,9 +67,9 @@ def _unacceptable(cell: Cell, run: Run, word: str, count: int) -> UsageError:
     of = f"nothing that {word!r} means is an unexplained deviation ({many(count, 'cell')}): " if word else ""
     if cell.expected:
         return UsageError(
-            f"{of}{cell.id} is expected already, by {cell.expectation!r} until {cell.expectation_expires}",
-            "a deviation that no expectation covers",
-            f"nothing is to be done; another date: `peft-regress accept --renew {cell.expectation} --expires DATE`",
+            f"{of}{cell.id} is expected already, by {cell.expectation!r} {expiry.until(cell.expectation_expires)}",
+            "a deviation that no known break covers",
+            f"nothing to do; for another date: `peft-regress accept --renew {cell.expectation} --expires DATE`",
         )
     if cell.verdict is Verdict.WARNED:
         return UsageError(
@@ -78,11 +79,11 @@ def _unacceptable(cell: Cell, run: Run, word: str, count: int) -> UsageError:
     if cell.verdict.is_clean:
         return UsageError(
             f"{of}{cell.id} is {cell.verdict}: it does not deviate in run {run.id}",
-            "a deviation; an expectation of a sound cell would be stale at once",
+            "a deviation; a known break of a cell that agrees would be stale at once",
             "name another cell, or the run in which it deviates with --run",
         )
     return UsageError(
         f"{of}{cell.id} is {cell.verdict}{f' ({cell.reason})' if cell.reason else ''}: it was not judged",
-        "a deviation; what could not be told can't be expected",
-        f"`peft-regress show '{cell.id}'` says what to mend",
+        "a deviation; only what was compared can be expected",
+        f"`peft-regress show '{cell.id}'` says what to fix",
     )

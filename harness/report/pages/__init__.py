@@ -21,18 +21,3 @@ def page(title: str, source: str, *blocks: str) -> str:
     """A whole page."""
     head = GENERATED.format(source=source)
     return "\n\n".join([f"{head}\n# {title}", *(block for block in blocks if block)]) + "\n"
-
-
-def first_sentence(text: str) -> str:
-    """The first sentence of a text, on one line."""
-    words = " ".join(text.split())
-    for place, sign in enumerate(words):
-        if sign in ".!?" and words[place + 1 : place + 2] in ("", " ") and not _abbreviation(words[: place + 1]):
-            return words[: place + 1]
-    return words
-
-
-def _abbreviation(text: str) -> bool:
-    """True if the final dot does not end a sentence: `e.g.`, `1.`, `vs.`"""
-    last = text.split(" ")[-1].strip("(")
-    return last.rstrip(".").isdigit() or last in ("e.g.", "i.e.", "vs.", "cf.")

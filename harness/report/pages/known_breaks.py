@@ -1,27 +1,42 @@
-"""The page of known breaks: what is in `matrices/expectations.toml`, for whoever has an old adapter and no harness."""
+"""The pages of known breaks: an index, and a page for each file of `matrices/breaks/`.
+
+They are for the owner of an old adapter, who has no harness.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from harness.core import versions
 from harness.core.matrix import Declared
-from harness.core.text import listed, many
+from harness.core.text import first_sentence, listed, many
+from harness.core.verdict import Verdict
+from harness.judge.breaks import FOLDER, Break, Condition
 from harness.judge.causes import KIND_PHRASES
-from harness.judge.expectations import Expectation
-from harness.report.pages import first_sentence, page, table
+from harness.report.pages import page, table
 
 _SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "!=": "other than", "~=": "about", "===": ""}
 _NAMES = {"peft": "PEFT", "transformers": "Transformers", "torch": "Torch", "accelerate": "Accelerate"}
 _INTRO = """\
-Adapters that one release saved and another does not load as they were, or not at all: every break that \
-[peft-regress](../README.md) found and somebody looked into. Each was seen with adapters that the real old release \
-saved, and whoever runs such a cell tests it again: an entry that no longer holds fails the run and has to go. The \
-worst are `silent-wrong`: nothing is raised, and the model computes something else."""
-_KINDS = {**KIND_PHRASES, "differs-from-forward": "merged, switched or saved again, the output is another"}
+Adapters that one release saved and another release loads differently, or not at all. \
+[peft-regress](../../README.md) found each break with adapters that the real old release saved, and tests it again in \
+every run: a break that no longer holds fails the run and is removed from here. `peft-regress accept` adds one, see \
+[expectations.md](../expectations.md)."""
+_KINDS = {**KIND_PHRASES, "differs-from-forward": "merged, switched or saved again, the output differs"}
+_SECTIONS: Sequence[tuple[str, str, Collection[Verdict]]] = (
+    (
+        "Silently wrong", "Nothing is raised, and the result differs or a part of the adapter is missing.",
+        [Verdict.SILENT_WRONG],
+    ),
+    ("Errors after loading", "The adapter loads; something that works for the release that saved it raises.",
+     [Verdict.RUN_ERROR, Verdict.CRASH, Verdict.TIMEOUT]),
+    ("Other differences", "The adapter has the same effect; something else about it, or the base model, differs.",
+     [Verdict.CONTRACT, Verdict.BASE_MOVED, Verdict.WARNED]),
+    ("Refused", "Loading fails with an error, so nobody gets a wrong result.", [Verdict.LOAD_ERROR]),
+)  # fmt: skip
+"""Heading, text and verdicts; a break is in the first section that has the verdict of one of its conditions."""
 _METHODS = {
     "AdaLora": "AdaLoRA",
     "AdaptionPrompt": "Adaption prompt",
@@ -34,31 +49,16 @@ _METHODS = {
 """What methods are called where their config's class says it otherwise."""
 
 
-@dataclass(frozen=True)
-class _Break:
-    """An expectation with the scenarios that it speaks of."""
-
-    stated: Expectation
-    scenarios: tuple[Declared, ...]
-
-    @property
-    def methods(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(method(one) for one in self.scenarios)) or ("Other",)
-
-
-def render(expectations: Sequence[Expectation], declared: Iterable[Declared]) -> str:
-    """The page."""
+def render(known: Sequence[Break], declared: Iterable[Declared]) -> dict[str, str]:
+    """File name → text: the index, and a page a break."""
     declared = list(declared)
-    every = [_Break(stated, _scenarios(stated, declared)) for stated in expectations]
-    by_method: dict[tuple[str, ...], list[_Break]] = {}
-    for one in every:
-        by_method.setdefault(one.methods, []).append(one)
-    sections = [
-        "\n\n".join([f"## {listed(methods)}", *map(_entry, by_method[methods])]) for methods in sorted(by_method)
-    ]
-    contents = _contents([one for methods in sorted(by_method) for one in by_method[methods]])
-    source = "matrices/expectations.toml and matrices/scenarios"
-    return page("Known breaks", source, _INTRO, f"{many(len(every), 'break')}:", contents, *sections)
+    found = {f"{one.id}.md": _linked(_page(one, declared), {other.id for other in known} - {one.id}) for one in known}
+    return {"index.md": _index(known, declared)} | found
+
+
+def _linked(text: str, ids: Collection[str]) -> str:
+    """The text with each id of another break as a link to its page."""
+    return re.sub(r"`([\w.-]+)`", lambda found: f"[{found[0]}]({found[1]}.md)" if found[1] in ids else found[0], text)
 
 
 def method(declared: Declared) -> str:
@@ -67,69 +67,139 @@ def method(declared: Declared) -> str:
     return _METHODS.get(name, name)
 
 
-def _scenarios(stated: Expectation, declared: Iterable[Declared]) -> tuple[Declared, ...]:
-    return tuple(one for one in declared if any(fnmatchcase(one.name, glob) for glob in stated.scenarios))
-
-
-def _contents(every: Iterable[_Break]) -> str:
-    rows = [
-        (
-            f"[{one.stated.id}](#{anchor(one.stated.id)})",
-            listed(one.methods),
-            condition(one.stated.creators),
-            condition(one.stated.loaders),
-            f"`{one.stated.verdict}`",
-            one.stated.since or "",
-        )
-        for one in every
-    ]
-    return table(("break", "method", "saved with", "loaded with", "verdict", "since"), rows)
-
-
 def anchor(title: str) -> str:
     """The fragment that GitHub gives a heading."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def _entry(one: _Break) -> str:
-    stated = one.stated
+# -- the index --------------------------------------------------------------------------------------------------------
+
+
+def _index(known: Sequence[Break], declared: Sequence[Declared]) -> str:
+    left, blocks = list(known), []
+    for title, text, verdicts in _SECTIONS:
+        mine = [one for one in left if {each.verdict for each in one.condition} & set(verdicts)]
+        left = [one for one in left if one not in mine]
+        if mine:
+            rows = table(("break", "method", "saved with", "loaded with"), [_row(one, declared) for one in mine])
+            folded = f"<details><summary>{many(len(mine), 'break')}</summary>\n\n{rows}\n\n</details>"
+            blocks += [f"## {title}", text, folded if title == "Refused" else rows]
+    return page("Known breaks", _source("*"), _INTRO, f"{many(len(known), 'break')}.", *blocks)
+
+
+def _row(one: Break, declared: Sequence[Declared]) -> tuple[str, ...]:
+    methods = sorted({method(each) for each in _scenarios(one.condition, declared)})
+    shown = listed(methods) if len(methods) <= 2 else f"{len(methods)} methods"
+    return (
+        f"[{one.title}]({one.id}.md)",
+        shown or "other",
+        _brief([each.creators for each in one.condition]),
+        _brief([each.loaders for each in one.condition]),
+    )
+
+
+def _brief(rules: Iterable[str | list[str]]) -> str:
+    first, *more = dict.fromkeys(condition(rule, brief=True) for rule in rules)
+    return f"{first} …" if more else first
+
+
+# -- a page -----------------------------------------------------------------------------------------------------------
+
+
+def _page(one: Break, declared: Sequence[Declared]) -> str:
+    verdicts = listed(f"`{verdict}`" for verdict in dict.fromkeys(each.verdict for each in one.condition))
+    rows = dict.fromkeys(
+        (condition(each.creators), condition(each.loaders), f"`{each.verdict}`") for each in one.condition
+    )
+    facts = (
+        f"**Cause:** {_sentence(one.cause)}",
+        f"**Workaround:** {_sentence(one.workaround)}" if one.workaround else "",
+        f"**Since:** {_sentence(one.since)}" if one.since else "",
+        f"**Fixed:** {_sentence(one.fixed)}" if one.fixed else "",
+        f"**Verified:** {_sentence(one.verified)}" if one.verified else "",
+        "**References:** " + ", ".join(f"<{address}>" for address in one.references),
+        f"**Expires:** {one.expires}." if one.expires else f"**Permanent:** {_sentence(one.permanent or '')}",
+    )
+    return page(
+        one.title,
+        _source(one.id),
+        f"[Known breaks](index.md) · `{one.id}` · {verdicts}",
+        "## Who is affected",
+        table(("saved with", "loaded with", "shows as"), rows),
+        "## What happens",
+        _effects(one.condition),
+        *facts,
+        "## Cells covered",
+        "\n".join(_covered(each) for each in one.condition),
+        "The adapters of these scenarios:",
+        _listing(one.condition, declared),
+    )
+
+
+def _effects(conditions: Sequence[Condition]) -> str:
+    kinds: dict[Verdict, dict[str, None]] = {}
+    for one in conditions:
+        shown = (_KINDS.get(kind, kind.replace("-", " ")) for kind in one.kinds or () if kind != "error")
+        kinds.setdefault(one.verdict, {}).update(dict.fromkeys(shown))
+    said = {verdict: f" ({'; '.join(shown)})" if shown else "" for verdict, shown in kinds.items()}
+    return "\n".join(f"- `{verdict}`: {verdict.meaning}{more}." for verdict, more in said.items())
+
+
+def _covered(one: Condition) -> str:
+    where = f", on {listed(f'`{glob}`' for glob in one.devices)}" if one.devices else ""
+    if one.noted:
+        glob = one.noted.removeprefix("!")
+        where += f", {'without' if one.noted.startswith('!') else 'with'} a note like `{glob}`"
     lines = [
-        f"### {stated.id}",
-        " ".join(stated.reason.split()),
-        f"**Affected:** adapters saved with {condition(stated.creators)}, loaded with {condition(stated.loaders)}.",
-        *_trigger(one),
-        f"**Shows as:** `{stated.verdict}`: {stated.verdict.meaning}{_how(stated.kinds)}.",
-        f"**Brought by:** {stated.since}." if stated.since else "",
-        f"**Verified:** {_sentence(stated.verified)}" if stated.verified else "",
-        f"**What to do:** {_sentence(stated.workaround)}" if stated.workaround else "",
-        f"**Reference:** <{stated.issue}>. To be looked at again by {stated.expires}.",
+        f"- {', '.join(f'`{glob}`' for glob in one.scenarios)}: {condition(one.creators)} → {condition(one.loaders)}"
+        f"{where}. Shows {one.stated}.",
+        f"  {_sentence(one.note)}" if one.note else "",
     ]
-    return "\n\n".join(line for line in lines if line)
+    return "\n".join(line for line in lines if line)
 
 
-def _trigger(one: _Break) -> list[str]:
-    if not one.scenarios:
-        return [f"**Which:** {', '.join(f'`{glob}`' for glob in one.stated.scenarios)}"]
-    lines = [f"- `{each.name}`: {first_sentence(each.scenario.why)}" for each in one.scenarios]
-    return ["**Which:**\n\n" + "\n".join(lines)]
+def _listing(conditions: Sequence[Condition], declared: Sequence[Declared]) -> str:
+    found = _scenarios(conditions, declared)
+    if not found:
+        globs = dict.fromkeys(glob for one in conditions for glob in one.scenarios)
+        return ", ".join(f"`{glob}`" for glob in globs)
+    if len(found) > _MANY:
+        return f"{len(found)} scenarios; their names match the patterns above."
+    return "\n".join(f"- `{one.name}`: {first_sentence(one.scenario.why)}" for one in found)
 
 
-def _how(kinds: Sequence[str] | None) -> str:
-    said = [_KINDS.get(kind, kind.replace("-", " ")) for kind in kinds or () if kind != "error"]
-    return f" ({'; '.join(said)})" if said else ""
+_MANY = 40
+"""Scenarios that a page lists; more are only counted."""
+
+
+def _scenarios(conditions: Iterable[Condition], declared: Iterable[Declared]) -> list[Declared]:
+    globs = [glob for one in conditions for glob in one.scenarios]
+    return [one for one in declared if any(fnmatchcase(one.name, glob) for glob in globs)]
+
+
+def _source(id: str) -> str:
+    return f"matrices/{FOLDER}/{id}.toml and matrices/scenarios"
 
 
 def _sentence(text: str) -> str:
     text = " ".join(text.split())
-    return text if text.endswith((".", "!", "?")) else f"{text}."
+    return text if text.endswith((".", "!", "?", ".)")) else f"{text}."
 
 
-def condition(rule: str | list[str]) -> str:
-    """A creator's or loader's condition in words: `PEFT ≥ 0.6 and < 0.14`, `PEFT ≥ 0.17 with Transformers ≥ 4.52`."""
+def condition(rule: str | list[str], brief: bool = False) -> str:
+    """A creator's or loader's condition in words: `PEFT ≥ 0.6 and < 0.14`, `PEFT ≥ 0.17 with Transformers ≥ 4.52`.
+
+    Args:
+        brief: leave single excluded releases out.
+    """
     if isinstance(rule, list):
         return f"the environment{'s' * (len(rule) > 1)} {listed(f'`{glob}`' for glob in rule)}"
     parts: Mapping[str, list[str]] = {
-        name: [f"{_SIGNS[one.operator]} {one.version}".strip() for one in _ordered(specifiers)]
+        name: [
+            f"{_SIGNS[one.operator]} {one.version}".strip()
+            for one in _ordered(specifiers)
+            if not (brief and one.operator == "!=")
+        ]
         for name, specifiers in versions.parse(rule).parts
     }
     return " with ".join(f"{_NAMES.get(name, name)} {listed(said)}".strip() for name, said in parts.items())

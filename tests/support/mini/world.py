@@ -21,6 +21,7 @@ import pytest
 from harness.cli import main as cli
 from harness.core import run_file
 from harness.core.run import Cell, Run
+from harness.judge.breaks import Condition
 from harness.runner import folder as runs
 from tests.support.mini import releases
 
@@ -107,15 +108,19 @@ class World:
         return path
 
     def expect(self, **fields: Any) -> None:
-        """Adds an expectation; what is not given covers release 2.1's break."""
+        """Add a known break with one condition; what is not given covers release 2.1's break."""
         stated = {
-            "id": "scaling", "scenarios": ["two-layers"], "creators": "minipeft<2", "loaders": "minipeft==2.1",
-            "verdict": "silent-wrong", "issue": "https://example.org/issues/1", "reason": "Scaled by the root of r.",
+            "title": "Scaled", "cause": "Scaled by the root of r.", "references": ["https://example.org/issues/1"],
+            "expires": "2999-01-01", "scenarios": ["two-layers"], "creators": "minipeft<2", "loaders": "minipeft==2.1",
+            "verdict": "silent-wrong",
         } | fields  # fmt: skip
-        expires = stated.pop("expires", "2999-01-01")
-        lines = ["[[expectation]]", f"expires = {expires}", *(f"{key} = {json.dumps(v)}" for key, v in stated.items())]
-        with (self.matrices / "expectations.toml").open("a", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
+        id = stated.pop("id", "scaling")
+        expires = stated.pop("expires")
+        condition = {key: stated.pop(key) for key in list(stated) if key in Condition.model_fields}
+        lines = [f"{key} = {json.dumps(value)}" for key, value in stated.items()] + [f"expires = {expires}"]
+        lines += ["[[condition]]", *(f"{key} = {json.dumps(value)}" for key, value in condition.items())]
+        (self.matrices / "breaks").mkdir(exist_ok=True)
+        (self.matrices / "breaks" / f"{id}.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     # -- the command line -------------------------------------------------------------------------------------------
 

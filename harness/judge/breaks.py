@@ -1,0 +1,442 @@
+"""Known breaks: reviewed statements that cells deviate. One file a break, `matrices/breaks/<id>.toml`.
+
+A break has one or more conditions. A condition selects cells and states the verdict that they show. It must hold for
+every cell that it selects: a statement that is no longer true fails the run. Pure, except for `load`.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+
+from harness.core import toml_files
+from harness.core import versions as requirements
+from harness.core.errors import UsageError
+from harness.core.model import Strict
+from harness.core.run import Cell, ExpectationProblem
+from harness.core.text import first_sentence
+from harness.core.verdict import Verdict
+
+Versions = Mapping[str, Mapping[str, str]]
+"""Environment name → package → version."""
+
+FOLDER = "breaks"
+"""The folder with one file a break, inside the matrices folder."""
+OLD_FILE = "expectations.toml"
+"""The former form, beside that folder: all entries in one file. Still read."""
+ID = r"[a-z0-9][a-z0-9_.-]*"
+_SHOWN = 8
+_ADDRESS = r"https://[^\s/]+/\S+"
+
+
+class _Written(Strict):
+    """Text that can be written to a file."""
+
+    @pydantic.field_validator("*")
+    @classmethod
+    def _encodable(cls, value: Any) -> Any:
+        """Undecodable bytes of a command line arrive as surrogates; pydantic 2.14 accepts them, no file does."""
+        texts = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and re.search("[\ud800-\udfff]", text) for text in texts):
+            raise ValueError("text that can be written as UTF-8")
+        return value
+
+
+class Condition(_Written):
+    """One `[[condition]]` of a break: the cells it selects, and what they show."""
+
+    scenarios: list[str] = pydantic.Field(min_length=1)
+    """Globs of scenario names."""
+    creators: str | list[str]
+    """A version condition on the creator's environment (`peft<0.7`), or globs of environment names."""
+    loaders: str | list[str]
+    """The same for the loader."""
+    devices: list[str] | None = None
+    """Globs of device names; all devices if absent."""
+    noted: str | None = pydantic.Field(default=None, min_length=1)
+    """Glob of a note that the cell must have, or after `!` must not have: for what depends on the processor."""
+    verdict: Verdict = pydantic.Field(strict=False)
+    """The verdict that it covers. Any other verdict stays red."""
+    kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
+    """The kinds of findings that it covers; all kinds if absent."""
+    note: str | None = pydantic.Field(default=None, min_length=1)
+    """For readers: what is special about these cells."""
+
+    @pydantic.field_validator("creators", "loaders", mode="before")
+    @classmethod
+    def _condition_or_globs(cls, value: Any) -> str | list[str]:
+        if isinstance(value, str):
+            return _condition_text(value)
+        if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+            return [_glob(item) for item in value]
+        raise ValueError("a version condition like 'peft<0.7', or a list of globs of environment names like ['v06*']")
+
+    @pydantic.field_validator("scenarios", "devices")
+    @classmethod
+    def _globs(cls, value: list[str] | None) -> list[str] | None:
+        return [_glob(item) for item in value] if value is not None else None
+
+    @pydantic.field_validator("verdict")
+    @classmethod
+    def _deviation(cls, verdict: Verdict) -> Verdict:
+        if not (verdict.is_deviation or verdict is Verdict.WARNED):
+            allowed = [v for v in Verdict if v.is_deviation or v is Verdict.WARNED]
+            raise ValueError(f"a deviation: one of {', '.join(allowed)}; nothing else can be expected")
+        return verdict
+
+    @property
+    def stated(self) -> str:
+        """What the selected cells show: `silent-wrong (lost-tensors, values)`."""
+        return f"{self.verdict}" + (f" ({', '.join(self.kinds)})" if self.kinds else "")
+
+
+class Break(_Written):
+    """A known break. Its id is the name of its file; the file has the other keys."""
+
+    id: str = pydantic.Field(pattern=rf"^{ID}$")
+    title: str
+    """What goes wrong, in one line."""
+    cause: str
+    """Why it goes wrong."""
+    references: list[str] = pydantic.Field(min_length=1)
+    """Addresses where it is discussed; the first is the one that reports show."""
+    since: str | None = pydantic.Field(default=None, min_length=1)
+    """The release that introduced it: `PEFT 0.7.0`. For readers, like the next three."""
+    fixed: str | None = pydantic.Field(default=None, min_length=1)
+    """The release that fixed it."""
+    verified: str | None = pydantic.Field(default=None, min_length=1)
+    """Which releases were seen to work and which to fail, and how that was found."""
+    workaround: str | None = pydantic.Field(default=None, min_length=1)
+    """What the owner of such an adapter can do."""
+    expires: date | None = None
+    """The last day on which it counts. Either this or `permanent`."""
+    permanent: str | None = pydantic.Field(default=None, min_length=1)
+    """Why it never expires: for what only old releases do."""
+    condition: list[Condition] = pydantic.Field(min_length=1)
+
+    @pydantic.field_validator("references")
+    @classmethod
+    def _addresses(cls, references: list[str]) -> list[str]:
+        if not all(map(is_address, references)):
+            raise ValueError("https addresses where the break is discussed")
+        return references
+
+    @pydantic.field_validator("title", "cause")
+    @classmethod
+    def _said(cls, text: str) -> str:
+        if not text.strip():
+            raise ValueError("a text in words")
+        return text
+
+    @pydantic.model_validator(mode="after")
+    def _either(self) -> Break:
+        if (self.expires is None) == (self.permanent is None):
+            raise ValueError("either `expires` (a date) or `permanent` (why it never expires)")
+        return self
+
+    @property
+    def issue(self) -> str:
+        """The first reference."""
+        return self.references[0]
+
+    def counts_on(self, day: date) -> bool:
+        """True until it expires."""
+        return self.expires is None or day <= self.expires
+
+
+class _OldEntry(Condition):
+    """One `[[expectation]]` of the former file."""
+
+    id: str = pydantic.Field(pattern=rf"^{ID}$")
+    issue: str = pydantic.Field(pattern=f"^{_ADDRESS}$")
+    reason: str = pydantic.Field(pattern=r"\S")
+    expires: date
+    since: str | None = pydantic.Field(default=None, min_length=1)
+    verified: str | None = pydantic.Field(default=None, min_length=1)
+    workaround: str | None = pydantic.Field(default=None, min_length=1)
+
+    def as_break(self) -> Break:
+        """The break with this entry as its only condition."""
+        own = {"id", "since", "verified", "workaround", "expires"}
+        texts = {"title": first_sentence(self.reason), "cause": self.reason, "references": [self.issue]}
+        condition = self.model_dump(include=set(Condition.model_fields))
+        return Break.model_validate(self.model_dump(include=own) | texts | {"condition": [condition]})
+
+
+class _OldFile(Strict):
+    """The content of `expectations.toml`."""
+
+    expectation: list[_OldEntry] = pydantic.Field(default_factory=list)
+
+
+def is_address(text: str) -> bool:
+    """True if a text can be a reference."""
+    return re.fullmatch(_ADDRESS, text) is not None
+
+
+def load(matrices: Path) -> tuple[Break, ...]:
+    """The known breaks of a matrices folder, by id; then those of the former file.
+
+    Raises:
+        UsageError: with file and key path of what is wrong.
+    """
+    found = [*map(read, files(matrices)), *read_old(matrices)]
+    ids = [one.id for one in found]
+    if twice := next((id for id in ids if ids.count(id) > 1), None):
+        raise UsageError(
+            f"{matrices / OLD_FILE}: {twice!r} is the id of two known breaks", "one id for one break", "rename one"
+        )
+    return tuple(found)
+
+
+def files(matrices: Path) -> list[Path]:
+    """The files of the known breaks of a matrices folder, by id."""
+    return sorted((matrices / FOLDER).glob("*.toml"))
+
+
+def read(path: Path) -> Break:
+    """The break of a file.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    return parse(toml_files.content(path), path)
+
+
+def read_old(matrices: Path) -> list[Break]:
+    """A break for each entry of the former file, if there is one."""
+    path = matrices / OLD_FILE
+    entries = toml_files.validated(_OldFile, toml_files.read(path), path).expectation if path.exists() else []
+    return [entry.as_break() for entry in entries]
+
+
+def old_form(matrices: Path) -> str:
+    """What to tell a user who has the former file; empty if there is none."""
+    path = matrices / OLD_FILE
+    return (
+        f"note: {path} is the old form of known breaks. It is still read. Next: move each entry to "
+        f"{path.parent / FOLDER}/<id>.toml (docs/expectations.md shows the keys)"
+        if path.exists()
+        else ""
+    )
+
+
+def parse(text: str, path: Path) -> Break:
+    """The break in a file's text.
+
+    Raises:
+        UsageError: with the key path of what is wrong.
+    """
+    data = toml_files.parsed(text, path)
+    if not re.fullmatch(ID, path.stem) or "id" in data:
+        raise UsageError(
+            f"{path}: " + ("unknown key `id`" if "id" in data else f"{path.stem!r} is no id"),
+            "the id as the file's name: lower-case letters, digits, - _ and .",
+            "rename the file, and leave the id out of it",
+        )
+    return toml_files.validated(Break, data | {"id": path.stem}, path)
+
+
+def selects(condition: Condition, cell: Cell, versions: Versions) -> bool:
+    """True if the condition is about the cell, whatever was found there.
+
+    An environment without known versions (it failed to build) meets no version condition.
+    """
+    return (
+        _any(condition.scenarios, cell.scenario)
+        and (condition.devices is None or any(_any(condition.devices, name) for name in (cell.device, cell.place)))
+        and _admits(condition.creators, cell.creator, versions)
+        and _admits(condition.loaders, cell.loader, versions)
+        and _noted(condition.noted, cell.notes)
+    )
+
+
+def states(condition: Condition, cell: Cell) -> bool:
+    """True if the cell deviates as the condition says: with its verdict, and findings of its kinds only."""
+    if cell.verdict is not condition.verdict:
+        return False
+    return condition.kinds is None or set(kinds_of(cell)) <= set(condition.kinds)
+
+
+def covers(known: Break, cell: Cell, versions: Versions) -> bool:
+    """True if a condition of the break selects the cell and the cell deviates as stated. The date is ignored."""
+    return any(selects(one, cell, versions) and states(one, cell) for one in known.condition)
+
+
+def kinds_of(cell: Cell) -> list[str]:
+    """Kinds of the findings that make the cell deviate, sorted; of a `warned` cell, those that warn."""
+    warned = cell.verdict is Verdict.WARNED
+    deviating = (f for f in cell.findings if f.verdict.is_deviation or (warned and f.verdict is Verdict.WARNED))
+    return sorted({finding.kind for finding in deviating})
+
+
+def apply(
+    cells: Sequence[Cell],
+    breaks: Sequence[Break],
+    versions: Versions,
+    today: date,
+    *,
+    complete: bool = True,
+) -> tuple[tuple[Cell, ...], tuple[ExpectationProblem, ...]]:
+    """Mark the cells that deviate as known, and report the breaks that do not hold.
+
+    A cell is covered by the first break that has not expired and states what the cell shows. Every condition must
+    hold for all cells that it selects. A break that selects no cell of this run is not reported, and neither is a cell
+    that could not be compared or is unsupported.
+
+    Args:
+        complete: False if only some probes were compared. A cell that looks clean is then no evidence against a
+            break, so nothing is reported as `stale`.
+    """
+    active = [known for known in breaks if known.counts_on(today)]
+    judged = tuple(_judged(cell, active, versions) for cell in cells)
+    problems = []
+    for known in breaks:
+        selected = [(one, cell) for cell in cells for one in known.condition if selects(one, cell, versions)]
+        problems += _problems(known, selected, today, complete)
+    return judged, tuple(problems)
+
+
+def _judged(cell: Cell, active: Sequence[Break], versions: Versions) -> Cell:
+    by = next((known for known in active if covers(known, cell, versions)), None)
+    return cell.model_copy(
+        update={
+            "expected": by is not None,
+            "expectation": by.id if by else "",
+            "expectation_issue": by.issue if by else "",
+            "expectation_expires": by.expires.isoformat() if by and by.expires else "",
+            "expectation_reason": by.cause if by else "",
+        }
+    )
+
+
+_Selected = Sequence[tuple[Condition, Cell]]
+"""Each condition of a break with each cell that it selects."""
+
+
+def _problems(known: Break, selected: _Selected, today: date, complete: bool) -> list[ExpectationProblem]:
+    if not selected:
+        return []
+    if not known.counts_on(today):
+        return [_problem(known, "expired", _expired(known, selected, today))]
+    others = [(one, cell) for one, cell in selected if not states(one, cell)]
+    # a warning of another kind than the stated one is no sign of a fix
+    mismatched = [(one, cell) for one, cell in others if cell.verdict.is_deviation or cell.verdict is one.verdict]
+    stale = [pair for pair in others if pair[1].verdict.is_clean and pair not in mismatched]
+    problems = []
+    if stale and complete:
+        problems.append(_problem(known, "stale", _stale(known, stale, len(_cells_of(selected)))))
+    if mismatched:
+        problems.append(_problem(known, "mismatch", _mismatch(mismatched)))
+    return problems
+
+
+def _problem(known: Break, problem: Literal["stale", "expired", "mismatch"], message: str) -> ExpectationProblem:
+    return ExpectationProblem(id=known.id, problem=problem, message=message)
+
+
+def _expired(known: Break, selected: _Selected, today: date) -> str:
+    still = _cells_of((one, cell) for one, cell in selected if states(one, cell))
+    step = (
+        f"check {known.issue}: set a later date if the break is still open, remove it if it was fixed"
+        if still
+        else "remove the break: none of its cells deviates any more"
+    )
+    shown = f": {_names(still)}" if still else ""
+    return (
+        f"expired on {known.expires} (today is {today}). {len(still)} of {_number(_cells_of(selected))} still "
+        f"{'shows' if len(still) == 1 else 'show'} {_stated(selected)}{shown}. Next: {step}"
+    )
+
+
+def _stale(known: Break, stale: _Selected, selected: int) -> str:
+    cells = _cells_of(stale)
+    step = "remove the break" if len(cells) == selected else "narrow its conditions to the cells that still deviate"
+    found = ", ".join(f"{cell.id} is {cell.verdict}" for cell in cells[:_SHOWN]) + _more(cells)
+    return (
+        f"{len(cells)} of {selected} {'cell' if selected == 1 else 'cells'} no longer "
+        f"{'deviates' if len(cells) == 1 else 'deviate'}: {found}; expected: {_stated(stale)}. "
+        f"It may have been fixed. Next: {step} (and say so in {known.issue})"
+    )
+
+
+def _mismatch(mismatched: _Selected) -> str:
+    cells = _cells_of(mismatched)
+    shown = [
+        f"{cell.id} is {cell.verdict}" + (f" ({', '.join(kinds)})" if (kinds := kinds_of(cell)) else "")
+        for cell in cells[:_SHOWN]
+    ]
+    return (
+        f"{_number(cells)} {'deviates' if len(cells) == 1 else 'deviate'} in another way than stated: "
+        f"{', '.join(shown)}{_more(cells)}; expected: {_stated(mismatched)}. Next: find out what changed; a known "
+        "deviation needs a condition that states it"
+    )
+
+
+def _stated(pairs: _Selected) -> str:
+    return " or ".join(dict.fromkeys(one.stated for one, _ in pairs))
+
+
+def _cells_of(pairs: Iterable[tuple[Condition, Cell]]) -> list[Cell]:
+    return list({cell.id: cell for _, cell in pairs}.values())
+
+
+def _number(cells: Sequence[Cell]) -> str:
+    return "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+
+
+def _names(cells: Sequence[Cell]) -> str:
+    return ", ".join(cell.id for cell in cells[:_SHOWN]) + _more(cells)
+
+
+def _more(cells: Sequence[Cell]) -> str:
+    return f" and {len(cells) - _SHOWN} more" if len(cells) > _SHOWN else ""
+
+
+def _any(globs: Sequence[str], name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in globs)
+
+
+def _noted(rule: str | None, notes: Sequence[str]) -> bool:
+    """True if a cell's notes are as a condition requires."""
+    if rule is None:
+        return True
+    return any(fnmatchcase(note, rule.removeprefix("!")) for note in notes) is not rule.startswith("!")
+
+
+def _admits(rule: str | list[str], environment: str, versions: Versions) -> bool:
+    if isinstance(rule, list):
+        return _any(rule, environment)
+    return environment in versions and _condition(rule).holds(versions[environment])
+
+
+_condition = functools.lru_cache(maxsize=1024)(requirements.parse)
+
+
+def _condition_text(text: str) -> str:
+    """The text, if it is a condition in which every package has a specifier; else ValueError.
+
+    A bare word would mean "has a package of that name", but is most likely an environment's name.
+    """
+    bare = [name for name, specifiers in _condition(text).parts if not len(specifiers)]
+    if bare:
+        raise ValueError(
+            f"{bare[0]!r} has no version; write 'peft<0.7', or a list for environment names: ['{bare[0]}']"
+        )
+    return text
+
+
+def _glob(text: str) -> str:
+    """The text, if it is a glob that can match something; else ValueError."""
+    if not text.strip() or text != text.strip():
+        raise ValueError(f"{text!r} is no glob: it is empty, or has spaces around it")
+    if text.count("[") != text.count("]"):
+        raise ValueError(f"{text!r} is no glob: a bracket is not closed")
+    return text

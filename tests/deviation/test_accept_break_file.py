@@ -1,0 +1,210 @@
+"""The file of a break: it is read as it was meant, and a change touches nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.core.errors import UsageError
+from harness.core.text import visible
+from harness.deviation.accept import break_file
+from harness.deviation.accept.break_file import Changed
+from harness.judge import breaks
+from tests.support.samples import HOSTILE
+
+FIELDS: dict[str, Any] = {
+    "id": "lokr", "title": "Twice", "cause": "Known.", "references": ["https://example.org/1"], "since": None,
+    "expires": date(2027, 5, 31),
+    "condition": [
+        {"scenarios": ["lokr-a"], "creators": "peft<0.14", "loaders": ["current"], "devices": None,
+         "verdict": "silent-wrong", "kinds": ["values"]},
+        {"scenarios": ["lokr-b"], "creators": ["v*"], "loaders": "peft>=0.14", "verdict": "load-error"},
+    ],
+}  # fmt: skip
+
+
+def there(fields: dict[str, Any]) -> dict[str, Any]:
+    """What a file has of the fields."""
+    left = {key: value for key, value in fields.items() if value is not None and key != "id"}
+    return left | {"condition": [{k: v for k, v in one.items() if v is not None} for one in fields["condition"]]}
+
+
+def test_a_file_reads_like_those_that_are_written_by_hand() -> None:
+    assert break_file.text(FIELDS, ["shown by a@b:c", "blame: numpy"]) == (
+        "# shown by a@b:c\n# blame: numpy\n"
+        'title = "Twice"\ncause = "Known."\nreferences = ["https://example.org/1"]\nexpires = 2027-05-31\n\n'
+        '[[condition]]\nscenarios = ["lokr-a"]\ncreators = "peft<0.14"\nloaders = ["current"]\n'
+        'verdict = "silent-wrong"\nkinds = ["values"]\n\n'
+        '[[condition]]\nscenarios = ["lokr-b"]\ncreators = ["v*"]\nloaders = "peft>=0.14"\nverdict = "load-error"\n'
+    )
+
+
+def test_long_texts_are_folded_and_long_lists_have_a_line_for_each() -> None:
+    fields = FIELDS | {
+        "cause": 'Since 0.14 "a" is not b. ' * 12 + "End.",
+        "references": ["https://e.org/" + "x" * 60] * 3,
+    }
+    text = break_file.text(fields)
+    assert max(map(len, text.splitlines())) <= break_file.WIDTH
+    assert 'cause = """\nSince 0.14 "a" is not b.' in text
+    assert tomllib.loads(text) == there(fields)
+
+
+WORDS = st.sampled_from(
+    [
+        "word",
+        "a" * 60,
+        " ",
+        "  ",
+        "",
+        "\n",
+        "\\",
+        '"',
+        '""',
+        '"""',
+        "'",
+        "#",
+        "\t",
+        "\x00",
+        "\x7f",
+        "\u202e",
+        "é",
+        "😀",
+        "]",
+    ]
+)
+TEXTS = st.lists(WORDS, min_size=1, max_size=60).map(" ".join) | st.text(max_size=80)
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=TEXTS, remark=TEXTS)
+def test_any_text_is_read_again_as_it_was(text: str, remark: str) -> None:
+    fields = FIELDS | {"cause": text, "references": [text, text]}
+    assert tomllib.loads(break_file.text(fields, [remark])) == there(fields)
+    assert not [c for c in break_file.text(fields) if not c.isprintable() and c != "\n"]
+
+
+def test_nothing_hostile_leaves_the_comment_or_its_line() -> None:
+    for text in HOSTILE:
+        written = break_file.text(FIELDS | {"cause": visible(text)}, [text])
+        assert tomllib.loads(written)["title"] == "Twice"
+        assert not [c for c in written if not c.isprintable() and c != "\n"]
+
+
+# -- changes ----------------------------------------------------------------------------------------------------------
+
+
+def matrices(tmp_path: Path) -> Path:
+    """A folder with two breaks."""
+    for id in ("lokr", "other"):
+        break_file.added(tmp_path, FIELDS | {"id": id}).write()
+    return tmp_path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """File name → bytes, without the lock."""
+    return {path.name: path.read_bytes() for path in sorted((folder / breaks.FOLDER).iterdir())}
+
+
+def test_a_break_is_added_renewed_and_removed_and_other_files_stay(tmp_path: Path) -> None:
+    folder = matrices(tmp_path)
+    before = content(folder)
+    change = break_file.renewed(folder, "lokr", date(2028, 1, 1))
+    assert [line for line in change.diff.splitlines() if line[:2] in ("-e", "+e")] == [
+        "-expires = 2027-05-31", "+expires = 2028-01-01",
+    ]  # fmt: skip
+    change.write()
+    assert content(folder) == before | {"lokr.toml": before["lokr.toml"].replace(b"2027-05-31", b"2028-01-01")}
+    break_file.removed(folder, "lokr").write()
+    assert content(folder) == {"other.toml": before["other.toml"]}
+
+
+BY_HAND = [
+    "# a comment\n  # another\nexpires=2027-05-31 # soon\ntitle='x'\ncause=''' y '''\nreferences=['https://e.org/1']\n"
+    "[[condition]]\nscenarios=['a']\ncreators='peft<1'\nloaders='peft>0'\nverdict='crash'",
+]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("text", BY_HAND)
+def test_another_date_is_all_that_renewing_changes(tmp_path: Path, text: str, newline: str) -> None:
+    (tmp_path / "breaks").mkdir()
+    path = tmp_path / "breaks" / "a.toml"
+    path.write_bytes(text.replace("\n", newline).encode())
+    break_file.renewed(tmp_path, "a", date(2028, 1, 1)).write()
+    wanted = text.replace("expires=2027-05-31", "expires = 2028-01-01").replace("\n", newline)
+    assert path.read_bytes() == wanted.encode()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"expires": None, "permanent": "old"}, {"cause": "see\nexpires = 2027-05-31"}],
+    ids=["permanent", "a date in a text"],
+)
+def test_what_a_command_cannot_renew_is_refused(tmp_path: Path, fields: dict[str, Any]) -> None:
+    (tmp_path / "breaks").mkdir()
+    path = tmp_path / "breaks" / "a.toml"
+    text = break_file.text(FIELDS | fields).replace("\\n", "\n").replace('"see', '"""see').replace('31"', '31"""')
+    path.write_text(text)
+    with pytest.raises(UsageError, match="nothing was written"):
+        break_file.renewed(tmp_path, "a", date(2028, 1, 1))
+    assert path.read_text() == text
+
+
+def test_an_unknown_id_is_refused_with_what_is_close(tmp_path: Path) -> None:
+    folder = matrices(tmp_path)
+    for change in (break_file.removed, lambda where, id: break_file.renewed(where, id, date(2028, 1, 1))):
+        with pytest.raises(UsageError) as error:
+            change(folder, "lok")
+        assert "lokr" in error.value.expected
+
+
+def test_an_entry_of_the_old_file_is_not_changed_by_a_command(tmp_path: Path) -> None:
+    old = tmp_path / breaks.OLD_FILE
+    old.write_text(
+        '[[expectation]]\nid = "a"\nscenarios = ["x"]\ncreators = ["*"]\nloaders = ["*"]\nverdict = "crash"\n'
+        'issue = "https://e.org/1"\nreason = "r"\nexpires = 2027-05-31\n'
+    )
+    with pytest.raises(UsageError, match="the old form"):
+        break_file.removed(tmp_path, "a")
+
+
+def touched(path: Path) -> None:
+    path.write_text("# by somebody else\n")
+
+
+@pytest.mark.parametrize("other", [touched, Path.unlink])
+def test_a_change_is_not_written_over_what_somebody_else_did(tmp_path: Path, other: Callable[[Path], None]) -> None:
+    folder = matrices(tmp_path)
+    changes = [break_file.removed(folder, "lokr"), break_file.renewed(folder, "lokr", date(2028, 1, 1))]
+    other(folder / "breaks" / "lokr.toml")
+    before = content(folder)
+    for change in changes:
+        with pytest.raises(Changed):
+            change.write()
+    assert content(folder) == before
+
+
+def test_a_new_break_is_not_written_over_another_of_its_name(tmp_path: Path) -> None:
+    first, second = itertools.repeat(break_file.added(tmp_path, FIELDS), 2)
+    first.write()
+    before = content(tmp_path)
+    with pytest.raises(Changed):
+        second.write()
+    assert content(tmp_path) == before
+
+
+def test_every_stored_break_is_written_as_it_would_be_by_a_command() -> None:
+    """So a break that `accept` wrote and one that was edited look alike, and diffs stay small."""
+    folder = Path(__file__).parents[2] / "matrices" / breaks.FOLDER
+    for path in sorted(folder.glob("*.toml")):
+        text = path.read_text()
+        assert break_file.text(tomllib.loads(text)) == text, path.name
