@@ -227,7 +227,7 @@ def test_the_old_file_is_still_read_and_one_line_says_so(broken: World) -> None:
     (broken.matrices / breaks.OLD_FILE).write_text("\n".join(["[[expectation]]", *lines, "expires = 2999-01-01"]))
     said = again(broken)
     assert said.code == 0, said
-    assert "1 expected deviation" in said.line
+    assert "1 known break" in said.line
     assert said.err.count("is the old form of known breaks") == 1
 
 
