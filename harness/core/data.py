@@ -3,7 +3,7 @@
 | | in a checkout | installed |
 |---|---|---|
 | scenarios, bases, environments, known breaks | `matrices/` | inside the package |
-| fixtures | `fixtures/` | `CACHE/fixtures/VERSION`, filled by `peft-regress fixtures fetch` |
+| fixtures | `fixtures/` | `CACHE/fixtures-VERSION`, filled by `peft-regress fixtures fetch` |
 | reports | `reports/` | `reports/` in the current folder |
 | generated pages | `docs/` | nowhere |
 
@@ -44,7 +44,7 @@ def matrices() -> Path:
 def fixtures() -> Path:
     """The stored fixtures. In an installed package the folder does not exist until they are fetched."""
     folder = checkout()
-    return folder / "fixtures" if folder else cache() / "fixtures" / __version__
+    return folder / "fixtures" if folder else cache() / f"fixtures-{__version__}"
 
 
 def reports() -> Path:

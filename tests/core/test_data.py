@@ -34,7 +34,7 @@ def test_in_a_checkout() -> None:
 def test_installed(installed: Path, tmp_path: Path) -> None:
     assert data.checkout() is None
     assert data.matrices() == installed / "data" / "matrices"
-    assert data.fixtures() == tmp_path / "cache" / "fixtures" / __version__
+    assert data.fixtures() == tmp_path / "cache" / f"fixtures-{__version__}"
     assert data.reports() == tmp_path / "reports"
     with pytest.raises(UsageError) as caught:
         data.docs()

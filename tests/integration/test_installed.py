@@ -83,4 +83,5 @@ def test_it_fetches_fixtures_and_finds_them(run: Run, tmp_path: Path) -> None:
     run("fixtures", "pack", "--fixtures", str(small), "--to", str(tmp_path / "box.tar.gz"))
     cache = {"PEFT_REGRESS_CACHE": str(tmp_path / "cache")}
     run("fixtures", "fetch", "--from", str(tmp_path / "box.tar.gz"), **cache)
+    run("env", "gc", **cache)  # which keeps them
     assert "v1.jsonl" in run("fixtures", "verify", code=2, **cache).stdout
