@@ -253,8 +253,8 @@ class Replay:
             return None
         golden = in_store(self.cell.id, fixture)
         self._facts()
-        asked = request(self.cell, self.loader.environment.versions)
-        taken = self.shared.taken_over(self.cell, self.loader.pool, asked["scenario"])
+        resolved = matrix.resolve(self.cell.declared, self.loader.environment.versions)
+        taken = self.shared.taken_over(self.cell, self.loader.pool, resolved)
         if taken is None:
             return None
         now, other = taken
