@@ -26,12 +26,12 @@ def layers(stored: Mapping[str, Any], base: Any, missing: Iterable[str], found: 
         if tensor.numel():
             places.setdefault(fingerprint(tensor), []).append(canonical(name))
     candidates = set(found)
-    told: dict[str, str] = {}
+    renamed: dict[str, str] = {}
     for layer in missing:
         now = {place for rest, value in _weights(stored, layer) for place in _owners(rest, places, value, candidates)}
         if len(now) == 1:
-            told[layer] = now.pop()
-    return told if len(set(told.values())) == len(told) else {}
+            renamed[layer] = now.pop()
+    return renamed if len(set(renamed.values())) == len(renamed) else {}
 
 
 def _weights(stored: Mapping[str, Any], layer: str) -> list[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""Runs a part of a cell's work in its own process, so that the cell's process stays as it was.
+"""Runs a part of a cell's work in its own process, so that it leaves no trace in the cell's process.
 
 Making an adapter triggers warnings that libraries give once a process, and fills their caches. The golden that is
 observed afterwards must equal that of a replay, which makes nothing.
