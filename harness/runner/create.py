@@ -26,6 +26,7 @@ from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job
 from harness.store.device_class import CPU, Device, checked_class
 from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
+from harness.worker.shared import Task
 
 _FACTS = ("python", "platform", "machine", "cpu", "threads")
 _NUMERICS = ("ATEN_", "CUBLAS", "GLIBC_TUNABLES", "MKL_", "NVIDIA_TF32", "OMP_", "ONEDNN", "OPENBLAS", "PYTHONHASHSEED")
@@ -272,8 +273,9 @@ def create_one(
     versions = {str(k): str(v) for k, v in facts["versions"].items()}
     resolved = matrix.resolve(declared, versions)
     scratch.mkdir(parents=True, exist_ok=True)
-    stored = {"stored": True} if device != CPU else {}
-    request = {"kind": "create", "scratch": str(scratch), "scenario": resolved, "device": device, **stored}
+    request: Task = {"kind": "create", "scenario": resolved, "device": device}
+    if device != CPU:
+        request["stored"] = True
     name = f"create:{declared.name}@{creator}"
     done = pool.submit(Job(name, request, scratch, declared.scenario.time_limit_s)).result()
     golden = _read(done, scratch, declared.name)

@@ -32,6 +32,7 @@ from harness.runner.workers.pool import Job, WorkerFailed
 from harness.store import device_class
 from harness.store.device_class import Device
 from harness.store.fixtures import BadFixture, Manifest, NoFixture
+from harness.worker.shared import Kind, Task
 
 _VERDICTS: tuple[tuple[type[HarnessError], Verdict], ...] = (
     (EnvFailed, Verdict.ENV_FAILED),
@@ -126,20 +127,17 @@ def _refuse_unexpected(identity: CellId, manifest: Manifest, golden: Observed) -
 # -- request, reply, judged, decorated ---------------------------------------------------------------------------------
 
 
-def request(cell: Planned, versions: Mapping[str, str], kind: str = "replay") -> dict[str, Any]:
-    """What any worker needs to know of a cell besides where its fixture is.
+def request(cell: Planned, versions: Mapping[str, str], kind: Kind = "replay") -> Task:
+    """The worker's task for a cell.
 
     Args:
         versions: of the loader's packages.
         kind: `replay`, or `trace`, which looks at each layer by itself.
     """
-    settings = cell.id.settings.request
-    return {
-        "kind": kind,
-        "scenario": matrix.resolve(cell.declared, versions),
-        "device": cell.id.device,
-        **({"settings": dict(settings)} if settings else {}),
-    }
+    task: Task = {"kind": kind, "scenario": matrix.resolve(cell.declared, versions), "device": cell.id.device}
+    if settings := cell.id.settings.request:
+        task["settings"] = dict(settings)
+    return task
 
 
 def reply(golden: Golden, done: Done, folder: Path) -> Reply:
@@ -225,7 +223,7 @@ class Replay:
         """The cell's verdict."""
         return then(self._usable(fixture), self._compared)
 
-    def run(self, fixture: Fixture, attempt: str = "", kind: str = "replay") -> Reply:
+    def run(self, fixture: Fixture, attempt: str = "", kind: Kind = "replay") -> Reply:
         """Have the loader compute the cell: golden → request → reply."""
         folder = self.folder / f"run{attempt}"
         return self._reply(self._request(self._golden(fixture, folder), folder, attempt, kind))
@@ -284,7 +282,7 @@ class Replay:
         facts = self._facts().get("gpu") if asked != device_class.CPU else None
         return laid_out(self.cell.id, fixture, folder, Device.of(facts, asked))
 
-    def _request(self, golden: Golden, folder: Path, attempt: str, kind: str) -> Request:
+    def _request(self, golden: Golden, folder: Path, attempt: str, kind: Kind) -> Request:
         self._facts()  # an environment that does not import is reported before any cell is blamed
         content = request(self.cell, self.loader.environment.versions, kind) | {"scratch": str(folder)}
         return Request(golden, Job(f"{self.cell.id}{attempt}", content, folder, self.cell.time_limit_s))

@@ -36,6 +36,7 @@ from harness.runner.workers.pool import Job
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 from harness.store.manifest import Manifest
+from harness.worker.shared import Task
 
 ADAPTER_CONFIG = "adapter/adapter_config.json"
 GENERATION_CONFIG = "base/generation_config.json"
@@ -210,7 +211,7 @@ class SharedReplays:
         adapters = sorted({_adapter_id(manifest) for manifest in manifests})
         kind = resolved["base"].get("config", "") if resolved["base"]["kind"] == "transformers" else ""
         bases = {_base_id(manifest): kind for manifest in manifests}
-        request = {"kind": "identify", "scratch": str(folder), "adapters": adapters, "bases": bases}
+        request: Task = {"kind": "identify", "adapters": adapters, "bases": bases}
         done = pool.submit(Job(f"identify {cell.id}", request, folder, _LIMIT_S)).result()
         if done.outcome != "done":
             last = (done.log_tail or done.detail).strip().rpartition("\n")[2]

@@ -155,13 +155,15 @@ OBSERVATION_FORMAT = 1
 PLAN_FORMAT = 1
 """Format of the plan that a worker without a controller works through."""
 
-KINDS = ("create", "replay", "trace", "identify")
+Kind = Literal["create", "replay", "trace", "identify"]
 """What a request can ask for, besides `hello` and `stop`.
 
 create: make `base/` and `adapter/`, observe them, write `golden/`. replay: load `base/` and `adapter/`, observe them on
 the inputs of `golden/`, write `now/`. trace: like replay, with each layer's input and parameters. identify: write
 `identities.json`, in which configurations that this environment reads alike have equal values.
 """
+
+KINDS = ("create", "replay", "trace", "identify")
 
 Outcome = Literal["done", "died", "timeout", "error"]
 """How a request ended. died: its process ended early. error: the worker itself is at fault."""
@@ -176,18 +178,11 @@ class Hello(TypedDict):
     preload: List[str]
 
 
-class _Request(TypedDict):
-    id: str
-    kind: str
-    scratch: str
-    """The folder to work in, with an absolute path."""
-    time_limit_s: float
+class Task(TypedDict, total=False):
+    """What the worker does for one cell."""
+
+    kind: Kind
     device: str
-
-
-class Request(_Request, total=False):
-    """A request for one cell."""
-
     scenario: Dict[str, Any]
     """The resolved scenario, for `create`, `replay` and `trace`."""
     stored: bool
@@ -198,18 +193,25 @@ class Request(_Request, total=False):
     """`identify`: folders of adapters, below `adapters/`."""
     bases: Dict[str, str]
     """`identify`: folder of a base, below `bases/` → class of its configuration, empty if it is not Transformers'."""
+    time_limit_s: float
 
 
-class _Reply(TypedDict):
+class Request(Task):
+    """A task with its place."""
+
     id: str
-    outcome: Outcome
-    duration_s: float
+    scratch: str
+    """The folder to work in, with an absolute path."""
 
 
-class Reply(_Reply, total=False):
+class Reply(TypedDict, total=False):
     """How a request ended. What was observed is in the scratch folder."""
 
+    id: Optional[str]
+    """The request's; None for a line that is no request."""
+    outcome: Outcome
     detail: str
+    duration_s: float
     facts: Dict[str, Any]
     """Of `hello`: versions, platform, numerics, and the GPU if there is one."""
     signal: Optional[int]

@@ -23,7 +23,7 @@ from typing import Any, cast, get_args
 from harness.core.errors import HarnessError
 from harness.core.observation import Done
 from harness.runner.workers.process import Eof, Event, Processes, WorkerProcess, environment, tail, worker_command
-from harness.worker.shared import Outcome
+from harness.worker.shared import Hello, Outcome
 
 GRACE_S = 15.0
 """Time after a cell's own limit until the worker counts as hanging. The worker enforces the limit itself."""
@@ -110,7 +110,7 @@ class Pool:
         self._environ = environment(os.environ if environ is None else environ, untouched)
         self._jobs = max(1, jobs)
         self._log_dir = log_dir
-        self._hello = {"id": "hello", "kind": "hello", "device": device, "preload": list(preload)}
+        self._hello: Hello = {"id": "hello", "kind": "hello", "device": device, "preload": list(preload)}
         self._device = device
         self._start_limit_s = start_limit_s
         self._lock = threading.Lock()

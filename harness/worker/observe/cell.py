@@ -15,7 +15,7 @@ from typing import Any, Callable, Collection, Mapping, Type
 from ..compat import libraries
 from ..model import adapters, bases, wrappers
 from ..serve import apart, numerics
-from ..shared import INPUTS, LAYER_INPUTS, PRECISIONS
+from ..shared import INPUTS, LAYER_INPUTS, PRECISIONS, Hello, Request
 from . import kernel_cost, probes, trace
 from .capture import attempt
 from .context import WORK_FOLDER, Context
@@ -28,7 +28,7 @@ warm_up: Callable[[], None] = Library.warm_up
 is_sound: Callable[[str], bool] = Library.is_sound
 
 
-def preload(request: Mapping[str, Any], kind: Type[Library] = Library) -> dict[str, Any]:
+def preload(request: Hello, kind: Type[Library] = Library) -> dict[str, Any]:
     """Import the libraries once for all cells; returns facts of the process.
 
     Args:
@@ -60,7 +60,7 @@ def _processor() -> str:
         return platform.processor()
 
 
-def handle(request: Mapping[str, Any], kind: Type[Library] = Library) -> None:
+def handle(request: Request, kind: Type[Library] = Library) -> None:
     """Serve the request in its scratch folder, which becomes the working directory."""
     os.chdir(request["scratch"])
     if request["kind"] == "identify":
@@ -197,7 +197,7 @@ def _spread(a: Any, b: Any) -> float:
     return float(abs(a.astype("float64") - b.astype("float64")).max())
 
 
-def replay(library: Library, request: Mapping[str, Any], only: Collection[str] = ()) -> None:
+def replay(library: Library, request: Request, only: Collection[str] = ()) -> None:
     """Load `base/` and `adapter/` and observe them on the golden's own inputs: `now/`.
 
     On a GPU twice: the difference between two runs there is part of the allowance.

@@ -12,6 +12,7 @@ import os
 from typing import Any, Callable, Mapping
 
 from ..compat import libraries
+from ..shared import Request
 from .capture import attempt
 
 ADAPTERS, BASES = "adapters", "bases"
@@ -20,7 +21,7 @@ _STAMPS = ("peft_version", "transformers_version", "_name_or_path")
 """The writer and the place of a file: no part of its meaning."""
 
 
-def identify(request: Mapping[str, Any]) -> None:
+def identify(request: Request) -> None:
     """Read each configuration as a replay does; write `identities.json`: folder → digest of the result.
 
     Args:

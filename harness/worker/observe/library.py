@@ -9,7 +9,7 @@ from typing import Any, Mapping
 from ..compat import trl
 from ..model import adapters, bases, wrappers
 from ..serve import devices, numerics
-from ..shared import TRAINER, VISIBLE_GPUS
+from ..shared import TRAINER, VISIBLE_GPUS, Hello, Request
 from . import identify, key_conversion, probes, probes_declared, settings, sft, trace, warmup
 from .context import Context
 from .recorder import Observation
@@ -22,7 +22,7 @@ class Library:
         request: its `scenario` is made or loaded, and observed on its `device`. What is made is observed on the CPU.
     """
 
-    def __init__(self, request: Mapping[str, Any]) -> None:
+    def __init__(self, request: Request) -> None:
         import torch
 
         self.torch: Any = torch
@@ -31,7 +31,7 @@ class Library:
         self.device: str = "cpu" if makes else request.get("device", "cpu")
 
     @staticmethod
-    def preload(request: Mapping[str, Any]) -> dict[str, Any]:
+    def preload(request: Hello) -> dict[str, Any]:
         """Import what all cells share; returns the number of threads, and the GPU if one is asked for."""
         device = request.get("device", "cpu")
         if device == "cpu":
@@ -63,7 +63,7 @@ class Library:
         return torch is None or devices.is_sound(torch, device)
 
     @staticmethod
-    def identify(request: Mapping[str, Any]) -> None:
+    def identify(request: Request) -> None:
         """Write `identities.json`."""
         identify.identify(request)
 

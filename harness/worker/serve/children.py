@@ -19,6 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
+from ..shared import Reply, Request
+
 if sys.platform != "win32":
     import resource
 
@@ -40,7 +42,7 @@ frees."""
 class Handles(Protocol):
     """Serves one request."""
 
-    def handle(self, request: dict[str, Any]) -> None:
+    def handle(self, request: Request) -> None:
         """Serve it; results go into request["scratch"]."""
 
     def warm_up(self) -> None:
@@ -53,7 +55,7 @@ class Handles(Protocol):
 class _Child:
     """One running cell."""
 
-    def __init__(self, pid: int, request: dict[str, Any], limit_s: float) -> None:
+    def __init__(self, pid: int, request: Request, limit_s: float) -> None:
         self.pid = pid
         self.id = request["id"]
         self.scratch = Path(request["scratch"])
@@ -92,7 +94,7 @@ class Children:
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD, 20, 20)
 
-    def start(self, request: dict[str, Any]) -> None:
+    def start(self, request: Request) -> None:
         """Fork a child that serves the request.
 
         Raises:
@@ -107,7 +109,7 @@ class Children:
             self._in_child(request, limit_s, server)
         self._running[pid] = _Child(pid, request, limit_s)
 
-    def collect(self) -> list[dict[str, Any]]:
+    def collect(self) -> list[Reply]:
         """Replies of the cells that have ended. Kills cells past their limit, and trims logs."""
         now = time.monotonic()
         replies = []
@@ -142,7 +144,7 @@ class Children:
                 os.waitpid(child.pid, 0)
         self._running.clear()
 
-    def _ended(self, child: _Child) -> dict[str, Any] | None:
+    def _ended(self, child: _Child) -> Reply | None:
         # Checked before the child is reaped: until then no other process group can get its number.
         if hasattr(os, "waitid") and not os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             return None
@@ -160,7 +162,7 @@ class Children:
             "max_rss_mb": round(usage.ru_maxrss * unit / 2**20, 1),
         }
 
-    def _in_child(self, request: dict[str, Any], limit_s: float, server: int) -> NoReturn:
+    def _in_child(self, request: Request, limit_s: float, server: int) -> NoReturn:
         code = HARNESS_ERROR
         scratch = Path(request["scratch"])
         try:
@@ -186,14 +188,14 @@ class InProcess:
 
     def __init__(self, handler: Handles) -> None:
         self._handler = handler
-        self._replies: list[dict[str, Any]] = []
+        self._replies: list[Reply] = []
         self.is_sound = True
         """False once a cell left the device in a state that would affect the next one."""
 
     def warmed_up(self) -> None:
         """Do nothing: no other process shares the memory."""
 
-    def start(self, request: dict[str, Any]) -> None:
+    def start(self, request: Request) -> None:
         """Serve the request now."""
         started = time.monotonic()
         scratch = Path(request["scratch"])
@@ -214,10 +216,10 @@ class InProcess:
                 os.dup2(copy, descriptor)
                 os.close(copy)
         trim_log(scratch / "log.txt", _LOG_HEAD + _LOG_TAIL)
-        reply = {"id": request["id"], **_by_exit(scratch, code), "duration_s": round(time.monotonic() - started, 4)}
-        self._replies.append(reply)
+        duration_s = round(time.monotonic() - started, 4)
+        self._replies.append({"id": request["id"], **_by_exit(scratch, code), "duration_s": duration_s})
 
-    def collect(self) -> list[dict[str, Any]]:
+    def collect(self) -> list[Reply]:
         """Replies of the cells that have ended."""
         replies, self._replies = self._replies, []
         return replies
@@ -233,7 +235,7 @@ class InProcess:
         """Do nothing: no child runs."""
 
 
-def work(handler: Handles, request: dict[str, Any]) -> int:
+def work(handler: Handles, request: Request) -> int:
     """Serve one request and write done.json or error.json; returns the exit code."""
     scratch = Path(request["scratch"])
     try:
@@ -332,7 +334,7 @@ def _fresh(scratch: Path) -> None:
             (scratch / name).unlink()
 
 
-def _outcome(child: _Child, status: int) -> dict[str, Any]:
+def _outcome(child: _Child, status: int) -> Reply:
     if os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         if child.timed_out:
@@ -341,8 +343,8 @@ def _outcome(child: _Child, status: int) -> dict[str, Any]:
     return _by_exit(child.scratch, os.WEXITSTATUS(status))
 
 
-def _by_exit(scratch: Path, code: int) -> dict[str, Any]:
-    reply: dict[str, Any] = {"signal": None, "exit": code}
+def _by_exit(scratch: Path, code: int) -> Reply:
+    reply: Reply = {"signal": None, "exit": code}
     if code == 0 and (scratch / "done.json").exists():
         return {**reply, "outcome": "done", "detail": ""}
     with contextlib.suppress(OSError, ValueError):

@@ -15,9 +15,9 @@ import signal
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..shared import KINDS
+from ..shared import KINDS, Hello, Reply, Request
 from . import numerics
 from .children import Children, InProcess, flush_all, redirect
 
@@ -64,7 +64,7 @@ class Handler:
             )
         return self._module
 
-    def handle(self, request: dict[str, Any]) -> None:
+    def handle(self, request: Request) -> None:
         """Serve one request."""
         self.module().handle(request)
 
@@ -79,14 +79,14 @@ class Handler:
         """False if the module says that this process should serve no further request on the device."""
         return bool(getattr(self.module(), "is_sound", lambda _: True)(device))
 
-    def hello(self, request: dict[str, Any]) -> dict[str, Any]:
+    def hello(self, request: Hello) -> Reply:
         """Import what all cells share; returns the reply, `error` with the traceback if that fails."""
         start = time.monotonic()
-        reply: dict[str, Any] = {"id": request.get("id"), "outcome": "done"}
+        reply: Reply = {"id": request.get("id"), "outcome": "done"}
         try:
             reply["facts"] = {"numerics": numerics.facts(), **self.module().preload(request)}
         except BaseException:  # noqa: BLE001 - a library's import may raise anything, SystemExit too; it is reported
-            reply.update(outcome="error", detail=traceback.format_exc()[-4000:])
+            reply.update({"outcome": "error", "detail": traceback.format_exc()[-4000:]})
         reply["duration_s"] = round(time.monotonic() - start, 3)
         return reply
 
@@ -166,15 +166,15 @@ class Server:
         if kind == "stop":
             self._stopped = True
         elif kind == "hello":
-            self._reply(self._handler.hello(request))
+            self._reply(self._handler.hello(cast(Hello, request)))
             self._children.warmed_up()
         elif kind in KINDS and request.get("id") is not None and request.get("scratch"):
-            self._start({**request, "scratch": str(Path(request["scratch"]).absolute())})
+            self._start(cast(Request, {**request, "scratch": str(Path(request["scratch"]).absolute())}))
         else:
             detail = f"kind {kind!r}: expected hello, stop, or {', '.join(KINDS)} with `id` and `scratch`"
             self._reply({"id": request.get("id"), "outcome": "error", "detail": detail})
 
-    def _start(self, request: dict[str, Any]) -> None:
+    def _start(self, request: Request) -> None:
         try:
             self._handler.module()  # imported once, here, and not in each child
             self._children.start(request)
@@ -185,7 +185,7 @@ class Server:
         for reply in self._children.collect():
             self._reply(reply)
 
-    def _reply(self, reply: dict[str, Any]) -> None:
+    def _reply(self, reply: Reply) -> None:
         line = json.dumps(reply, default=str).encode() + b"\n"
         while line:
             line = line[os.write(self._replies, line) :]

@@ -26,9 +26,9 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from ..shared import PLAN_FORMAT, VISIBLE_GPUS, visible_gpus
+from ..shared import PLAN_FORMAT, VISIBLE_GPUS, Reply, Request, visible_gpus
 from .children import DEFAULT_LIMIT_S, Children, InProcess, redirect
 from .server import Handler
 
@@ -123,7 +123,7 @@ class _Run:
         children = Children(handler, [self._terminal])
         children.warmed_up()
         waiting = iter(self._left())
-        running: dict[str, _Cell] = {}
+        running: dict[str | None, _Cell] = {}
         try:
             while True:
                 for cell in _take(waiting, self.jobs - len(running)):
@@ -169,13 +169,14 @@ class _Run:
             if started.exists():
                 duration_s = time.time() - float(started.read_text())
                 late = duration_s >= float(cell.content.get("time_limit_s") or DEFAULT_LIMIT_S)
-                reply: dict[str, Any] = {
+                reply: Reply = {
                     "outcome": "timeout" if late else "died",
                     "signal": None,
                     "exit": None,
                     "max_rss_mb": None,
+                    "detail": "the process ended while it worked on this cell",
+                    "duration_s": round(duration_s, 3),
                 }
-                reply.update(detail="the process ended while it worked on this cell", duration_s=round(duration_s, 3))
                 self._finish(cell, reply)
                 blamed += 1
         return blamed
@@ -218,16 +219,17 @@ class _Run:
         # Another plan may have been written to the same place.
         return (folder / "reply.json").exists() and asked == {**cell.content, "device": self.device}
 
-    def _prepare(self, cell: _Cell) -> dict[str, Any]:
+    def _prepare(self, cell: _Cell) -> Request:
         folder = cell.folder(self.out)
         shutil.rmtree(folder, ignore_errors=True)
         if cell.fixture is not None:
             shutil.copytree(cell.fixture, folder)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "request.json", {**cell.content, "device": self.device})
-        return {**cell.content, "device": self.device, "id": str(cell.number), "scratch": str(folder)}
+        where = {"device": self.device, "id": str(cell.number), "scratch": str(folder)}
+        return cast(Request, {**cell.content, **where})
 
-    def _finish(self, cell: _Cell, reply: dict[str, Any]) -> None:
+    def _finish(self, cell: _Cell, reply: Reply) -> None:
         folder = cell.folder(self.out)
         copied = [entry.name for entry in cell.fixture.iterdir()] if cell.fixture else []
         for name in [*copied, "pid", "done.json", "started"]:
@@ -284,7 +286,7 @@ def _remove(path: Path) -> None:
             path.unlink()
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write(path: Path, content: Mapping[str, Any]) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
     partial.replace(path)
