@@ -11,14 +11,14 @@ from harness.cli import common
 from harness.cli.parser import Output, choice, command, handler, hub, saying, where
 from harness.core.errors import ExitCode
 from harness.runner import create as creation
-from harness.runner.create import Create, Made
+from harness.runner.create import CreateRequest, Made
 
 
 @dataclass(frozen=True)
 class CreateOptions:
     """Options of `create`."""
 
-    request: Create
+    request: CreateRequest
     output: Output = Output()
     dry_run: bool = False
 

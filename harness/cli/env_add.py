@@ -20,14 +20,14 @@ from harness.envs import missing_releases
 from harness.envs.draft import Draft
 from harness.envs.index import Release
 from harness.runner import add_release
-from harness.runner.add_release import Added, AddRelease, Outcome
+from harness.runner.add_release import Added, AddRequest, Outcome
 
 
 @dataclass(frozen=True)
 class EnvAddOptions:
     """Options of `env add`."""
 
-    request: AddRelease
+    request: AddRequest
     missing: bool = False
     dry_run: bool = False
     json: bool = False
@@ -169,12 +169,12 @@ def _dry_run(options: EnvAddOptions, draft: Draft, scenarios: Sequence[Declared]
     return ExitCode.CLEAN
 
 
-def _data(added: Added, request: AddRelease) -> dict[str, object]:
+def _data(added: Added, request: AddRequest) -> dict[str, object]:
     commands = {"command": _command(request, added.requirement), "next": added.next_steps(_where(request))}
     return added.data() | commands
 
 
-def _command(request: AddRelease, requirement: str) -> str:
+def _command(request: AddRequest, requirement: str) -> str:
     """The command that adds this release alone."""
     words = ["peft-regress", "env", "add", requirement]
     words += ["-k", request.selection.keyword] if request.selection.keyword else []
@@ -183,7 +183,7 @@ def _command(request: AddRelease, requirement: str) -> str:
     return shlex.join(words) + _where(request)
 
 
-def _where(request: AddRelease) -> str:
+def _where(request: AddRequest) -> str:
     given = {"--matrices": request.places.matrices, "--fixtures": request.places.fixtures}
     options = [(option, place) for option, place in given.items() if place]
     options += [("--scenarios", place) for place in request.selection.scenarios]

@@ -12,7 +12,7 @@ from harness.cli.parser import Output, choice, command, handler, saying, where
 from harness.core.errors import ExitCode
 from harness.core.text import many
 from harness.runner import create as creation
-from harness.runner.create import Create
+from harness.runner.create import CreateRequest
 from harness.runner.request import Places, Selection
 from harness.store import convert as conversion
 from harness.store import integrity
@@ -82,7 +82,7 @@ def verify(options: VerifyOptions) -> int:
         return ExitCode.CANNOT_TELL
     if not options.recreate:
         return ExitCode.CLEAN
-    request = Create(
+    request = CreateRequest(
         options.recreate, options.places, options.selection, options.jobs, worker_handler=options.worker_handler
     )
     return creating.show(creation.recreate(request, common.say), options.output)

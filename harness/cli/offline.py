@@ -11,14 +11,14 @@ from harness.cli.parser import choice, command, hub, where
 from harness.core.errors import ExitCode
 from harness.report import terminal
 from harness.runner import offline
-from harness.runner.offline import Export, Judge
+from harness.runner.offline import ExportRequest, JudgeRequest
 
 
 @dataclass(frozen=True)
 class JudgeOptions:
     """Options of `judge`."""
 
-    request: Judge
+    request: JudgeRequest
     json: bool = False
 
 
@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
     one = command(commands, "export", export, "write worker, plan and fixtures for another machine",
                   "  peft-regress export box --creator v061 --device cuda\n"
                   "  (there)  python box/worker --plan box/plan.json --out box/out --device cuda\n"
-                  "  (here)   peft-regress judge box", Export)  # fmt: skip
+                  "  (here)   peft-regress judge box", ExportRequest)  # fmt: skip
     one.add_argument("folder", metavar="DIR", help="an empty or new folder")
     one.add_argument(
         "--creator", dest="creators", action="append", default=[], metavar="NAME",
@@ -52,7 +52,7 @@ def add_to(commands: Any) -> None:
     one.add_argument("--json", action="store_true", help="for a program")
 
 
-def export(request: Export) -> int:
+def export(request: ExportRequest) -> int:
     """Write a folder with worker, plan and fixtures, to carry to another machine."""
     exported = offline.export(request, common.say)
     name = request.folder.name

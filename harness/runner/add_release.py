@@ -38,7 +38,7 @@ from harness.store.fixtures import Store
 
 
 @dataclass(frozen=True)
-class AddRelease:
+class AddRequest:
     """Which release to add, and what to make along with it."""
 
     requirement: str = ""
@@ -158,7 +158,7 @@ class ScenariosRefused(HarnessError):
     """Scenarios that `requires` admits could not be made, or their own creator loads something else."""
 
 
-def add(request: AddRelease, log: Log = quiet, environments: Environments | None = None) -> Added:
+def add(request: AddRequest, log: Log = quiet, environments: Environments | None = None) -> Added:
     """Declare, lock and build an environment for a release of PEFT, and make its fixtures: all of it or nothing.
 
     Args:
@@ -241,7 +241,7 @@ class _Making:
     """Makes the fixtures of an environment, and has the environment load them again."""
 
     def __init__(
-        self, staged: Environments, name: str, built: BuiltEnvironment, store: Store, request: AddRelease, log: Log
+        self, staged: Environments, name: str, built: BuiltEnvironment, store: Store, request: AddRequest, log: Log
     ) -> None:
         self.store = store
         self._environments = staged

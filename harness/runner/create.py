@@ -33,7 +33,7 @@ _NUMERICS = ("ATEN_", "CUBLAS", "GLIBC_TUNABLES", "MKL_", "NVIDIA_TF32", "OMP_",
 
 
 @dataclass(frozen=True)
-class Create:
+class CreateRequest:
     """Which fixtures to create, and how."""
 
     creator: str
@@ -71,7 +71,7 @@ class Made:
 # -- several fixtures --------------------------------------------------------------------------------------------------
 
 
-def selected(request: Create, log: Log = quiet) -> list[Declared]:
+def selected(request: CreateRequest, log: Log = quiet) -> list[Declared]:
     """The scenarios that `create` would try.
 
     Args:
@@ -105,7 +105,7 @@ def selected(request: Create, log: Log = quiet) -> list[Declared]:
     return declared
 
 
-def create(request: Create, log: Log = quiet) -> list[Made]:
+def create(request: CreateRequest, log: Log = quiet) -> list[Made]:
     """Create fixtures in a pinned environment and store them.
 
     A scenario that is refused does not stop the others.
@@ -132,7 +132,7 @@ def create(request: Create, log: Log = quiet) -> list[Made]:
         return maker.each(declared, store, keep)
 
 
-def recreate(request: Create, log: Log = quiet) -> list[Made]:
+def recreate(request: CreateRequest, log: Log = quiet) -> list[Made]:
     """Create all fixtures of a creator again, beside the stored ones, and compare the bytes. Stores nothing.
 
     Args:
@@ -160,7 +160,7 @@ def recreate(request: Create, log: Log = quiet) -> list[Made]:
         return maker.each(declared, store, hold)
 
 
-def _device_class(pool: WorkerPool, request: Create) -> str:
+def _device_class(pool: WorkerPool, request: CreateRequest) -> str:
     """The class of the new goldens: the CPU's, the one that the user names, or the device's own."""
     named = request.device_class
     if request.device == CPU:
@@ -187,7 +187,7 @@ def _sound(store: Store, manifest: Manifest) -> Manifest | None:
 
 
 @contextlib.contextmanager
-def _environment_at_work(request: Create, declared: Sequence[Declared], log: Log) -> Iterator[_Maker]:
+def _environment_at_work(request: CreateRequest, declared: Sequence[Declared], log: Log) -> Iterator[_Maker]:
     environment = request.places.environments(log).build(request.creator)
     scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
     pool = gpus.pool_for(
@@ -209,7 +209,7 @@ class _Maker:
     pool: WorkerPool
     environment: BuiltEnvironment
     scratch: Path
-    request: Create
+    request: CreateRequest
     log: Log
 
     def each(self, declared: Sequence[Declared], store: Store, then: Callable[[Manifest, Path], Made]) -> list[Made]:

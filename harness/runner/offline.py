@@ -37,7 +37,7 @@ _TAIL_LINES = 30
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportRequest:
     """Which cells another machine computes."""
 
     folder: Path
@@ -65,7 +65,7 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class Judge:
+class JudgeRequest:
     """Which folder to judge."""
 
     folder: Path
@@ -83,7 +83,7 @@ class Judge:
 # -- export ------------------------------------------------------------------------------------------------------------
 
 
-def export(request: Export, log: Log = quiet) -> Exported:
+def export(request: ExportRequest, log: Log = quiet) -> Exported:
     """Write a folder with worker, plan and fixtures, to be carried to another machine.
 
     Args:
@@ -163,7 +163,7 @@ def _write(folder: Path, entries: list[dict[str, Any]], declared: list[Declared]
 # -- judge -------------------------------------------------------------------------------------------------------------
 
 
-def judge(request: Judge) -> tuple[Run, Path]:
+def judge(request: JudgeRequest) -> tuple[Run, Path]:
     """Compare what a worker left in a folder with the goldens.
 
     Returns:

@@ -34,6 +34,8 @@ def test_the_page_runs(mini: World, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     code = "\n".join(block for block in blocks if "check_change" not in block)
     folders = f'matrices=Path("{mini.matrices}"), fixtures=Path("{mini.fixtures}")'
     named = {
+        'creator="v061"': f'creator="{mini.spec("1.0")}", worker_handler=Path("{HANDLER}")',
+        "Places(fixtures": f'Places(matrices=Path("{mini.matrices}"), fixtures',
         '"v061"': f'"{mini.name("1.0")}"', '"current"': f'"{mini.spec("2.0")}"', '"../peft"': f'"{mini.spec("2.1")}"',
         '"lora"': '"two-layers"', '"lora-linear"': '"two-layers"',
         "CheckRequest(\n": f'CheckRequest(worker_handler=Path("{HANDLER}"),\n',
@@ -50,6 +52,8 @@ def test_the_page_runs(mini: World, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert found["finished"] != []
     assert found["earlier"].cells == found["run"].cells
     assert (mini.root / "rendered" / "report.html").is_file()
+    assert {one.outcome for one in found["made"]} == {"stored", "unsupported"}
+    assert {str(cell.verdict) for cell in found["elsewhere"].cells} == {"not-comparable"}, "no worker ran there"
     assert found["judgement"].verdict == "exact"
     assert "silent-wrong" in capsys.readouterr().out
 

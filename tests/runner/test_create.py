@@ -9,7 +9,7 @@ import pytest
 
 from harness.core.errors import UsageError
 from harness.runner import create
-from harness.runner.create import Create
+from harness.runner.create import CreateRequest
 from harness.runner.request import Places, Selection
 from harness.runner.workers.process import worker_command
 from tests.support.mini.world import HANDLER, World
@@ -36,7 +36,7 @@ def test_a_worker_has_its_own_handler_unless_told() -> None:
 
 
 def test_create_is_a_library_call(mini: World, tmp_path: Path) -> None:
-    request = Create(
+    request = CreateRequest(
         mini.spec("1.0"), Places(mini.matrices, tmp_path / "new"), Selection("one-layer or later"),
         worker_handler=HANDLER,
     )  # fmt: skip
@@ -49,14 +49,14 @@ def test_create_is_a_library_call(mini: World, tmp_path: Path) -> None:
 
 
 BAD = [
-    (Create("x", replace=True), "--replace without --reason"),
-    (Create("x", replace=True, reason="  "), "--replace without --reason"),
-    (Create("x", selection=Selection("no-such-scenario")), "no scenario is selected"),
+    (CreateRequest("x", replace=True), "--replace without --reason"),
+    (CreateRequest("x", replace=True, reason="  "), "--replace without --reason"),
+    (CreateRequest("x", selection=Selection("no-such-scenario")), "no scenario is selected"),
 ]
 
 
 @pytest.mark.parametrize(("request_", "found"), BAD)
-def test_a_request_that_can_create_nothing_is_refused(mini: World, request_: Create, found: str) -> None:
+def test_a_request_that_can_create_nothing_is_refused(mini: World, request_: CreateRequest, found: str) -> None:
     with pytest.raises(UsageError) as caught:
         create.create(replace(request_, places=Places(mini.matrices, mini.fixtures)))
     assert found in caught.value.found
