@@ -170,7 +170,7 @@ def one_cell(one: Parser, reports: str = "where runs are (default: reports/)") -
         "--scenarios", action="append", default=[], metavar="PATH", help="file or folder that declares the scenario"
     )
     one.add_argument("--reports", metavar="DIR", help=reports)
-    one.add_argument("--json", action="store_true", help="for a program")
+    one.add_argument("--json", action="store_true", help="print JSON")
     where(one)
     handler(one)
 

@@ -21,7 +21,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from harness.deviation.search.coupling import LIKELY, Ends, Mix
+from harness.deviation.search.coupling import LIKELY, Ends, Mix, Side
 from harness.deviation.search.outcome import Kind, Outcome
 
 Label = Literal["needed", "innocent", "tied"]
@@ -150,7 +150,7 @@ class _Hunt:
     # -- steps ------------------------------------------------------------------------------------------------------
 
     def _put_back_one(self, package: str) -> Generator[Ask, Outcome, None]:
-        to = self._put_back([package])
+        to = self._without([package])
         if to is None:
             self._tie(package, self._needed_by(package))
             return
@@ -181,7 +181,7 @@ class _Hunt:
             part = [package for package in waiting.pop(0) if package in self.mix and package not in self.labels]
             if not part:
                 continue
-            to = self._put_back(part)
+            to = self._without(part)
             if to is None and len(part) == 1:
                 self._tie(part[0], self._needed_by(part[0]))
             elif to is None:
@@ -196,7 +196,7 @@ class _Hunt:
 
     def _try_again(self, package: str) -> Generator[Ask, Outcome, None]:
         """Try again to put back a package that was tied: in the smaller mix, or with the others resolved around it."""
-        to = self._put_back([package])
+        to = self._without([package])
         if to is not None:
             candidate = self._candidate(to)
             outcome = yield Ask(candidate, (), self._left())
@@ -229,7 +229,7 @@ class _Hunt:
             return None
         sound, bad = self.witness
         if len(needed) > 1:
-            to = self._put_back(list(needed), keep=())
+            to = self._without(list(needed), keep=())
             if to is not None:
                 candidate = self._candidate(to)
                 outcome = yield Ask(candidate, (), 1)
@@ -283,10 +283,11 @@ class _Hunt:
 
     # -- candidates -------------------------------------------------------------------------------------------------
 
-    def _put_back(self, packages: Sequence[str], keep: Sequence[str] | None = None) -> Mix | None:
+    def _without(self, packages: Sequence[str], keep: Sequence[str] | None = None) -> Mix | None:
         held = self._needed() if keep is None else keep
-        must = {**dict.fromkeys(held, "new"), **dict.fromkeys(packages, "old")}
-        to = self.ends.with_sides(self.mix, must)  # type: ignore[arg-type]
+        must: dict[str, Side] = dict.fromkeys(held, "new")
+        back: dict[str, Side] = dict.fromkeys(packages, "old")
+        to = self.ends.with_sides(self.mix, must | back)
         return None if to == self.mix or (to is not None and not to < self.mix) else to
 
     def _needed_by(self, package: str) -> str:

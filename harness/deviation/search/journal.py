@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import append_lines
-from harness.deviation.search.outcome import KIND_WORDS, Outcome
+from harness.deviation.search.outcome import KIND_WORDS, Kind, Outcome
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Entry:
     question: str
     environment: str
     words: str
-    kind: str
+    kind: Kind
     why: str
     verdict: str
     seconds: float
@@ -36,7 +36,7 @@ class Entry:
     @property
     def outcome(self) -> Outcome:
         """What was found."""
-        return Outcome(self.kind, self.why, self.verdict)  # type: ignore[arg-type]
+        return Outcome(self.kind, self.why, self.verdict)
 
     @property
     def shown(self) -> str:

@@ -15,7 +15,7 @@ Kind = Literal["good", "bad", "other", "untestable"]
 """`bad`: the deviation is there; `good`: it is not, and the cell was compared; `other`: another deviation is there;
 `untestable`: the cell could not be compared."""
 
-KIND_WORDS: Mapping[str, str] = {
+KIND_WORDS: Mapping[Kind, str] = {
     "good": "sound",
     "bad": "deviates",
     "other": "deviates otherwise",

@@ -118,7 +118,7 @@ def turning_point(line: Line, border: Border, kinds: Kinds) -> TurningPoint:
 
     def point(index: int) -> Point:
         entry, name = line.entries[index], line.names[index]
-        return Point(name, line.days.get(name, ""), entry.outcome.kind, entry.why, entry.verdict)
+        return Point(name, line.days.get(name, ""), entry.kind, entry.why, entry.verdict)
 
     before, after = point(border.before), point(border.after)
     was = "is sound" if kinds[0] == "good" else "deviates"
