@@ -75,16 +75,16 @@ def sides(text: str, baseline: str, environments: Environments) -> Sides:
         EnvFailed: one can't be described: it does not resolve, or can't be fetched.
     """
     names = environments.names()
-    above = specs.parse(text, names)
-    if isinstance(above, specs.Over) and not baseline:
-        baseline = above.base
+    change_spec = specs.parse(text, names)
+    if isinstance(change_spec, specs.Over) and not baseline:
+        baseline = change_spec.base
     run = _run(baseline, names)
-    beneath = None if run is not None or not baseline else specs.parse(baseline, names)
-    package = _package(above, text, environments)
-    home = _home(run, baseline if isinstance(beneath, specs.Named | specs.Pins) else "", package, environments)
-    change = environments.describe(_layered(text, above, home))
-    of_tree = isinstance(beneath, specs.Checkout | specs.Git)
-    against = environments.describe(specs.over(baseline, home) if of_tree else baseline if beneath else home)
+    base_spec = None if run is not None or not baseline else specs.parse(baseline, names)
+    package = _package(change_spec, text, environments)
+    home = _home(run, baseline if isinstance(base_spec, specs.Named | specs.Pins) else "", package, environments)
+    change = environments.describe(_layered(text, change_spec, home))
+    of_tree = isinstance(base_spec, specs.Checkout | specs.Git)
+    against = environments.describe(specs.over(baseline, home) if of_tree else baseline if base_spec else home)
     if of_tree and against.overlay and package and against.overlay.package != package:
         raise UsageError(
             f"{text!r} is of {package}, and the baseline {baseline!r} of {against.overlay.package}",
@@ -96,8 +96,8 @@ def sides(text: str, baseline: str, environments: Environments) -> Sides:
             f"{text!r} and the baseline are the same to the byte: {change.name}; nothing was compared",
             "a change and another baseline", "name another --baseline",
         )  # fmt: skip
-    tree = above.path if isinstance(above, specs.Checkout) else None
-    ref = _own_ref(beneath, tree, against)
+    tree = change_spec.path if isinstance(change_spec, specs.Checkout) else None
+    ref = _own_ref(base_spec, tree, against)
     return Sides(text, change, against, package, tree, ref, run)
 
 
@@ -116,9 +116,9 @@ def _run(text: str, names: Sequence[str]) -> Run | None:
     return None
 
 
-def _package(above: specs.Spec, text: str, environments: Environments) -> str:
+def _package(change_spec: specs.Spec, text: str, environments: Environments) -> str:
     """The package that a change is of; empty where there may be several."""
-    match above:
+    match change_spec:
         case specs.Checkout(path):
             return source_tree.package_of(path)[0]
         case specs.Git():
@@ -163,16 +163,16 @@ def _release(text: str) -> Version:
     return version_of(text) or Version("0")
 
 
-def _layered(text: str, above: specs.Spec, home: str) -> str:
+def _layered(text: str, change_spec: specs.Spec, home: str) -> str:
     """The change as a loader: layered onto the baseline's environment, unless it is a whole environment itself."""
-    if isinstance(above, specs.Pins) or (isinstance(above, specs.Checkout | specs.Git) and home != CURRENT):
+    if isinstance(change_spec, specs.Pins) or (isinstance(change_spec, specs.Checkout | specs.Git) and home != CURRENT):
         return specs.over(text, home)
     return text
 
 
-def _own_ref(beneath: specs.Spec | None, tree: Path | None, against: Environment) -> str:
+def _own_ref(base_spec: specs.Spec | None, tree: Path | None, against: Environment) -> str:
     """The baseline's commit if it is one of the checkout's own clone; else empty."""
-    if tree is None or not isinstance(beneath, specs.Git) or against.overlay is None:
+    if tree is None or not isinstance(base_spec, specs.Git) or against.overlay is None:
         return ""
     return against.overlay.source.rpartition("@")[2]
 
