@@ -165,7 +165,7 @@ def decorated(result: Cell, *, family: str, method: str, reproduce: str, **more:
 
 
 def failed(identity: CellId, error: HarnessError) -> Cell:
-    """The cell of which nothing could be told because a step failed."""
+    """The cell without a judgement because a step failed."""
     verdict = next(verdict for kind, verdict in _VERDICTS if isinstance(error, kind))
     return cell_result.failed(identity, verdict, error)
 
