@@ -1,4 +1,4 @@
-"""`docs`: writes the generated pages, or says which of them is not what would be written."""
+"""`docs`: writes the generated pages, or lists those that are out of date."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def pages(places: Places) -> dict[str, str]:
 
 
 def _prepared(store: Store) -> list[trl_structure.Seen]:
-    """What the goldens that SFTTrainer had a part in say of it."""
+    """What the goldens of SFTTrainer's scenarios record about its steps."""
     found = []
     for creator in store.creators():
         for name in store.scenarios(creator):

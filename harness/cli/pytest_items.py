@@ -17,11 +17,11 @@ from harness.core.verdict import Verdict
 from harness.runner.plan import Planned
 
 CELL_PROPERTY = "peft_regress_cell"
-"""The property of a test's report that carries its cell as JSON, from whichever process checked it."""
+"""The property of a test's report that carries its cell as JSON from an xdist worker."""
 
 
 class Checks(Protocol):
-    """What the items need of the plugin."""
+    """The part of the plugin that items use."""
 
     worker: bool
     """True in a process that yields cells to another one (xdist)."""
@@ -33,7 +33,7 @@ class Checks(Protocol):
         """The cell of an item; waits for it."""
 
     def expected(self, cell: Cell) -> Cell:
-        """The cell with its expectation."""
+        """The cell with the known break that it matches."""
 
 
 class ScenarioCollector(pytest.File):
@@ -50,13 +50,13 @@ class ScenarioCollector(pytest.File):
         except HarnessError as error:
             raise self.CollectError(str(error)) from error
         for planned in cells:
-            # the id is given as text: made of a name that ends in "]", pytest 9.2 would not know it again for --lf
+            # the id is passed as text: pytest 9.2 does not recognise one made from a name that ends in "]" for --lf
             node = f"{self.nodeid}::{planned.id}"
             yield CellItem.from_parent(self, name=str(planned.id), nodeid=node, planned=planned)
 
 
 class CellItem(pytest.Item):
-    """One cell. It fails where the cell deviates unexpectedly or could not be told."""
+    """One cell. It fails if the cell deviates and that is not a known break, or if it could not be judged."""
 
     def __init__(self, *, planned: Planned, **more: Any) -> None:
         super().__init__(**more)
@@ -67,7 +67,7 @@ class CellItem(pytest.Item):
         )
 
     def listchain(self) -> list[pytest.Item | pytest.Collector]:  # type: ignore[override]
-        """Without the folders above the file: `-k lora` is to find scenarios, not who keeps them in `~/lora/`."""
+        """Without the folders above the file, so that `-k lora` does not match everything in `~/lora/`."""
         chain: list[Any] = super().listchain()
         return [node for node in chain if not isinstance(node, pytest.Directory)]
 
@@ -76,7 +76,7 @@ class CellItem(pytest.Item):
         assert isinstance(self.parent, ScenarioCollector)
         check = self.parent.check
         cell = check.result(self)
-        if check.worker:  # elsewhere the session tells each cell, and thousands of them kept as text are a lot
+        if check.worker:  # in one process the session passes cells on; thousands of them as text would use much memory
             self.user_properties.append((CELL_PROPERTY, json.dumps(cell.model_dump(mode="json"))))
         cell = check.expected(cell)
         if cell.verdict is Verdict.UNSUPPORTED:
@@ -90,24 +90,24 @@ class CellItem(pytest.Item):
         """The findings, not a traceback of ours."""
         if isinstance(excinfo.value, Deviation):
             return excinfo.value.text()
-        if isinstance(excinfo.value, OutcomeException):  # an expected deviation: how it came to that is no news
+        if isinstance(excinfo.value, OutcomeException):  # a known break: where it was raised does not matter
             return str(excinfo.value)
         return super().repr_failure(excinfo, *args, **more)
 
     def reportinfo(self) -> tuple[Path, None, str]:
-        """How the item is called in reports."""
+        """The item's name in reports."""
         return self.path, None, self.name
 
 
 class Deviation(Exception):
-    """A cell that deviates, or of which nothing could be told."""
+    """A cell that deviates, or could not be judged."""
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(f"{cell.id}: {cell.verdict}")
         self.cell = cell
 
     def text(self) -> str:
-        """A few lines that say what is wrong and how to see it again."""
+        """A few lines: what is wrong, and the command that reproduces it."""
         lines = [
             f"{self.cell.id}: {self.cell.verdict}",
             *([f"  {visible(self.cell.reason)}"] if self.cell.reason else []),

@@ -42,13 +42,13 @@ _REQUEST, _RESULT = "peft_regress_request", "peft_regress_result"
 
 
 class Listener(Protocol):
-    """Is told how far a run is."""
+    """Gets the progress of a run."""
 
     def planned(self, total: int, resumed: int) -> None:
-        """The run has so many cells, and so many are done from before."""
+        """The run has `total` cells, of which `resumed` are done from before."""
 
     def finished(self, cell: Cell) -> None:
-        """One cell is done; several threads say so."""
+        """One cell is done. Several threads call this."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -71,7 +71,7 @@ class CheckPlugin:
 
     Args:
         planned: the cells there are; None to plan each scenario file as it is collected.
-        notices: asked when the report is written, for what it says besides the cells.
+        notices: called when the report is written; what it says besides the cells.
         left_out: scenarios that are not checked, and why.
         finishing: has the last word on the run before it is written.
     """
@@ -94,7 +94,7 @@ class CheckPlugin:
         self.notices = notices
         self.left_out = left_out
         self.finishing = finishing
-        self.checking = Checking(request, environments, log=say, on_cell=self._tell)
+        self.checking = Checking(request, environments, log=say, on_cell=self._progress)
         self.config: pytest.Config
         self.items: list[CellItem] = []
         self._started: set[str] = set()
@@ -186,7 +186,7 @@ class CheckPlugin:
             recorder = self.checking.record(ids, self.request.places.reports_folder, command)
         except HarnessError as error:
             self.error = error
-            said = [] if self.listener else [str(error)]  # the command line says it itself
+            said = [] if self.listener else [str(error)]  # the command line prints the error itself
             raise pytest.UsageError(*said) from error
         if self.listener:
             self.listener.planned(len(ids), len(recorder.resumed))
@@ -203,7 +203,7 @@ class CheckPlugin:
         return self.checking.result(item.planned)
 
     def expected(self, cell: Cell) -> Cell:
-        """The cell with its known break, as far as this process can tell."""
+        """The cell with the known break that it matches, as far as this process knows."""
         return self.checking.expected(cell)
 
     def _jobs_of_worker(self) -> int:
@@ -219,7 +219,7 @@ class CheckPlugin:
             if name == CELL_PROPERTY and report.when == "call" and isinstance(value, str):
                 self.checking.keep(Cell.model_validate_json(value))
 
-    def _tell(self, cell: Cell) -> None:
+    def _progress(self, cell: Cell) -> None:
         if self.listener:
             self.listener.finished(cell)
 
@@ -244,7 +244,7 @@ class CheckPlugin:
             self.checking.learn(met, output["timings"])
 
     def _finish(self, session: pytest.Session, recorder: Recorder) -> None:
-        # -x and --maxfail stop early on purpose; the rest was asked for and is not there, so it is no whole run either
+        # -x and --maxfail stop early on purpose: cells are missing, but the run was not interrupted
         interrupted = len(recorder.cells) < len(recorder.plan) and not session.shouldfail
         found = self.checking.finished(interrupted=bool(interrupted), left_out=self.left_out)
         self.run = self.finishing(found.model_copy(update={"notices": self.notices()}), recorder)

@@ -1,4 +1,4 @@
-"""`list`, `report` and `diff`: what there is, and what runs say."""
+"""`list`, `report` and `diff`: list scenarios, render runs, compare runs."""
 
 from __future__ import annotations
 

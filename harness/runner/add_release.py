@@ -63,7 +63,7 @@ class AddRequest:
         """
         if self.no_fixtures:
             return []
-        chosen = self.selection.of(self.selection.declared(self.places.matrix()))
+        chosen = self.selection.chosen(self.places.matrix())
         if not chosen:
             raise UsageError("no scenario is selected", "at least one", "change -k or --family, or add --no-fixtures")
         return chosen

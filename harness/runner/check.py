@@ -46,11 +46,10 @@ def planned(request: CheckRequest, environments: Environments | None = None) -> 
         UsageError: a file is wrong, an environment is unknown, or no cell is selected.
     """
     environments = environments or request.places.environments()
-    selection, matrix = request.selection, request.places.matrix()
     request = plan.named(request, environments)
     known_breaks(request)
-    scenarios = matrix.scenarios(selection.scenarios or None, hub=selection.hub, families=selection.families)
-    cells = plan.plan(selection.of(scenarios), request, environments)
+    scenarios = request.selection.chosen(request.places.matrix())
+    cells = plan.plan(scenarios, request, environments)
     if not cells:
         raise UsageError(
             "no cell is selected", "at least one scenario, creator and loader", "loosen --cell, --family or --scenarios"
@@ -203,7 +202,7 @@ class Checking:
             self._on_cell(cell)
 
     def expected(self, cell: Cell) -> Cell:
-        """The cell with the known break that it matches, as far as this process can say."""
+        """The cell with the known break that it matches, as far as this process knows."""
         met = self._session.environment_reports((cell.creator, cell.loader)) if self._session else ()
         versions = {one.name: one.versions for one in self._known_of(met, [cell])}
         cells, _ = breaks.apply([cell], self.breaks, versions, datetime.date.today())

@@ -87,7 +87,7 @@ def selected(request: CreateRequest, log: Log = quiet) -> list[Declared]:
     where, environments = request.places.matrix(), request.places.environments(log)
     for name, why in request.selection.left_out(where).items():
         log(f"{name}: {why}")
-    declared = request.selection.of(request.selection.declared(where))
+    declared = request.selection.chosen(where)
     if not declared:
         raise UsageError("no scenario is selected", "at least one", "change -k or --family; `list` shows scenarios")
     declared = [one for one in declared if plan.makes(environments, request.creator, one.family)]

@@ -28,11 +28,11 @@ def expanded(request: CheckRequest, environments: Environments) -> CheckRequest:
 
 
 def creators(values: Iterable[str], having: Sequence[str]) -> tuple[str, ...]:
-    """The creators that are asked for, each once.
+    """The chosen creators, each once.
 
     Args:
-        values: names and globs, several in one with commas, or `all`. A name is taken as it is written, so that one
-            without fixtures is told and not left out; a glob and `all` choose among `having`.
+        values: names and globs, separated by commas, or `all`. Globs and `all` choose among `having`. A name is used
+            as it is: if it has no fixtures, its cells say so.
         having: the creators that have fixtures, stored or made on demand.
 
     Raises:
@@ -42,11 +42,11 @@ def creators(values: Iterable[str], having: Sequence[str]) -> tuple[str, ...]:
 
 
 def loaders(values: Iterable[str], declared: Sequence[str]) -> tuple[str, ...]:
-    """The loaders that are asked for, each once.
+    """The chosen loaders, each once.
 
     Args:
-        values: specifications of any form, several in one with commas, globs, or `all`. A value of several pins
-            (`peft==0.9.0,transformers==4.38.2`) is one loader, as it is everywhere; so is one that has a path.
+        values: specifications of any form, separated by commas, globs, or `all`. Several pins in one value
+            (`peft==0.9.0,transformers==4.38.2`) are one loader, as everywhere; so is a value with a path.
         declared: the declared environments that globs and `all` choose among.
 
     Raises:
@@ -60,7 +60,7 @@ def _parts(value: str) -> list[str]:
 
 
 def _specs(value: str) -> list[str]:
-    """One value's specifications. A comma parts them, but is a part of a path, an address, or a row of pins."""
+    """The specifications in one value. A comma separates them, except in a path, a URL, or a list of pins."""
     parts = _parts(value)
     if value.startswith(("python:", "git+")) or spec.is_path(value):
         return [value.strip()]
@@ -69,8 +69,8 @@ def _specs(value: str) -> list[str]:
         return [value.strip()]
     if len(pins) > 1:
         raise UsageError(
-            f"{value!r}: names and {len(pins)} pins in one list",
-            "one environment of several pins, or a list of names: which pins belong together is not clear",
+            f"{value!r} mixes names and {len(pins)} pins, so it is not clear which pins belong together",
+            "the pins of one environment, or a list of names",
             f"repeat the option: --loaders {','.join(p for p in parts if p not in pins)} --loaders {','.join(pins)}",
         )
     return parts
@@ -89,5 +89,7 @@ def _matching(part: str, known: Sequence[str], what: str) -> list[str]:
         return [part]
     matching = [name for name in known if part == ALL or fnmatch.fnmatchcase(name, part)]
     if not matching:
-        raise UsageError(f"{part!r} matches no {what}", f"one of {', '.join(known) or '(there is none)'}", "mend it")
+        raise UsageError(
+            f"{part!r} matches no {what}", f"one of {', '.join(known) or '(there is none)'}", "fix the glob"
+        )
     return matching

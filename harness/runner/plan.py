@@ -23,7 +23,7 @@ from harness.store.fixtures import Store, recorded_versions
 
 @dataclass(frozen=True)
 class Planned:
-    """A cell that is to be checked."""
+    """A cell to check."""
 
     id: CellId
     declared: Declared
@@ -40,7 +40,7 @@ class Planned:
 def creators_with_fixtures(
     store: Store, asked: Sequence[str], environments: Environments | None = None
 ) -> tuple[str, ...]:
-    """The creators asked for, or all that have fixtures, in the order of their PEFT releases.
+    """The named creators, or all that have fixtures, in the order of their PEFT releases.
 
     Args:
         environments: where given, those whose fixtures are made on demand are among all.
@@ -60,12 +60,12 @@ def creators_with_fixtures(
 
 
 def _release(store: Store, creator: str) -> Version:
-    """The PEFT that a creator had; one that nobody can tell comes first."""
+    """A creator's PEFT version; an unknown one sorts first."""
     return version_of(recorded_versions(store, creator).get("peft", "0")) or Version("0")
 
 
 def _made_on_demand(environments: Environments, name: str) -> bool:
-    """True where a declaration says so; one that can't be read is told by whoever needs it."""
+    """True if a declaration says so. Whoever needs one that cannot be read reports it."""
     try:
         return environments.makes_fixtures_on_demand(name)
     except HarnessError:
@@ -111,21 +111,22 @@ def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Env
 
 
 def makes(environments: Environments, creator: str, family: str) -> bool:
-    """True where a creator makes fixtures of a family: every one does, but for those declared for some alone."""
+    """True if a creator makes fixtures of a family. All do, except those that are declared for some families."""
     declared = _declaration(environments, creator)
     return declared is None or declared.makes(family)
 
 
-@functools.lru_cache(maxsize=1024)  # read once, not once a scenario
+@functools.lru_cache(maxsize=1024)  # read once, not once for each scenario
 def _declaration(environments: Environments, creator: str) -> Declaration | None:
     return environments.declaration(creator)
 
 
 def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Environments) -> dict[str, UsageError]:
-    """Scenarios that require what no environment has, by name: slips, which would else be `unsupported` for ever.
+    """Scenarios that no environment can run, by name, each with its error. Without it they would stay `unsupported`.
 
     Args:
-        creator: what is asked for, which need not be declared. What it alone has another release of is no slip.
+        creator: the environment that is to make fixtures. It need not be declared; a requirement on a package that
+            only this environment has is not an error.
     """
     asked, declared = _versions(environments, creator), environments.names()
     found = {}
@@ -140,16 +141,16 @@ def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Enviro
             continue
         shown = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[-3:])
         found[one.name] = UsageError(
-            f"{one.file}: scenario {one.name!r} requires what no environment has ({shown})",
+            f"{one.file}: scenario {one.name!r} has requirements that no environment meets ({shown})",
             "at least one creator that can make it",
-            "mend `requires`, or declare an environment that has it: `peft-regress env add peft==…`",
+            "fix `requires`, or declare an environment that has it: `peft-regress env add peft==…`",
         )
     return found
 
 
 @functools.lru_cache(maxsize=256)
 def _versions(environments: Environments, spec: str) -> Mapping[str, str]:
-    """What an environment has; nothing where it can't be described."""
+    """The package versions of an environment; empty if it cannot be described."""
     try:
         return environments.describe(spec).versions
     except HarnessError:
@@ -157,16 +158,16 @@ def _versions(environments: Environments, spec: str) -> Mapping[str, str]:
 
 
 def parsed(text: str) -> CellId:
-    """A cell's id from `scenario@creator:loader[device]`, with `+bfloat16+sdpa` behind the device where it has them."""
+    """A cell's id from its text: `scenario@creator:loader[device]`, or `…[device+bfloat16+sdpa]` with settings."""
     scenario, _, rest = text.partition("@")
     creator, _, rest = rest.partition(":")
     loader, _, place = rest.rpartition("[")
     return CellId(scenario, creator, loader, *placed(place.rstrip("]")))
 
 
-@functools.lru_cache(maxsize=256)  # interpreters are asked and checkouts read: once, not once a file of scenarios
+@functools.lru_cache(maxsize=256)  # starts interpreters and reads checkouts: once, not for each scenario file
 def name_of(environments: Environments, spec: str) -> str:
-    """The short name of an environment; one that can't be resolved still has a name, and its cells are `env-failed`."""
+    """The short name of an environment. One that cannot be resolved has a name too; its cells are `env-failed`."""
     try:
         return environments.describe(spec).name
     except EnvFailed as error:
@@ -174,5 +175,5 @@ def name_of(environments: Environments, spec: str) -> str:
 
 
 def matches(cell: str, wanted: Iterable[str]) -> bool:
-    """True where a cell's id is one of these, or one of these globs takes it."""
+    """True if a cell's id is one of these ids, or matches one of these globs."""
     return any(cell == one or fnmatch.fnmatchcase(cell, one.replace("[", "[[]")) for one in wanted)

@@ -93,6 +93,15 @@ class Selection:
     hub: bool = False
     """Include scenarios on real models of the Hub, read from its local cache."""
 
+    def chosen(self, matrix: Matrix) -> list[Declared]:
+        """The selected scenarios.
+
+        Raises:
+            UsageError: a file is wrong, or no scenario is of one of the families.
+        """
+        found = matrix.scenarios(self.scenarios or None, hub=self.hub, families=self.families)
+        return [one for one in found if self._has_keyword(one)]
+
     def declared(self, matrix: Matrix, *, hub: bool | None = None) -> list[Declared]:
         """The scenarios of the files that are named, or of the matrix. Keyword and families are not applied.
 
@@ -110,12 +119,11 @@ class Selection:
         Raises:
             UsageError: no scenario is of one of the families.
         """
+        return [one for one in of_families(declared, self.families) if self._has_keyword(one)]
+
+    def _has_keyword(self, one: Declared) -> bool:
         parts = [part.strip() for part in self.keyword.split(" or ") if part.strip()]
-        return [
-            one
-            for one in of_families(declared, self.families)
-            if not parts or any(part in one.name or part == one.family for part in parts)
-        ]
+        return not parts or any(part in one.name or part == one.family for part in parts)
 
     def left_out(self, matrix: Matrix) -> dict[str, str]:
         """Selected scenarios that are skipped because they need a model of the Hub: name → why."""

@@ -45,7 +45,7 @@ def test_loaders(values: list[str], expected: list[str]) -> None:
 WRONG = [
     (grid.creators, ["w*"], "matches no creator with fixtures"),
     (grid.loaders, ["w*"], "matches no declared environment"),
-    (grid.loaders, ["v061,peft==0.9.0,torch==2"], "names and 2 pins in one list"),
+    (grid.loaders, ["v061,peft==0.9.0,torch==2"], "mixes names and 2 pins"),
 ]
 
 

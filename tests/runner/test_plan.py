@@ -136,7 +136,7 @@ def test_an_id_can_be_read_again(cell: CellId) -> None:
 
 
 UNMEETABLE = [
-    (["peft>=99"], "requires what no environment has"),  # every declared environment has another
+    (["peft>=99"], "requirements that no environment meets"),  # every declared environment has another
     (["no-such-package"], "no-such-package is not in the environment"),
     (["minipeft>=99"], ""),  # a release that only this creator could have, and has not: unsupported
     (["minipeft>=1.0"], ""),
@@ -158,5 +158,5 @@ def test_beside_sound_ones_it_is_said_and_the_others_are_made(mini: World) -> No
     mini.scenarios(scenario("never", requires=["peft>=99"]), file="never")
     ended = mini.run("create", mini.spec("1.0"), "-k", "never or two-layers")
     assert ended.code == 0, ended
-    assert "scenario 'never' requires what no environment has" in ended.err
+    assert "scenario 'never' has requirements that no environment meets" in ended.err
     assert mini.traced("create") == ["two-layers"]

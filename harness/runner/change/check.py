@@ -1,8 +1,8 @@
-"""Checks one change: the same cells under the change and under a baseline. A deviation on both sides is not its fault.
+"""Checks one change: the same cells under the change and under a baseline. Only what is worse under the change counts.
 
-`check_change` is the whole of it, for a library call. `plan_change` finds the cells: what changed, which scenarios that
-can affect, whose fixtures they have, and which results of the baseline are cached. A `ChangePlan` then says what is to
-be replayed, and makes the run of what came of it.
+`check_change` does all of it, for a library call. `plan_change` finds the cells: what changed, which scenarios that can
+affect, which creators have fixtures for them, and which results of the baseline are cached. A `ChangePlan` says which
+cells to replay, and turns their results into the run.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ChangePlan:
     """The cells of a check of one change.
 
     Attributes:
-        request: what is replayed, as a request: its cells are those that are not cached.
+        request: the request for what is replayed: its cells are those that are not cached.
         cells: the change's.
         baseline: the same under the baseline; none where that is an earlier run.
         cached: cells of the baseline that an earlier check computed, by id.
@@ -90,7 +90,7 @@ class ChangePlan:
         cells = tuple(cell for cell in run.cells if cell.id in mine)
         before = [*self._recalled(run, cells), *(cell for cell in run.cells if cell.id not in mine)]
         before += self.sides.run.cells if self.sides.run else ()
-        if run.interrupted:  # a cell that has no other side yet is not done
+        if run.interrupted:  # a cell without its other side is not done
             there = {judge.key_of(cell) for cell in before}
             cells = tuple(cell for cell in cells if judge.key_of(cell) in there)
         else:
@@ -124,7 +124,7 @@ def check_change(
     on_cell: OnCell = lambda _: None,
     log: Log = quiet,
 ) -> Run:
-    """Check what a change does to stored adapters; `Run.against` and `Run.comparisons` say it, `exit_code` sums up.
+    """Check what a change does to stored adapters: see `Run.against`, `Run.comparisons` and `Run.exit_code`.
 
     Writes a run's folder as `harness.runner.check` does.
 
@@ -162,10 +162,7 @@ def plan_change(
         UsageError: a file is wrong, or no cell is selected.
     """
     known_breaks(request)
-    selection = request.selection
-    declared = request.places.matrix().scenarios(
-        selection.scenarios or None, hub=selection.hub, families=selection.families
-    )
+    declared = request.selection.chosen(request.places.matrix())
     files, affected, why_all = _affected(change, request, sides, built, declared)
     chosen, left_out, words = scope.choose(declared, affected, why_all, built.baseline.versions)
     narrow = affected is not None and not affected.everything
@@ -176,7 +173,6 @@ def plan_change(
     request = replace(request, creators=tuple(creators), every_creator=False, loaders=loaders)
     cells = _selected(plan.plan(declared, replace(request, cells=()), environments), pairs, request.cells)
     mine = [cell for cell in cells if cell.loader_spec == sides.change.spec]
-    baseline = [cell for cell in cells if cell.loader_spec != sides.change.spec]
     if sides.run is not None:
         mine, gone = _only_those_of(sides.run, mine)
         left_out |= gone
@@ -185,21 +181,15 @@ def plan_change(
             "no cell is selected", "a scenario that the change affects, with a fixture",
             f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({words})",
         )  # fmt: skip
+    baseline = [cell for cell in cells if cell.loader_spec != sides.change.spec]
     known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
     cached = {} if request.each else known.recall(baseline)
     to_run = tuple(str(cell.id) for cell in (*mine, *baseline) if str(cell.id) not in cached)
+    about, notes = _about(sides, built, files, words, cached), tuple(scope.beside(files))
+    request = replace(request, cells=to_run)
     return ChangePlan(
-        request=replace(request, cells=to_run),
-        sides=sides,
-        built=built,
-        cells=tuple(mine),
-        baseline=tuple(baseline),
-        cached=cached,
-        left_out=left_out,
-        about=_about(sides, built, files, words, cached),
-        notes=tuple(scope.beside(files)),
-        known=known,
-    )
+        request, sides, built, tuple(mine), tuple(baseline), cached, left_out, about, notes, known
+    )  # fmt: skip
 
 
 def _affected(
