@@ -234,7 +234,7 @@ def _planned_anew(request: CellRequest, declared: Declared, environments: Enviro
     spec = request.creator or _spec_of(asked.creator, environments)
     loader_spec = _spec_of(asked.loader, environments)
     creator = asked.creator
-    if creator not in request.places.store().creators():
+    if creator not in request.places.store(required=False).creators():
         creator = plan.name_of(environments, spec)
     loader = plan.name_of(environments, loader_spec)
     id = CellId(asked.scenario, creator, loader, asked.device or "cpu", asked.settings)
@@ -266,7 +266,7 @@ def _with_fixture(
             log=log, handler=request.worker_handler,
         ))  # fmt: skip
 
-    stored = session(request.places.store(), creating=False)
+    stored = session(request.places.store(required=False), creating=False)
     try:
         return stored, stored.fixture(planned)
     except NoFixture:

@@ -85,3 +85,11 @@ def test_it_fetches_fixtures_and_finds_them(run: Run, tmp_path: Path) -> None:
     run("fixtures", "fetch", "--from", str(tmp_path / "box.tar.gz"), **cache)
     run("env", "gc", **cache)  # which keeps them
     assert "v1.jsonl" in run("fixtures", "verify", code=2, **cache).stdout
+
+
+def test_a_pair_needs_no_stored_fixtures(run: Run, tmp_path: Path) -> None:
+    run("pair", "--creator", "v061", "--loader", "v061", "-k", "lokr-decompose-factor")
+    (report,) = (tmp_path / "empty" / "reports").glob("*/report.json")
+    assert [cell["verdict"] for cell in json.loads(report.read_text())["cells"]] == ["exact"]
+    shown = run("show", "lokr-decompose-factor").stdout
+    assert "exact" in shown
