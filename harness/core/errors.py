@@ -1,4 +1,4 @@
-"""The errors that reach a user: what was found, what was expected, what to do next; and the exit codes."""
+"""The errors that users see (found, expected, next step), and the exit codes."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import enum
 
 
 class ExitCode(enum.IntEnum):
-    """What `peft-regress` exits with. Never 0 when nothing was compared."""
+    """The exit codes of `peft-regress`. Never 0 if nothing was compared."""
 
     CLEAN = 0
-    """Everything that was compared is as it was, or deviates as a known break says."""
+    """Everything that was compared is unchanged, or deviates as a known break says."""
     REGRESSED = 1
-    """At least one cell deviates and no known break covers it, or a known break no longer holds."""
+    """A cell deviates and no known break covers it, or a known break no longer holds."""
     CANNOT_TELL = 2
-    """Nothing was compared, an environment failed, a fixture is bad or missing."""
+    """Nothing was compared, an environment failed, or a fixture is bad or missing."""
     USAGE = 64
     """A wrong argument or a wrong input file (EX_USAGE of BSD's sysexits.h)."""
     INTERRUPTED = 130
-    """Ctrl-C (128 + SIGINT). What had finished is kept."""
+    """Ctrl-C (128 + SIGINT). Finished results are kept."""
 
 
 class HarnessError(Exception):
-    """An error with three parts, so that its reader needs no second look.
+    """An error that says what was found, what was expected and what to do next.
 
     Args:
-        found: what was found, with the file and the place in it.
+        found: what was found, with file and place.
         expected: what was expected there.
         next_step: what to do next.
     """
@@ -47,6 +47,6 @@ class HarnessError(Exception):
 
 
 class UsageError(HarnessError):
-    """The command line or an input file is wrong; nothing was done."""
+    """The command line or an input file is wrong. Nothing was run."""
 
     exit_code = ExitCode.USAGE

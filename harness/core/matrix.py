@@ -1,7 +1,7 @@
-"""Reads `matrices/` into typed values and selects cells.
+"""Reads the scenarios and bases of `matrices/`.
 
-Scenarios and bases are data. What depends on a library's version is said in the data too, under `when`; `resolve` makes
-of a scenario and an environment's versions the plain dictionary that the worker gets.
+Scenarios and bases are data, and so is what depends on a library's version (`when`). `resolve` turns a scenario and the
+versions of an environment into the plain dictionary that the worker gets.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from harness.core.text import did_you_mean, similar
 from harness.worker.shared import TRAINER
 
 NEEDS_HUB = "needs --hub"
-"""Why a scenario on a model of the hub is not run."""
+"""Why a scenario on a model of the Hub is not run."""
 
 
 @dataclass(frozen=True)
 class Declared:
-    """A scenario with the base that it names and where both were read."""
+    """A scenario with its base, and the file that declares it."""
 
     scenario: Scenario
     base: Base
     base_name: str
     file: Path
     sources: Mapping[str, str]
-    """Text of the Python files that it names, by file name."""
+    """File name → text of each Python file that it refers to."""
 
     @property
     def name(self) -> str:
@@ -44,38 +44,38 @@ class Declared:
 
     @property
     def family(self) -> str:
-        """What it is grouped under."""
+        """The group that it belongs to."""
         return self.scenario.family
 
     @property
     def quantize(self) -> Quantize | None:
-        """How its base is quantised; the scenario says it before the base does."""
+        """How its base is quantised. The scenario's own setting comes first."""
         return self.scenario.quantize or self.base.quantize
 
     @property
     def method(self) -> str:
-        """PEFT's method: `LoraConfig` is `Lora`."""
+        """PEFT's method: `Lora` for `LoraConfig`."""
         return self.scenario.adapter.config.removesuffix("Config")
 
     @property
     def imports(self) -> tuple[str, ...]:
-        """What a worker is told to import beforehand: classes of Transformers, and TRL's trainer."""
+        """What a worker imports in advance: classes of Transformers, and TRL's trainer."""
         model = self.base.transformers
         return (*([model.model] if model else []), *([TRAINER] if self.scenario.sft else []))
 
     def is_of(self, families: Collection[str]) -> bool:
-        """True where it is of one of these families, names or globs (`bnb-*`); where none is named, always."""
+        """True if it belongs to one of these families (names or globs such as `bnb-*`), or if there are none."""
         return not families or any(fnmatch.fnmatchcase(self.family, name) for name in families)
 
     @property
     def needs_hub(self) -> bool:
-        """True where its base is a real model, which is there only for who wants it (`--hub`)."""
+        """True if its base is a real model, which is only used with `--hub`."""
         return self.base.hub is not None
 
 
 @dataclass(frozen=True)
 class CellId:
-    """One (scenario, creator, loader, device), and what it is computed with there."""
+    """One (scenario, creator, loader, device), with the settings of the computation."""
 
     scenario: str
     creator: str
@@ -93,10 +93,10 @@ class CellId:
 
 
 def of_families(scenarios: Iterable[Declared], families: Collection[str]) -> list[Declared]:
-    """The scenarios of some families, names or globs (`bnb-*`); all where none is named.
+    """The scenarios of these families (names or globs such as `bnb-*`); all if there are none.
 
     Raises:
-        UsageError: no scenario is of one of them.
+        UsageError: one of them has no scenario.
     """
     scenarios = list(scenarios)
     known = sorted({one.family for one in scenarios})
@@ -104,39 +104,39 @@ def of_families(scenarios: Iterable[Declared], families: Collection[str]) -> lis
         if not any(one.is_of([name]) for one in scenarios):
             close = [one for one in known if name in one] or similar(name, known, most=3)
             raise UsageError(
-                f"no scenario is of family {name!r}", f"a family, or a glob: {', '.join(close or known)}",
+                f"no scenario of family {name!r}", f"a family, or a glob: {', '.join(close or known)}",
                 "`peft-regress list` shows them",
             )  # fmt: skip
     return [one for one in scenarios if one.is_of(families)]
 
 
 class Matrix:
-    """All scenarios and bases of a folder laid out as `matrices/`, over a fallback for what it does not have."""
+    """The scenarios and bases of a folder like `matrices/`, and of a fallback for what it lacks."""
 
     def __init__(self, folder: Path, fallback: Path | None = None) -> None:
         self.folder = folder
         self.fallback = fallback if fallback and fallback.resolve() != folder.resolve() else None
         if not folder.is_dir():
             raise UsageError(
-                f"no folder {folder}", "a folder with scenarios/, and bases/ and envs/ where needed", "check --matrices"
+                f"no folder {folder}", "a folder with scenarios/, and if needed bases/ and envs/", "check --matrices"
             )
         self._bases: dict[str, tuple[Base, Path]] = {}
 
     def scenario_files(self) -> list[Path]:
-        """All scenario files of the folder itself, sorted by name."""
+        """The scenario files of the folder, without the fallback, sorted by name."""
         return sorted((self.folder / "scenarios").glob("*.toml"))
 
     def scenarios(
         self, where: Iterable[Path] | None = None, *, hub: bool = False, families: Collection[str] = ()
     ) -> list[Declared]:
-        """The scenarios of these files and folders (all of the matrix where None), in file order.
+        """The scenarios of these files and folders, in file order; all of the matrix if None.
 
         Args:
-            hub: those on models of the hub too.
-            families: of these alone, names or globs; all where none is named.
+            hub: include those on models of the Hub.
+            families: names or globs; empty for all.
 
         Raises:
-            UsageError: a file is wrong, two scenarios have one name, none is of one of the families, or there is none.
+            UsageError: a file is wrong, two scenarios have the same name, a family has no scenario, or there is none.
         """
         files = list(_toml_files(where)) if where is not None else self.scenario_files()
         found: dict[str, Declared] = {}
@@ -145,7 +145,7 @@ class Matrix:
                 if declared.name in found:
                     raise UsageError(
                         f"{file}: scenario name {declared.name!r} is taken by {found[declared.name].file}",
-                        "one name for one scenario",
+                        "a name that no other scenario has",
                         "rename one of them",
                     )
                 found[declared.name] = declared
@@ -153,7 +153,9 @@ class Matrix:
         chosen = [one for one in named if hub or not one.needs_hub]
         if named and not chosen:
             names = ", ".join(one.name for one in named)
-            raise UsageError(f"{names}: {NEEDS_HUB}", "a scenario on a tiny base", "add --hub, where the models are")
+            raise UsageError(
+                f"{names}: {NEEDS_HUB}", "a scenario on a tiny base", "add --hub if the models are in the local cache"
+            )
         if not found:
             places = ", ".join(map(str, where or [self.folder / "scenarios"]))
             raise UsageError(f"no scenario in {places}", "at least one *.toml with [[scenario]]", "check the path")
@@ -181,7 +183,7 @@ class Matrix:
 
     def _base(self, name: str, file: Path, index: int) -> tuple[Base, Path]:
         if name not in self._bases:
-            # a scenario file outside the matrix may bring its bases along, in bases/ beside it or beside its folder
+            # a scenario file outside the matrix may have its own bases, in bases/ beside it or beside its folder
             folders = [file.parent / "bases", file.parent.parent / "bases", self.folder / "bases"]
             folders += [self.fallback / "bases"] if self.fallback else []
             path = next((p for folder in folders if (p := folder / f"{name}.toml").is_file()), None)
@@ -190,7 +192,7 @@ class Matrix:
                 raise UsageError(
                     f"{file}: `scenario[{index}].base` = {name!r}: no such base{did_you_mean(name, known)}",
                     f"one of {', '.join(known)}",
-                    f"mend the name, or add {self.folder / 'bases' / (name + '.toml')}",
+                    f"correct the name, or add {self.folder / 'bases' / (name + '.toml')}",
                 )
             self._bases[name] = (toml_files.validated(Base, toml_files.read(path), path), path)
         return self._bases[name]
@@ -216,23 +218,23 @@ def _source(beside: Path, name: str, key: str) -> dict[str, str]:
 
 
 def unsupported(declared: Declared, versions: Mapping[str, str], *, creating: bool = False) -> str:
-    """Why an environment with these versions has no such feature, or can't create it; empty where it has and can."""
+    """Why an environment with these versions lacks the feature, or cannot create it; empty if it can."""
     conditions = declared.scenario.requires + (declared.scenario.creator_requires if creating else [])
     unmet = (requirements.parse(text).unmet(versions) for text in conditions)
     return next((reason for reason in unmet if reason), "")
 
 
 def unstored(declared: Declared, versions: Mapping[str, str]) -> str:
-    """Why no fixture of a creator with these versions is stored; empty where one is."""
+    """Why no fixture of a creator with these versions is stored; empty if one is."""
     reason = unsupported(declared, versions, creating=True)
     kept = [requirements.parse(text) for text in declared.scenario.stored_by]
     if reason or not kept or any(condition.holds(versions) for condition in kept):
         return reason
-    return f"no fixture of it is stored, only of {' or '.join(one.text for one in kept)}; `pair` makes one"
+    return f"fixtures are stored only for {' or '.join(one.text for one in kept)}; `pair` makes one"
 
 
 def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
-    """The scenario as the worker gets it: plain data, with everything that hangs on a version decided.
+    """The scenario as the worker gets it: plain data, with everything that depends on a version decided.
 
     Args:
         versions: canonical package name → version of the environment that will run it.
@@ -256,7 +258,7 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         "skip": skip,
         "fill": scenario.fill,
     }
-    # these only where they are set: a scenario's digest must not change because others can say more
+    # only if set: the digest of a scenario must not change because others have more keys
     if scenario.adapter.convert:
         adapter["convert"] = True
     if scenario.adapter.experts:

@@ -1,4 +1,4 @@
-"""What scenario and base files may say: the schemas of `matrices/scenarios/*.toml` and `matrices/bases/*.toml`."""
+"""The schemas of `matrices/scenarios/*.toml` and `matrices/bases/*.toml`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Input(Strict):
     """One named input of a base."""
 
     kind: Literal["tokens", "mask", "uniform", "values"]
-    """`tokens`: whole numbers in [low, high); `uniform`: floats there; `mask`: ones, zeros where padded; `values`."""
+    """`tokens`: integers in [low, high); `uniform`: floats in it; `mask`: ones, and zeros for padding; `values`."""
     shape: list[int] | None = None
     low: float = 0
     high: float = 1
     contain: list[int] | None = None
-    """For `tokens`: tokens that must occur; they are put at the beginning of the last row's unpadded part."""
+    """For `tokens`: tokens that must occur. They start the unpadded part of the last row."""
     pad_left: list[int] | None = None
-    """For `mask`: how many positions at the left of each row are padding."""
+    """For `mask`: the number of padded positions at the left of each row."""
     pad_right: list[int] | None = None
     values: list[Any] | None = None
     dtype: Literal["int64", "float32"] | None = None
@@ -54,17 +54,17 @@ class Transformers(Strict):
 
 
 class Hub(Strict):
-    """A model of the hub at one commit, read from the hub's cache on this machine; nothing is ever fetched."""
+    """A model of the Hub at one commit, read from the local cache. Nothing is downloaded."""
 
     repo: str = pydantic.Field(pattern=r"^[A-Za-z0-9][\w.-]*/[\w.-]+$")
     revision: str = pydantic.Field(pattern=r"^[0-9a-f]{40}$")
-    """The whole commit: a branch would be another model tomorrow."""
+    """The full commit: a branch may point to another model tomorrow."""
     model: str
-    """The class of Transformers that reads it."""
+    """The class of Transformers that loads it."""
 
 
 class BaseWhen(Strict):
-    """What another version of a library needs otherwise."""
+    """What a version of a library needs differently."""
 
     if_: str = pydantic.Field(alias="if")
     args: dict[str, Any] = {}
@@ -80,36 +80,36 @@ class Quantize(Strict):
 
     bits: Literal[4, 8]
     type: Literal["nf4", "fp4"] = "nf4"
-    """Of 4 bits."""
+    """Only for 4 bits."""
     double: bool = False
-    """4 bits: the scales of the blocks are quantised too."""
+    """For 4 bits: quantise the scales of the blocks too."""
     threshold: float = 6.0
-    """8 bits: inputs beyond it are computed with apart."""
+    """For 8 bits: inputs above it are computed separately."""
     skip: list[str] = ["lm_head"]
-    """Names, or parts of dotted names, of linear layers that stay as they are."""
+    """Names, or parts of dotted names, of linear layers that are not quantised."""
     from_: Literal["weights", "quantised"] = pydantic.Field(default="weights", alias="from")
-    """What the fixture holds: weights that are quantised on loading, or what bitsandbytes wrote of quantised ones."""
+    """What is stored: weights that are quantised on loading, or quantised weights that bitsandbytes wrote."""
 
 
 class Base(Strict):
-    """A tiny model that adapters are put on, with its inputs (`matrices/bases/NAME.toml`)."""
+    """A tiny model for adapters, with its inputs (`matrices/bases/NAME.toml`)."""
 
     why: str
     transformers: Transformers | None = None
     hub: Hub | None = None
-    """A real model, with its own weights; such scenarios run with `--hub` alone."""
+    """A real model with its own weights. Such scenarios run only with `--hub`."""
     modules: list[Module] | None = None
     python: str | None = None
     """A Python file beside this one with a function `build()` that returns a `torch.nn.Module`."""
     inputs: dict[str, Input] = {}
     outputs: list[str] = []
-    """Which fields of the model's output are compared; empty for a model that returns a tensor."""
+    """The fields of the model's output to compare; empty for a model that returns a tensor."""
     generate: dict[str, Any] | None = None
-    """Arguments of `generate` where the model can; absent: the probe does not apply."""
+    """Arguments of `generate`. Without it, the probe does not apply."""
     resize_to: int | None = None
-    """The vocabulary's size after loading: what is on disk has fewer tokens, as before a user added some."""
+    """The size of the vocabulary after loading. The stored model has fewer tokens, as if a user had added some."""
     load_with: dict[str, Any] = {}
-    """Further arguments of the base's `from_pretrained`."""
+    """More arguments of the base's `from_pretrained`."""
     quantize: Quantize | None = None
     when: list[BaseWhen] = []
 
@@ -121,38 +121,38 @@ class Base(Strict):
 
 
 class Expert(Strict):
-    """An adapter that another one is made of: the configuration's class and its arguments."""
+    """An adapter that another adapter is made of: class of the configuration, and its arguments."""
 
     config: str
     args: dict[str, Any] = {}
 
 
 class Adapter(Expert):
-    """The adapter's configuration: the class's name and its arguments, as in PEFT's documentation."""
+    """The adapter's configuration: name of the class, and its arguments as in PEFT's documentation."""
 
     experts: dict[str, Expert] = {}
-    """Adapters that must be saved before this one can be made (X-LoRA); NAME is put into `adapter/experts/NAME`."""
+    """Adapters that must be saved before this one is made (X-LoRA). NAME is saved in `adapter/experts/NAME`."""
     convert: bool = False
-    """Saved as plain LoRA, as PEFT does it for initialisations that change the base (`pissa`, `olora`)."""
+    """Save it as plain LoRA, as PEFT can for initialisations that change the base (`pissa`, `olora`)."""
 
 
 class Wrap(Strict):
-    """What stands around the model when the adapter is made and when it is loaded, from inside out.
+    """The wrappers of the model when the adapter is made and when it is loaded, from inside out.
 
-    `peft` says where the adapter is put (at the end where it is not named): what comes before stands around the base,
-    what comes after around the PeftModel.
+    `peft` is the place of the adapter; by default the end. Wrappers before it are around the base, and wrappers after
+    it are around the PeftModel.
     """
 
     saved: list[str] = []
     loaded: list[str] = []
     adapters: dict[str, Expert] = {}
-    """For `adapter:NAME`: the adapters that the base has already; they are stored nowhere."""
+    """For `adapter:NAME`: adapters that the base already has. They are not stored."""
 
     @pydantic.model_validator(mode="after")
     def _known(self) -> Wrap:
         for where, kinds in (("saved", self.saved), ("loaded", self.loaded)):
             if kinds.count("peft") > 1:
-                raise ValueError(f"`{where}` names `peft` twice: the adapter is put in one place")
+                raise ValueError(f"`{where}` names `peft` twice: the adapter has one place")
             for kind in kinds:
                 self._check(where, kind)
         return self
@@ -163,7 +163,7 @@ class Wrap(Strict):
             known = ", ".join(f"{k}:NAME" if named else k for k, named in WRAPPERS.items())
             raise ValueError(f"`{where}`: no such wrapper: {declared!r}; wrappers are {known}")
         if WRAPPERS[kind] and not name.isidentifier():
-            raise ValueError(f"`{where}`: {declared!r}: write `{kind}:NAME`, the attribute's or the adapter's name")
+            raise ValueError(f"`{where}`: {declared!r}: write `{kind}:NAME`, with the name of the attribute or adapter")
         if not WRAPPERS[kind] and colon:
             raise ValueError(f"`{where}`: {declared!r}: `{kind}` takes no name")
         if kind == "adapter" and name not in self.adapters:
@@ -171,39 +171,39 @@ class Wrap(Strict):
 
 
 class Expects(Strict):
-    """What the checkpoint must hold: glob pattern of keys → how many keys match it. Every key must match one."""
+    """What the checkpoint must contain: glob pattern → number of keys that match it. Every key must match one."""
 
     keys: dict[str, int]
     shapes: dict[str, list[int]] = {}
-    """Glob pattern of keys → the shape that each of them has."""
+    """Glob pattern → shape of each key that matches it."""
 
 
 class Steps(Strict):
-    """After which steps the structure of the model is recorded (see the worker's `steps`)."""
+    """The steps after which the structure of the model is recorded (see the worker's `steps`)."""
 
     names: list[str] = pydantic.Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """What the base is loaded in: in a narrow type it shows what is cast."""
+    """The type that the base is loaded in. A narrow type shows what is cast."""
 
 
 class Sft(Strict):
-    """How TRL's SFTTrainer is called, which then makes the adapter: filled, and trained for two steps."""
+    """How to call TRL's SFTTrainer. It makes the adapter, which is then filled and trained for two steps."""
 
     bf16: bool = False
     gradient_checkpointing: bool = False
     wrapped: bool = False
-    """It gets a PeftModel; else the base, and the adapter's configuration."""
+    """Pass a PeftModel; else the base and the adapter's configuration."""
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
-    """What the base is loaded in."""
+    """The type that the base is loaded in."""
 
 
 class When(Strict):
-    """What another version of a library needs otherwise; merged in, in order, where the condition holds."""
+    """What a version of a library needs differently. Applied in order, each if its condition holds."""
 
     if_: str = pydantic.Field(alias="if")
     args: dict[str, Any] = {}
     drop: list[str] = []
-    """Adapter arguments that this version does not know."""
+    """Arguments of the adapter that this version does not have."""
     config: str | None = None
     expects: Expects | None = None
     skip: dict[str, str] = {}
@@ -217,42 +217,42 @@ class Scenario(Strict):
     name: str = pydantic.Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     why: str = pydantic.Field(min_length=1)
     guards: list[str] = []
-    """Public issues and pull requests that it stands guard over."""
+    """Public issues and pull requests whose fix it tests."""
     family: str = ""
-    """What it is grouped under; the file's name where it says nothing."""
+    """The group that it belongs to; default: the name of the file."""
     base: str | None = None
     base_file: str | None = None
-    """A Python file beside the scenario file with `build()`, for a base that the declarative form can't say."""
+    """A Python file beside the scenario file with `build()`, for a base that TOML cannot describe."""
     quantize: Quantize | None = None
-    """In place of what the base says of it."""
+    """Replaces the base's `quantize`."""
     adapter: Adapter
     beside: Adapter | None = None
-    """Another adapter in the same model: when saving, of which only the first is saved, and in the probe `second`."""
+    """A second adapter in the same model, when saving and in the probe `second`. It is not saved."""
     adapter_name: str = "default"
     inputs: dict[str, Input] = {}
-    """In place of the base's inputs of the same name."""
+    """Replace the base's inputs of the same name."""
     adapter_inputs: dict[str, Input] = {}
-    """Inputs that the adapter takes and the base alone does not (`task_ids`)."""
+    """Inputs that only the adapter takes, not the base (`task_ids`)."""
     outputs: list[str] | None = None
     requires: list[str] = []
-    """What creator and loader must be to have the feature: `["peft>=0.6"]`."""
+    """Versions that creator and loader need for the feature: `["peft>=0.6"]`."""
     creator_requires: list[str] = []
-    """What a creator must be besides: for a release that has the feature but can't make or save it."""
+    """Versions that only the creator needs: a release may have the feature but fail to create or save it."""
     stored_by: list[str] = []
-    """Conditions, of which a creator must meet one for its fixture to be stored; every creator where there are none.
+    """Store a fixture only of creators that meet one of these conditions; empty for all creators.
 
-    For what only changes with a library that few creators differ in. A pair makes the others' fixtures as ever."""
+    Use it if the result depends on a library in which few creators differ. `pair` still makes the other fixtures."""
     wrap: Wrap | None = None
     load_paths: list[str] | Literal["all"] = []
-    """Load paths to try besides `PeftModel.from_pretrained`: names from `LOAD_PATHS`, or `all`. The output of each must
-    be that of the probe `forward`."""
+    """Load paths to try besides `PeftModel.from_pretrained`: names from `LOAD_PATHS`, or `all`. The output of
+    each must be that of the probe `forward`."""
     doors: list[str] | Literal["all"] = []
     """Old spelling of `load_paths`."""
     expects: Expects | None = None
     skip: dict[str, str] = {}
-    """Probe → why it is not run; a load path is the probe `door.NAME`."""
+    """Probe → why it is not run. A load path is the probe `door.NAME`."""
     fill: dict[str, list[float]] = {}
-    """Glob of parameter names → [centre, spread], in place of the method's recipe; [] leaves the parameter alone."""
+    """Glob of parameter names → [centre, spread], instead of the method's own; [] does not fill the parameter."""
     steps: Steps | None = None
     sft: Sft | None = None
     time_limit_s: float = 120.0
@@ -267,7 +267,7 @@ class Scenario(Strict):
         if (self.base is None) == (self.base_file is None):
             raise ValueError("a scenario has exactly one of `base`, `base_file`")
         if self.quantize and not any("bitsandbytes" in text for text in self.requires):
-            raise ValueError("a scenario with `quantize` says under `requires` which bitsandbytes it needs")
+            raise ValueError("a scenario with `quantize` needs a condition on bitsandbytes in `requires`")
         if self.sft:
             self._trainable()
         if self.load_paths and self.doors:
@@ -275,17 +275,17 @@ class Scenario(Strict):
         probes = (*PROBES, *(LOAD_PATH + name for name in self.every_load_path()))
         unknown = sorted(set(self.skip) - set(probes))
         if unknown:
-            raise ValueError(f"`skip` names no probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
+            raise ValueError(f"`skip`: no such probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
         return self
 
     def _trainable(self) -> None:
-        """Refuse what a trainer can't make, and what would do without it."""
+        """Refuse what a trainer cannot make, or does not need."""
         if not any("trl" in text for text in self.requires + self.creator_requires):
-            raise ValueError("a scenario with `sft` says under `creator_requires` which TRL it needs")
+            raise ValueError("a scenario with `sft` needs a condition on TRL in `creator_requires`")
         if self.beside or self.wrap or self.adapter.convert or self.adapter.experts:
-            raise ValueError("`sft` goes with none of `beside`, `wrap`, `adapter.convert`, `adapter.experts`")
+            raise ValueError("`sft` cannot be combined with `beside`, `wrap`, `adapter.convert` or `adapter.experts`")
         if self.adapter_name != "default" and not self.sft.wrapped:  # type: ignore[union-attr]
-            raise ValueError("SFTTrainer calls the adapter `default`: another name needs `sft.wrapped = true`")
+            raise ValueError("SFTTrainer names the adapter `default`; another name needs `sft.wrapped = true`")
 
     def every_load_path(self) -> tuple[str, ...]:
         """The declared load paths, in the order of `LOAD_PATHS`."""
@@ -307,11 +307,11 @@ class Scenario(Strict):
 
 
 class ScenarioFile(Strict):
-    """The content of one file of scenarios."""
+    """A scenario file."""
 
     family: str = ""
     stored_by: list[str] = []
-    """Of every scenario that has none of its own."""
+    """For every scenario without its own."""
     scenario: list[Scenario] = pydantic.Field(min_length=1)
 
 

@@ -1,8 +1,8 @@
-"""Untrusted text made harmless, one function a format; and how numbers and counts are written everywhere.
+"""Makes untrusted text safe for each format, and formats numbers and counts.
 
-Warnings, tracebacks and the names in a checkpoint come from files that anybody may have made. `visible` is the base of
-all the others: after it a text has no character that could move a cursor, reverse a line or end a quotation unseen.
-What is replaced stays readable (`\\x1b`, `\\u202e`), because a reader of a report wants to see that it was there.
+Warnings, tracebacks and the names in a checkpoint come from files that anybody may have made. All functions build on
+`visible`, which removes characters that move a cursor, reverse a line or end a quotation unseen. They are replaced by
+readable escapes (`\\x1b`, `\\u202e`), so that a report shows that they were there.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Iterable
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-"""Unicode categories shown as escapes: controls, formats (bidi, zero width), surrogates, unassigned, line breaks."""
+"""Unicode categories that are escaped: controls, formats (bidi, zero width), surrogates, unassigned, line breaks."""
 _ZERO_WIDTH = "\u200b"
 
 
@@ -27,25 +27,25 @@ def _escape(character: str) -> str:
 
 
 def visible(text: str) -> str:
-    """One line of text in which every character that can't be seen stands as its escape."""
+    """One line of text, with every invisible character escaped."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escape(c) if unicodedata.category(c) in _UNSEEN else c for c in text)
 
 
 def one_line(text: str, limit: int = 300) -> str:
-    """As `visible`, and not longer than a person reads in a list; what is left out is counted."""
+    """Like `visible`, but cut at a length that fits a list. The rest is counted."""
     return clip(visible(text.strip()), limit)
 
 
 def visible_lines(text: str) -> str:
-    """As `visible`, but line breaks stay line breaks and tabs become four spaces."""
+    """Like `visible`, but line breaks are kept and tabs become four spaces."""
     lines = text.replace("\r\n", "\n").expandtabs(4).split("\n")
     return "\n".join(visible(line) for line in lines)
 
 
 def clip(text: str, limit: int) -> str:
-    """The text, or as much as `limit` characters hold; what is left out is counted."""
+    """The text, or its first `limit` characters. The rest is counted."""
     if len(text) <= limit:
         return text
     note = f" … (+{len(text) - limit:,} characters)"
@@ -53,7 +53,7 @@ def clip(text: str, limit: int) -> str:
 
 
 def tail(text: str, lines: int) -> str:
-    """The last lines of a text; what is left out is counted."""
+    """The last lines of a text. The lines before are counted."""
     every = text.rstrip("\n").split("\n")
     if len(every) <= lines:
         return "\n".join(every)
@@ -64,11 +64,11 @@ def tail(text: str, lines: int) -> str:
 
 
 def code(text: str) -> str:
-    """A Markdown code span that its content can't leave, fit for a table cell.
+    """A Markdown code span that its content cannot end, also in a table cell.
 
-    GitHub turns mentions, issue numbers and addresses into links (and a mention notifies a stranger) everywhere but in
-    code: therefore all untrusted text is code. A text with a pipe is an HTML element: a table looks for pipes before it
-    looks for code, and its readers don't agree on what a backslash in front of one means.
+    GitHub turns mentions, issue numbers and addresses into links everywhere except in code, and a mention notifies a
+    stranger. Therefore all untrusted text is code. Text with a pipe becomes an HTML element, because a table looks for
+    pipes before it looks for code, and Markdown parsers disagree on a backslash before a pipe.
     """
     text = visible(text).strip() or " "
     if "|" in text:
@@ -79,14 +79,14 @@ def code(text: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """A Markdown code block that its content can't leave."""
+    """A Markdown code block that its content cannot end."""
     text = visible_lines(text)
     fence = "`" * max(3, _longest_run(text) + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
 def prose(text: str) -> str:
-    """Text for a Markdown paragraph or table cell: nothing in it is markup, a mention, a reference or a link."""
+    """Text for a Markdown paragraph or table cell, without markup, mentions, references or links."""
     text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_{}\[\]|~])", r"\\\1", text)
     text = re.sub(r"^(\s*)([#+=-]+|\d+[.)](?=\s))", rf"\1{_ZERO_WIDTH}\2", text)
@@ -95,7 +95,7 @@ def prose(text: str) -> str:
 
 
 def link(address: str) -> str:
-    """A Markdown link to an `https` address; anything else is shown as code and leads nowhere."""
+    """A Markdown link to an `https` address. Anything else is shown as code."""
     if re.fullmatch(r"https://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+", address):
         return f"<{address}>"
     return code(address)
@@ -109,7 +109,7 @@ def _longest_run(text: str) -> int:
 
 
 def xml(text: str) -> str:
-    """Text that XML 1.0 can carry. Quoting `<` and `]]>` is the writer's work, which never uses CDATA."""
+    """Text that XML 1.0 allows. The writer quotes `<` and `]]>`; it never uses CDATA."""
     return visible_lines(text)
 
 
@@ -117,7 +117,7 @@ def xml(text: str) -> str:
 
 
 def field(text: str) -> str:
-    """Text for a field of a table: one line, and no spreadsheet takes it for a formula."""
+    """Text for a field of a table: one line that no spreadsheet reads as a formula."""
     text = visible(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
@@ -126,7 +126,7 @@ def field(text: str) -> str:
 
 
 def number(value: float | None) -> str:
-    """A figure with three significant digits: `0`, `1.30e-08`, `0.125`; `–` for none."""
+    """A number with three significant digits: `0`, `1.30e-08`, `0.125`; `–` for None."""
     if value is None:
         return "–"
     if not math.isfinite(value):
@@ -137,12 +137,12 @@ def number(value: float | None) -> str:
 
 
 def exactly(value: float | None) -> str:
-    """A value of an array with all the digits that float32 has, so that it can be compared by eye."""
+    """A value of an array with all digits of float32."""
     return "–" if value is None else f"{value:.9g}"
 
 
 def times(ratio: float | None) -> str:
-    """Error as a multiple of its allowance: `0.31×`, `1.9e+06×`; `–` for none."""
+    """An error as a multiple of its allowance: `0.31×`, `1.9e+06×`; `–` for None."""
     if ratio is None:
         return "–"
     if not math.isfinite(ratio):
@@ -153,7 +153,7 @@ def times(ratio: float | None) -> str:
 
 
 def place(index: Iterable[int]) -> str:
-    """An index as it would be typed: `[0, 3, 17]`; nothing for a scalar."""
+    """An index: `[0, 3, 17]`; empty for a scalar."""
     index = tuple(index)
     return f"[{', '.join(map(str, index))}]" if index else ""
 
@@ -172,7 +172,7 @@ def many(count: int, word: str, plural: str = "") -> str:
 
 
 def listed(parts: Iterable[str], last: str = "and") -> str:
-    """Words in a row: `a`, `a and b`, `a, b and c`."""
+    """A list of words: `a`, `a and b`, `a, b and c`."""
     words = [part for part in parts if part]
     return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
@@ -189,7 +189,7 @@ def did_you_mean(asked: str, known: Iterable[str], quote: str = "'") -> str:
 
 
 def enumerated(parts: Iterable[str], limit: int) -> str:
-    """The first few of a list; the rest is counted."""
+    """The first few of a list. The rest is counted."""
     words = list(parts)
     shown = ", ".join(words[:limit])
     return f"{shown} and {len(words) - limit:,} more" if len(words) > limit else shown

@@ -1,4 +1,4 @@
-"""Reads a TOML file into a pydantic model; what is wrong with it is told with file, key path and what is allowed."""
+"""Reads TOML files into pydantic models. Errors name the file, the key and what is allowed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def read(path: Path) -> dict[str, Any]:
     """What a file says.
 
     Raises:
-        UsageError: it is not there, not UTF-8 or no TOML (with line and column).
+        UsageError: it does not exist, is not UTF-8, or is not TOML (with line and column).
     """
     return parsed(content(path), path)
 
@@ -40,22 +40,22 @@ def content(path: Path) -> str:
 
 
 def parsed(text: str, path: Path) -> dict[str, Any]:
-    """What the text of a file says.
+    """The data in the text of a file.
 
     Raises:
-        UsageError: it is no TOML (with line and column).
+        UsageError: it is not TOML (with line and column).
     """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "mend the file at the place named") from error
+        raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "correct the file at that place") from error
 
 
 def validated(model: type[M], data: Any, path: Path, at: str = "") -> M:
     """The data as `model`.
 
     Args:
-        at: the key path of `data` within the file, to put before the paths of what is wrong.
+        at: the key path of `data` in the file; it starts the key paths in errors.
 
     Raises:
         UsageError: with one line for each thing that is wrong.
@@ -67,12 +67,12 @@ def validated(model: type[M], data: Any, path: Path, at: str = "") -> M:
         raise UsageError(
             f"{path}: " + "; ".join(found for found, _ in lines),
             "; ".join(dict.fromkeys(expected for _, expected in lines if expected)),
-            "mend the file; CONTRIBUTING.md shows each key",
+            "correct the file; CONTRIBUTING.md shows each key",
         ) from error
 
 
 def _line(model: type[pydantic.BaseModel], problem: Any, at: str) -> tuple[str, str]:
-    """(what was found where, what is allowed there) of one of pydantic's problems."""
+    """(what was found and where, what is allowed) of one of pydantic's problems."""
     location = tuple(problem["loc"])
     where = key_path(at, location)
     if not where:
@@ -95,13 +95,13 @@ def key_path(at: str, location: tuple[int | str, ...]) -> str:
 
 
 def _model_at(model: type[pydantic.BaseModel], location: tuple[int | str, ...]) -> type[pydantic.BaseModel] | None:
-    """The model that stands at a location within another, as far as its annotations tell."""
+    """The model at a location within another, as far as the annotations show."""
     current: type[pydantic.BaseModel] | None = model
     for part in location:
         if isinstance(part, int) or current is None:
             continue
         by_key = {field.alias or name: field for name, field in current.model_fields.items()}
-        if part not in by_key:  # the key of a mapping, or a union's branch
+        if part not in by_key:  # the key of a mapping, or a branch of a union
             continue
         current = _model_in(by_key[part].annotation)
     return current

@@ -1,7 +1,7 @@
-"""What a release wrote: the files, keys, shapes, types, values and config of one stored adapter.
+"""What a release saved: files, keys, shapes, types, values and config of one stored adapter.
 
-Read without the library that wrote it, and without opening a pickle: keys and shapes are facts of the golden, types and
-values stand in a safetensors file for everybody to read; of a `.bin` there are only the digests that the golden holds.
+It is read without the library that wrote it, and without opening a pickle. Keys and shapes come from the golden, types
+and values from the safetensors file. For a `.bin` there are only the digests in the golden.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, Manifest
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-"""How the names of files end that hold tensors."""
+"""Suffixes of files with tensors."""
 CONFIG = "adapter/adapter_config.json"
 _OBSERVATION = "golden/observation.json"
 _TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
 _DIGITS = 16
-"""Of a digest, as the worker keeps it: see `digest` in `harness/worker/observe/accounting.py`."""
+"""Length of a digest of the worker: see `digest` in `harness/worker/observe/accounting.py`."""
 _HEADER = 100_000_000
-"""No header of a safetensors file is longer."""
+"""The greatest length of the header of a safetensors file."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """One adapter as its creator's libraries wrote it.
+    """One adapter as its creator's libraries saved it.
 
     Attributes:
         files: every file of the adapter → SHA-256.
         shapes: key → shape.
-        dtypes: key → type as Torch calls it (`float32`), by the golden or a safetensors file; empty where neither says.
-        digests: key → digest of the values as float32, which is the same in either format; empty where nobody took it.
-        contents: key → digest of the bytes in the safetensors file; empty where the file is none.
-        config: of `adapter_config.json`, without version strings.
+        dtypes: key → Torch's name of the type (`float32`), from the golden or a safetensors file; empty if unknown.
+        digests: key → digest of the values as float32, equal in both file formats; empty if it was not recorded.
+        contents: key → digest of the bytes in the safetensors file; empty for other files.
+        config: `adapter_config.json`, without version strings.
         versions: the version strings of the config.
         libraries: package → version, of the process that wrote it.
     """
@@ -56,20 +56,20 @@ class Written:
 
     @property
     def weights(self) -> dict[str, str]:
-        """The files that hold tensors → SHA-256."""
+        """Files with tensors → SHA-256."""
         return {name: sha256 for name, sha256 in self.files.items() if name.endswith(WEIGHTS)}
 
     @property
     def method(self) -> str:
-        """What the config calls the method: `LORA`."""
+        """The method according to the config: `LORA`."""
         return str(self.config.get("peft_type", ""))
 
 
 def read(store: Store, manifest: Manifest) -> Written:
-    """What one fixture's adapter is.
+    """The adapter of one fixture.
 
     Raises:
-        BadFixture: a file of it can't be read.
+        BadFixture: a file cannot be read.
     """
     device_class = "cpu" if "cpu" in manifest.goldens else sorted(manifest.goldens)[0]
     facts = _json(store, manifest, _OBSERVATION, device_class).get("facts", {}).get("accounting", {})
@@ -96,7 +96,7 @@ def read(store: Store, manifest: Manifest) -> Written:
 
 
 def _digests(tensors: Mapping[str, tuple[str, tuple[int, ...], str]]) -> dict[str, str]:
-    """The digests that the worker would have taken, where the file holds float32 as it is; else none."""
+    """The digests that the worker would have recorded, if the file has float32 only; else none."""
     if any(dtype != "F32" for dtype, _, _ in tensors.values()):
         return {}
     return {key: digest[:_DIGITS] for key, (_, _, digest) in tensors.items()}
@@ -112,12 +112,12 @@ def _json(store: Store, manifest: Manifest, name: str, device_class: str) -> dic
     except ValueError as error:
         raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}", str(error)) from error
     if not isinstance(data, dict):
-        raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}", "no JSON object")
+        raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}", "not a JSON object")
     return data
 
 
 def _tensors(data: bytes, what: str) -> dict[str, tuple[str, tuple[int, ...], str]]:
-    """Key → type, shape and digest of the bytes, of a safetensors file."""
+    """Key → type, shape and digest of the bytes, from a safetensors file."""
     try:
         (length,) = struct.unpack("<Q", data[:8])
         if length > _HEADER:
@@ -140,10 +140,10 @@ def _digest(data: bytes, start: int, offsets: Sequence[int]) -> str:
 
 
 def _bad(what: str, found: str) -> BadFixture:
-    return BadFixture(f"{what}: {found}", "a file as a release of PEFT writes it", "look at it with `fixtures verify`")
+    return BadFixture(f"{what}: {found}", "a file as a release of PEFT saves it", "run `peft-regress fixtures verify`")
 
 
 def generic(key: str) -> str:
-    """The end of a key, without its layer: `…lora_A.weight`; of every layer and every scenario the same."""
+    """The end of a key, without its layer: `…lora_A.weight`. It is the same for all layers and scenarios."""
     parts = ["*" if part.isdigit() else part for part in key.split(".")]
     return ".".join(parts) if len(parts) <= 2 else f"…{'.'.join(parts[-2:])}"

@@ -1,4 +1,4 @@
-"""Two adapters of one scenario held against each other as files: what another release writes otherwise (pure)."""
+"""Compares two saved adapters of one scenario as files: what a release saves differently (pure)."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ KINDS: dict[Kind, str] = {
     "version": "version strings, no change in meaning",
     "unknown": "could not be compared",
 }
-"""What differs, in the order in which it is told. The last two are no differences."""
+"""What changed, in the order of reports. The last two are not differences."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that is written otherwise, in words that are the same for every scenario it happens to."""
+    """One change, in words that are the same for all scenarios."""
 
     kind: Kind
     what: str
     details: tuple[str, ...] = ()
-    """For this scenario: the whole keys."""
+    """The full keys of this scenario."""
 
     @property
     def differs(self) -> bool:
@@ -46,12 +46,12 @@ def differs(kind: Kind) -> bool:
 
 @dataclass(frozen=True)
 class Shared:
-    """A change with all scenarios that show it."""
+    """A change with all its scenarios."""
 
     kind: Kind
     what: str
     details: Mapping[str, tuple[str, ...]]
-    """Scenario → the whole keys."""
+    """Scenario → the full keys."""
 
     @property
     def scenarios(self) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ class Shared:
 
 
 def changes(before: Written, after: Written) -> tuple[Change, ...]:
-    """All that `after` has otherwise than `before`."""
+    """Everything that differs in `after`."""
     renamed = _renames(before.shapes, after.shapes)
     return (
         *_files(before, after),
@@ -74,7 +74,7 @@ def changes(before: Written, after: Written) -> tuple[Change, ...]:
 
 
 def shared(found: Mapping[str, Sequence[Change]]) -> tuple[Shared, ...]:
-    """Changes by what they are: the widest first within a kind.
+    """Equal changes of several scenarios as one; within a kind, those of most scenarios first.
 
     Args:
         found: scenario → its changes.
@@ -89,7 +89,7 @@ def shared(found: Mapping[str, Sequence[Change]]) -> tuple[Shared, ...]:
 
 
 def together(every: Iterable[Shared]) -> dict[tuple[Kind, tuple[str, ...]], list[Shared]]:
-    """Changes of one kind that happen to the very same scenarios, put together."""
+    """Changes of one kind by their scenarios."""
     groups: dict[tuple[Kind, tuple[str, ...]], list[Shared]] = {}
     for each in every:
         groups.setdefault((each.kind, each.scenarios), []).append(each)
@@ -121,9 +121,9 @@ def _by_end(kind: Kind, keys: Iterable[str], words: Any) -> list[Change]:
 
 
 def _renames(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
-    """Keys that are gone → the new key that each is called now: the likest of the same shape, each used once.
+    """Removed keys → their new keys: the most similar ones of the same shape, each used once.
 
-    A guess by name and shape; it is made only where as many keys came as went, since else something was added.
+    This is a guess from names and shapes. It is made only if as many keys were added as removed; else some are new.
     """
     gone, new = [k for k in before if k not in after], [k for k in after if k not in before]
     if not gone or Counter(before[k] for k in gone) != Counter(after[k] for k in new):
@@ -136,7 +136,7 @@ def _renames(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, s
 
 
 def _renaming(old: str, now: str) -> str:
-    """What of the name changed: `bias → base_layer.bias`, the same for every layer."""
+    """The part of the name that changed: `bias → base_layer.bias`, the same for every layer."""
     a, b = old.split("."), now.split(".")
     start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     end = 0
@@ -158,7 +158,7 @@ def _dtypes(before: Written, after: Written, renamed: Mapping[str, str]) -> list
     found = _said("dtype", changed, lambda key: f"{before.dtypes[key]} → {after.dtypes[changed[key]]}")
     if before.shapes and after.shapes and not pairs:
         why = " and ".join(dict.fromkeys(name for side in (before, after) if not side.dtypes for name in side.weights))
-        found.append(Change("unknown", f"types: {why or 'the checkpoint'} says none without being opened"))
+        found.append(Change("unknown", f"types: {why or 'the checkpoint'} does not state them unless opened"))
     return found
 
 
@@ -170,13 +170,13 @@ def _said(kind: Kind, keys: Iterable[str], words: Any) -> list[Change]:
 
 
 def _pairs(before: Mapping[str, Any], after: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, str]:
-    """Key of before → key of after, of the tensors that both have."""
+    """Key before → key after, of the tensors in both."""
     named = {key: renamed.get(key, key) for key in before}
     return {key: now for key, now in named.items() if now in after}
 
 
 def _values(before: Written, after: Written, renamed: Mapping[str, str]) -> list[Change]:
-    """Which tensors have other values: by the worker's digests, else by the bytes in safetensors, else by the file."""
+    """Tensors with other values, by the worker's digests, else by the bytes in safetensors, else by the file."""
     for a, b in ((before.digests, after.digests), (before.contents, after.contents)):
         if a and b:
             keys = [key for key, now in _pairs(a, b, renamed).items() if a[key] != b[now]]
@@ -185,9 +185,13 @@ def _values(before: Written, after: Written, renamed: Mapping[str, str]) -> list
         return []
     if before.weights.keys() == after.weights.keys():
         names = ", ".join(sorted(name for name in before.weights if before.weights[name] != after.weights[name]))
-        return [Change("value", f"other bytes in {names} (which tensors, and whether in value, needs digests)")]
+        return [
+            Change(
+                "value", f"other bytes in {names} (digests would show which tensors, and whether their values changed)"
+            )
+        ]
     without = [name for side in (before, after) if not side.digests and not side.contents for name in side.weights]
-    why = f"{' and '.join(dict.fromkeys(without))} without digests" if without else "no digests of one kind"
+    why = f"{' and '.join(dict.fromkeys(without))} without digests" if without else "no digests of the same kind"
     return [Change("unknown", f"values: {why}")]
 
 
@@ -209,5 +213,5 @@ def _value(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A value to compare: a list of names says the same in any order."""
+    """A value to compare: a list of names means the same in any order."""
     return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value

@@ -1,4 +1,4 @@
-"""What each scenario's adapter looked like over the releases: how many forms it had, and when it changed (pure)."""
+"""How the saved adapter of each scenario changed over the releases (pure)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from harness.store.saved_diff import Change
 
 @dataclass(frozen=True)
 class Stretch:
-    """Consecutive creators that wrote the same, but for version strings and values."""
+    """Consecutive creators that saved the same, except for version strings and values."""
 
     creators: tuple[Written, ...]
     changes: tuple[Change, ...]
-    """Against the stretch before; empty for the first."""
+    """Changes from the stretch before; empty for the first."""
 
     @property
     def span(self) -> str:
-        """`0.3.0–0.7.1`, or the one release; a creator without one has its name."""
+        """`0.3.0–0.7.1`, or one release; the creator's name if its release is unknown."""
         names = [one.release or one.creator for one in self.creators]
         return names[0] if names[0] == names[-1] else f"{names[0]}–{names[-1]}"
 
@@ -37,7 +37,7 @@ class Stretch:
 
 @dataclass(frozen=True)
 class History:
-    """One scenario over its creators, in release order."""
+    """One scenario over its creators, by release."""
 
     scenario: str
     method: str
@@ -46,34 +46,34 @@ class History:
 
     @property
     def weights(self) -> int:
-        """Distinct contents of the weights' files."""
+        """How many different contents the files with tensors have."""
         return len({tuple(sorted(one.weights.items())) for one in self.written})
 
     @property
     def keys(self) -> int:
-        """Distinct sets of keys with shapes."""
+        """How many different sets of keys with shapes there are."""
         return len({tuple(sorted(one.shapes.items())) for one in self.written})
 
     @property
     def configs(self) -> int:
-        """Distinct configs, version strings left out."""
+        """How many different configs there are, without version strings."""
         return len({json.dumps(one.config, sort_keys=True) for one in self.written})
 
 
 @dataclass(frozen=True)
 class Storage:
-    """What a store holds, and what sharing equal files saves."""
+    """The size of a store, and what sharing equal files saves."""
 
     fixtures: int
     blobs: int
     stored: int
-    """Bytes of all distinct blobs."""
+    """Bytes of all different blobs."""
     unshared: int
-    """Bytes if each fixture had files of its own."""
+    """Bytes if each fixture had its own files."""
 
 
 def of(written: Iterable[Written]) -> tuple[History, ...]:
-    """A history for each scenario, by name."""
+    """The history of each scenario, sorted by name."""
     by_scenario: dict[str, list[Written]] = {}
     for one in written:
         by_scenario.setdefault(one.scenario, []).append(one)
@@ -85,7 +85,7 @@ def _history(name: str, every: Sequence[Written]) -> History:
     stretches: list[Stretch] = []
     for one in ordered:
         last = stretches[-1].creators[-1] if stretches else None
-        # values of their own are what a release's own fill of new keys has; a stretch is about the form
+        # values differ because each release fills its new keys itself; a stretch is about the form
         changes = tuple(c for c in saved_diff.changes(last, one) if c.differs and c.kind != "value") if last else ()
         if last is None or changes:
             stretches.append(Stretch((one,), changes))
@@ -110,7 +110,7 @@ def kinds(scenarios: Mapping[str, Collection[str]]) -> list[list[str]]:
 
 
 def storage(manifests: Iterable[Manifest]) -> Storage:
-    """The figures of these fixtures."""
+    """The storage of these fixtures."""
     manifests = list(manifests)
     sizes: Mapping[str, int] = {file.sha256: file.size for each in manifests for _, file in each.contents()}
     unshared = sum(file.size for each in manifests for _, file in each.contents())

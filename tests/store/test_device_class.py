@@ -55,7 +55,7 @@ def test_two_that_say_equally_much_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("there", "device", "words"),
     [
-        (["cuda-sm90"], A100, "no golden for cuda-sm80 and none of the CPU"),
+        (["cuda-sm90"], A100, "no golden for cuda-sm80 and none for the CPU"),
         (["cuda-sm90"], Device("cpu"), "no golden for cpu"),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_golden_gets_kind_and_architecture_or_what_the_user_says_if_it_is_true
     assert device_class.checked_class("cuda", H200) == "cuda"
     assert device_class.checked_class("cuda-sm90-h200", H200) == "cuda-sm90-h200"
     for name in ("cuda-sm80", "cpu", "cuda_sm90", "cuda-", "../x"):
-        with pytest.raises(UsageError, match="no class of this device"):
+        with pytest.raises(UsageError, match="does not belong to class"):
             device_class.checked_class(name, H200)
 
 

@@ -52,7 +52,7 @@ DIFFERENCES = [
         one(),
         [
             ("file", f"{BIN} → {SAFE}"),
-            ("unknown", f"types: {BIN} says none without being opened"),
+            ("unknown", f"types: {BIN} does not state them unless opened"),
             ("unknown", f"values: {BIN} without digests"),
         ],
     ),
@@ -62,7 +62,7 @@ DIFFERENCES = [
         one(digests={A: "x", B: "z"}),
         [
             ("file", f"{BIN} → {SAFE}"),
-            ("unknown", f"types: {BIN} says none without being opened"),
+            ("unknown", f"types: {BIN} does not state them unless opened"),
             ("value", "other values: …lora_B.weight"),
         ],
     ),
@@ -79,7 +79,7 @@ DIFFERENCES = [
         "a key renamed",
         one(shapes={f"{Q}.bias": (4,), "layers.1.q_proj.bias": (4,)}, dtypes={}, contents={}),
         one(shapes={f"{Q}.base_layer.bias": (4,), "layers.1.q_proj.base_layer.bias": (4,)}, dtypes={}, contents={}),
-        [("key", "…bias → …base_layer.bias"), ("unknown", f"types: {SAFE} says none without being opened")],
+        [("key", "…bias → …base_layer.bias"), ("unknown", f"types: {SAFE} does not state them unless opened")],
     ),
     ("a shape", PLAIN, one(shapes={A: (16, 4), B: (16, 4)}), [("shape", "…lora_A.weight: [4, 16] → [16, 4]")]),
     ("a type", PLAIN, one(dtypes={A: "F32", B: "BF16"}), [("dtype", "…lora_B.weight: F32 → BF16")]),
@@ -89,15 +89,15 @@ DIFFERENCES = [
         one(file=BIN),
         one(file=BIN, files={BIN: "a2", "adapter_config.json": "c1"}),
         [
-            ("unknown", f"types: {BIN} says none without being opened"),
-            ("value", f"other bytes in {BIN} (which tensors, and whether in value, needs digests)"),
+            ("unknown", f"types: {BIN} does not state them unless opened"),
+            ("value", f"other bytes in {BIN} (digests would show which tensors, and whether their values changed)"),
         ],
     ),
     (
         "the same pickle",
         one(file=BIN),
         one(file=BIN),
-        [("unknown", f"types: {BIN} says none without being opened")],
+        [("unknown", f"types: {BIN} does not state them unless opened")],
     ),
     (
         "the config",
