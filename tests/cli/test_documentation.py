@@ -1,0 +1,50 @@
+"""The documentation's commands exist, its tested output is what the commands print, and every command has a page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from harness.cli.main import parser
+from tests.support.console_blocks import Block, blocks, pages, shown
+from tests.support.mini.world import REPOSITORY
+
+BLOCKS = [block for page in pages() for block in blocks(page)]
+TESTED = [block for block in BLOCKS if block.tested]
+
+
+def test_every_command_in_the_pages_exists() -> None:
+    wrong = [(str(block.page), words) for block in BLOCKS for words in block.commands if not _parses(words)]
+    assert wrong == []
+
+
+def _parses(words: list[str]) -> bool:
+    try:
+        parser().parse_args(words)
+    except SystemExit as end:
+        return end.code == 0  # --help
+    return True
+
+
+def test_a_command_that_does_not_exist_is_found() -> None:
+    block = Block(Path("x.md"), "$ peft-regress chek --all   # typo\npeft-regress check --loader …\n", tested=False)
+    assert [_parses(words) for words in block.commands] == [False]
+
+
+@pytest.mark.parametrize("block", TESTED, ids=[f"{one.page.stem}-{one.body.split(chr(10))[0]}" for one in TESTED])
+def test_tested_output_is_what_the_command_prints(block: Block) -> None:
+    assert shown(block) == block.body, "`python -m tests.support.console_blocks` writes it anew"
+
+
+def test_every_command_has_a_page() -> None:
+    folder = REPOSITORY / "docs" / "commands"
+    (subcommands,) = (one for one in parser()._actions if isinstance(one, argparse._SubParsersAction))
+    assert {path.stem for path in folder.glob("*.md")} - {"index"} == set(subcommands.choices)
+    index = (folder / "index.md").read_text(encoding="utf-8")
+    assert [name for name in subcommands.choices if f"({name}.md)" not in index] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 900
