@@ -1,7 +1,7 @@
 """Commands in the documentation: found, parsed, and run again where the page says that its output is tested.
 
-A block is tested if the line before it is `<!-- tested -->`. `python -m tests.support.console_blocks` writes the present
-output into every tested block; look at the difference before you commit it.
+A block is tested if the line before it is `<!-- tested -->`. `python -m tests.support.console_blocks` writes the
+present output into every tested block; look at the difference before you commit it.
 """
 
 from __future__ import annotations
