@@ -54,7 +54,8 @@ def output(words: list[str]) -> str:
     """What a command prints to stdout, in the repository's folder, as a terminal of 100 columns shows it."""
     out = io.StringIO()
     environ = {"COLUMNS": _COLUMNS, "NO_COLOR": "1", "TERM": "dumb"}
-    with mock.patch.dict(os.environ, environ), contextlib.chdir(REPOSITORY), contextlib.redirect_stdout(out):
+    here, quiet = contextlib.chdir(REPOSITORY), contextlib.suppress(SystemExit)  # --help ends so
+    with mock.patch.dict(os.environ, environ), here, contextlib.redirect_stdout(out), quiet:
         main(words)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()).strip("\n")
 
