@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import re
@@ -105,11 +106,21 @@ def test_nothing_from_outside_is_put_into_a_command(file: Path) -> None:
     assert not [name for name, step in commands(file.stem).items() if "${{" in step["run"]]
 
 
-def test_the_readme_says_the_same_commands() -> None:
-    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split())
+def test_the_pages_say_the_same_commands() -> None:
+    pages = [REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")]
+    said = " ".join(" ".join(page.read_text(encoding="utf-8").split()) for page in pages)
     for command in ("pip install -e .", "peft-regress check --creator v061 --creator v0140 --loader current"):
-        assert command in readme
+        assert command in said
         assert any(command in step["run"] for step in commands("pr").values())
+
+
+def test_the_nightly_tests_are_jobs_of_tox() -> None:
+    """Their commands can't run inside a test: `run.py` starts tox with the environment of that name."""
+    jobs = configparser.ConfigParser()
+    jobs.read(REPOSITORY / "tox.ini")
+    ran = [step["run"].split() for step in commands("nightly-tests").values()]
+    assert ran == [["python", "run.py", "tests-nightly"], ["python", "run.py", "site"]]
+    assert all(f"testenv:{words[-1]}" in jobs for words in ran)
 
 
 # -- run ---------------------------------------------------------------------------------------------------------------
