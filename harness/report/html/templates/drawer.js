@@ -1,4 +1,4 @@
-// The drawer: one cell in full, made when it is opened.
+// The drawer: one cell in full, built when it is opened.
 
 const CANNOT_UNPACK = "This browser cannot unpack the details of a cell: it has no DecompressionStream. "
   + "Chrome 80, Firefox 113, Safari 16.4 and newer have it. The same data is in report.json.";
@@ -88,7 +88,7 @@ function histogram(bars, allowance) {
   return drawn;
 }
 
-/** A layer a row, in the order of execution; the middle of the track is the allowance, each eighth is a decade and more. */
+/** One row per layer in execution order. The middle of the track is the allowance; a decade is 6 % of its width. */
 function layers(detail) {
   if (!detail.layers) return null;
   const ratios = detail.layers.map(([, , error, allowance]) => ratioOf(error, allowance));
@@ -133,7 +133,7 @@ function keys(found) {
   return [el("p", { class: lost.length ? "bad" : "" }, `${arrived} of ${all} tensors arrived`), ...named.filter(([, names]) => names.length).flatMap(([label, names]) => [el("p", {}, `${label}: ${names.length}`), codes(names)])];
 }
 
-/** What is renamed on loading, for the bare base, the PEFT model and a plain wrapper side by side, and by PEFT itself. */
+/** Which keys are renamed on loading: by the bare base, the PEFT model, a plain wrapper and PEFT itself, side by side. */
 function conversion(views) {
   if (!views) return [];
   const code = (text) => el("code", {}, text);
@@ -145,7 +145,7 @@ function conversion(views) {
   return [table(["for", "class", "keys changed", "such as"], sums), scopes.length ? table(["conversion", ...models.map(([of]) => `scope: ${of}`)], scopes) : null].filter(Boolean);
 }
 
-/** The packages that are not the same on the two sides: [name, creator's, loader's]. */
+/** The packages that differ: [name, version of the creator, version of the loader]. */
 function packages(index) {
   const before = data.environments[word("creator", index)] ?? {}, now = data.environments[word("loader", index)] ?? {};
   const rank = (name) => (data.packages.includes(name) ? data.packages.indexOf(name) : data.packages.length);
@@ -169,7 +169,7 @@ function sameCause(index) {
   return el("p", {}, button);
 }
 
-/** A code block that its content can't leave. */
+/** A code block that its content cannot end. */
 function fenced(text) {
   const longest = Math.max(2, ...(text.match(/`+/g) ?? []).map((run) => run.length));
   const fence = "`".repeat(longest + 1);
@@ -201,7 +201,7 @@ function heading(index, detail) {
     el("p", { class: "quiet" }, el("b", { class: STATES.bad(index) ? "bad" : "" }, word("verdict", index)), ` · ${about.filter(Boolean).join(" · ")}`));
 }
 
-/** What was found; the keys that never arrived are named under the checkpoint. */
+/** The findings, without the lost keys: those are listed under the checkpoint. */
 function findings(detail) {
   const named = new Set(detail.keys?.[2] ?? []);
   return (detail.found ?? []).map(([where, said, details, letter, verdict], at) =>
@@ -241,7 +241,7 @@ function whole(index, detail) {
   ].filter(Boolean);
 }
 
-/** Open the drawer with a cell. The promise is kept when its details are shown. */
+/** Open the drawer with a cell; resolves when its details are shown. */
 async function openCell(index, focus = true) {
   const square = squareOf(index), drawer = $("drawer");
   opened = index;
@@ -273,7 +273,7 @@ function closeDrawer() {
   remember();
 }
 
-// What the reader does ------------------------------------------------------------------------------------------------
+// Events --------------------------------------------------------------------------------------------------------------
 
 document.addEventListener("click", (event) => {
   const cell = event.target.closest("td[data-c], a[data-c]"), filter = event.target.closest("[data-query]"), tab = event.target.closest("[role=tab]");

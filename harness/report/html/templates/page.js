@@ -91,7 +91,7 @@ function versions(left, right) {
   return 0;
 }
 
-/** One word of a query as a test of a cell's number. */
+/** A word of a query as a function that tests a cell. */
 function testOf(token) {
   const bare = (text) => text.replaceAll('"', "").toLowerCase();
   const compared = /^(?:(loader|creator)\.)?([\w-]+)(<=|>=|==|!=|<|>|=)([\w.+]+)$/.exec(token);
