@@ -202,7 +202,7 @@ def test_a_release_and_an_earlier_run(world: World) -> None:
     said = against(world, "minipeft==2.1", "--baseline", str(earlier))
     assert said.code == 1, said
     assert f"run {earlier.name}" in said.line
-    assert "differs too" not in said.out, "one package, over the same lock"
+    assert "also differs" not in said.out, "one package, over the same lock"
     assert against(world, "broken").code == 1
     assert against(world, "current").code == 64
 
