@@ -1,4 +1,4 @@
-"""What may be declared to stand around a model, and what the worker gets of it."""
+"""The wrappers that a scenario may declare, and what the worker gets of them."""
 
 from __future__ import annotations
 

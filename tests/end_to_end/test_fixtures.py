@@ -40,7 +40,7 @@ def test_a_release_that_writes_something_else(three: World) -> None:
 
 
 def test_values_and_keys_of_a_stored_file_are_compared(three: World) -> None:
-    """The scenario is made anew otherwise: what its adapter holds is another thing, and the comparison sees it."""
+    """The scenario is changed and created again: the comparison shows what its adapter has now."""
     path = three.matrices / "scenarios" / "plain.toml"
     text = path.read_text().replace('targets = ["layer2"]', 'targets = ["layer3"]')
     path.write_text(text)
@@ -59,7 +59,7 @@ def test_nothing_to_compare_is_2_and_no_such_creator_64(three: World) -> None:
     assert three.run("fixtures", "diff", three.name("1.0"), "nobody").code == 64
 
 
-def test_history_counts_forms_and_tells_changes(three: World) -> None:
+def test_history_counts_forms_and_lists_changes(three: World) -> None:
     said = three.run("fixtures", "history")
     assert said.code == 0, said
     assert "two-layers 3 1 1 2" in said.line

@@ -1,4 +1,4 @@
-"""Fixtures of another store: all of them, or none; and nothing of what was there is touched."""
+"""All fixtures of another store are copied, or none; existing fixtures do not change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def both(tmp_path: Path) -> tuple[Store, Store]:
     return store, other
 
 
-def test_all_are_taken_over(both: tuple[Store, Store]) -> None:
+def test_all_are_copied(both: tuple[Store, Store]) -> None:
     store, other = both
     before = integrity.size(store)
     with adopting(store, other, "v070", ["one", "two"]) as size:
@@ -45,7 +45,7 @@ def test_all_are_taken_over(both: tuple[Store, Store]) -> None:
 
 
 @pytest.mark.parametrize("error", [HarnessError("no"), KeyboardInterrupt()])
-def test_none_is_where_the_block_fails(both: tuple[Store, Store], error: BaseException) -> None:
+def test_none_is_copied_if_the_block_fails(both: tuple[Store, Store], error: BaseException) -> None:
     store, other = both
     before = content(store.folder)
     taken = adopting(store, other, "v070", ["one", "two"])
@@ -57,7 +57,7 @@ def test_none_is_where_the_block_fails(both: tuple[Store, Store], error: BaseExc
 
 
 @pytest.mark.parametrize("file", range(1, 9))
-def test_none_is_wherever_it_is_interrupted(
+def test_none_is_copied_if_it_is_interrupted(
     both: tuple[Store, Store], file: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C right after the nth file was written."""
@@ -75,7 +75,7 @@ def test_none_is_wherever_it_is_interrupted(
     assert content(store.folder) == before
 
 
-def test_other_evidence_is_refused_and_what_was_taken_goes_back(both: tuple[Store, Store]) -> None:
+def test_a_different_fixture_is_refused_and_the_others_are_removed(both: tuple[Store, Store]) -> None:
     store, other = both
     put(store, "two", creator="v070", lock_digest="m" * 64)
     before = content(store.folder)

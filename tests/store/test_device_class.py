@@ -1,4 +1,4 @@
-"""Device classes: which golden a replay on a device is held against."""
+"""Device classes: which golden a replay on a device is compared with."""
 
 from __future__ import annotations
 

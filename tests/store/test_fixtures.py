@@ -1,4 +1,4 @@
-"""The store: what goes in comes out, what is damaged is named, and nothing is overwritten unasked."""
+"""The store returns what was saved, names what is damaged, and overwrites nothing without a reason."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ GOLDEN = {"observation.json": b'{"probes": {}}\n', "arrays.safetensors": b"\0\1\
 
 @pytest.fixture(autouse=True, scope="module")
 def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Leave out what takes the time and can only be seen after a power failure."""
+    """Skip what takes time and matters only after a power failure."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: None)
         yield
@@ -155,7 +155,7 @@ def test_equal_content_is_stored_once(store: Store) -> None:
     assert len(list((store.folder / "blobs").rglob("*/*"))) == before
 
 
-def test_copies_are_not_links(store: Store, tmp_path: Path) -> None:
+def test_files_are_copied_not_linked(store: Store, tmp_path: Path) -> None:
     manifest = save(store)
     store.materialise(manifest, tmp_path / "out")
     for path in (tmp_path / "out").rglob("*"):
@@ -166,7 +166,7 @@ def test_copies_are_not_links(store: Store, tmp_path: Path) -> None:
     assert content(tmp_path / "out" / "adapter") == ADAPTER
 
 
-def test_a_stranger_in_the_target_is_refused(store: Store, tmp_path: Path) -> None:
+def test_another_file_in_the_target_is_refused(store: Store, tmp_path: Path) -> None:
     manifest = save(store)
     folder(tmp_path / "out" / "adapter", {"adapter_model.bin": b"of another run"})
     with pytest.raises(HarnessError, match=r"adapter_model\.bin is not a file of the fixture"):
@@ -260,7 +260,7 @@ def test_a_damaged_blob_is_named(store: Store, tmp_path: Path, damage: Callable[
     (problem,) = integrity.verify(store)
     assert (problem.path, problem.kind) == (blob(store, stored), "blob")
     assert problem.fixtures == ("v061/lora-linear", "v061/lora-other")
-    save(store)  # who has the right bytes mends it
+    save(store)  # the right bytes repair it
     assert integrity.verify(store) == []
 
 
@@ -430,7 +430,7 @@ def test_a_reason_replaces_and_is_kept(store: Store) -> None:
     assert [path.name for path in integrity.orphans(store)] == [stored_file(b"other").sha256]
 
 
-def test_orphans_are_told_apart_and_pruned(store: Store) -> None:
+def test_orphans_are_reported_and_pruned(store: Store) -> None:
     save(store)
     save(store, adapter=OTHER, replace="another adapter")
     killed = store.folder / "blobs" / "ab" / ".killed.tmp"
@@ -497,7 +497,7 @@ def test_replacing_one_devices_golden_leaves_the_other(store: Store) -> None:
     assert (after.unstable, set(after.goldens["cpu"]), set(after.elsewhere)) == (True, {"observation.json"}, {"cuda"})
 
 
-def test_a_replaced_adapter_takes_the_other_devices_goldens_along(store: Store) -> None:
+def test_replacing_an_adapter_removes_the_goldens_of_other_devices(store: Store) -> None:
     save(store)
     save(store, golden=CUDA, device_class="cuda")
     with pytest.raises(HarnessError, match="adapter_model"):
@@ -506,14 +506,14 @@ def test_a_replaced_adapter_takes_the_other_devices_goldens_along(store: Store) 
     assert (list(after.goldens), after.elsewhere) == (["cpu"], {})
 
 
-def test_a_device_without_a_golden_is_no_fixture(store: Store, tmp_path: Path) -> None:
+def test_a_device_without_a_golden_has_no_fixture(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NoFixture, match="no golden for device class 'cuda'"):
         store.materialise(save(store), tmp_path / "out", "cuda")
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("part", ["adapter", "base", "golden"])
-def test_what_is_no_plain_file_is_not_stored(store: Store, part: str) -> None:
+def test_only_plain_files_are_stored(store: Store, part: str) -> None:
     place = ["adapter", "base", "golden"].index(part)
     with parts() as folders:
         (folders[place] / "link").symlink_to("/etc/hostname")
@@ -581,7 +581,7 @@ def test_processes_that_save_at_once_do_no_harm(store: Store, same: bool) -> Non
 # ---- fallback, compare, digest ----------------------------------------------------------------------------------
 
 
-def test_a_fallback_has_what_the_folder_has_not(tmp_path: Path) -> None:
+def test_a_fallback_provides_what_the_folder_lacks(tmp_path: Path) -> None:
     behind = Store(tmp_path / "committed")
     save(behind)
     save(behind, blank("lora-other"), adapter=OTHER)
@@ -706,7 +706,7 @@ def test_a_manifests_text_reads_back_as_the_manifest(resolved: dict[str, Any], f
 # ---- what many fixtures share, and older formats --------------------------------------------------------------------
 
 
-def test_what_fixtures_have_in_common_is_kept_once(store: Store) -> None:
+def test_shared_values_are_stored_once(store: Store) -> None:
     save(store)
     before = len(list((store.folder / "blobs").rglob("*/*")))
     save(store, blank("lora-other", resolved=blank().resolved))
@@ -737,7 +737,7 @@ def test_a_golden_is_packed_and_what_the_library_saved_is_not(store: Store, tmp_
         lambda data: gzip.compress(data),
     ],
 )
-def test_a_damaged_packed_blob_is_bad_and_mended(
+def test_a_damaged_packed_blob_is_bad_and_repaired(
     store: Store, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     golden = {"observation.json": b"packs well " * 100}

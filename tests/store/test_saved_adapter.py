@@ -1,4 +1,4 @@
-"""What a release wrote, held against what another wrote; and its history."""
+"""What a release saved, compared with what another saved; and the history."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_a_damaged_safetensors_file_is_a_bad_fixture(data: bytes) -> None:
 
 
 def test_a_float32_file_has_the_digests_that_the_worker_would_take() -> None:
-    """So a `.bin` whose golden has them and an older safetensors file can be held against each other."""
+    """So a `.bin` whose golden has them and an older safetensors file can be compared."""
     values = struct.pack("<2f", 1.5, -2.0)
     digest = hashlib.sha256(values).hexdigest()
     assert saved_adapter._digests({"a": ("F32", (2,), digest)}) == {"a": digest[:16]}
