@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from harness.envs import wheelhouse
 from harness.envs.environments import Environments
 from harness.runner import fixture_source
 from harness.runner.change import known_cells
-from harness.runner.request import Places
+from harness.runner.request import Places, cores
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class BuildOptions:
 
     specs: tuple[str, ...] = ()
     wheelhouse: Path | None = None
+    jobs: int = 0
     dry_run: bool = False
     places: Places = Places()
 
@@ -103,6 +105,7 @@ def _build(commands: Any) -> None:
     one.add_argument("specs", nargs="*", metavar="SPEC",
                      help=f"{SPEC} (default: all declared environments, except those built on demand)")  # fmt: skip
     one.add_argument("--wheelhouse", metavar="DIR", help="install the wheels that `env pack` put there; ask no index")
+    one.add_argument("--jobs", type=int, default=0, help="environments built at once (default: cores)")
     one.add_argument("--dry-run", action="store_true", help="print what would be built")
     where(one, fixtures=False)
 
@@ -153,13 +156,14 @@ def build(options: BuildOptions) -> int:
     if options.wheelhouse:
         return _build_packed(options, options.wheelhouse, environments)
     names = options.specs or tuple(e.name for e in environments.status() if not e.on_demand)
-    for spec in names:
-        if options.dry_run:
-            described = environments.describe(spec)
+    if options.dry_run:
+        for described in map(environments.describe, names):
             common.out(f"{described.name}: {len(described.versions)} packages")
-            continue
-        built = environments.build(spec)
-        common.out(f"{built.name}: {built.python}")
+        return ExitCode.CLEAN
+    # the first alone: the others take its byte code
+    with ThreadPoolExecutor(max_workers=options.jobs or cores()) as pool:
+        for built in (*map(environments.build, names[:1]), *pool.map(environments.build, names[1:])):
+            common.out(f"{built.name}: {built.python}")
     return ExitCode.CLEAN
 
 
