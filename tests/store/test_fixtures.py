@@ -6,8 +6,10 @@ import gzip
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -748,4 +750,27 @@ def test_a_damaged_packed_blob_is_bad_and_repaired(
         store.materialise(saved, tmp_path / "out")
     assert [(problem.path, problem.kind) for problem in integrity.verify(store)] == [(file, "blob")]
     save(store, golden=golden)
+    assert integrity.verify(store) == []
+
+
+def _save_until_killed(root: str, seed: int) -> None:
+    chance = random.Random(seed)
+    while True:
+        adapter = {"w": bytes([chance.randrange(3)])}
+        save(Store(Path(root)), blank(f"s{chance.randrange(8)}"), adapter=adapter, replace="another fill")
+
+
+def test_killed_writers_leave_no_damage(store: Store) -> None:
+    context = multiprocessing.get_context("fork")
+    for seed in range(4):
+        processes = [context.Process(target=_save_until_killed, args=(str(store.folder), seed + at)) for at in (0, 10)]
+        for process in processes:
+            process.start()
+        time.sleep(0.1 + 0.1 * seed)
+        assert [process.exitcode for process in processes] == [None, None], "they write until they are killed"
+        for process in processes:
+            process.kill()
+            process.join()
+        assert {problem.kind for problem in integrity.verify(store)} <= {"orphan"}
+    integrity.prune(store, dry_run=False)
     assert integrity.verify(store) == []
