@@ -98,4 +98,4 @@ def test_repro_says_that_its_scripts_do_not_know_them(mini: World, monkeypatch: 
     said = mini.run("repro", "two-layers", "--run", str(mini.folder()))
 
     assert said.code == 64
-    assert "computed with bfloat16" in said.err
+    assert "uses the settings bfloat16" in said.err
