@@ -247,7 +247,8 @@ def _known(section: view.KnownBreaks) -> Iterator[Block]:
         for group in section.groups
     ]  # fmt: skip
     body = _table(("known break", "why", "issue", "until", "cells"), rows, right=(4,))
-    yield Block(_folded(section.title, body), "known breaks", sum(len(group.cells) for group in section.groups))
+    title = f"{section.title}{f': {section.note}' if section.note else ''}"
+    yield Block(_folded(title, body), "known breaks", sum(len(group.cells) for group in section.groups))
 
 
 def _aside(section: view.Aside) -> Iterator[Block]:

@@ -275,6 +275,8 @@ def _undetermined(section: view.Undetermined, painter: Painter, verbose: bool) -
 
 def _known(section: view.KnownBreaks, painter: Painter) -> None:
     painter.heading(section.title)
+    if section.note:
+        painter.line(painter.text(section.note, "dim"), indent=2)
     for group in section.groups:
         head = Text.assemble(painter.text(group.name, "bold"), f"  {many(len(group.cells), 'cell')}  ")
         painter.print(Text.assemble(head, painter.text(group.reference, "dim"), overflow="fold"), indent=2)

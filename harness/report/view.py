@@ -133,6 +133,7 @@ class KnownBreaks:
 
     id: ClassVar[str] = "known"
     title: str
+    note: str
     groups: tuple[Group, ...]
 
 
@@ -262,10 +263,10 @@ class _Assembly:
     def _known(self) -> KnownBreaks | None:
         found = self._groups(causes.expected(self._run), before=len(self._unexpected))
         count = sum(len(group.cells) for group in found)
-        title = many(count, "known break")
+        title, note = many(count, "known break"), "each has a page: docs/known-breaks/NAME.md"
         if self._run.against:
-            title = many(count, "cell also fails on the baseline", "cells also fail on the baseline")
-        return KnownBreaks(title, found) if found else None
+            title, note = many(count, "cell also fails on the baseline", "cells also fail on the baseline"), ""
+        return KnownBreaks(title, note, found) if found else None
 
     def _aside(self) -> Aside | None:
         reasons: dict[str, list[str]] = {}

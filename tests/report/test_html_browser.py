@@ -71,6 +71,8 @@ QUERIES = [
     ("verdict:silent-wrong,load-error", 6),
     ("is:bad", 5),
     ("is:expected", 1),
+    ("is:known", 1),
+    ("is:undetermined", 1),
     ("is:untold", 1),
     ("is:clean", 3),
     ("creator:v061", 11),
