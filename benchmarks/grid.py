@@ -21,9 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cli.common import cores
 from harness.core import data
 from harness.envs.environments import CURRENT, Environments
+from harness.runner.request import cores
 from harness.store.fixtures import Store
 
 

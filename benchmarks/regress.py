@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from harness.cli.common import cores
 from harness.core import data
 from harness.envs.environments import Environments
+from harness.runner.request import cores
 
 _CREATOR, _LOADER = "v061", "current"
 

@@ -52,14 +52,14 @@ class Output:
 def command(
     commands: Any,
     name: str,
-    run: Callable[[Any], int],
+    run: Callable[[Options], int],
     help: str,
     examples: str,
-    options: type[Any] = argparse.Namespace,
+    options: type[Options],
     *,
     resume: str = "--resume goes on",
 ) -> Parser:
-    """A command of the command line.
+    """Declare a command; returns its parser, for its arguments.
 
     Args:
         run: the command; gets an instance of `options`, returns the exit code.
@@ -90,8 +90,6 @@ def resume(parsed: argparse.Namespace) -> str:
 
 def options_of(kind: type[Options], values: Mapping[str, Any]) -> Options:
     """An options dataclass from parsed arguments, by field name; see the module's docstring."""
-    if kind is argparse.Namespace:
-        return kind(**values)
     types = typing.get_type_hints(kind)
     found: dict[str, Any] = {}
     for one in dataclasses.fields(kind):  # type: ignore[arg-type]

@@ -7,6 +7,8 @@ a loader go to one process, so that each loader is imported once.
 `peft-regress check` hands a plugin with its request, its plan and its progress bar to `pytest.main`. Under plain pytest
 the request is made of pytest's options, and each scenario file is planned as it is collected. With xdist the controller
 sends its request to the worker processes.
+
+PYTEST_DONT_REWRITE, because it is imported before pytest starts.
 """
 
 from __future__ import annotations
