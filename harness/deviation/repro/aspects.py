@@ -96,9 +96,11 @@ def candidates(cell: Cell, subject: Subject) -> Iterator[Aspect]:
 
 def _of(finding: Finding, cell: Cell, subject: Subject) -> Iterator[Aspect]:
     probe, kind = finding.probe, finding.kind
+    if probe.startswith(LOAD_PATH) and probe.removeprefix(LOAD_PATH) not in CALLS:
+        return
     if causes.is_error(finding) or kind == "probe-lost":
         yield _raising(probe, finding.error_type, subject)
-    elif probe.startswith(LOAD_PATH) and probe.removeprefix(LOAD_PATH) in CALLS:
+    elif probe.startswith(LOAD_PATH):
         yield from _other_load_path(finding, cell, subject)
     elif kind in _STRUCTURE and (shown := _STRUCTURE[kind](finding, cell, subject)):
         yield _shown(shown, cell)
@@ -199,7 +201,7 @@ def _calls(probe: str) -> measures.Measure:
             return measures.generated
         case _ if probe in OPERATIONS:
             return measures.after(probe)
-        case _ if probe.removeprefix(LOAD_PATH) in CALLS:
+        case _ if probe.startswith(LOAD_PATH):
             return _loaded_by(probe)
     return measures.outputs
 

@@ -142,4 +142,4 @@ CALLS: Mapping[str, LoadPath] = {
     "hotswap-prepared": _hotswap(prepared=True),
     "mixed": _mixed,
 }
-"""Name of the load path (`harness.worker.shared.LOAD_PATHS`) → its lines."""
+"""Name of the load path (`harness.worker.shared.LOAD_PATHS`) → its lines. `repro` refuses a load path without them."""
