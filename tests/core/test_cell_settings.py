@@ -28,7 +28,7 @@ def test_written_and_read_again(settings: Settings, written: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["float64", "bfloat16+float16", "sdpa+eager", "bf16", "sdpa+what"])
-def test_what_is_none_is_told(text: str) -> None:
+def test_an_invalid_id_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="settings"):
         parse(text)
 
@@ -40,7 +40,7 @@ def test_options_and_request_have_what_was_given_alone() -> None:
     assert Settings(attention="eager").request == {"attention": "eager"}
 
 
-def test_an_id_without_settings_is_as_ever() -> None:
+def test_an_id_without_settings_is_unchanged() -> None:
     assert str(CellId("a", "v061", "current")) == "a@v061:current[cpu]"
 
 

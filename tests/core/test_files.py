@@ -14,7 +14,7 @@ from harness.core.files import append_lines, new_folder, write_atomically, write
 
 
 @pytest.mark.parametrize(("write", "fails"), [(write_atomically, "replace"), (write_durably, "fsync")])
-def test_a_write_that_fails_leaves_what_was_there_and_no_litter(
+def test_a_failed_write_keeps_the_old_content_and_leaves_no_file(
     write: Callable[[Path, bytes], None], fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "folder" / "report.json"
@@ -29,14 +29,14 @@ def test_a_write_that_fails_leaves_what_was_there_and_no_litter(
     assert {path.name: path.read_bytes() for path in file.parent.iterdir()} == {"report.json": b"old"}
 
 
-def test_others_may_read_it_and_may_do_what_they_could(tmp_path: Path) -> None:
+def test_permissions_allow_others_to_read(tmp_path: Path) -> None:
     write_atomically(tmp_path / "plain", b"")
     write_atomically(tmp_path / "program", b"", mode=0o755)
     rights = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert rights == {"plain": 0o644, "program": 0o755}
 
 
-def test_whoever_has_the_last_word_can_keep_the_old_file(tmp_path: Path) -> None:
+def test_a_last_check_can_keep_the_old_file(tmp_path: Path) -> None:
     write_durably(tmp_path / "file", b"old")
 
     def refuse() -> None:
@@ -47,7 +47,7 @@ def test_whoever_has_the_last_word_can_keep_the_old_file(tmp_path: Path) -> None
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"old"}
 
 
-def test_a_long_name_leaves_room_for_the_temporary_one(tmp_path: Path) -> None:
+def test_a_long_name_works_with_a_temporary_name(tmp_path: Path) -> None:
     file = tmp_path / ("n" * 250)
     write_atomically(file, b"data")
     assert file.read_bytes() == b"data"

@@ -35,7 +35,7 @@ def seen(*views: dict[str, Any]) -> key_conversion.Conversion | None:
     return key_conversion.seen(side.observed())
 
 
-def test_what_converts_nothing_says_nothing() -> None:
+def test_no_conversion_has_no_note() -> None:
     assert key_conversion.seen(Side(1).observed()) is None
 
 

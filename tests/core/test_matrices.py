@@ -116,7 +116,7 @@ def test_when_is_applied_in_order(
     assert resolved["skip"] == ({"merged": "cannot"} if expects else {})
 
 
-def test_what_few_scenarios_say_is_left_out_of_the_others(tmp_path: Path) -> None:
+def test_rare_keys_are_only_in_the_scenarios_that_set_them(tmp_path: Path) -> None:
     (plain,) = make(tmp_path / "plain", extra='expects = { keys = { "a" = 1 } }').scenarios()
     assert not {"expects_shapes", "beside"} & set(resolve(plain, V061))
     assert "convert" not in resolve(plain, V061)["adapter"]
@@ -171,14 +171,14 @@ def test_unsupported_says_what_is_needed(tmp_path: Path, requires: str, versions
     assert unsupported(declared, versions) == reason
 
 
-def test_a_release_may_read_what_it_can_t_make(tmp_path: Path) -> None:
+def test_a_release_may_read_what_it_cannot_create(tmp_path: Path) -> None:
     (declared,) = make(tmp_path, extra='creator_requires = ["peft!=0.13.*"]').scenarios()
     assert unsupported(declared, {"peft": "0.13.2"}) == ""
     assert "peft!=0.13.*" in unsupported(declared, {"peft": "0.13.2"}, creating=True)
     assert unsupported(declared, {"peft": "0.14.0"}, creating=True) == ""
 
 
-def test_a_pair_makes_what_is_not_stored(tmp_path: Path) -> None:
+def test_a_pair_creates_what_is_not_stored(tmp_path: Path) -> None:
     (declared,) = make(
         tmp_path, extra='requires = ["peft>=0.6"]\nstored_by = ["peft==0.6.*", "peft>=0.21"]'
     ).scenarios()
@@ -188,7 +188,7 @@ def test_a_pair_makes_what_is_not_stored(tmp_path: Path) -> None:
     assert unsupported(declared, {"peft": "0.9.0"}, creating=True) == ""
 
 
-def test_what_a_file_says_of_storing_holds_for_scenarios_that_say_nothing(tmp_path: Path) -> None:
+def test_a_files_stored_by_is_the_default_of_its_scenarios(tmp_path: Path) -> None:
     (declared,) = make(tmp_path).scenarios()
     text = declared.file.read_text(encoding="utf-8")
     declared.file.write_text('stored_by = ["peft>=0.21"]\n' + text, encoding="utf-8")
@@ -199,7 +199,7 @@ def test_what_a_file_says_of_storing_holds_for_scenarios_that_say_nothing(tmp_pa
 # --- the digest
 
 
-def test_what_an_adapter_needs_besides_is_resolved_where_it_is_said(tmp_path: Path) -> None:
+def test_experts_and_conversion_are_resolved_if_declared(tmp_path: Path) -> None:
     (declared,) = make(tmp_path).scenarios()
     plain = resolve(declared, V061)
     assert not {"adapter_inputs", "experts"} & {*plain, *plain["adapter"]}, "digests of other scenarios must stay"
@@ -213,7 +213,7 @@ def test_what_an_adapter_needs_besides_is_resolved_where_it_is_said(tmp_path: Pa
     assert resolved["adapter"]["experts"] == {"0": {"config": "LoraConfig", "args": {"r": 2}}}
 
 
-def test_the_digest_is_of_what_is_made_and_not_of_what_is_said_about_it(tmp_path: Path) -> None:
+def test_the_digest_covers_what_is_made_not_why(tmp_path: Path) -> None:
     def of(text: str, versions: dict[str, str] = V061) -> str:
         make(tmp_path)
         (tmp_path / "scenarios" / "s.toml").write_text(text, encoding="utf-8")
@@ -258,7 +258,7 @@ def test_conditions(text: str, versions: dict[str, str], holds: bool) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ",", ">=0.6", "peft=>0.6", "peft 0.6", "peft>=banana", "peft>=0.6 <0.7", "0.6"])
-def test_what_is_no_condition_is_refused_with_an_example(text: str) -> None:
+def test_an_invalid_condition_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match=r"peft|condition"):
         requirements.parse(text)
 
@@ -273,7 +273,7 @@ def replaced(old: str, new: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         pytest.param(replaced('why = "w"', 'whi = "w"'), ["`scenario[0].whi`", "`why`", "adapter_name"], id="top key"),
         pytest.param("famly = 'x'\n" + replaced("", ""), ["`famly`", "`family`", "one of family, scenario"], id="file"),
@@ -335,19 +335,19 @@ def replaced(old: str, new: str) -> str:
         pytest.param("[[scenario]\n", ["not TOML", "line 1"], id="broken TOML"),
     ],
 )
-def test_a_wrong_scenario_file_is_refused(tmp_path: Path, text: str, told: list[str]) -> None:
+def test_a_wrong_scenario_file_is_refused(tmp_path: Path, text: str, words: list[str]) -> None:
     matrix = make(tmp_path)
     file = tmp_path / "scenarios" / "s.toml"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError) as caught:
         matrix.scenarios()
     message = str(caught.value)
-    for part in [str(file), "next:", *told]:
+    for part in [str(file), "next:", *words]:
         assert part in message
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "words"),
     [
         pytest.param(BASE.format(extra="outptus = []"), ["`outptus`", "`outputs`"], id="unknown key"),
         pytest.param('why = "b"', ["exactly one of `transformers`, `hub`, `modules`, `python`"], id="no kind"),
@@ -359,15 +359,15 @@ def test_a_wrong_scenario_file_is_refused(tmp_path: Path, text: str, told: list[
         ),
     ],
 )
-def test_a_wrong_base_file_is_refused(tmp_path: Path, text: str, told: list[str]) -> None:
+def test_a_wrong_base_file_is_refused(tmp_path: Path, text: str, words: list[str]) -> None:
     matrix = make(tmp_path, base=text)
     with pytest.raises(UsageError) as caught:
         matrix.scenarios()
-    for part in [str(tmp_path / "bases" / "b.toml"), *told]:
+    for part in [str(tmp_path / "bases" / "b.toml"), *words]:
         assert part in str(caught.value)
 
 
-def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_reported_at_once(tmp_path: Path) -> None:
     matrix = make(tmp_path)
     text = replaced('why = "w"', "why = 3").replace("config =", "confg =", 1)
     (tmp_path / "scenarios" / "s.toml").write_text(text, encoding="utf-8")
@@ -398,7 +398,7 @@ def test_a_file_that_is_not_there_or_not_utf8(tmp_path: Path) -> None:
         matrix.scenarios([tmp_path / "latin.toml"])
 
 
-def test_a_file_outside_brings_its_bases_or_borrows_them(tmp_path: Path) -> None:
+def test_a_file_outside_uses_its_own_bases_or_ours(tmp_path: Path) -> None:
     make(tmp_path / "main")
     own = tmp_path / "own" / "mine.toml"
     own.parent.mkdir()

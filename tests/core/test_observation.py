@@ -81,7 +81,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
 
 
 @pytest.mark.parametrize(("damage", "said"), [row[1:] for row in DAMAGE], ids=[row[0] for row in DAMAGE])
-def test_damage_is_told(tmp_path: Path, damage: Callable[[Path], object], said: str) -> None:
+def test_damage_is_reported(tmp_path: Path, damage: Callable[[Path], object], said: str) -> None:
     damage(_written(tmp_path))
     with pytest.raises(BadObservation, match=said):
         read(tmp_path)

@@ -27,7 +27,7 @@ ALL = [
 
 
 @pytest.mark.parametrize("sample", ALL)
-def test_a_run_comes_back_as_it_was(sample: Run, tmp_path: Path) -> None:
+def test_a_run_is_read_back_unchanged(sample: Run, tmp_path: Path) -> None:
     run_file.dump(sample, tmp_path / "report.json")
     assert run_file.load(tmp_path) == sample
     assert run_file.load(tmp_path / "report.json") == sample

@@ -17,7 +17,7 @@ def test_every_verdict_is_of_one_class() -> None:
         assert sum(classes) == 1, verdict
 
 
-def test_letters_tell_verdicts_apart() -> None:
+def test_each_verdict_has_its_own_letter() -> None:
     assert len({verdict.letter for verdict in Verdict}) == len(Verdict)
 
 
@@ -56,7 +56,7 @@ def test_worst_of_the_worst_is_itself(verdicts: list[Verdict]) -> None:
 
 
 @given(VERDICTS, st.sampled_from(Verdict))
-def test_worst_is_green_only_where_all_is(verdicts: list[Verdict], one: Verdict) -> None:
+def test_worst_is_green_only_if_all_are(verdicts: list[Verdict], one: Verdict) -> None:
     if worst([*verdicts, one]).is_clean:
         assert not one.is_deviation
         assert not one.cannot_tell

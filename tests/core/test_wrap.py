@@ -34,12 +34,12 @@ def declared(**wrap: Any) -> Scenario:
         ({"around": []}, "around"),
     ],
 )
-def test_a_slip_is_told(wrap: dict[str, Any], text: str) -> None:
+def test_a_typo_is_reported(wrap: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         declared(**wrap)
 
 
-def test_the_worker_gets_it_and_other_scenarios_keep_their_digest() -> None:
+def test_the_worker_gets_wrappers_and_other_digests_stay() -> None:
     base = Base.model_validate({"why": "x", "modules": [{"name": "a", "type": "Linear"}]})
     plain, wrapped = (
         matrix.resolve(Declared(scenario, base, "x", Path("x.toml"), {}), {"peft": "0.9"})
@@ -50,7 +50,7 @@ def test_the_worker_gets_it_and_other_scenarios_keep_their_digest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrap", "saved", "loaded", "otherwise"),
+    ("wrap", "saved", "loaded", "differs"),
     [
         ({}, False, False, False),
         ({"saved": ["compile"]}, True, False, True),
@@ -59,14 +59,14 @@ def test_the_worker_gets_it_and_other_scenarios_keep_their_digest() -> None:
         ({"saved": ["peft", "compile"], "loaded": ["compile", "peft"]}, True, True, True),
     ],
 )
-def test_where_it_stands(wrap: dict[str, Any], saved: bool, loaded: bool, otherwise: bool) -> None:
+def test_around_what_the_wrappers_are(wrap: dict[str, Any], saved: bool, loaded: bool, differs: bool) -> None:
     scenario = {"wrap": wrap}
     assert [wrappers.is_wrapped(scenario, when) for when in ("saved", "loaded")] == [saved, loaded]
     assert wrappers.is_wrapped(scenario) == (saved or loaded)
-    assert wrappers.differ(scenario) == otherwise
+    assert wrappers.differ(scenario) == differs
 
 
-def test_that_the_creator_s_own_library_loses_it_too_is_told_and_excuses_nothing() -> None:
+def test_a_loss_in_the_creators_own_library_is_reported_too() -> None:
     pair = Pair()
     nowhere = {key: {"found": "nowhere", "at": []} for key in KEYS}
     pair.now.facts["accounting"]["tensors"] = nowhere

@@ -87,7 +87,7 @@ def test_a_different_fixture_is_refused_and_the_others_are_removed(both: tuple[S
     assert content(store.folder) == before
 
 
-def test_the_two_stores_wait_for_each_other(both: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copying_and_saving_exclude_each_other(both: tuple[Store, Store], monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody writes while fixtures may still be taken back: so nobody comes to name what then goes."""
     store, other = both
     monkeypatch.setattr("harness.store.fixtures.LOCK_TIMEOUT_S", 0.1)

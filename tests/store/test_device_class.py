@@ -39,13 +39,13 @@ CHOICES = [
 
 
 @pytest.mark.parametrize(("there", "device", "taken"), CHOICES)
-def test_the_most_specific_golden_that_fits_is_taken(there: list[str], device: Device, taken: str) -> None:
+def test_the_most_specific_golden_is_used(there: list[str], device: Device, taken: str) -> None:
     found, note = device_class.golden_for(manifest(*there), device)
     assert found == taken
     assert ("CPU's golden" in note) == (taken == "cpu" and device.kind == "cuda")
 
 
-def test_two_that_say_equally_much_are_an_error() -> None:
+def test_two_equally_specific_classes_are_an_error() -> None:
     with pytest.raises(BadFixture, match=r"v061/lora: cuda-h200 and cuda-sm90 both fit"):
         device_class.golden_for(manifest("cpu", "cuda-sm90", "cuda-h200"), H200)
     assert device_class.golden_for(manifest("cuda-sm90", "cuda-h200", "cuda-sm90-h200"), H200)[0] == "cuda-sm90-h200"
@@ -59,13 +59,13 @@ def test_two_that_say_equally_much_are_an_error() -> None:
         (["cuda-sm90"], Device("cpu"), "no golden for cpu"),
     ],
 )
-def test_none_at_all_is_told(there: list[str], device: Device, words: str) -> None:
+def test_no_golden_at_all_is_an_error(there: list[str], device: Device, words: str) -> None:
     with pytest.raises(NoFixture, match=words) as caught:
         device_class.golden_for(manifest(*there), device)
     assert ("--device cuda" in caught.value.next_step) == (device.kind == "cuda")
 
 
-def test_a_golden_gets_kind_and_architecture_or_what_the_user_says_if_it_is_true() -> None:
+def test_a_golden_gets_its_own_class_or_a_fitting_one_of_the_user() -> None:
     assert (H200.own_class, A100.own_class, Device("cpu").own_class) == ("cuda-sm90", "cuda-sm80", "cpu")
     assert device_class.checked_class("cuda", H200) == "cuda"
     assert device_class.checked_class("cuda-sm90-h200", H200) == "cuda-sm90-h200"
@@ -88,7 +88,7 @@ SAID = [
 
 
 @pytest.mark.parametrize(("kind", "message", "its_doing"), SAID)
-def test_a_gpu_that_is_too_small_accuses_no_library(kind: str, message: str, its_doing: bool) -> None:
+def test_a_small_gpu_is_not_the_libraries_fault(kind: str, message: str, its_doing: bool) -> None:
     assert device_class.exhausted(kind, message) is its_doing
     error = {"stage": "forward", "type": kind, "message": message, "traceback": ""}
     golden = Observed("lora", {"float32": {"outcome": "ok"}}, {"forward": {"float32": {"outcome": "ok"}}}, {}, {})

@@ -215,7 +215,7 @@ def test_an_empty_store_holds_nothing(store: Store) -> None:
 @pytest.mark.parametrize(
     "name", ["../x", "/etc", "a/b", "..", ".", "", ".hidden", "C:x", "a\\b", "a\nb", "blobs", "x" * 300]
 )
-def test_names_that_lead_elsewhere_are_refused(store: Store, name: str) -> None:
+def test_unsafe_names_are_refused(store: Store, name: str) -> None:
     with pytest.raises(BadFixture):
         store.manifest(name, "lora-linear")
     with pytest.raises(BadFixture):

@@ -112,11 +112,11 @@ DIFFERENCES = [
 @pytest.mark.parametrize(
     ("before", "after", "expected"), [row[1:] for row in DIFFERENCES], ids=[r[0] for r in DIFFERENCES]
 )
-def test_what_is_written_otherwise(before: Written, after: Written, expected: list[tuple[str, str]]) -> None:
+def test_what_is_saved_differently(before: Written, after: Written, expected: list[tuple[str, str]]) -> None:
     assert sorted(said(before, after)) == sorted(expected)
 
 
-def test_version_strings_and_what_nobody_can_tell_are_no_difference() -> None:
+def test_version_strings_and_unknowns_are_not_differences() -> None:
     assert [saved_diff.differs(kind) for kind in ("version", "unknown", "config", "value")] == [
         False,
         False,
@@ -126,18 +126,18 @@ def test_version_strings_and_what_nobody_can_tell_are_no_difference() -> None:
     assert not Change("version", "x").differs
 
 
-def test_a_rename_is_told_key_by_key() -> None:
+def test_a_rename_is_listed_key_by_key() -> None:
     before, after = one(shapes={f"{Q}.bias": (4,)}), one(shapes={f"{Q}.base_layer.bias": (4,)})
     (change,) = (c for c in saved_diff.changes(before, after) if c.kind == "key")
     assert change.details == (f"{Q}.bias → {Q}.base_layer.bias",)
 
 
-def test_what_came_and_went_in_other_shapes_is_no_rename() -> None:
+def test_keys_of_other_shapes_are_not_renames() -> None:
     before, after = one(shapes={f"{Q}.bias": (4,)}), one(shapes={f"{Q}.base_layer.bias": (8,)})
     assert [what for kind, what in said(before, after) if kind == "key"] == ["- …q_proj.bias", "+ …base_layer.bias"]
 
 
-def test_scenarios_with_the_same_difference_are_put_together() -> None:
+def test_scenarios_with_the_same_difference_are_grouped() -> None:
     wide, narrow, version = Change("config", "+ a = None"), Change("key", "+ x", ("k.x",)), Change("version", "+ v")
     found = saved_diff.shared({"s1": [wide, narrow], "s2": [wide, version], "s3": []})
     assert [(each.kind, each.what, each.scenarios) for each in found] == [
@@ -156,7 +156,7 @@ def test_scenarios_with_the_same_difference_are_put_together() -> None:
     ("key", "end"),
     [("base.layers.0.q_proj.lora_A.weight", "…lora_A.weight"), ("layers.3", "layers.*"), ("a.0.1", "…*.*"), ("x", "x")],
 )
-def test_the_end_of_a_key_is_of_no_layer(key: str, end: str) -> None:
+def test_the_end_of_a_key_has_no_layer(key: str, end: str) -> None:
     assert generic(key) == end
 
 
@@ -190,7 +190,7 @@ def test_a_history_is_in_release_order_and_in_stretches() -> None:
     assert (found.weights, found.keys, found.configs) == (3, 1, 2)
 
 
-def test_a_creator_of_no_known_release_stands_last_under_its_name() -> None:
+def test_a_creator_of_an_unknown_release_comes_last() -> None:
     found = history(one("python-1", ""), one("v061", "0.6.1"))
     assert [s.span for s in found.stretches] == ["0.6.1–python-1"]
 
