@@ -198,6 +198,13 @@ def test_the_address_is_a_permalink(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#said")).to_have_text("this report has no cell no-such-cell")
 
 
+def test_a_permalink_shows_the_cell_on_the_map(page: Page, tmp_path: Path) -> None:
+    run = samples.run(*(samples.exact(f"{family}-{n:02}") for family in ("ia3", "lokr", "lora") for n in range(25)))
+    page.goto(f"{written(run, tmp_path)}#{run.cells[-1].id}")
+    expect(page.locator("#drawer-title")).to_be_visible()
+    expect(page.locator("td.at")).to_be_in_viewport()
+
+
 def test_a_permalink_chooses_the_tab(page: Page, tmp_path: Path) -> None:
     page.goto(f"{written(samples.across_releases(), tmp_path)}#lokr-alpha@v061:v0200[cpu]")
     assert page.inner_text("[role=tab][aria-selected=true]") == "v0200 0.20.0 1"

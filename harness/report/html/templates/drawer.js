@@ -249,7 +249,6 @@ async function openCell(index, focus = true) {
   square?.classList.add("at");
   if (square) rove(square);
   $("tip").hidden = true;
-  if (square && focus) square.scrollIntoView({ block: "nearest", inline: "nearest" });
   remember();
   const shown = "DecompressionStream" in window ? whole(index, await detailOf(index)) : [heading(index, {}), el("p", { class: "bad" }, CANNOT_UNPACK)];
   if (opened !== index) return;
@@ -257,6 +256,7 @@ async function openCell(index, focus = true) {
   drawer.hidden = false;
   drawer.scrollTop = 0;
   document.body.classList.add("open");
+  if (square && focus) square.scrollIntoView({ block: "nearest", inline: "nearest" });  // the open drawer moves it
   if (focus) $("drawer-title").focus({ preventScroll: true });
 }
 
