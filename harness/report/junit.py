@@ -85,8 +85,8 @@ def _outcome(cell: Cell, deviates: bool) -> tuple[Outcome, str]:
     if deviates:
         return "failure", _first_line(cell)
     if cell.expected:
-        issue, expires = cell.expectation_issue, cell.expectation_expires
-        known = f"{cell.expectation}, {issue}, until {expires}"
+        lasts = summary.until(cell.expectation_expires)
+        known = f"{cell.expectation}, {cell.expectation_issue}, {lasts}"
         return "skipped", f"known break, {cell.verdict} ({known}): {cell.expectation_reason}"
     if cell.verdict is Verdict.UNSUPPORTED:
         return "skipped", f"unsupported: {cell.reason or 'no reason given'}"

@@ -276,8 +276,13 @@ def remark(cell: Cell) -> str:
 
 def expiry(cause: Cause) -> str:
     """The issue of a known break, and the date of its next review: `ISSUE, until 2027-06-30`."""
-    until = f"until {cause.details['expires']}" if cause.details.get("expires") else ""
-    return ", ".join(part for part in (cause.details.get("issue", ""), until) if part)
+    issue = cause.details.get("issue", "")
+    return f"{issue}, {until(cause.details['expires'])}" if issue else ""
+
+
+def until(expires: str) -> str:
+    """How long a known break counts: `until 2027-06-30`, or `permanent` if it has no date."""
+    return f"until {expires}" if expires else "permanent"
 
 
 def headline(run: Run) -> str:

@@ -113,7 +113,7 @@ def test_stale_and_expired_fail_in_every_mode(mini: World, options: list[str], s
 
 
 def test_a_break_that_does_not_hold_is_reported(broken: World) -> None:
-    broken.expect(kinds=["lost-tensors"])  # the cell deviates otherwise than it says
+    broken.expect(kinds=["lost-tensors"])  # the cell deviates in another way
     said = broken.run("accept", "two-layers", *SAID)
     assert said.code == 0
     assert "1 known break that does not hold: scaling (mismatch); `peft-regress triage` walks" in said.out

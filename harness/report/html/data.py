@@ -20,7 +20,7 @@ from harness.core.text import exactly, one_line, tail, visible, visible_lines
 from harness.core.verdict import Verdict
 from harness.core.versions import FIRST_PACKAGES
 from harness.judge import causes
-from harness.report import cell_facts, labels
+from harness.report import cell_facts, labels, summary
 
 CHUNK = 200
 """Cells whose details are unpacked together."""
@@ -134,7 +134,9 @@ def _words_of(cell: Cell) -> dict[str, str]:
         "method": visible(cell.method),
         "verdict": str(cell.verdict),
         "title": one_line(said.split("\n", 1)[0], 240),
-        "issue": visible(f"{cell.expectation_issue} until {cell.expectation_expires}") if cell.expected else "",
+        "issue": visible(f"{cell.expectation_issue} {summary.until(cell.expectation_expires)}")
+        if cell.expected
+        else "",
     }
 
 
