@@ -384,8 +384,8 @@ def adapter_facts(name):
     names = adapters.fill_adapter(torch, model, scenario, name)
     adapters.save(model, "adapter", name)
     loaded = adapters.load(bases.load(torch, MLP), name)
-    stored = probes.compat.load_adapter_tensors("adapter")
-    lost = probes.compat.load_adapter_tensors("adapter")
+    stored = probes.libraries.load_adapter_tensors("adapter")
+    lost = probes.libraries.load_adapter_tensors("adapter")
     key = sorted(k for k in lost if "lora_A" in k)[0]
     lost[key] = lost[key].clone()
     lost[key][0, 0] += 1
