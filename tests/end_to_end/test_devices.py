@@ -56,7 +56,7 @@ def test_the_cpus_golden_by_what_rounding_costs_on_both(gpu: World, monkeypatch:
 def test_two_runs_that_disagree_there_tell_nothing(gpu: World, monkeypatch: pytest.MonkeyPatch) -> None:
     give(monkeypatch, spread=1e-2)
     assert check(gpu) == "unstable"
-    assert "two runs of the loader were" in str(gpu.cell("two-layers").findings)
+    assert "two runs of the loader differ" in str(gpu.cell("two-layers").findings)
 
 
 def test_a_golden_of_its_class_is_added_and_taken(gpu: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,7 @@ def test_a_box_without_a_gpu_is_no_regression(gpu: World, monkeypatch: pytest.Mo
     give(monkeypatch, usable=False, why="no GPU is visible")
     done = alone(gpu, folder)
     assert done.returncode == 2
-    assert "no device: cuda can't be used here: no GPU is visible" in done.stderr
+    assert "no device: cuda cannot be used here: no GPU is visible" in done.stderr
     assert judged(gpu, folder) == {"two-layers": "no-device", "one-layer": "no-device"}
     assert "no GPU is visible" in gpu.cell("two-layers").reason
     give(monkeypatch)
