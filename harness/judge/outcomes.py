@@ -86,11 +86,9 @@ def kernels(golden: Observed, now: Observed, found: Found) -> None:
     if not before or not after:
         return
     if after["repacked"] and not before["repacked"]:
-        # known breaks match this note by "*quantised weights out anew*"
-        found.notes.append(
-            f"running it lays {after['repacked']} of {after['layers']} quantised weights out anew, for a bfloat16 "
-            "kernel that this processor has; the creator's were left as they are"
-        )
+        # known breaks match this note by its words: `noted` in matrices/breaks
+        weights = f"{after['repacked']} of {after['layers']} quantised weights"
+        found.notes.append(f"the run repacked {weights} for a bfloat16 kernel of this processor; the creator's did not")
     if before["layers"] != after["layers"]:
         message = f"{before['layers']} layers were quantised, {after['layers']} are now"
         found.contract("forward", "quantised-layers", message)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fnmatch import fnmatchcase
 
 import pytest
 
-from harness.judge import numbers
+from harness.core import data
+from harness.judge import breaks, numbers
 from harness.judge.compare import Judgement
 from tests.support.observations import FORWARD, LAYERS, LIKE_FORWARD, NOISE, Pair, swapped_layers, told
 
@@ -60,6 +62,14 @@ def test_another_kernel_is_noise_and_is_told() -> None:
     found = judged(other_kernel)
     assert (found.verdict, found.findings) == ("close", ()), told(found)
     assert any("14 of 14 quantised weights" in note for note in found.notes)
+
+
+def test_known_breaks_match_the_note_by_its_words() -> None:
+    rules = {condition.noted for each in breaks.load(data.matrices()) for condition in each.condition}
+    globs = {rule.removeprefix("!") for rule in rules if rule}
+    notes = judged(other_kernel).notes
+    assert globs
+    assert all(any(fnmatchcase(note, glob) for note in notes) for glob in globs)
 
 
 def test_without_measured_kernels_the_same_is_a_deviation() -> None:
