@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -28,6 +29,14 @@ def packed(room: Path, name: str = "current", **more: Any) -> Path:
     target = room / f"packed-{name}"
     wheelhouse.pack(environments(room).describe(name), target, quiet, **more)
     return target
+
+
+def copied(args: Sequence[str], folder: Path, _log: Log) -> Outcome:
+    """A fake pip that is fast: copies the wheels of the lock."""
+    for line in (folder / "lock.txt").read_text().split() if "-r" in args else ():
+        (wheel,) = (folder.parent / "wheels of mine").glob(f"{line.replace('==', '-')}[-+]*")
+        shutil.copy(wheel, folder)
+    return Outcome(0, "", "")
 
 
 def quiet(_line: str) -> None:
@@ -77,7 +86,7 @@ def test_another_build_of_torch(room: Path) -> None:
 
 
 def test_it_builds_without_an_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = packed(room)
+    folder = packed(room, pip=copied)
     without_index(room, monkeypatch)
     with pytest.raises(EnvFailed):
         environments(room).build("current")
@@ -87,7 +96,7 @@ def test_it_builds_without_an_index(room: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_it_builds_if_pip_is_configured_without_an_index(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = packed(room)
+    folder = packed(room, pip=copied)
     monkeypatch.setenv("PEFT_REGRESS_CACHE", str(room / "another cache"))
     assert run(built(room, folder), "import peft; print(peft.marker)") == "installed"
 
@@ -96,9 +105,9 @@ def test_it_builds_if_pip_is_configured_without_an_index(room: Path, monkeypatch
 def test_python_alone_installs_it_and_refuses_an_altered_wheel(room: Path) -> None:
     folder = packed(room)
     (room / "pip.conf").write_text("[global]\nindex-url = http://127.0.0.1:9/simple\n")
-    subprocess.run([sys.executable, "-m", "venv", str(room / "venv")], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(room / "venv")], check=True)
     python, wheel = room / "venv" / "bin" / "python", folder / "helper-1.5-py3-none-any.whl"
-    command = [str(python), "-m", "pip", "install", *wheelhouse.install_arguments(folder)]
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", *wheelhouse.install_arguments(folder)]
     whole = wheel.read_bytes()
     wheel.write_bytes(whole[:-1] + b"?")
     refused = subprocess.run(command, capture_output=True, text=True)
@@ -113,25 +122,24 @@ def foreign(wheel: Path) -> None:
     wheel.rename(wheel.with_name("helper-1.5-cp27-cp27m-win32.whl"))
 
 
-DAMAGED = [
-    ("missing", lambda wheel: wheel.unlink()),
-    ("cut short", lambda wheel: wheel.write_bytes(wheel.read_bytes()[:-9])),
-    ("altered", lambda wheel: wheel.write_bytes(wheel.read_bytes()[:-1] + b"?")),
-    ("for another platform", foreign),
-]
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda wheel: wheel.unlink(),
+    "cut short": lambda wheel: wheel.write_bytes(wheel.read_bytes()[:-9]),
+    "altered": lambda wheel: wheel.write_bytes(wheel.read_bytes()[:-1] + b"?"),
+    "for another platform": foreign,
+}
 
 
-@pytest.mark.parametrize("damage", [case[1] for case in DAMAGED], ids=[case[0] for case in DAMAGED])
-def test_a_wheel_that_does_not_fit_is_named(
-    room: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], object]
-) -> None:
-    folder = packed(room)
+def test_a_wheel_that_does_not_fit_is_named(room: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = packed(room, pip=copied)
     without_index(room, monkeypatch)
-    damage(folder / "helper-1.5-py3-none-any.whl")
-    with pytest.raises(EnvFailed, match="helper") as caught:
-        built(room, folder)
-    assert "copy the wheelhouse again" in caught.value.next_step
-    assert not [path for path in (room / "another cache" / "envs").iterdir() if path.is_dir()]
+    for name, damage in DAMAGES.items():
+        folder = shutil.copytree(whole, room / name)
+        damage(folder / "helper-1.5-py3-none-any.whl")
+        with pytest.raises(EnvFailed, match="helper") as caught:
+            built(room, folder)
+        assert "copy the wheelhouse again" in caught.value.next_step, name
+        assert not [path for path in (room / "another cache" / "envs").iterdir() if path.is_dir()], name
 
 
 @pytest.mark.parametrize("text", [None, "", "helper==1.5 --hash=sha256:00\n", "# environment: x\n# python: 3.11\n"])
@@ -145,7 +153,7 @@ def test_a_folder_that_is_no_wheelhouse_is_refused(tmp_path: Path, text: str | N
 
 
 def test_a_wheelhouse_with_less_than_the_lock_is_refused(room: Path) -> None:
-    folder = packed(room)
+    folder = packed(room, pip=copied)
     lines = (folder / "requirements.txt").read_text().splitlines()
     (folder / "requirements.txt").write_text("\n".join(line for line in lines if not line.startswith("peft")))
     with pytest.raises(EnvFailed, match=r"peft \(none\) packed, 0\.6\.1 locked"):
@@ -153,7 +161,7 @@ def test_a_wheelhouse_with_less_than_the_lock_is_refused(room: Path) -> None:
 
 
 def test_a_wheelhouse_of_another_lock_is_refused(room: Path) -> None:
-    folder = packed(room)
+    folder = packed(room, pip=copied)
     make_wheel(room / "wheels of mine", "peft", "0.7.0")
     environments(room).lock("current")
     with pytest.raises(EnvFailed, match=r"peft 0\.6\.1 packed, 0\.7\.0 locked") as caught:
@@ -201,7 +209,7 @@ def test_a_package_that_pip_left_out_is_named(room: Path) -> None:
 
 
 def test_an_existing_folder_is_not_overwritten(room: Path) -> None:
-    folder = packed(room)
+    folder = packed(room, pip=copied)
     with pytest.raises(UsageError, match="already exists"):
         packed(room)
     assert wheelhouse.read(folder)
