@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.core import lint, toml_files
@@ -12,6 +13,7 @@ from harness.core.matrix import Declared, Matrix
 from harness.core.scenario import Base
 from harness.envs import declaration, lock
 from harness.judge import breaks
+from harness.judge.breaks import Break
 
 
 def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
@@ -34,12 +36,22 @@ def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
     locked = dict(_locks(folder, found)) or (dict(_locks(fallback, [])) if fallback else {})
     for path in breaks.files(folder):
         with _noting(path, found):
-            breaks.read(path)
+            found += _without_scenario(path, breaks.read(path), [one.name for one in declared])
     with _noting(folder / breaks.OLD_FILE, found):
         breaks.read_old(folder)
     found += lint.scenarios(declared, locked)
     found += lint.unused_bases(bases, declared)
     return sorted(found)
+
+
+def _without_scenario(path: Path, known: Break, names: Sequence[str]) -> list[Complaint]:
+    """The globs of a known break that match no scenario: it was renamed or removed."""
+    globs = dict.fromkeys(glob for one in known.condition for glob in one.scenarios)
+    return [
+        Complaint(str(path), 0, "no-scenario", f"no scenario matches {glob!r}; expected at least one")
+        for glob in globs
+        if not any(fnmatchcase(name, glob) for name in names)
+    ]
 
 
 class _noting:

@@ -129,3 +129,25 @@ def test_a_lock_that_is_missing_is_a_complaint(tmp_path: Path) -> None:
     (folder(tmp_path) / "envs" / "locks" / "v061.txt").unlink()
     (found,) = complaints(tmp_path)
     assert "not locked" in found.says
+
+
+BREAK = """
+title = "Twice"
+cause = "Scaled twice."
+references = ["https://example.org/1"]
+permanent = "released"
+[[condition]]
+scenarios = ["lora-*", "lokr-*"]
+creators = "peft<0.7"
+loaders = "peft>=0.7"
+verdict = "contract"
+"""
+
+
+def test_known_breaks_are_checked_file_by_file(tmp_path: Path) -> None:
+    changed = {"breaks/a.toml": BREAK, "breaks/b.toml": BREAK.replace("cause", "caus")}
+    first, second = complaints(folder(tmp_path, changed))
+    assert (Path(first.file).name, first.rule) == ("a.toml", "no-scenario")
+    assert "'lokr-*'" in first.says
+    assert (Path(second.file).name, second.rule) == ("b.toml", "valid")
+    assert "unknown key `caus`" in second.says
