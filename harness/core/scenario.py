@@ -8,7 +8,7 @@ import pydantic
 
 from harness.core import versions
 from harness.core.model import Strict
-from harness.worker.shared import LOAD_PATH, LOAD_PATHS, PROBES, WRAPPERS
+from harness.worker.shared import LOAD_PATH, LOAD_PATHS, PROBES, STEPS, WRAPPERS
 
 
 class Input(Strict):
@@ -184,6 +184,13 @@ class Steps(Strict):
     names: list[str] = pydantic.Field(min_length=1)
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
     """The type that the base is loaded in. A narrow type shows what is cast."""
+
+    @pydantic.field_validator("names")
+    @classmethod
+    def _known(cls, names: list[str]) -> list[str]:
+        if unknown := [name for name in names if name not in STEPS]:
+            raise ValueError(f"no such step: {', '.join(unknown)}; steps are {', '.join(STEPS)}")
+        return names
 
 
 class Sft(Strict):

@@ -197,6 +197,7 @@ def test_declared_load_paths_are_tried_in_one_order(key: str, declared: Any, tri
         ({"load_paths": ["auto", "auto"]}, "a load path is named twice"),
         ({"load_paths": "all", "doors": "all"}, "old spelling"),
         ({"load_paths": "some"}, "all"),
+        ({"steps": {"names": ["baked"]}}, "no such step: baked; steps are base, "),
         ({"load_paths": ["auto"], "skip": {"door.mixed": "no"}}, "`skip` names no probe: door.mixed"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -23,6 +24,10 @@ DONE = [
 @pytest.mark.parametrize(("declared", "done"), [row[1:] for row in DONE], ids=[row[0] for row in DONE])
 def test_every_name_has_its_function_in_the_same_order(declared: list[str], done: list[str]) -> None:
     assert declared == done
+
+
+def test_a_request_asks_for_what_the_server_knows() -> None:
+    assert get_args(shared.Kind) == shared.KINDS
 
 
 def test_it_needs_nothing_but_the_standard_library_and_the_syntax_of_38() -> None:
