@@ -95,7 +95,7 @@ WRONG = [
         scenario("x", base_file="no.py", base=None),
         ["`scenario[0].base_file` = 'no.py'", "a Python file beside this one"],
     ),
-    (scenario("x", skip={"fly": "can't"}).replace(": ", " = "), ["`skip` names no probe: fly"]),
+    (scenario("x", skip={"fly": "can't"}).replace(": ", " = "), ["`skip`", "fly"]),
     (scenario("x", requires=["peft >> 3"]), ["`scenario[0]", "is no condition"]),
     ("[[scenario]\n", ["not TOML", "line 1"]),
     ("", ["key `scenario` is missing"]),
