@@ -198,7 +198,7 @@ def test_declared_load_paths_are_tried_in_one_order(key: str, declared: Any, tri
         ({"load_paths": "all", "doors": "all"}, "old spelling"),
         ({"load_paths": "some"}, "all"),
         ({"steps": {"names": ["baked"]}}, "no such step: baked; steps are base, "),
-        ({"load_paths": ["auto"], "skip": {"door.mixed": "no"}}, "`skip` names no probe: door.mixed"),
+        ({"load_paths": ["auto"], "skip": {"door.mixed": "no"}}, "no such probe: door.mixed"),
     ],
 )
 def test_a_slip_in_what_is_declared_is_told(declared: dict[str, Any], text: str) -> None:
