@@ -76,8 +76,8 @@ ADAPTER = {"config": "LoraConfig", "args": {}}
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ({}, "which TRL it needs"),
-        ({"creator_requires": ["trl>=0.7"], "beside": ADAPTER}, "goes with none of"),
+        ({}, "a condition on TRL"),
+        ({"creator_requires": ["trl>=0.7"], "beside": ADAPTER}, "cannot be combined with"),
         ({"creator_requires": ["trl>=0.7"], "adapter_name": "mine"}, "needs `sft.wrapped = true`"),
     ],
 )
