@@ -243,7 +243,7 @@ def _history(section: History) -> Iterator[Block]:
 def _known(section: view.KnownBreaks) -> Iterator[Block]:
     rows = [
         (code(group.name), code(clip(group.title, 300)), link(group.issue) if group.issue else "",
-         prose(group.expires), f"{len(group.cells):,}")
+         prose(group.expires or "permanent"), f"{len(group.cells):,}")
         for group in section.groups
     ]  # fmt: skip
     body = _table(("known break", "why", "issue", "until", "cells"), rows, right=(4,))

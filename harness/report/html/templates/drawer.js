@@ -157,7 +157,7 @@ function expectation(found) {
   if (!found) return null;
   const [name, issue, expires, reason] = found;
   const link = /^https:\/\/[\w.~:/?#@!$&'*+,;=%-]+$/.test(issue) ? el("a", { href: issue, rel: "noopener noreferrer" }, issue) : issue;
-  return el("div", { class: "callout" }, el("b", {}, `known break: ${name}`), expires ? ` until ${expires}` : "", el("br"), reason, issue ? el("br") : "", link);
+  return el("div", { class: "callout" }, el("b", {}, `known break: ${name}`), expires ? ` until ${expires}` : " (permanent)", el("br"), reason, issue ? el("br") : "", link);
 }
 
 function sameCause(index) {
