@@ -1,4 +1,4 @@
-"""A replay in a narrower type: what rounding explains passes, what it does not is told; so is what tells nothing."""
+"""A replay in a narrower type: what rounding explains passes, the rest is reported."""
 
 from __future__ import annotations
 
