@@ -85,8 +85,7 @@ def _outcome(cell: Cell, deviates: bool) -> tuple[Outcome, str]:
     if deviates:
         return "failure", _first_line(cell)
     if cell.expected:
-        lasts = summary.until(cell.expectation_expires)
-        known = f"{cell.expectation}, {cell.expectation_issue}, {lasts}"
+        known = ", ".join(part for part in (cell.expectation, summary.reference(cell)) if part)
         return "skipped", f"known break, {cell.verdict} ({known}): {cell.expectation_reason}"
     if cell.verdict is Verdict.UNSUPPORTED:
         return "skipped", f"unsupported: {cell.reason or 'no reason given'}"

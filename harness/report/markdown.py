@@ -243,10 +243,10 @@ def _history(section: History) -> Iterator[Block]:
 def _known(section: view.KnownBreaks) -> Iterator[Block]:
     rows = [
         (code(group.name), code(clip(group.title, 300)), link(group.issue) if group.issue else "",
-         prose(group.expires or "permanent"), f"{len(group.cells):,}")
+         prose(group.lasts), f"{len(group.cells):,}")
         for group in section.groups
     ]  # fmt: skip
-    body = _table(("known break", "why", "issue", "until", "cells"), rows, right=(4,))
+    body = _table(("known break", "why", "issue", "lasts", "cells"), rows, right=(4,))
     title = f"{section.title}{f': {section.note}' if section.note else ''}"
     yield Block(_folded(title, body), "known breaks", sum(len(group.cells) for group in section.groups))
 

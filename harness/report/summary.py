@@ -274,15 +274,16 @@ def remark(cell: Cell) -> str:
     return cell.reason
 
 
-def expiry(cause: Cause) -> str:
-    """The issue of a known break, and the date of its next review: `ISSUE, until 2027-06-30`."""
-    issue = cause.details.get("issue", "")
-    return f"{issue}, {until(cause.details['expires'])}" if issue else ""
+def lasts(cell: Cell) -> str:
+    """How long a known break counts: `until 2027-06-30`, or `permanent`; empty if nobody recorded it as known."""
+    if not cell.expectation_issue:
+        return ""
+    return f"until {cell.expectation_expires}" if cell.expectation_expires else "permanent"
 
 
-def until(expires: str) -> str:
-    """How long a known break counts: `until 2027-06-30`, or `permanent` if it has no date."""
-    return f"until {expires}" if expires else "permanent"
+def reference(cell: Cell) -> str:
+    """The issue of a known break and how long it counts: `ISSUE, until 2027-06-30`."""
+    return ", ".join(part for part in (cell.expectation_issue, lasts(cell)) if part)
 
 
 def headline(run: Run) -> str:

@@ -61,7 +61,7 @@ class Group:
     name: str = ""
     """Of a known break: its id. The next three are also set for known breaks only."""
     issue: str = ""
-    expires: str = ""
+    lasts: str = ""
     reference: str = ""
 
     @property
@@ -305,8 +305,8 @@ class _Assembly:
             facts=cell_facts.facts(cause.representative, self._whole),
             name=known.get("id", ""),
             issue=known.get("issue", ""),
-            expires=known.get("expires", ""),
-            reference=summary.expiry(cause),
+            lasts=summary.lasts(cause.representative),
+            reference=summary.reference(cause.representative),
         )
 
     def _line(self, cell: Cell) -> Line:

@@ -163,6 +163,19 @@ def test_probes_have_their_error_and_their_allowance() -> None:
     assert rows[3] == ("generate", "skipped", "the base has no generate", "", "", "")
 
 
+@pytest.mark.parametrize(
+    ("issue", "expires", "lasts", "reference"),
+    [
+        ("https://x/1", "2027-06-30", "until 2027-06-30", "https://x/1, until 2027-06-30"),
+        ("https://x/1", "", "permanent", "https://x/1, permanent"),
+        ("", "", "", ""),
+    ],
+)
+def test_how_long_a_known_break_counts(issue: str, expires: str, lasts: str, reference: str) -> None:
+    cell = samples.known(samples.wrong("a"), issue).model_copy(update={"expectation_expires": expires})
+    assert (summary.lasts(cell), summary.reference(cell)) == (lasts, reference)
+
+
 def test_where_a_cause_shows() -> None:
     from harness.judge import causes
 

@@ -89,7 +89,7 @@ def test_causes_have_one_cell_in_full_and_the_others_listed() -> None:
     assert [line.index for line in first.cells] == [3, 2, 4]
     (known,) = found["known"].groups
     assert known.number == 4
-    assert (known.issue, known.expires) == ("https://github.com/huggingface/peft/issues/1", "2027-06-30")
+    assert (known.issue, known.lasts) == ("https://github.com/huggingface/peft/issues/1", "until 2027-06-30")
 
 
 def test_causes_have_the_numbers_of_the_html_filter() -> None:

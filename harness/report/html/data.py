@@ -134,9 +134,7 @@ def _words_of(cell: Cell) -> dict[str, str]:
         "method": visible(cell.method),
         "verdict": str(cell.verdict),
         "title": one_line(said.split("\n", 1)[0], 240),
-        "issue": visible(f"{cell.expectation_issue} {summary.until(cell.expectation_expires)}")
-        if cell.expected
-        else "",
+        "issue": visible(summary.reference(cell)) if cell.expected else "",
     }
 
 
@@ -235,7 +233,7 @@ def _error(error: ErrorReport) -> list[str]:
 
 
 def _expectation(cell: Cell) -> list[str]:
-    return [cell.expectation, cell.expectation_issue, cell.expectation_expires, cell.expectation_reason]
+    return [cell.expectation, cell.expectation_issue, summary.lasts(cell), cell.expectation_reason]
 
 
 def warnings(every: Iterable[str]) -> list[list[str]]:

@@ -155,9 +155,9 @@ function packages(index) {
 
 function expectation(found) {
   if (!found) return null;
-  const [name, issue, expires, reason] = found;
+  const [name, issue, lasts, reason] = found;
   const link = /^https:\/\/[\w.~:/?#@!$&'*+,;=%-]+$/.test(issue) ? el("a", { href: issue, rel: "noopener noreferrer" }, issue) : issue;
-  return el("div", { class: "callout" }, el("b", {}, `known break: ${name}`), expires ? ` until ${expires}` : " (permanent)", el("br"), reason, issue ? el("br") : "", link);
+  return el("div", { class: "callout" }, el("b", {}, `known break: ${name}`), lasts ? `, ${lasts}` : "", el("br"), reason, issue ? el("br") : "", link);
 }
 
 function sameCause(index) {
