@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from harness.cli import main, parser
-from harness.runner.request import Places, Selection
+from harness.cli import check_options, main, parser
+from harness.runner.request import CheckRequest, Places, Selection
 
 NO_OPTIONS = {"help", "version"}
 
@@ -73,3 +73,21 @@ def test_default_requests_mean_the_repository() -> None:
     """`Places()` and `Selection()` are what the commands use when nothing is said."""
     assert Places().matrix().folder.name == "matrices"
     assert Selection(keyword="lokr or loha").of(Places().matrix().scenarios()) != []
+
+
+def test_plain_pytest_has_the_options_of_a_request() -> None:
+    """They are declared once: what `check` takes, pytest takes too, but for its own -k and its positional files."""
+    declared: dict[str, tuple[str, ...]] = {}
+
+    class Group:
+        def addoption(self, *flags: str, **more: Any) -> None:
+            declared[more["dest"]] = flags
+
+    class FakeParser:
+        def getgroup(self, *_: str) -> Group:
+            return Group()
+
+    check_options.add_to_pytest(FakeParser())  # type: ignore[arg-type]
+    assert declared.keys() == {name for name, _ in _fields(CheckRequest)} - {"keyword", "scenarios", "every_creator"}
+    assert declared["fixtures"] == ("--fixtures-dir",)
+    assert declared["fail_on_warned"] == ("--fail-on-warned",)
