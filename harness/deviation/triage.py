@@ -19,7 +19,7 @@ from harness.core.text import code, fenced, many, one_line, prose
 from harness.deviation import blame_notes
 from harness.deviation.accept import break_file, conditions, expiry
 from harness.deviation.accept.conditions import Fields, Said
-from harness.judge import breaks, causes
+from harness.judge import causes, expected
 from harness.judge.breaks import Break, Condition
 from harness.judge.causes import Cause
 from harness.report import cell_facts, summary
@@ -142,13 +142,13 @@ def _like(run: Run, cause: Cause, there: Sequence[Break]) -> tuple[Like, ...]:
     """Known breaks that may be about the same thing, the likeliest first."""
     covered = {cell.expectation for cell in run.cells if cell.expected and causes.signature(cell) == cause.signature}
     family = {cell.scenario for cell in run.cells if cell.family == cause.representative.family}
-    kinds = set(breaks.kinds_of(cause.representative))
+    kinds = set(expected.kinds_of(cause.representative))
     expired = {one.id for one in run.expectation_problems if one.problem == "expired"}
     versions = conditions.versions_of(run)
     found: list[tuple[int, Like]] = []
     for one in there:
         stated = [each for each in one.condition if each.verdict is cause.verdict and "*" not in each.scenarios]
-        if one.id in expired and any(breaks.covers(one, cell, versions) for cell in cause.cells):
+        if one.id in expired and any(expected.covers(one, cell, versions) for cell in cause.cells):
             why = f"it covers this and has expired; if it still holds, `accept --renew {one.id} --expires DATE`"
             found.append((-1, Like(one, why, same=True)))
         elif one.id in covered:

@@ -22,7 +22,7 @@ from harness.core import run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.envs.environments import Environments
-from harness.judge import breaks
+from harness.judge import breaks, expected
 from harness.judge.breaks import Break
 from harness.runner import folder as runs
 from harness.runner import plan
@@ -205,7 +205,7 @@ class Checking:
         """The cell with the known break that it matches, as far as this process knows."""
         met = self._session.environment_reports((cell.creator, cell.loader)) if self._session else ()
         versions = {one.name: one.versions for one in self._known_of(met, [cell])}
-        cells, _ = breaks.apply([cell], self.breaks, versions, datetime.date.today())
+        cells, _ = expected.apply([cell], self.breaks, versions, datetime.date.today())
         return cells[0]
 
     def _opened(self) -> Session:

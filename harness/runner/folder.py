@@ -19,7 +19,7 @@ from harness.core.errors import UsageError
 from harness.core.files import append_lines, write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.core.run_file import load
-from harness.judge import breaks
+from harness.judge import breaks, expected
 
 CELLS = "cells.jsonl"
 PLAN = "plan.json"
@@ -74,7 +74,7 @@ class Recorder:
         """The run so far, with known breaks applied, counts, and its exit code."""
         environments = tuple(environments)
         versions = {environment.name: environment.versions for environment in environments}
-        cells, problems = breaks.apply(
+        cells, problems = expected.apply(
             list(self.cells.values()), known, versions, today or datetime.date.today(), complete=not interrupted
         )
         return finished(

@@ -17,7 +17,7 @@ from harness.core.verdict import Verdict
 from harness.deviation.accept import blocks, conditions, expiry, select
 from harness.deviation.accept.blocks import place_of
 from harness.deviation.accept.conditions import Said
-from harness.judge import breaks
+from harness.judge import expected
 from harness.judge.breaks import Break, Condition
 from tests.support.breaks import known
 
@@ -288,7 +288,7 @@ def test_a_break_covers_the_named_cells_and_selects_no_other(cells: list[Cell], 
     assert after.expectation_problems == ()
     versions = conditions.versions_of(where)
     for one in cells:
-        by = [each for known in found for each in known.condition if breaks.selects(each, one, versions)]
+        by = [each for known in found for each in known.condition if expected.selects(each, one, versions)]
         assert len(by) == (one in named) or one.verdict in (Verdict.UNSUPPORTED, Verdict.NO_FIXTURE), (
             place_of(one),
             by,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.core.errors import UsageError
 from harness.core.run import Cell, Finding
 from harness.core.verdict import Verdict
-from harness.judge import breaks
+from harness.judge import breaks, expected
 from harness.judge.breaks import Break
 from tests.support.breaks import known as stated
 
@@ -87,7 +87,7 @@ def cell(
 
 def outcome(cells: list[Cell], *known: Break, **more: Any) -> tuple[list[str], list[tuple[str, str]]]:
     """(covering break of each cell or "", (id, problem) of each problem)."""
-    judged, problems = breaks.apply(cells, known, VERSIONS, TODAY, **more)
+    judged, problems = expected.apply(cells, known, VERSIONS, TODAY, **more)
     assert [c.id for c in judged] == [c.id for c in cells]
     assert all(c.expected == bool(c.expectation) for c in judged)
     return [c.expectation for c in judged], [(p.id, p.problem) for p in problems]
@@ -165,7 +165,7 @@ def test_one_break_and_one_cell(
 
 
 def test_a_covered_cell_says_why() -> None:
-    (judged,), problems = breaks.apply([cell()], [stated()], VERSIONS, TODAY)
+    (judged,), problems = expected.apply([cell()], [stated()], VERSIONS, TODAY)
     assert judged == cell().model_copy(
         update={
             "expected": True,
@@ -180,7 +180,7 @@ def test_a_covered_cell_says_why() -> None:
 
 
 def test_nothing_of_nothing() -> None:
-    assert breaks.apply([], [stated()], VERSIONS, TODAY) == ((), ())
+    assert expected.apply([], [stated()], VERSIONS, TODAY) == ((), ())
     assert outcome([cell()]) == ([""], [])
 
 
@@ -271,7 +271,7 @@ def test_half_a_look_makes_nothing_stale(found: Cell, problems: list[tuple[str, 
 def test_a_problem_says_what_was_found_expected_and_is_next(
     says: dict[str, Any], cells: list[Cell], parts: list[str]
 ) -> None:
-    _, (problem,) = breaks.apply(cells, [stated(**says)], VERSIONS, TODAY)
+    _, (problem,) = expected.apply(cells, [stated(**says)], VERSIONS, TODAY)
     assert [part for part in parts if part not in problem.message] == []
     assert "\n" not in problem.message
 
@@ -303,15 +303,15 @@ _BREAKS = st.lists(
 
 @given(cells=_CELLS, known=_BREAKS)
 def test_applying_twice_is_applying_once_and_only_the_mark_changes(cells: list[Cell], known: list[Break]) -> None:
-    judged, problems = breaks.apply(cells, known, VERSIONS, TODAY)
-    assert breaks.apply(judged, known, VERSIONS, TODAY) == (judged, problems)
-    assert breaks.apply(judged, [], VERSIONS, TODAY) == (tuple(cells), ())
+    judged, problems = expected.apply(cells, known, VERSIONS, TODAY)
+    assert expected.apply(judged, known, VERSIONS, TODAY) == (judged, problems)
+    assert expected.apply(judged, [], VERSIONS, TODAY) == (tuple(cells), ())
 
 
 @given(cells=_CELLS, known=_BREAKS)
 def test_what_is_expected_deviates_and_is_covered(cells: list[Cell], known: list[Break]) -> None:
-    for judged in breaks.apply(cells, known, VERSIONS, TODAY)[0]:
-        covering = [e for e in known if e.counts_on(TODAY) and breaks.covers(e, judged, VERSIONS)]
+    for judged in expected.apply(cells, known, VERSIONS, TODAY)[0]:
+        covering = [e for e in known if e.counts_on(TODAY) and expected.covers(e, judged, VERSIONS)]
         assert judged.expected == bool(covering)
         assert not judged.expected or judged.verdict.is_deviation or judged.verdict is Verdict.WARNED
 
@@ -419,7 +419,7 @@ def test_a_break_expires_or_is_permanent(tmp_path: Path, line: str) -> None:
 def test_a_permanent_break_counts_for_ever(tmp_path: Path) -> None:
     known = breaks.read(written(tmp_path, TOML.replace(LINES["expires"], 'permanent = "released"')))
     assert known.counts_on(date(2999, 1, 1))
-    (judged,), problems = breaks.apply([cell(scenario="lora-bias-all")], [known], VERSIONS, date(2999, 1, 1))
+    (judged,), problems = expected.apply([cell(scenario="lora-bias-all")], [known], VERSIONS, date(2999, 1, 1))
     assert (judged.expected, judged.expectation_expires, problems) == (True, "", ())
 
 
@@ -445,7 +445,7 @@ def test_each_condition_covers_its_own_cells() -> None:
 
 
 def test_the_conditions_of_a_break_make_one_problem_of_a_kind() -> None:
-    _, problems = breaks.apply([cell("exact", scenario=f"lora-{x}") for x in "ab"], [TWO], VERSIONS, TODAY)
+    _, problems = expected.apply([cell("exact", scenario=f"lora-{x}") for x in "ab"], [TWO], VERSIONS, TODAY)
     (problem,) = problems
     assert "2 of 2 cells no longer deviate" in problem.message
     assert "expected: silent-wrong (values) or load-error" in problem.message

@@ -24,7 +24,7 @@ from harness.core.text import first_sentence
 from harness.core.verdict import Verdict
 from harness.deviation.accept import blocks
 from harness.deviation.accept.blocks import Block, place_of
-from harness.judge import breaks
+from harness.judge import expected
 from harness.judge.breaks import Break, Condition
 
 Fields = dict[str, Any]
@@ -66,7 +66,7 @@ class Said:
 
 def applied(run: Run, known: Sequence[Break], today: date) -> Run:
     """The run as it would be with the known breaks of now."""
-    cells, problems = breaks.apply(run.cells, known, versions_of(run), today, complete=not run.interrupted)
+    cells, problems = expected.apply(run.cells, known, versions_of(run), today, complete=not run.interrupted)
     return results.finished(run.model_copy(update={"cells": cells, "expectation_problems": problems}))
 
 
@@ -92,7 +92,7 @@ def drafted(run: Run, cells: Sequence[Cell], said: Said, taken: Collection[str])
         raise UsageError(f"there is a known break {said.id!r} already", "an id of its own", "give another --id")
     groups: dict[tuple[str, ...], list[Cell]] = {}
     for cell in cells:
-        groups.setdefault((str(cell.verdict), *breaks.kinds_of(cell)), []).append(cell)
+        groups.setdefault((str(cell.verdict), *expected.kinds_of(cell)), []).append(cell)
     harmless = [place_of(cell) for cell in run.cells if cell.verdict is Verdict.UNSUPPORTED]
     return {
         "id": said.id or _id(cells, taken),
@@ -214,7 +214,7 @@ def checked(run: Run, cells: Sequence[Cell], fields: Fields) -> Break:
         if others := [cell for cell in run.cells if _is_other(one, cell, wanted, versions)]:
             raise _overreach(one, others)
     for cell in cells:
-        if not breaks.covers(known, cell, versions):
+        if not expected.covers(known, cell, versions):
             raise _left_out(cell, known, versions)
     return known
 
@@ -236,11 +236,11 @@ def _validated(fields: Fields) -> Break:
         ) from error
 
 
-def _is_other(one: Condition, cell: Cell, wanted: set[str], versions: breaks.Versions) -> bool:
+def _is_other(one: Condition, cell: Cell, wanted: set[str], versions: expected.Versions) -> bool:
     """True for a judged cell that is selected but not meant, unless it is expected to deviate in just this way."""
-    if not (cell.verdict.is_clean or cell.verdict.is_deviation) or not breaks.selects(one, cell, versions):
+    if not (cell.verdict.is_clean or cell.verdict.is_deviation) or not expected.selects(one, cell, versions):
         return False
-    return not (breaks.states(one, cell) and (cell.id in wanted or cell.expected))
+    return not (expected.states(one, cell) and (cell.id in wanted or cell.expected))
 
 
 def _overreach(one: Condition, others: Sequence[Cell]) -> UsageError:
@@ -254,12 +254,12 @@ def _overreach(one: Condition, others: Sequence[Cell]) -> UsageError:
 
 
 def _found(cell: Cell) -> str:
-    kinds = breaks.kinds_of(cell)
+    kinds = expected.kinds_of(cell)
     return f"{cell.verdict}" + (f" ({', '.join(kinds)})" if kinds else "")
 
 
-def _left_out(cell: Cell, known: Break, versions: breaks.Versions) -> UsageError:
-    mine = (one for one in known.condition if cell.scenario in one.scenarios and breaks.states(one, cell))
+def _left_out(cell: Cell, known: Break, versions: expected.Versions) -> UsageError:
+    mine = (one for one in known.condition if cell.scenario in one.scenarios and expected.states(one, cell))
     one = next(mine, known.condition[0])
     has = {name: versions.get(name, {}) for name in (cell.creator, cell.loader)}
     shown = "; ".join(f"{name} has {_versions(packages)}" for name, packages in has.items())

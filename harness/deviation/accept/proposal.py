@@ -12,7 +12,7 @@ from harness.core.run import Cell, Run
 from harness.deviation.accept import break_file, conditions
 from harness.deviation.accept.break_file import Change
 from harness.deviation.accept.conditions import Said
-from harness.judge import breaks
+from harness.judge import expected
 from harness.judge.breaks import Break
 
 _BY_CONTENT = ("checkout", "git", "interpreter")
@@ -60,7 +60,7 @@ def _refuse_expired(run: Run, cells: Sequence[Cell], there: Sequence[Break]) -> 
     expired = {one.id for one in run.expectation_problems if one.problem == "expired"}
     versions = conditions.versions_of(run)
     for one in there:
-        covered = [cell.id for cell in cells if one.id in expired and breaks.covers(one, cell, versions)]
+        covered = [cell.id for cell in cells if one.id in expired and expected.covers(one, cell, versions)]
         if covered:
             raise UsageError(
                 f"{covered[0]} deviates as {one.id!r} says, which expired on {one.expires}",

@@ -18,8 +18,8 @@ from harness.core.errors import UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.envs.environments import Environments
-from harness.judge import breaks
 from harness.judge import change as judge
+from harness.judge import expected
 from harness.runner import folder as runs
 from harness.runner import plan
 from harness.runner.change import scope
@@ -113,7 +113,7 @@ class ChangePlan:
         versions = {one.name: one.versions for one in run.environments}
         versions[self.sides.baseline.name] = dict(self.built.baseline.versions)
         known = known_breaks(self.request)
-        judged, _ = breaks.apply(found, known, versions, datetime.date.today(), complete=False)
+        judged, _ = expected.apply(found, known, versions, datetime.date.today(), complete=False)
         return judged
 
 
