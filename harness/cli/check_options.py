@@ -1,6 +1,6 @@
 """The options of `check`, `pair` and `matrix`, defined once: for argparse, and for pytest's own command line.
 
-Each function declares a group of options; `PytestGroup` lets it declare them to pytest too, where three have another
+Each function declares a group of options; `PytestGroup` lets it declare them to pytest too, where two have another
 name because pytest has options of that name itself.
 """
 

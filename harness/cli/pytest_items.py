@@ -82,7 +82,7 @@ class CellItem(pytest.Item):
         if cell.verdict is Verdict.UNSUPPORTED:
             pytest.skip(cell.reason)
         if cell.expected:
-            pytest.xfail(f"{cell.verdict} as expected ({cell.expectation})")
+            pytest.xfail(f"{cell.verdict}, a known break ({cell.expectation})")
         if cell.verdict.is_deviation or cell.verdict.cannot_tell:
             raise Deviation(cell)
 

@@ -167,7 +167,7 @@ def test_a_damaged_fixture_is_never_compared(damaged: tuple[Said, Run], damage: 
     assert not found.probes
 
 
-def test_beside_damaged_fixtures_the_sound_one_is_judged(damaged: tuple[Said, Run]) -> None:
+def test_damaged_fixtures_do_not_affect_an_intact_one(damaged: tuple[Said, Run]) -> None:
     said, run = damaged
     assert cell(run, "one-layer").verdict == "exact"
     assert said.code == run.exit_code == 2

@@ -193,7 +193,7 @@ def test_the_pages_of_the_repository_are_up_to_date() -> None:
     assert said.code == 0, said
 
 
-def test_a_page_that_is_not_up_to_date_is_told(tmp_path: Path) -> None:
+def test_a_page_that_is_out_of_date_is_reported(tmp_path: Path) -> None:
     assert main("docs", "--out", str(tmp_path)).code == 0
     assert main("docs", "--check", "--out", str(tmp_path)).code == 0
     (tmp_path / "methods.md").write_text("old\n")

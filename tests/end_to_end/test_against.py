@@ -76,7 +76,7 @@ def changes(world: World) -> dict[str, str]:
     return {c.cell.partition("@")[0]: c.change for c in world.report().comparisons}
 
 
-def test_an_unpacked_wheel_untouched_edited_and_mended(world: World) -> None:
+def test_an_unpacked_wheel_unchanged_edited_and_fixed(world: World) -> None:
     tree = unpacked(world)
     said = against(world, tree)
     assert said.code == 0, said
@@ -208,7 +208,7 @@ def test_a_release_and_an_earlier_run(world: World) -> None:
 
 
 @pytest.mark.parametrize("release", ["2.4", "2.8"])
-def test_what_is_refused_is_red_and_what_does_not_import_cannot_be_told(world: World, release: str) -> None:
+def test_a_load_error_is_red_and_an_import_error_could_not_be_judged(world: World, release: str) -> None:
     said = against(world, unpacked(world, release), "--format", "markdown", "--every-scenario")
     assert said.code == (2 if release == "2.8" and "COULD NOT TELL" in said.out else 1), said
 
@@ -255,7 +255,7 @@ def test_what_does_not_go_together(world: World, tmp_path: Path) -> None:
     assert said.code == 2, said
 
 
-def test_what_can_be_told_on_one_side_alone_cannot_be_told(world: World) -> None:
+def test_a_cell_judged_on_one_side_only_could_not_be_judged(world: World) -> None:
     tree = unpacked(world)
     edit(tree / "minipeft.py", "activation(y)", "activation(y)  # remark")
     manifests.write(world.fixtures, "v1", "one-layer", {})

@@ -73,7 +73,7 @@ def test_plain_check_tries_nothing_that_is_declared_out_of_reach(two: World) -> 
     assert two.cell("tilted").verdict == "silent-wrong"
 
 
-def test_what_a_loader_drops_is_told(two: World) -> None:
+def test_dropped_tensors_are_reported(two: World) -> None:
     two.run(*matrix(two, "-k", "two-layers", loaders=("2.2", "3.0")))
     dropped = [c for c in two.report().cells if c.reading == "dropped"]
     assert {(c.creator, c.loader) for c in dropped} >= {(two.name("1.0"), two.name("2.2"))}

@@ -12,7 +12,7 @@ from tests.support.mini.world import World
 NARROW = ("--dtype", "bfloat16", "-k", "two-layers")
 
 
-def test_a_cell_is_called_by_its_settings_and_told_by_every_renderer(mini: World) -> None:
+def test_settings_are_in_the_cells_id_and_in_every_report(mini: World) -> None:
     said = mini.run("check", "--loader", mini.spec("2.0"), *NARROW)
 
     cell = mini.cell("two-layers")

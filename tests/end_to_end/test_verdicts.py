@@ -74,7 +74,7 @@ def test_the_list_of_breaks_is_whole() -> None:
     assert [row[0] for row in VERDICTS] == list(TRIED)
 
 
-def test_a_break_is_told_with_size_place_and_allowance(cells: Mapping[Key, Cell]) -> None:
+def test_a_break_is_reported_with_size_place_and_allowance(cells: Mapping[Key, Cell]) -> None:
     cell = cells["two-layers", "2.1"]
     (output,) = (f.figures for f in cell.findings if f.probe == "forward")
     assert output is not None
@@ -113,7 +113,7 @@ def test_a_probe_that_raises_hides_no_other(cells: Mapping[Key, Cell]) -> None:
     }
 
 
-def test_a_refusal_tells_stage_type_and_traceback(cells: Mapping[Key, Cell]) -> None:
+def test_a_load_error_has_stage_type_and_traceback(cells: Mapping[Key, Cell]) -> None:
     error = cells["two-layers", "2.4"].error
     assert error is not None
     assert (error.stage, error.type) == ("adapter", "KeyError")

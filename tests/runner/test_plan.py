@@ -154,7 +154,7 @@ def test_what_no_environment_has_is_refused_before_anything_is_made(
     assert mini.trace.exists() is (requires == ["minipeft>=1.0"])
 
 
-def test_beside_sound_ones_it_is_said_and_the_others_are_made(mini: World) -> None:
+def test_a_scenario_that_nothing_meets_is_reported_and_the_others_are_made(mini: World) -> None:
     mini.scenarios(scenario("never", requires=["peft>=99"]), file="never")
     ended = mini.run("create", mini.spec("1.0"), "-k", "never or two-layers")
     assert ended.code == 0, ended
