@@ -15,6 +15,8 @@ from harness.judge.contracts import finding
 from harness.judge.numbers import same_bits
 from harness.store import device_class
 
+_HARNESS_FAILED, _WORKER_FAILED = "peft-regress itself failed", "the worker itself failed"
+
 
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
     """The cell of a replay that ended normally."""
@@ -87,7 +89,7 @@ def died(identity: CellId, done: Done) -> Cell:
     """The cell of a process that died or hung, or in which the harness itself failed."""
     verdict = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(done.outcome, Verdict.NOT_COMPARABLE)
     words = {Verdict.CRASH: "the process that worked on it died", Verdict.TIMEOUT: "no answer within the time limit"}
-    message = f"{words.get(verdict, 'the worker itself failed')}: {done.detail}"
+    message = f"{words.get(verdict, _WORKER_FAILED)}: {done.detail}"
     found = (finding("load", str(verdict), verdict, message),) if verdict.is_deviation else ()
     return _cell(
         identity,
@@ -98,6 +100,17 @@ def died(identity: CellId, done: Done) -> Cell:
         compute_s=round(done.duration_s, 4),
         notes=(done.note,) if done.note else (),
     )
+
+
+def own_failure(identity: CellId, error: Exception) -> Cell:
+    """The cell without a judgement because of a mistake in the harness."""
+    text = f"{_HARNESS_FAILED}: {type(error).__name__}: {error}"
+    return could_not_tell(identity, Verdict.NOT_COMPARABLE, text)
+
+
+def is_own_failure(cell: Cell) -> bool:
+    """True if the worker or the harness failed, which says nothing about the libraries."""
+    return cell.verdict is Verdict.NOT_COMPARABLE and cell.reason.startswith((_WORKER_FAILED, _HARNESS_FAILED))
 
 
 def could_not_tell(identity: CellId, verdict: Verdict, reason: str, log_tail: str = "") -> Cell:

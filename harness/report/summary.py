@@ -234,11 +234,11 @@ def arrow(comparison: Comparison) -> str:
     return f"{comparison.before or '–'} → {comparison.now or '–'}"
 
 
-def reach(cause: Cause, scenarios: int = 6) -> str:
+def reach(cause: Cause) -> str:
     """Where a cause shows: `creators 0.6.1–0.13.2, loader 0.21.2, 2 scenarios: lokr-alpha, lokr-both`."""
     names = cause.scenarios
-    more = f", … {len(names) - scenarios:,} more" if len(names) > scenarios else ""
-    where = f"{many(len(names), 'scenario')}: {', '.join(names[:scenarios])}{more}"
+    more = f", … {len(names) - 6:,} more" if len(names) > 6 else ""
+    where = f"{many(len(names), 'scenario')}: {', '.join(names[:6])}{more}"
     return f"{_releases('creator', cause.creators)}, {_releases('loader', cause.loaders)}, {where}"
 
 

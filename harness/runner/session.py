@@ -17,7 +17,6 @@ from pathlib import Path
 from harness.core import observation
 from harness.core.errors import HarnessError
 from harness.core.run import Cell, EnvironmentReport
-from harness.core.verdict import Verdict
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
 from harness.judge import cell_result
@@ -194,9 +193,9 @@ class Session:
         except Closed:
             raise CancelledError from None
         except Exception as error:  # noqa: BLE001 - a mistake, even of ours, must cost one cell only
-            text = f"peft-regress itself failed: {type(error).__name__}: {error}"
-            self.log(f"{cell.id}: {text}")
-            return cell_result.could_not_tell(cell.id, Verdict.NOT_COMPARABLE, text)
+            result = cell_result.own_failure(cell.id, error)
+            self.log(f"{cell.id}: {result.reason}")
+            return result
 
     def _replayed(self, cell: Planned, fixture: Fixture) -> Cell:
         with self._replay(cell) as replay:

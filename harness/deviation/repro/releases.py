@@ -70,11 +70,6 @@ class Release:
         return self.at_least("peft", "0.5")
 
     @property
-    def can_skip_cast(self) -> bool:
-        """`autocast_adapter_dtype` since PEFT 0.12."""
-        return self.at_least("peft", "0.12")
-
-    @property
     def owns_weights(self) -> bool:
         """bitsandbytes' 4-bit weights refer to their layer since 0.43."""
         return self.at_least("bitsandbytes", "0.43")

@@ -124,13 +124,13 @@ class Candidates(Environments):
             raise found
         return dict(found)
 
-    def commit(self, repository: Path, commit: str, subdirectory: str = "") -> Overlay:
+    def commit(self, repository: Path, commit: str) -> Overlay:
         """A commit of a local clone as a source tree. The clone's work tree is not touched.
 
         Raises:
             EnvFailed: git cannot check it out.
         """
-        git = Git(repository.resolve().as_uri(), commit, subdirectory)
+        git = Git(repository.resolve().as_uri(), commit, "")
         tree, full = source_tree.fetch(f"git+{git.url}@{commit}", git, self.cache / "git")
         package, version = source_tree.package_of(tree)
         return Overlay(tree, package, version, source_tree.digest(tree), f"{repository}@{full[:12]}")

@@ -86,9 +86,9 @@ class Ends:
         forced = dict(taken)
         return frozenset(p for p in self.differing if forced.get(p, "new" if p in mix else "old") == "new")
 
-    def companions(self, package: str, side: Side) -> frozenset[str]:
-        """Packages that must be on the same side as a package on that side."""
-        return frozenset(p for p, at in self._closure([(package, side)]) if at == side and p != package)
+    def companions(self, package: str) -> frozenset[str]:
+        """Packages that must have their new version with the new version of a package."""
+        return frozenset(p for p, at in self._closure([(package, "new")]) if at == "new" and p != package)
 
     def _closure(self, literals: Iterable[tuple[str, Side]]) -> set[tuple[str, Side]]:
         taken: set[tuple[str, Side]] = set()

@@ -113,7 +113,7 @@ def search(ends: Ends) -> Search:
         put_back = ends.with_sides(start, dict.fromkeys(one.packages, "old"))
         if put_back is None or not put_back:
             return Blame(tuple(found), put_back is not None, "" if put_back is not None else "they depend on others")
-        outcome = yield Ask(_exact(ends, put_back, _words(ends, put_back)), left=1)
+        outcome = yield Ask(_exact(ends, put_back))
         if outcome.kind != "bad":
             return Blame(tuple(found), outcome.kind == "good", "" if outcome.kind == "good" else outcome.why)
         start = put_back  # there is another, independent cause
@@ -253,7 +253,7 @@ class _Hunt:
             self.labels[head] = "needed"
             self.groups[head] = back
             for package in back - {head}:  # they cannot be told apart: each requires the other
-                if package in self.ends.companions(head, "new") and head in self.ends.companions(package, "new"):
+                if package in self.ends.companions(head) and head in self.ends.companions(package):
                     self.labels[package] = "tied"
         else:
             self._tie(asked[0], outcome.why)
@@ -276,7 +276,7 @@ class _Hunt:
 
     def _companions(self, needed: Sequence[str]) -> dict[str, tuple[str, ...]]:
         return {
-            package: tuple(p for p in self.ends.differing if p in self.ends.companions(package, "new") and p in group)
+            package: tuple(p for p in self.ends.differing if p in self.ends.companions(package) and p in group)
             for package in needed
             if len(group := self.groups.get(package, frozenset())) > 1
         }
@@ -292,12 +292,12 @@ class _Hunt:
 
     def _needed_by(self, package: str) -> str:
         for needed in self._needed():
-            if package in self.ends.companions(needed, "new"):
-                return f"{_at(self.ends, needed)} cannot be installed with {_at(self.ends, package, old=True)}"
+            if package in self.ends.companions(needed):
+                return f"{_at(self.ends, needed, 'new')} cannot be installed with {_at(self.ends, package, 'old')}"
         return "it cannot be put back alone: the remaining versions require it"
 
     def _candidate(self, mix: Mix) -> Candidate:
-        return _exact(self.ends, mix, _words(self.ends, mix))
+        return _exact(self.ends, mix)
 
     def _ahead(self, package: str, to: Mix) -> tuple[Candidate, ...]:
         """The next candidates: if this one is sound, and if it is bad."""
@@ -322,32 +322,24 @@ def _halves(part: list[str]) -> list[list[str]]:
     return [part[:middle], part[middle:]]
 
 
-def _exact(ends: Ends, mix: Mix, words: str) -> Candidate:
-    return Candidate(ends.versions(mix), words)
+def _exact(ends: Ends, mix: Mix) -> Candidate:
+    return Candidate(ends.versions(mix), _words(ends, mix))
 
 
 def _words(ends: Ends, mix: Mix) -> str:
     back = [package for package in ends.differing if package not in mix]
     if len(back) <= len(mix):
-        return f"{_named(_changes(ends, back, back=True))} put back" if back else "all at their new version"
+        return f"{_named(ends, back, 'old')} put back" if back else "all at their new version"
     forth = [package for package in ends.differing if package in mix]
-    return f"only {_named(_changes(ends, forth))} at the new version" if forth else "all at their old version"
+    return f"only {_named(ends, forth, 'new')} at the new version" if forth else "all at their old version"
 
 
-def _changes(ends: Ends, packages: Sequence[str], *, back: bool = False) -> list[str]:
-    return [_change(ends, package, back=back) for package in packages]
+def _named(ends: Ends, packages: Sequence[str], side: Side) -> str:
+    """The first three packages with their version on a side. The rest is counted."""
+    more = [f"{len(packages) - 3} more"] if len(packages) > 3 else []
+    return ", ".join([*(_at(ends, package, side) for package in packages[:3]), *more])
 
 
-def _change(ends: Ends, package: str, *, back: bool = False) -> str:
-    version = ends.version(package, "old" if back else "new")
+def _at(ends: Ends, package: str, side: Side) -> str:
+    version = ends.version(package, side)
     return f"{package} {version}" if version else f"no {package}"
-
-
-def _at(ends: Ends, package: str, *, old: bool = False) -> str:
-    return _change(ends, package, back=old)
-
-
-def _named(words: Sequence[str], most: int = 3) -> str:
-    shown = list(words[:most])
-    more = [f"{len(words) - most} more"] if len(words) > most else []
-    return ", ".join([*shown, *more])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from harness.core.text import listed, many
 from harness.deviation.search.coupling import ACTORS, Ends
 from harness.deviation.search.delta import Blame, Culprits
 
@@ -46,7 +45,7 @@ def _causes(one: Culprits, ends: Ends) -> str:
     changes = [change(ends, package) for package in one.packages]
     if len(changes) == 1:
         return f"{changes[0]} alone causes it"
-    return f"{', '.join(changes[:-1])} and {changes[-1]} cause it only together"
+    return f"{listed(changes)} cause it only together"
 
 
 def _innocent(found: Blame, ends: Ends) -> str:
@@ -67,12 +66,8 @@ def _innocent(found: Blame, ends: Ends) -> str:
         return ""
     more = len(cleared) - len(shown)
     if not more:
-        return f"{_named(shown)} {'is' if len(shown) == 1 else 'are'} innocent"
-    return f"{', '.join(shown)} and {more} more {'package' if more == 1 else 'packages'} are innocent"
-
-
-def _named(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+        return f"{listed(shown)} {'is' if len(shown) == 1 else 'are'} innocent"
+    return f"{', '.join(shown)} and {many(more, 'more package')} are innocent"
 
 
 def _line(text: str) -> str:

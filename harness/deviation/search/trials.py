@@ -22,6 +22,7 @@ from harness.deviation.search.outcome import Deviation, Outcome
 from harness.deviation.search.question import Question
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs.environments import Environments
+from harness.judge import cell_result
 from harness.runner.plan import Planned
 from harness.runner.session import Session
 from harness.runner.workers.process import worker_digest
@@ -43,19 +44,12 @@ class Spent:
     remembered: int = 0
     started: float = field(default_factory=time.monotonic)
 
-    @property
-    def seconds(self) -> float:
-        """Seconds since the search began."""
-        return time.monotonic() - self.started
-
     def data(self) -> dict[str, float]:
         """As JSON."""
+        seconds = round(time.monotonic() - self.started, 1)
         return {
-            "seconds": round(self.seconds, 1),
-            "environments_built": self.built,
-            "cells": self.cells,
-            "remembered": self.remembered,
-        }
+            "seconds": seconds, "environments_built": self.built, "cells": self.cells, "remembered": self.remembered,
+        }  # fmt: skip
 
 
 class Trials:
@@ -226,7 +220,7 @@ class Trials:
         return self.deviation.outcome(cell)
 
     def _checked(self, cell: Cell) -> Cell:
-        if cell.verdict in _STOPS or (cell.verdict is Verdict.NOT_COMPARABLE and "itself failed" in cell.reason):
+        if cell.verdict in _STOPS or cell_result.is_own_failure(cell):
             raise Refused(f"{cell.id}: {cell.verdict}: {cell.reason}", "a cell that can be checked", "fix this first")
         return cell
 
