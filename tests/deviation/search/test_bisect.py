@@ -105,12 +105,7 @@ def clone(tmp_path: Path) -> Path:
     folder = tmp_path / "clone"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "main")
-    import sysconfig
-
-    files = {
-        **PROJECT,
-        "mini_libraries.pth": sysconfig.get_paths()["purelib"] + "\n",
-    }
+    files = {**PROJECT, "mini_libraries.pth": releases.LIBRARIES}
     for number, release in enumerate(("1.0", "2.0", "2.8", "2.1", "2.1", "2.1")):
         for name, text in {**files, "minipeft.py": f"{releases.text(release)}\n# {number}\n"}.items():
             (folder / name).write_text(text)

@@ -103,7 +103,7 @@ REFUSED = [
     (["lokr"], 64, "no run in"),
     (["two-layers@old:current[cpu]", "--good", "alike"], 2, "the good end deviates in the same way"),
     (["two-layers@old:sound[cpu]"], 2, "does not deviate under sound: exact"),
-    (["two-layers@old:current[cpu]", "--good", "import"], 2, "import peft fails"),
+    (["two-layers@old:current[cpu]", "--good", "import"], 2, "import peft failed"),
     (["two-layers@old:current[cpu]", "--replay", "/nowhere"], 64, "no entries to replay"),
 ]
 

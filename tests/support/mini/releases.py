@@ -12,6 +12,8 @@ import numpy
 
 NAME = "minipeft"
 SOURCE = Path(__file__).with_name("minipeft.py")
+LIBRARIES = f"{Path(numpy.__file__).parents[1]}\n"
+"""The text of a `.pth` file: NumPy and safetensors come from the environment that runs the tests."""
 
 _LOAD = "    return Model(weights, LowRankConfig.from_dict(saved), dict(tensors))"
 
@@ -123,8 +125,8 @@ def script(program: Path, body: str) -> Path:
 
 
 def wheel(folder: Path, release: str) -> Path:
-    """A release as a wheel. NumPy and safetensors come from the environment that runs us, by a `.pth` file."""
-    contents = files(release) | {"mini_libraries.pth": f"{Path(numpy.__file__).parents[1]}\n"}
+    """A release as a wheel."""
+    contents = files(release) | {"mini_libraries.pth": LIBRARIES}
     record = f"{NAME}-{release}.dist-info/RECORD"
     lines = [f"{path},sha256={_digest(content)},{len(content.encode())}\n" for path, content in contents.items()]
     contents[record] = "".join(lines) + f"{record},,\n"
