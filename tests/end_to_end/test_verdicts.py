@@ -252,7 +252,7 @@ NOTHING = [
     (["-k", "later"], 2, "Nothing was compared"),
     (["-k", "no-such-scenario"], 2, "nothing was compared"),
     (["--cell", "no-such-cell"], 64, "no cell is selected"),
-    (["--family", "no-such-family"], 64, "no scenario is of family"),
+    (["--family", "no-such-family"], 64, "no scenario of family"),
     (["--creator", "nobody"], 2, "Nothing was compared"),
     (["--device", "cuda", "-k", "one-layer"], 2, "no-device"),
 ]
