@@ -263,7 +263,7 @@ class _Assembly:
     def _known(self) -> KnownBreaks | None:
         found = self._groups(causes.expected(self._run), before=len(self._unexpected))
         count = sum(len(group.cells) for group in found)
-        title, note = many(count, "known break"), "each has a page: docs/known-breaks/NAME.md"
+        title, note = many(count, "known break"), "see docs/known-breaks/NAME.md"
         if self._run.against:
             title, note = many(count, "cell also fails on the baseline", "cells also fail on the baseline"), ""
         return KnownBreaks(title, note, found) if found else None
