@@ -121,7 +121,7 @@ def print_run(run: Run, folder: Path, options: CheckOptions) -> None:
     if options.output.json:
         common.out((folder / "report.json").read_text())
     elif options.format == "markdown":
-        common.out(markdown.render(run, budget=20_000))
+        common.out(markdown.render(run, markdown.COMMENT_BUDGET))
     else:
         verbosity = terminal.NORMAL + min(options.output.verbose, 1) - min(options.quiet, 1)
         # its notices follow on stderr: once is enough

@@ -133,7 +133,7 @@ def diff(options: DiffOptions) -> int:
     if options.output.json:
         common.out_json([c.model_dump(mode="json") for c in run.comparisons])
     elif options.format == "markdown":
-        common.out(markdown.render(run, budget=20_000))
+        common.out(markdown.render(run, markdown.COMMENT_BUDGET))
     else:
         terminal.render(run, common.console(), terminal.NORMAL + min(options.output.verbose, 1))
     return ExitCode.REGRESSED if any(c.change == "regressed" for c in run.comparisons) else ExitCode.CLEAN

@@ -20,12 +20,6 @@ _ALWAYS_IN_CELL = ("device", "verdict", "expected", "probes", "findings", "durat
 _CHECK_AGAIN = ("a report.json that `check` wrote", "run the check again")
 
 
-def as_json(run: Run) -> dict[str, Any]:
-    """The run as strict JSON values: no infinities, no lone surrogates, no fields at their default value."""
-    data: dict[str, Any] = _strict(_dumped(run))
-    return data
-
-
 def portable(model: Model) -> Any:
     """A part of a run as strict JSON values."""
     format_ = {"format": model.format} if hasattr(model, "format") else {}

@@ -8,11 +8,8 @@ from pathlib import Path
 from harness.core.files import write_atomically
 from harness.core.run import Run
 from harness.core.run_file import dump
-from harness.core.text import visible
-from harness.report import junit, markdown, summary
+from harness.report import junit, markdown
 from harness.report.html import render
-
-__all__ = ["FORMATS", "sentence", "write"]
 
 FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
     "md": ("report.md", lambda run: markdown.render(run, verbose=True).encode()),
@@ -21,11 +18,6 @@ FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
 }
 """Format → its file in a run's folder, and its renderer. `report.json` is their source and not in this table; tables
 (csv, parquet) are written on demand by `harness.report.tables.write`."""
-
-
-def sentence(run: Run) -> str:
-    """The verdict of a run with its counts, on one line."""
-    return visible(str(summary.sentence(run)))
 
 
 def write(run: Run, folder: Path) -> list[Path]:

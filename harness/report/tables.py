@@ -1,4 +1,4 @@
-"""A run as pandas data frames, and data frames as files. pandas is an optional extra: `peft-regress[tables]`."""
+"""A run as a pandas data frame, and the frame as a file. pandas is an optional extra: `peft-regress[tables]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
-from harness.core.run import Cell, EnvironmentReport, ProbeResult, Run
+from harness.core.run import Cell, EnvironmentReport, Run
 from harness.core.text import field
 from harness.core.versions import FIRST_PACKAGES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _PACKAGES = FIRST_PACKAGES[:6]
-_CELL_TYPES = {
+_TYPES = {
     "expected": "bool",
     "deviates": "bool",
     "worst_ratio": "float64",
@@ -29,16 +29,6 @@ _CELL_TYPES = {
     "tensors": "Int64",
     "arrived": "Int64",
     "lost": "Int64",
-}
-_PROBE_TYPES = {
-    "severity": "int64",
-    "elements": "Int64",
-    "differing": "Int64",
-    "max_abs": "float64",
-    "allowance": "float64",
-    "ratio": "float64",
-    "scale": "float64",
-    "duration_s": "float64",
 }
 """Types of the columns that are not text. A run without rows has them too: frames can be concatenated."""
 
@@ -52,17 +42,11 @@ def cells(run: Run) -> pd.DataFrame:
     known = {environment.name: environment for environment in run.environments}
     change = {comparison.cell: comparison.change for comparison in run.comparisons}
     rows = [_cell(run, cell, known) | {"change": change.get(cell.id, "")} for cell in run.cells]
-    return _frame(rows, _CELL_COLUMNS, _CELL_TYPES)
-
-
-def probes(run: Run) -> pd.DataFrame:
-    """One row per probe of a cell, with the figures of its worst array.
-
-    Raises:
-        HarnessError: pandas is not installed.
-    """
-    rows = [_probe(run, cell, name, probe) for cell in run.cells for name, probe in cell.probes.items()]
-    return _frame(rows, _PROBE_COLUMNS, _PROBE_TYPES)
+    frame = _pandas().DataFrame(
+        [{name: _encodable(value) for name, value in row.items()} for row in rows], columns=list(_COLUMNS)
+    )
+    typed: pd.DataFrame = frame.astype({name: _TYPES.get(name, "str") for name in _COLUMNS})
+    return typed
 
 
 def write(frame: pd.DataFrame, path: Path) -> None:
@@ -102,14 +86,6 @@ def parquet(frame: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...], types: dict[str, str]) -> pd.DataFrame:
-    frame = _pandas().DataFrame(
-        [{name: _encodable(value) for name, value in row.items()} for row in rows], columns=list(columns)
-    )
-    typed: pd.DataFrame = frame.astype({name: types.get(name, "str") for name in columns})
-    return typed
-
-
 def _pandas() -> Any:
     try:
         import pandas
@@ -132,14 +108,10 @@ def _encodable(value: Any) -> Any:
 
 _IDENTITY = ("id", "scenario", "family", "method", "creator", "loader", "device", "settings")
 _SIDES = tuple(f"{side}_{name}" for side in ("creator", "loader") for name in ("python", *_PACKAGES))
-_CELL_COLUMNS = (
+_COLUMNS = (
     *("run", "created", *_IDENTITY, "verdict", "severity", "expected", "deviates", "change", "expectation", "reason"),
     *("worst_ratio", "adapter_delta", "base_delta", "first_difference", "error_stage", "error_type"),
     *("tensors", "arrived", "lost", "duration_s", "compute_s", *_SIDES, "fixture", "reproduce"),
-)
-_PROBE_COLUMNS = (
-    *("run", *_IDENTITY, "probe", "verdict", "severity", "outcome", "golden_outcome", "reason", "array", "dtype"),
-    *("elements", "differing", "max_abs", "allowance", "ratio", "scale", "duration_s"),
 )
 
 
@@ -176,22 +148,3 @@ def _versions(side: str, environment: EnvironmentReport | None) -> dict[str, str
     versions = environment.versions if environment else {}
     python = environment.python if environment else ""
     return {f"{side}_python": python} | {f"{side}_{name}": versions.get(name, "") for name in _PACKAGES}
-
-
-def _probe(run: Run, cell: Cell, name: str, probe: ProbeResult) -> dict[str, Any]:
-    worst = probe.figures[0] if probe.figures else None
-    sizes = ("elements", "differing", "max_abs", "allowance", "ratio", "scale")
-    return {
-        "run": run.id,
-        **{name: getattr(cell, name) for name in _IDENTITY},
-        "probe": name,
-        "verdict": str(probe.verdict),
-        "severity": probe.verdict.severity,
-        "outcome": probe.outcome,
-        "golden_outcome": probe.golden_outcome,
-        "reason": probe.reason,
-        "array": worst.array if worst else "",
-        "dtype": worst.dtype if worst else "",
-        **{name: getattr(worst, name) if worst else None for name in sizes},
-        "duration_s": probe.duration_s,
-    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -132,18 +132,11 @@ class Manifest(Strict):
         return created
 
     @property
-    def adapter_digest(self) -> str:
-        """SHA-256 over names and contents of the adapter's files."""
-        return self._digest(name for name in self.files if name.startswith("adapter/"))
-
-    @property
     def weights_digest(self) -> str:
-        """Like `adapter_digest`, without model card and configuration, which contain version numbers."""
+        """SHA-256 over the adapter's files, without model card and configuration, which contain version numbers."""
         card = ("adapter/README.md", "adapter/adapter_config.json")
-        return self._digest(name for name in self.files if name.startswith("adapter/") and name not in card)
-
-    def _digest(self, names: Iterable[str]) -> str:
-        lines = [f"{name}\0{self.files[name].sha256}\n" for name in sorted(names)]
+        names = [name for name in sorted(self.files) if name.startswith("adapter/") and name not in card]
+        lines = [f"{name}\0{self.files[name].sha256}\n" for name in names]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
 
     def seen_on(self, device_class: str) -> Manifest:

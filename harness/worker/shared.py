@@ -219,14 +219,6 @@ class Reply(TypedDict, total=False):
     max_rss_mb: Optional[float]
 
 
-class Plan(TypedDict):
-    """`plan.json`: cells for a worker without a controller."""
-
-    format: int
-    preload: List[str]
-    cells: List[Dict[str, Any]]
-
-
 # --- Names in libraries -----------------------------------------------------------------------------------------------
 
 AUTO_BY_TASK: Mapping[str, str] = {

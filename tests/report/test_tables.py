@@ -27,14 +27,6 @@ def test_a_row_a_cell_of_a_report_on_disk(tmp_path: Path) -> None:
     assert found.groupby("loader").deviates.sum().to_dict() == {"current": 3, "v0200": 1}
 
 
-def test_a_row_a_probe() -> None:
-    found = tables.probes(samples.run(samples.wrong("lokr-alpha"))).set_index("probe")
-    assert list(found.index) == ["forward", "base", "merged", "generate"]
-    assert found.loc["forward", "max_abs"] == pytest.approx(0.79123456)
-    assert found.loc["generate", "outcome"] == "skipped"
-    assert found.ratio.isna()["base"]
-
-
 def test_what_changed_against_the_baseline() -> None:
     found = tables.cells(samples.against_baseline()).set_index("scenario")
     assert found.loc["lokr-alpha", "change"] == "regressed"
@@ -44,7 +36,6 @@ def test_what_changed_against_the_baseline() -> None:
 @pytest.mark.parametrize("run", [samples.every_verdict(), samples.nothing(), samples.green()])
 def test_frames_of_all_runs_have_one_shape(run: results.Run) -> None:
     assert tables.cells(run).dtypes.equals(tables.cells(samples.empty()).dtypes)
-    assert tables.probes(run).dtypes.equals(tables.probes(samples.empty()).dtypes)
 
 
 def test_csv_comes_back(tmp_path: Path) -> None:

@@ -627,14 +627,15 @@ def test_compare_names_what_differs(store: Store) -> None:
         ({"base": {"other": b""}}, True),
         ({"golden": {"other": b""}}, True),
         ({"adapter": OTHER}, False),
-        ({"adapter": {"renamed": ADAPTER["adapter_config.json"]}}, False),
+        ({"adapter": {"renamed": ADAPTER["adapter_model.safetensors"]}}, False),
+        ({"adapter": {**ADAPTER, "adapter_config.json": b'{"peft_version": "0.9"}'}}, True),
         ({"adapter": {**ADAPTER, "empty": b""}}, False),
     ],
 )
-def test_the_adapter_digest_tells_adapters_apart(tmp_path: Path, changes: dict[str, Files], same: bool) -> None:
+def test_the_digest_tells_weights_apart(tmp_path: Path, changes: dict[str, Files], same: bool) -> None:
     one = save(Store(tmp_path / "1"))
     other = save(Store(tmp_path / "2"), **changes)  # type: ignore[arg-type]
-    assert (one.adapter_digest == other.adapter_digest) is same
+    assert (one.weights_digest == other.weights_digest) is same
 
 
 # ---- invariants -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import json
 import os
 from typing import Any, Iterable
 
-from ..compat import libraries
 from ..model import adapters
 from ..shared import canonical
 from .accounting import fingerprint
@@ -64,9 +63,3 @@ def read_config(folder: str) -> dict[str, Any]:
     with open(os.path.join(folder, "adapter_config.json"), encoding="utf-8") as file:
         found: dict[str, Any] = json.load(file)
     return found
-
-
-def package_facts(names: Iterable[str] = libraries.PACKAGES) -> dict[str, str]:
-    """Versions of the libraries that matter most, as found in the process."""
-    versions = libraries.versions()
-    return {name: versions[name] for name in names if name in versions}
