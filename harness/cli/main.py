@@ -26,6 +26,9 @@ from harness.cli.check_options import EXIT_CODES
 from harness.cli.parser import Parser, resume, run
 from harness.core.errors import ExitCode, HarnessError
 
+_COMMANDS = (check, reports, show, blame, bisect, repro, accept, triage, create, fixtures, env, offline, lint, docs)
+"""In the order of the help: the first ones are those that users need first."""
+
 
 def parser() -> Parser:
     """The whole command line."""
@@ -33,27 +36,30 @@ def parser() -> Parser:
         prog="peft-regress",
         description="Does an adapter that a released PEFT saved still load today, and compute the same thing?",
         epilog="examples:\n"
-        "  peft-regress check                                  the stored fixtures under the newest libraries\n"
-        "  peft-regress check --loader ../peft -k lokr         … under a checkout, LoKr only\n"
+        "  peft-regress check                                  replay all fixtures under the newest libraries\n"
+        "  peft-regress check --against ../peft                what does this change break?\n"
         "  peft-regress pair --creator peft==0.9.0 --loader current\n"
         "  peft-regress show lokr-alpha-differs                one cell of the newest run in full\n" + EXIT_CODES,
     )
     top.add_argument("--version", action="version", version=f"peft-regress {__version__}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    reports.add_to(commands)
-    create.add_to(commands)
-    check.add_to(commands)
-    show.add_to(commands)
-    repro.add_to(commands)
-    blame.add_to(commands)
-    bisect.add_to(commands)
-    accept.add_to(commands)
-    triage.add_to(commands)
-    fixtures.add_to(commands)
-    env.add_to(commands)
-    offline.add_to(commands)
-    lint.add_to(commands)
-    docs.add_to(commands)
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
+    for each in (
+        check,
+        reports,
+        show,
+        blame,
+        bisect,
+        repro,
+        accept,
+        triage,
+        create,
+        fixtures,
+        env,
+        offline,
+        lint,
+        docs,
+    ):
+        each.add_to(commands)
     return top
 
 
