@@ -20,19 +20,20 @@ from harness.report.pages import page, table
 _SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "!=": "other than", "~=": "about", "===": ""}
 _NAMES = {"peft": "PEFT", "transformers": "Transformers", "torch": "Torch", "accelerate": "Accelerate"}
 _INTRO = """\
-Adapters that one release saved and another release loads differently, or not at all. \
-[peft-regress](../../README.md) found each break with adapters that the real old release saved, and tests it again in \
-every run: a break that no longer holds fails the run and is removed from here. `peft-regress accept` adds one, see \
-[expectations.md](../expectations.md)."""
+This page lists adapters that one release saved and another release loads differently or not at all. \
+[peft-regress](../../README.md) found each break with adapters that the old release really saved, and tests it again \
+in every run. A break that no longer holds fails the run and is removed from this page. `peft-regress accept` adds a \
+break: see [Known breaks as data](../expectations.md)."""
 _KINDS = {**KIND_PHRASES, "differs-from-forward": "merged, switched or saved again, the output differs"}
 _SECTIONS: Sequence[tuple[str, str, Collection[Verdict]]] = (
     (
-        "Silently wrong", "Nothing is raised, and the result differs or a part of the adapter is missing.",
+        "Silently wrong", "Nothing is raised, but the result differs or a part of the adapter is missing.",
         [Verdict.SILENT_WRONG],
     ),
-    ("Errors after loading", "The adapter loads; something that works for the release that saved it raises.",
+    ("Errors after loading", "The adapter loads, but an operation that works in the release that saved it raises.",
      [Verdict.RUN_ERROR, Verdict.CRASH, Verdict.TIMEOUT]),
-    ("Other differences", "The adapter has the same effect; something else about it, or the base model, differs.",
+    ("Other differences",
+     "The adapter has the same effect. Something else differs: its config, its saved files, or the base model.",
      [Verdict.CONTRACT, Verdict.BASE_MOVED, Verdict.WARNED]),
     ("Refused", "Loading fails with an error, so nobody gets a wrong result.", [Verdict.LOAD_ERROR]),
 )  # fmt: skip
@@ -57,7 +58,8 @@ def render(known: Sequence[Break], declared: Iterable[Declared]) -> dict[str, st
 
 
 def _linked(text: str, ids: Collection[str]) -> str:
-    """The text with each id of another break as a link to its page."""
+    """The text with each id of another break and each page of `docs/` as a link."""
+    text = re.sub(r"\bdocs/([\w/.-]+\.md)\b", r"[\g<0>](../\1)", text)
     return re.sub(r"`([\w.-]+)`", lambda found: f"[{found[0]}]({found[1]}.md)" if found[1] in ids else found[0], text)
 
 
