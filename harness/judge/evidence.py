@@ -225,4 +225,6 @@ class Evidence:
         if narrow is not None and wide is not None and narrow.shape == wide.shape and np.isfinite(narrow[index]).all():
             own = numbers.difference("", wide[index], narrow[index], 0.0).max_abs
         precision = "float64" if self.noise.kernels is None else "float32"
-        return max(own if np.isfinite(own) else 0.0, self.allowance(f"forward/{precision}/sketch", row))
+        # not `self.allowance`: it remembers arrays by their identity, and a row is a new array each time
+        row_allowance = numbers.allowance(f"forward/{precision}/sketch", row, self.noise, self.own_noise)
+        return max(own if np.isfinite(own) else 0.0, row_allowance)

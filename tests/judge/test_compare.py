@@ -408,6 +408,19 @@ def test_the_first_layer_that_differs_is_named_in_order_of_execution() -> None:
     assert [row.name for row in judgement.layers] == list(LAYERS)
 
 
+def test_a_layers_allowance_is_its_own() -> None:
+    """A row that is ten thousand times as large as another one has an allowance of its own, in every order."""
+    scales = (1e4, 1.0)
+
+    def scaled(pair: Pair) -> None:
+        for side in (pair.golden, pair.now):
+            for precision in ("float32", "float64"):
+                side.arrays[f"forward/{precision}/sketch"] *= np.array(scales)[:, None]
+
+    large, small = (row.allowance for row in mutated(scaled).layers)
+    assert large > 100 * small
+
+
 def test_nan_in_a_sketch_does_not_hide_the_layer() -> None:
     def broken(pair: Pair) -> None:
         pair.move_outputs(0.1)
