@@ -409,16 +409,18 @@ def test_the_first_layer_that_differs_is_named_in_order_of_execution() -> None:
 
 
 def test_a_layers_allowance_is_its_own() -> None:
-    """A row that is ten thousand times as large as another one has an allowance of its own, in every order."""
-    scales = (1e4, 1.0)
+    """Layers of one size have one allowance, and larger ones a larger one, in whatever order they come."""
+    sizes = [10.0 ** (index % 4) for index in range(80)]
 
-    def scaled(pair: Pair) -> None:
+    def many(pair: Pair) -> None:
         for side in (pair.golden, pair.now):
+            side.facts["forward"]["sketch"] = [[f"layer{index}", "adapter"] for index in range(len(sizes))]
             for precision in ("float32", "float64"):
-                side.arrays[f"forward/{precision}/sketch"] *= np.array(scales)[:, None]
+                side.arrays[f"forward/{precision}/sketch"] = np.outer(sizes, np.arange(1.0, 7.0))
 
-    large, small = (row.allowance for row in mutated(scaled).layers)
-    assert large > 100 * small
+    allowances = [row.allowance for row in mutated(many).layers]
+    assert len(set(zip(sizes, allowances, strict=True))) == 4
+    assert allowances[:4] == sorted(set(allowances))
 
 
 def test_nan_in_a_sketch_does_not_hide_the_layer() -> None:
