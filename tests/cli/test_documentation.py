@@ -65,3 +65,25 @@ def _leads_somewhere(page: Path, link: str) -> bool:
 
 def test_the_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
+HAND_WRITTEN = [page for page in pages() if not page.read_text(encoding="utf-8").startswith("<!-- Generated")]
+
+
+@pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_named_file_of_the_code_exists(page: Path) -> None:
+    named = set(re.findall(r"\b(?:harness|tests|benchmarks)/[\w./*-]*\w", page.read_text(encoding="utf-8")))
+    assert sorted(path for path in named if not any(REPOSITORY.glob(path))) == []
+
+
+def test_every_page_is_in_the_navigation_or_in_an_index() -> None:
+    """Pages of known breaks and issue texts are listed in their folder's index; templates are no pages."""
+    docs = REPOSITORY / "docs"
+    navigation = (REPOSITORY / "mkdocs.yml").read_text(encoding="utf-8")
+    missing = []
+    for path in docs.rglob("*.md"):
+        index = path.parent / "index.md"
+        listed = index.read_text(encoding="utf-8") if path.parent != docs and index.is_file() else ""
+        if str(path.relative_to(docs)) not in navigation and f"({path.name})" not in listed:
+            missing.append(path.name)
+    assert missing == ["checking-a-pr.template.md"]

@@ -41,7 +41,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page of the documentation that people write."""
-    return [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    top = ("README.md", "CONTRIBUTING.md", "fixtures/FORMAT.md")
+    return [*(REPOSITORY / name for name in top), *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> Iterator[Block]:
