@@ -6,11 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from packaging.specifiers import InvalidSpecifier, Specifier, SpecifierSet
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
-
-__all__ = ["FIRST_PACKAGES", "Condition", "Specifier", "package_order", "parse", "release_order", "version_of"]
 
 FIRST_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl", "safetensors", "numpy")
 """The packages that are listed first wherever an environment's packages are shown."""

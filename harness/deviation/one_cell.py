@@ -30,7 +30,8 @@ from harness.runner.fixture_source import Fixture
 from harness.runner.plan import Planned
 from harness.runner.request import Log, Places, quiet
 from harness.runner.session import Session
-from harness.store.fixtures import Manifest, NoFixture, Store
+from harness.store.fixtures import Store
+from harness.store.manifest import Manifest, NoFixture
 
 
 @dataclass(frozen=True)

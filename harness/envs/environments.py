@@ -27,8 +27,6 @@ from harness.envs.installers import RunUv, Uv
 from harness.envs.lock import Lock
 from harness.envs.overlay import Overlays
 
-__all__ = ["BuiltEnvironment", "EnvFailed", "EnvStatus", "Environment", "Environments"]
-
 CURRENT = "current"
 """The base of checkouts, and the template of environments that a spec pins."""
 

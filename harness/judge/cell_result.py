@@ -10,7 +10,7 @@ from harness.core.matrix import CellId
 from harness.core.observation import Done, Observed
 from harness.core.run import Cell
 from harness.core.verdict import Verdict, worst
-from harness.judge import compare, load_behaviour, precision
+from harness.judge import compare, load_behaviour, outcomes, precision
 from harness.judge.contracts import finding
 from harness.judge.numbers import same_bits
 from harness.store import device_class
@@ -56,7 +56,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
 
 def _not_in_cache(now: Observed) -> str:
     """The message of a worker that found no Hub model on its machine; empty where it found it, or needed none."""
-    error = compare.error_report((now.load.get("float32") or {}).get("error"))
+    error = outcomes.error_report((now.load.get("float32") or {}).get("error"))
     return error.message if error and error.type.rpartition(".")[2] == "NotInHubCache" else ""
 
 
@@ -65,7 +65,7 @@ def _exhausted(now: Observed) -> str:
     tried = {"loading": now.load, **now.probes}
     for what, by_precision in tried.items():
         for said in by_precision.values():
-            error = compare.error_report(said.get("error")) if isinstance(said, dict) else None
+            error = outcomes.error_report(said.get("error")) if isinstance(said, dict) else None
             if error and device_class.exhausted(error.type, error.message):
                 peak = now.timings.get("gpu_peak_mb")
                 had = f"; the cell's tensors had {peak:,.1f} MB of it" if peak is not None else ""

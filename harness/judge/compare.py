@@ -27,10 +27,7 @@ from harness.judge import contracts, invariants, load_paths, numbers, outcomes, 
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
-from harness.judge.outcomes import error_report
 from harness.worker.shared import EQUALS
-
-__all__ = ["COMPARED", "Judgement", "beyond", "error_report", "judge"]
 
 COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *EQUALS)
 """Probes whose arrays are compared with the golden's."""

@@ -102,6 +102,6 @@ def standing_defects(golden: Observed) -> tuple[str, ...]:
     for name in sorted(set(before) & set(after)):
         full = f"forward/float32/{name}"
         gap = numbers.difference(full, before[name], after[name], numbers.allowance(full, before[name], noise, noise))
-        if compare.beyond(gap):
+        if numbers.beyond(gap):
             defects.insert(0, f"saved and reloaded by its own library it computes something else, by {gap.max_abs:.3g}")
     return tuple(defects)

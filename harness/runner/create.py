@@ -17,7 +17,7 @@ from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.observation import Done, Observed
 from harness.envs.environment import BuiltEnvironment
-from harness.judge import compare
+from harness.judge import outcomes
 from harness.judge.new_golden import CreationRefused, refuse_unfit, standing_defects
 from harness.runner import plan
 from harness.runner.request import Log, Places, Selection, cores, quiet
@@ -25,7 +25,8 @@ from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job
 from harness.store.device_class import CPU, Device, checked_class
-from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
+from harness.store.fixtures import Store
+from harness.store.manifest import BadFixture, Manifest, NoFixture
 from harness.worker.shared import Task
 
 _FACTS = ("python", "platform", "machine", "cpu", "threads")
@@ -323,7 +324,7 @@ def _read(done: Done, scratch: Path, scenario: str) -> Observed:
     golden = observation.read(scratch / "golden")
     made = golden.load.get("create", {})
     if made.get("outcome") != "ok":
-        error = compare.error_report(made.get("error"))
+        error = outcomes.error_report(made.get("error"))
         what = f"{error.type}: {error.message} (stage {error.stage})" if error else "no outcome"
         raise CreationRefused(
             f"{scenario}: the creator's libraries refuse it: {what}",

@@ -12,7 +12,7 @@ from harness.judge import cell_result
 from harness.runner.create import evidence
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import WorkerFailed
-from harness.store.fixtures import Manifest
+from harness.store.manifest import Manifest
 
 
 @dataclass

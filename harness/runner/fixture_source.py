@@ -19,7 +19,8 @@ from harness.runner.create import create_one, save
 from harness.runner.plan import Planned
 from harness.runner.workers.process import worker_digest
 from harness.runner.workers.schedule import Key, Pools
-from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store, recorded_versions
+from harness.store.fixtures import Store, recorded_versions
+from harness.store.manifest import BadFixture, Manifest, NoFixture
 
 
 @dataclass(frozen=True)

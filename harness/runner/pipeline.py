@@ -31,7 +31,7 @@ from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job, WorkerFailed
 from harness.store import device_class
 from harness.store.device_class import Device
-from harness.store.fixtures import BadFixture, Manifest, NoFixture
+from harness.store.manifest import BadFixture, Manifest, NoFixture
 from harness.worker.shared import Kind, Task
 
 _VERDICTS: tuple[tuple[type[HarnessError], Verdict], ...] = (

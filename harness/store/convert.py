@@ -7,8 +7,9 @@ from pathlib import Path
 
 from harness.core.errors import HarnessError
 from harness.core.files import write_durably
-from harness.store.fixtures import Manifest, Store
+from harness.store.fixtures import Store
 from harness.store.integrity import Problem, same_fixture
+from harness.store.manifest import Manifest
 from harness.store.manifest_text import Place, packed
 from harness.store.manifests import Found
 

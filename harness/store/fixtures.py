@@ -17,31 +17,16 @@ from harness.core.text import did_you_mean
 from harness.store import blobs
 from harness.store.manifest import (
     BLOBS,
-    FORMAT,
     PARTS,
     BadFixture,
-    Circumstances,
     Manifest,
     NoFixture,
-    Replacement,
     StoredFile,
     stored_file,
 )
 from harness.store.manifest_text import packed
 from harness.store.manifests import Found, Manifests, checked_names
 from harness.store.succession import differences, successor, with_files
-
-__all__ = [
-    "FORMAT",
-    "BadFixture",
-    "Circumstances",
-    "Manifest",
-    "NoFixture",
-    "Replacement",
-    "Store",
-    "StoredFile",
-    "recorded_versions",
-]
 
 LOCK_TIMEOUT_S = 120.0
 Origin = Literal["committed", "created"]

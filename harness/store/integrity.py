@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from harness.core.errors import HarnessError
-from harness.store.fixtures import BadFixture, Manifest, Store, StoredFile
+from harness.store.fixtures import Store
+from harness.store.manifest import BadFixture, Manifest, StoredFile
 from harness.store.manifests import Found
 
 

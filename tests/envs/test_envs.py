@@ -14,7 +14,8 @@ from harness.core import data
 from harness.core.errors import HarnessError, UsageError
 from harness.envs import build
 from harness.envs import lock as locks
-from harness.envs.environments import EnvFailed, Environments
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import Environments
 from harness.envs.installers import Outcome
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

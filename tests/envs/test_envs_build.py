@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import UsageError
-from harness.envs.environments import EnvFailed, Environments
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import Environments
 from tests.support.mini.projects import project
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"

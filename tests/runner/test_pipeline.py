@@ -18,7 +18,7 @@ from harness.judge.new_golden import CreationRefused
 from harness.runner import pipeline
 from harness.runner.pipeline import Golden, Reply
 from harness.runner.workers.pool import WorkerFailed
-from harness.store.fixtures import BadFixture, NoFixture
+from harness.store.manifest import BadFixture, NoFixture
 
 ID = CellId("lora-x", "v061", "current")
 GOLDEN = Golden(Observed("lora-x", {}, {}, {}, {}), note="a note")

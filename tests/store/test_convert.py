@@ -13,8 +13,8 @@ import pytest
 from harness.core.files import write_durably
 from harness.store import integrity
 from harness.store.convert import convert
-from harness.store.fixtures import FORMAT, Manifest, Store
-from harness.store.manifest import stored_file
+from harness.store.fixtures import Store
+from harness.store.manifest import FORMAT, Manifest, stored_file
 from tests.store.test_fixtures import OTHER, blank, content, save
 from tests.support import manifests
 

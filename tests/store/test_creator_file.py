@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from harness.core.errors import HarnessError
 from harness.store import creator_file, integrity
-from harness.store.fixtures import BadFixture, NoFixture, Store
+from harness.store.fixtures import Store
+from harness.store.manifest import BadFixture, NoFixture
 from tests.store.test_fixtures import OTHER, blank, save
 from tests.support import manifests
 

@@ -25,8 +25,8 @@ from harness.store import creator_file, integrity
 from harness.store import fixtures as store_module
 from harness.store import manifests as manifests_module
 from harness.store.blobs import Blobs
-from harness.store.fixtures import BadFixture, Manifest, NoFixture, Store
-from harness.store.manifest import NewerFormat, StoredFile, stored_file
+from harness.store.fixtures import Store
+from harness.store.manifest import BadFixture, Manifest, NewerFormat, NoFixture, StoredFile, stored_file
 from harness.store.manifest_text import Place, packed, parse
 from tests.support import manifests
 

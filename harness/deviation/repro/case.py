@@ -19,7 +19,8 @@ from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.runner.plan import Planned
 from harness.runner.request import Log
-from harness.store.fixtures import Manifest, Store
+from harness.store.fixtures import Store
+from harness.store.manifest import Manifest
 
 
 @dataclass(frozen=True)

@@ -113,6 +113,3 @@ def _tidy(lines: Iterable[str]) -> str:
         if line or found[-2:] != ["", ""]:
             found.append(line.rstrip())
     return "\n".join(found).strip("\n") + "\n"
-
-
-__all__ = ["DEVIATES", "KEPT", "SOUND", "Subject", "after", "before"]

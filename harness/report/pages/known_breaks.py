@@ -9,6 +9,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from packaging.specifiers import Specifier
+
 from harness.core import versions
 from harness.core.matrix import Declared
 from harness.core.text import first_sentence, listed, many
@@ -207,6 +209,6 @@ def condition(rule: str | list[str], brief: bool = False) -> str:
     return " with ".join(f"{_NAMES.get(name, name)} {listed(said)}".strip() for name, said in parts.items())
 
 
-def _ordered(specifiers: Iterable[versions.Specifier]) -> list[versions.Specifier]:
+def _ordered(specifiers: Iterable[Specifier]) -> list[Specifier]:
     """Lower bounds first."""
     return sorted(specifiers, key=lambda one: (one.operator not in (">", ">=", "=="), one.version))
