@@ -94,7 +94,7 @@ def _section(section: Section, painter: Painter, verbose: bool) -> None:
         case view.Undetermined():
             _undetermined(section, painter, verbose)
         case view.KnownBreaks():
-            _known(section, painter)
+            _known(section, painter, verbose)
         case view.Aside():
             _aside(section, painter, verbose)
         case view.Cells() if verbose:
@@ -203,7 +203,8 @@ def _changes(section: view.Changes, painter: Painter, verbose: bool) -> None:
     for change in section.kinds:
         painter.line(painter.text(f"{change.name} ({len(change.rows):,})", "bold"), f": {change.meaning}", indent=2)
         if change.name != "still" or verbose:
-            painter.print(_rows(painter, [(verdicts, cell) for verdicts, cell, _ in change.rows]), indent=4)
+            for verdicts, cell, _ in change.rows:
+                painter.line(painter.text(cell), "  ", painter.text(verdicts, "dim"), indent=4)
 
 
 def _creators_under_loaders(grid: Grid, painter: Painter, verbose: bool) -> None:
@@ -273,14 +274,16 @@ def _undetermined(section: view.Undetermined, painter: Painter, verbose: bool) -
         painter.line(painter.text(name), indent=6)
 
 
-def _known(section: view.KnownBreaks, painter: Painter) -> None:
+def _known(section: view.KnownBreaks, painter: Painter, verbose: bool) -> None:
+    """Each break with the first sentence of its cause; all of it with `-v`."""
     painter.heading(section.title)
     if section.note:
         painter.line(painter.text(section.note, "dim"), indent=2)
     for group in section.groups:
         head = Text.assemble(painter.text(group.name, "bold"), f"  {many(len(group.cells), 'cell')}  ")
         painter.print(Text.assemble(head, painter.text(group.reference, "dim"), overflow="fold"), indent=2)
-        painter.print(painter.text(" ".join(group.title.split())), indent=4)
+        cause = " ".join(group.title.split())
+        painter.print(painter.text(cause if verbose else cause.partition(". ")[0].removesuffix(".") + "."), indent=4)
 
 
 def _aside(section: view.Aside, painter: Painter, verbose: bool) -> None:

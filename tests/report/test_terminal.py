@@ -119,7 +119,7 @@ def test_a_line_a_cell_only_with_v() -> None:
 def test_what_changed_comes_before_the_deviations() -> None:
     shown = printed(samples.against_baseline())
     assert shown.index("Compared with 2026-11-19") < shown.index("unexpected breaks")
-    assert "    exact → silent-wrong  lokr-alpha@v061:current[cpu]" in shown
+    assert "    lokr-alpha@v061:current[cpu]  exact → silent-wrong" in shown
     assert "still (1)" in shown
     assert "lokr-old@v061:current[cpu]" not in shown[: shown.index("unexpected breaks")]
 
