@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,21 +27,12 @@ _SHOWN = 8
 class AcceptOptions:
     """Options of `accept`."""
 
+    said: Said
     cells: tuple[str, ...] = ()
     """Ids, scenarios or globs."""
     run: Path | None = None
-    issue: str = ""
-    expires: str = ""
-    reason: str = ""
-    title: str = ""
-    id: str = ""
-    range: tuple[str, ...] = ()
-    creators: str = ""
-    loaders: str = ""
-    until: str = ""
-    since: str = ""
-    verified: str = ""
-    workaround: str = ""
+    last_day: str = ""
+    """Of `--expires`: a date or a span."""
     remove: str = ""
     renew: str = ""
     dry_run: bool = False
@@ -74,7 +65,7 @@ def add_to(commands: Any) -> None:
     one.add_argument("--run", metavar="RUN", help="a run's folder (default: the newest)")
     one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
     one.add_argument("--issue", metavar="URL", help="where the deviation is discussed, an https address")
-    one.add_argument("--expires", metavar="DATE", help=expiry.FORMS)
+    one.add_argument("--expires", dest="last_day", metavar="DATE", help=expiry.FORMS)
     one.add_argument("--reason", metavar="TEXT", help="why it deviates, for readers of the report")
     one.add_argument("--id", metavar="ID", help="the file's name (default: made from scenarios and verdict)")
     by = one.add_argument_group("which creators and loaders (default: by their names)")
@@ -101,7 +92,7 @@ def add_to(commands: Any) -> None:
 def add_range(group: Any) -> None:
     """The option that selects environments by version."""
     group.add_argument(
-        "--range", metavar="PACKAGE", action="append", default=[],
+        "--range", dest="ranges", metavar="PACKAGE", action="append", default=[],
         help="by this package's versions, from the lowest to the highest that deviates: peft (repeatable)",
     )  # fmt: skip
 
@@ -129,7 +120,8 @@ def accept(options: AcceptOptions) -> int:
 
 
 def _said(options: AcceptOptions, today: datetime.date) -> Said:
-    missing = [f"--{name}" for name in ("issue", "expires", "reason") if not getattr(options, name)]
+    needed = {"--issue": options.said.issue, "--expires": options.last_day, "--reason": options.said.reason}
+    missing = [option for option, given in needed.items() if not given]
     if not options.cells:
         raise UsageError(
             "accept: no cell is named", "a cell's id, a scenario's name or a glob",
@@ -141,11 +133,8 @@ def _said(options: AcceptOptions, today: datetime.date) -> Said:
             "where it is discussed, until when it counts, and why it deviates",
             "for example: --issue https://github.com/huggingface/peft/issues/NUMBER --expires 6months --reason '…'",
         )
-    return Said(
-        options.issue, options.reason.strip(), expiry.parse(options.expires, today), options.title, options.id,
-        options.creators, options.loaders, options.until, options.range, options.since, options.verified,
-        options.workaround,
-    )  # fmt: skip
+    expires = expiry.parse(options.last_day, today)
+    return replace(options.said, expires=expires, reason=options.said.reason.strip())
 
 
 def _show(proposed: Proposal, run: Run, passed_over: int, dry: bool) -> None:
@@ -190,8 +179,8 @@ def _data(proposed: Proposal, dry: bool) -> dict[str, object]:
 
 def _maintain(options: AcceptOptions, today: datetime.date) -> int:
     """--remove and --renew, for a stale or expired break."""
-    given = [name for name in ("issue", "reason", "until", "creators", "loaders", "id") if getattr(options, name)]
-    if options.cells or given or (options.remove and options.expires):
+    given = [name for name in ("issue", "reason", "until", "creators", "loaders", "id") if getattr(options.said, name)]
+    if options.cells or given or (options.remove and options.last_day):
         raise UsageError(
             f"accept: --{'remove' if options.remove else 'renew'} together with "
             f"{'cells' if options.cells else '--' + given[0] if given else '--expires'}",
@@ -201,9 +190,9 @@ def _maintain(options: AcceptOptions, today: datetime.date) -> int:
     if options.remove:
         done, change = f"{options.remove} removed", break_file.removed(matrices, options.remove)
     else:
-        if not options.expires:
+        if not options.last_day:
             raise UsageError("accept: --renew without --expires", expiry.FORMS, "add --expires DATE")
-        expires = expiry.parse(options.expires, today)
+        expires = expiry.parse(options.last_day, today)
         if remark := expiry.remark(expires, today):
             common.say(f"note: {remark}")
         done, change = f"{options.renew} counts until {expires}", break_file.renewed(matrices, options.renew, expires)

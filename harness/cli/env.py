@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -129,16 +130,7 @@ def list_(options: ListOptions) -> int:
     """List the declared environments."""
     found = options.places.environments(common.say).status()
     if options.json:
-        common.out_json(
-            [
-                {
-                    "name": e.name, "why": e.why, "python": e.python, "pins": dict(e.pins), "locked": e.locked,
-                    "stale": e.stale, "built": str(e.built) if e.built else None, "on_demand": e.on_demand,
-                    "problem": e.problem,
-                }
-                for e in found
-            ]
-        )  # fmt: skip
+        common.out_json([dataclasses.asdict(e) for e in found])
         return ExitCode.CLEAN
     width = max((len(e.name) for e in found), default=0)
     for e in found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,13 +55,15 @@ def show(options: ShowOptions) -> int:
     request = dataclasses.replace(options.request, run=options.request.run or options.place)
     if options.layers:
         found = where_trace.trace(request, again=options.again, log=common.say)
-        common.out(json.dumps(run_file.portable(found), indent=1) if options.json
-                   else "\n".join(where_text.lines(found)))  # fmt: skip
+        if options.json:
+            common.out_json(run_file.portable(found))
+        else:
+            common.out("\n".join(where_text.lines(found)))
         return ExitCode.CLEAN
     run = run_file.load(request.run_folder)
     cell = one_of(run, request.cell)
     if options.json:
-        common.out(json.dumps(cell.model_dump(mode="json"), indent=1))
+        common.out_json(cell.model_dump(mode="json"))
     else:
         terminal.show(cell, run, common.console())
     return ExitCode.CLEAN

@@ -36,7 +36,7 @@ class TriageOptions:
     """Options of `triage`."""
 
     run: Path | None = None
-    range: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = ()
     draft: bool = False
     format: str = ""
     output: Path | None = None
@@ -128,7 +128,7 @@ class Desk:
         """Both, kept until the known breaks or the sentences change: a large run takes seconds."""
         if self._of is not self.there:
             run = conditions.applied(self.found, self.there, self.today)
-            self._kept = run, triage.items(run, self.there, self.today, self.options.range, self.sentences)
+            self._kept = run, triage.items(run, self.there, self.today, self.options.ranges, self.sentences)
             self._of = self.there
         return self._kept
 
@@ -232,7 +232,7 @@ class Desk:
             return None
         now = next((one for one in self.items() if self._key(one.cause) == self._key(item.cause)), item)
         id_ = asked("id", str(now.draft["id"]), str)
-        ranges = () if item.notes else self.options.range
+        ranges = () if item.notes else self.options.ranges
         return Said(issue, reason, datetime.date.fromisoformat(expires), id=id_, ranges=ranges)
 
     def _maintain(self, problem: ExpectationProblem) -> bool:

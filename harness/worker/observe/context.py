@@ -210,6 +210,11 @@ class Context:
         for name, tensor in tensors.items():
             self.observation.array(f"{probe}/{self.precision}/{prefix}{name}", tensor)
 
+    def only_in_float32(self, why: str = "one precision says it") -> None:
+        """Skip the probe in another precision."""
+        if self.precision != "float32":
+            raise Skip(why)
+
     def fact(self, probe: str, key: str, value: Any) -> None:
         """Record a fact of a probe (those of the float32 pass count)."""
         if self.precision == "float32":

@@ -151,8 +151,7 @@ def base(ctx: Context) -> None:
 
 def account(ctx: Context) -> None:
     """Where each tensor of the checkpoint is in the loaded model, by value; and base weights that loading changed."""
-    if ctx.precision != "float32":
-        raise Skip("values are looked for in float32")
+    ctx.only_in_float32("values are looked for in float32")
     model = ctx.untouched()
     stored = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     ctx.fact("accounting", "tensors", accounting.account(ctx.torch, stored, model, ctx.adapter_name))
@@ -167,8 +166,7 @@ def account(ctx: Context) -> None:
 
 def structure_of(ctx: Context) -> None:
     """Names, shapes, dtypes, trainability, module classes and ties, loaded for inference and for training."""
-    if ctx.precision != "float32":
-        raise Skip("the structure is that of the float32 model")
+    ctx.only_in_float32("the structure is that of the float32 model")
     model = ctx.untouched()
     ctx.fact("structure", "inference", structure.describe(model, ctx.adapter_name))
     ctx.fact("structure", "classes", structure.adapter_classes(model, ctx.adapter_name))
@@ -181,8 +179,7 @@ def structure_of(ctx: Context) -> None:
 
 def train(ctx: Context) -> None:
     """Train mode, dropout under a fixed seed."""
-    if ctx.precision != "float32":
-        raise Skip("dropout draws other numbers in float64")
+    ctx.only_in_float32("dropout draws other numbers in float64")
     model = ctx.load_for_training()
     model.train()
     ctx.torch.manual_seed(20231114)
@@ -219,8 +216,7 @@ def merged(ctx: Context) -> None:
 
 def unmerged(ctx: Context) -> None:
     """Merged in place and unmerged again."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     model = ctx.take("merged in place")
     model.unmerge_adapter()
     ctx.record("unmerged", ctx.run(model))
@@ -229,8 +225,7 @@ def unmerged(ctx: Context) -> None:
 
 def safe_merged(ctx: Context) -> None:
     """Merged with the check for values that are not finite."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     if reason := libraries.why_no_safe_merge(ctx.model()):
         raise Skip(reason)
     plain = libraries.safe_merge(ctx.load())
@@ -240,8 +235,7 @@ def safe_merged(ctx: Context) -> None:
 
 def unloaded(ctx: Context) -> None:
     """The adapter unloaded: the base's weights must be restored to the bit."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     if libraries.is_prompt_learning(ctx.model()) or not hasattr(ctx.model().base_model, "unload"):
         raise Skip("this method has nothing to unload")
     plain = ctx.load().unload()
@@ -264,8 +258,7 @@ def merge_and_unload(ctx: Context) -> None:
 
 def merged_saved(ctx: Context) -> None:
     """Merged, saved and read again, as when publishing a merged model."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     if wrappers.is_wrapped(ctx.scenario):
         raise Skip("the model is wrapped, and a wrapper is not saved as a model")
     plain = ctx.take("merged and unloaded")
@@ -278,8 +271,7 @@ def merged_saved(ctx: Context) -> None:
 
 def roundtrip(ctx: Context) -> None:
     """Saved again (keys, tensors, config), and loaded from there (outputs)."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     before = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     folder = ctx.folder("again")
     adapters.save(ctx.model(), folder, ctx.adapter_name)
@@ -314,16 +306,14 @@ def _same(torch: Any, a: Any, b: Any) -> bool:
 
 def renamed(ctx: Context) -> None:
     """Loaded under another adapter name."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     model = ctx.load(adapter_name="another_name")
     ctx.record("renamed", ctx.run(model))
 
 
 def second(ctx: Context) -> None:
     """Beside another adapter, of the same configuration or as declared: switch to it and back."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     model = ctx.load()
     first_name = ctx.adapter_name
     declared = ctx.scenario.get("beside")
@@ -349,8 +339,7 @@ def _active_trainable(model: Any, first_name: str) -> list[str]:
 def generate(ctx: Context) -> None:
     """A few tokens from the first row, by the base alone and with the adapter."""
     arguments = ctx.scenario["generate"]
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     if not arguments or not all(hasattr(ctx.base(when), "generate") for when in ("saved", "loaded")):
         raise Skip("the base does not generate")
     inputs = {name: value[:1] for name, value in ctx.inputs.items() if not name.startswith("decoder_")}
@@ -364,8 +353,7 @@ def generate(ctx: Context) -> None:
 
 def fresh(ctx: Context) -> None:
     """The scenario created by this environment: files, keys, config and outputs of what is *written*."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     ctx.torch.manual_seed(0)
     model, filled = adapters.create(ctx.torch, ctx.base("saved"), ctx.scenario)
     if not ctx.creating:  # a golden has them as `created.filled`

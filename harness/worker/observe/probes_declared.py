@@ -27,8 +27,7 @@ def merged_after_run(ctx: Context) -> None:
 
 def steps_of(ctx: Context) -> None:
     """The structure after each step that the scenario declares."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     ctx.fact("steps", "steps", steps.observe(ctx, ctx.scenario["steps"]))
 
 

@@ -77,8 +77,7 @@ def create(ctx: Context) -> tuple[Any, Any, list[str]]:
 
 def observe(ctx: Context) -> None:
     """Train, save, and read with plain PEFT; record the structure after each."""
-    if ctx.precision != "float32":
-        raise Skip("one precision says it")
+    ctx.only_in_float32()
     if not trl.is_there():
         raise Skip("TRL is not installed here")
     training = Training(ctx)
