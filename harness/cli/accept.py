@@ -43,7 +43,7 @@ class AcceptOptions:
 def add_to(commands: Any) -> None:
     """Add `accept`."""
     one = command(
-        commands, "accept", accept, "accept that cells deviate: write a known break for them",
+        commands, "accept", accept, "record cells that deviate as a known break",
         "  peft-regress accept lokr-alpha-differs --issue https://github.com/huggingface/peft/pull/2180"
         " --expires '6 months' --reason 'Since 0.14.0 LoKr scales by alpha/r, whichever release saved the adapter.'\n"
         "  peft-regress accept 'lora-bias-*' --until 'peft<0.22' --issue … --expires 2027-05-31 --reason …\n"
@@ -52,40 +52,42 @@ def add_to(commands: Any) -> None:
         "  peft-regress accept --remove lokr-scaled-by-alpha-over-r\n"
         "\nThe break is a new file in matrices/breaks/. It selects the named cells and no other cell that was judged\n"
         "in the run. It names creators and loaders as the run does, or by versions with --range, --until, --creators\n"
-        "and --loaders. Each verdict and set of kinds becomes a condition of its own. See docs/expectations.md.\n"
+        "and --loaders. Each verdict and set of kinds becomes a separate condition. See docs/expectations.md.\n"
         "\nexit codes:\n  0    written (or, with --dry-run, would be)\n"
         "  2    the file can't be written, or somebody else changed it meanwhile; it is unchanged\n"
-        "  64   an unknown cell, one that does not deviate or is expected already, no https address, a day that is\n"
-        "       over, a condition that selects more or less than was named, a damaged file; nothing was written",
+        "  64   an unknown cell, one that does not deviate or is expected already, no https address, a day that has\n"
+        "       passed, a condition that selects more or less than was named, a damaged file; nothing was written",
         AcceptOptions,
     )  # fmt: skip
     one.add_argument(
-        "cells", metavar="CELL", nargs="*", help="a cell's id; or a scenario or glob: its unexplained deviations"
+        "cells", metavar="CELL", nargs="*", help="a cell's id; or a scenario or glob, for its unexplained deviations"
     )
     one.add_argument("--run", metavar="RUN", help="a run's folder (default: the newest)")
     one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
-    one.add_argument("--issue", metavar="URL", help="where the deviation is discussed, an https address")
+    one.add_argument("--issue", metavar="URL", help="https address where the deviation is discussed")
     one.add_argument("--expires", dest="last_day", metavar="DATE", help=expiry.FORMS)
-    one.add_argument("--reason", metavar="TEXT", help="why it deviates, for readers of the report")
+    one.add_argument("--reason", metavar="TEXT", help="why it deviates; reports show it")
     one.add_argument("--id", metavar="ID", help="the file's name (default: made from scenarios and verdict)")
-    by = one.add_argument_group("which creators and loaders (default: by their names)")
+    by = one.add_argument_group("select creators and loaders (default: by name)")
     add_range(by)
-    by.add_argument("--creators", metavar="COND", help="a condition (peft<0.7), or names and globs with commas")
+    by.add_argument(
+        "--creators", metavar="COND", help="a version condition (peft<0.7), or names and globs separated by commas"
+    )
     loaders = by.add_mutually_exclusive_group()
     loaders.add_argument("--loaders", metavar="COND", help="the same for loaders")
     loaders.add_argument(
-        "--until", metavar="COND", help="from the cells' own version up to this: peft<0.22 (the loader must meet it)"
+        "--until", metavar="COND", help="from the cells' version up to this bound: peft<0.22 (the loaders must meet it)"
     )
-    more = one.add_argument_group("for readers of docs/known-breaks/")
+    more = one.add_argument_group("texts for docs/known-breaks/")
     more.add_argument("--title", metavar="TEXT", help="what goes wrong (default: the reason's first sentence)")
     more.add_argument("--since", metavar="TEXT", help="the release that introduced it: 'PEFT 0.14.0'")
-    more.add_argument("--verified", metavar="TEXT", help="which releases were seen to work and which to fail, and how")
+    more.add_argument("--verified", metavar="TEXT", help="which releases work and which fail, and how that was tested")
     more.add_argument("--workaround", metavar="TEXT", help="what the owner of such an adapter can do")
     there = one.add_argument_group("existing breaks").add_mutually_exclusive_group()
-    there.add_argument("--remove", metavar="ID", help="remove a break: its cells no longer deviate (stale)")
-    there.add_argument("--renew", metavar="ID", help="give a break another --expires: it still holds (expired)")
+    there.add_argument("--remove", metavar="ID", help="remove a break whose cells no longer deviate (stale)")
+    there.add_argument("--renew", metavar="ID", help="give a break that still holds (expired) another --expires")
     one.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
-    one.add_argument("--json", action="store_true", help="for a program")
+    one.add_argument("--json", action="store_true", help="print JSON")
     where(one, fixtures=False)
 
 
@@ -93,7 +95,7 @@ def add_range(group: Any) -> None:
     """The option that selects environments by version."""
     group.add_argument(
         "--range", dest="ranges", metavar="PACKAGE", action="append", default=[],
-        help="by this package's versions, from the lowest to the highest that deviates: peft (repeatable)",
+        help="by versions of this package (peft), from the lowest to the highest that deviates (repeatable)",
     )  # fmt: skip
 
 

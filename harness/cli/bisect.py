@@ -28,9 +28,9 @@ def add_to(commands: Any) -> None:
     """Add `bisect`."""
     one = command(
         commands, "bisect", bisect, "find the release of a library, and the commit, in which a verdict changes",
-        "  peft-regress bisect lokr-alpha-differs                    the library that blame found, else the likeliest\n"
+        "  peft-regress bisect lokr-alpha-differs                    the library that blame found, or the likeliest\n"
         "  peft-regress bisect CELL --package transformers --good 4.51.3 --bad 5.0.0\n"
-        "  peft-regress bisect CELL --package peft --find-fix --bad 0.18.0   the first good one\n"
+        "  peft-regress bisect CELL --package peft --find-fix --bad 0.18.0   the first good release\n"
         "  peft-regress bisect CELL --repo ../peft                     continue to the commit\n"
         "\nBoth ends are verified first. Yanked releases and those that cannot be tested are skipped, as with\n"
         "`git bisect skip`. The journal keeps all results: run the same command to continue an interrupted search.\n"
@@ -39,23 +39,27 @@ def add_to(commands: Any) -> None:
         resume=searching.RESUME,
     )  # fmt: skip
     one.add_argument(
-        "--package", metavar="NAME", help="the package to bisect (default: what blame found, else the likeliest)"
+        "--package", metavar="NAME", help="the package to bisect (default: the one that blame found, or the likeliest)"
     )
     one.add_argument(
         "--good", metavar="X",
-        help="a release that is sound; with --repo also a commit, tag or branch (default: as in CELL's creator)",
+        help="a good release; with --repo also a commit, tag or branch (default: CELL's creator's)",
     )  # fmt: skip
-    one.add_argument("--bad", metavar="Y", help="one that deviates (default: as in CELL's loader)")
-    one.add_argument("--find-fix", action="store_true", help="the good release is the newer one: find the first good")
+    one.add_argument("--bad", metavar="Y", help="a bad release (default: CELL's loader's)")
+    one.add_argument("--find-fix", action="store_true", help="find the first good release after a bad one")
     one.add_argument("--pre", action="store_true", help="include pre-releases")
     one.add_argument(
         "--rest", choices=RESTS,
-        help="the other packages: as in one environment, or as of each release's day (default: held; a PEFT release "
-        "that cannot be tested that way is tried with those of its day)",
+        help="the other packages: fixed as in one environment, or as on each release's day (default: held; a PEFT "
+        "release that cannot be tested that way is tried with the packages of its day)",
     )  # fmt: skip
     one.add_argument("--repo", dest="clone", metavar="PATH", help="a clone of the package: continue to the commit")
-    one.add_argument("--good-env", dest="sound_in", metavar="SPEC", help="used instead of CELL's creator")
-    one.add_argument("--bad-env", dest="deviates_in", metavar="SPEC", help="used instead of CELL's loader")
+    one.add_argument(
+        "--good-env", dest="sound_in", metavar="SPEC", help="the good environment (default: CELL's creator)"
+    )
+    one.add_argument(
+        "--bad-env", dest="deviates_in", metavar="SPEC", help="the bad environment (default: CELL's loader)"
+    )
     searching.arguments(one)
 
 

@@ -40,7 +40,7 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     one.add_argument(
         "--good", dest="sound_in", metavar="SPEC",
-        help=f"an environment in which the cell is sound (default: CELL's creator): {SPEC}",
+        help=f"an environment in which the cell does not deviate (default: CELL's creator): {SPEC}",
     )  # fmt: skip
     one.add_argument(
         "--bad", dest="deviates_in", metavar="SPEC",

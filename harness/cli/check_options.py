@@ -22,22 +22,23 @@ exit codes:
   1    something regressed, or a known break no longer holds (matrices/breaks/)
   2    could not tell: nothing was compared, an environment failed, or a fixture is damaged
   64   a wrong argument or input file
-  130  interrupted; --resume goes on
+  130  interrupted; --resume continues
 """
 
 _DTYPE = (
-    "also load the base in this precision, attach the adapter as users do, and compare the result with the same model "
-    "in float64; the allowed error is measured operator by operator (docs/settings.md)"
+    "also load the base in this precision, load the adapter on it, and compare the result with the same model in "
+    "float64; the allowed error is measured operator by operator (docs/settings.md)"
 )
 _ATTENTION = (
-    "have Transformers models compute with this attention (attn_implementation); without it a release or a model is "
-    "unsupported, and flash attention without a GPU or its package is no-device"
+    "have Transformers models compute with this attention (attn_implementation); a release or model that lacks it "
+    "is unsupported, and flash attention without a GPU or its package is no-device"
 )
-_CHANGE = """Replays the same cells under the change and under a baseline. Only what is worse under the change is red:
-a deviation on both sides is `still`, and does not count. By default, --against checks the scenarios that the changed
+_CHANGE = """\
+Replays the same cells under the change and under a baseline. A cell is red only if it is worse under the change; a
+deviation on both sides is `still` and does not count. By default, --against checks the scenarios that the changed
 files can affect, with the fixtures of PEFT 0.6.1, or of the first release that has the feature. Changed files are read
-from --changed-files, else from Git (since the branch left its upstream, uncommitted changes included), else the
-installed files are compared. If no installed file changed, one scenario of each family is checked."""
+from --changed-files, or from Git (since the branch left its upstream, with uncommitted changes), or by comparing the
+installed files. If no installed file changed, one scenario of each family is checked."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def forward(one: Arguments) -> None:
     """Declare whether old loaders get new features. Not an option of `matrix`, which always does so."""
     one.add_argument(
         "--forward", action="store_true",
-        help="also run loaders that are older than the feature: do they refuse, or load something else?",
+        help="also run loaders that are older than the feature: do they refuse the adapter or load it wrongly?",
     )  # fmt: skip
 
 
@@ -164,8 +165,8 @@ def _computing(one: Arguments) -> None:
 def _running(one: Arguments) -> None:
     one.add_argument("--each", action="store_true", help="replay every fixture; do not reuse results")
     one.add_argument("--jobs", type=int, default=0, metavar="N", help="cells at once (default: cores)")
-    one.add_argument("--time-limit", type=float, metavar="S", help="seconds for a cell, in place of its own limit")
-    one.add_argument("--resume", action="store_true", help="go on with the newest unfinished run of the same cells")
+    one.add_argument("--time-limit", type=float, metavar="S", help="seconds for each cell, instead of its own limit")
+    one.add_argument("--resume", action="store_true", help="continue the newest unfinished run of the same cells")
     one.add_argument("--strict", dest="fail_on_warned", action="store_true", help="a new warning fails the run too")
     one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
     handler(one)

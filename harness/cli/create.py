@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
         commands, "create", create, "create fixtures under a pinned environment and store them",
         "  peft-regress create v061\n"
         "  peft-regress create v061 -k lokr --replace --reason 'alpha in the declaration was wrong'\n"
-        "  peft-regress create v061 --device cuda      a golden of this GPU's class, beside the CPU's",
+        "  peft-regress create v061 --device cuda      adds a golden of this GPU's class",
         CreateOptions,
     )  # fmt: skip
     one.add_argument("creator", metavar="CREATOR", help="an environment: a name, peft==X, a checkout, python:PATH")
@@ -42,9 +42,13 @@ def add_to(commands: Any) -> None:
     one.add_argument("--reason", metavar="TEXT", help="why stored fixtures are replaced; kept in the manifest")
     one.add_argument(
         "--device", default="cpu", choices=["cpu", "cuda"],
-        help="cuda: observe the stored fixtures there, and add a golden of that device class",
+        help="cuda: replay the stored fixtures there, and add a golden of that device class",
     )  # fmt: skip
-    one.add_argument("--device-class", metavar="CLASS", help="the class of that golden (default: such as cuda-sm90)")
+    one.add_argument(
+        "--device-class",
+        metavar="CLASS",
+        help="the class of that golden (default: the architecture's, such as cuda-sm90)",
+    )
     one.add_argument("--dry-run", action="store_true", help="list what would be created")
     handler(one)
 

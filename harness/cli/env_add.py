@@ -53,7 +53,7 @@ def add_to(inner: Any) -> None:
     one.add_argument("--keep-going", action="store_true", help="keep the other fixtures if scenarios are refused")
     one.add_argument("--jobs", type=int, default=0, help="fixtures at once (default: cores)")
     one.add_argument("--dry-run", action="store_true", help="list what would be added")
-    one.add_argument("--json", action="store_true", help="for a program")
+    one.add_argument("--json", action="store_true", help="print JSON")
     where(one)
     choice(one)
     handler(one)

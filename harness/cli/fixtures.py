@@ -48,8 +48,8 @@ class HistoryOptions:
 def add_to(commands: Any) -> None:
     """Add `fixtures` and its commands."""
     group = commands.add_parser(
-        "fixtures", help="check, compare and convert the stored fixtures",
-        description="Check, compare and convert the stored fixtures.",
+        "fixtures", help="manage the stored fixtures: verify, compare, fetch, pack, prune, convert",
+        description="Manage the stored fixtures: verify, compare, fetch, pack, prune, convert.",
     )  # fmt: skip
     inner = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
     fixtures_verify.add_to(inner)
@@ -71,7 +71,7 @@ def add_to(commands: Any) -> None:
         where(each)
         choice(each, scenarios=False)
         each.add_argument("-v", "--verbose", action="count", default=0, help="list the keys of each change")
-        each.add_argument("--json", action="store_true", help="for a program")
+        each.add_argument("--json", action="store_true", help="print JSON")
 
 
 # -- diff --------------------------------------------------------------------------------------------------------------

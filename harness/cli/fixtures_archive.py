@@ -35,7 +35,7 @@ def add_to(commands: Any) -> None:
                   "  peft-regress fixtures fetch\n"
                   f"  peft-regress fixtures fetch --from Downloads/{archive.NAME}", FetchOptions)  # fmt: skip
     one.add_argument("--from", dest="source", metavar="WHERE",
-                     help="address or path of the archive, with its .sha256 file beside it "
+                     help="address or path of the archive, with its .sha256 file next to it "
                      "(default: the asset of this version's release)")  # fmt: skip
     one.add_argument("--to", metavar="DIR", help="a new folder (default: in the cache, where every command looks)")
     one = command(commands, "pack", pack, "write the archive that `fixtures fetch` downloads",

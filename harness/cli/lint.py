@@ -33,7 +33,7 @@ def add_to(commands: Any) -> None:
         LintOptions,
     )  # fmt: skip
     one.add_argument("--matrices", metavar="DIR", help="the folder to check (default: the repository's matrices/)")
-    one.add_argument("--json", action="store_true", help="print the complaints as JSON")
+    one.add_argument("--json", action="store_true", help="print JSON")
 
 
 def lint(options: LintOptions) -> int:

@@ -31,25 +31,25 @@ def add_to(commands: Any) -> None:
     one.add_argument("folder", metavar="DIR", help="an empty or new folder")
     one.add_argument(
         "--creator", dest="creators", action="append", default=[], metavar="NAME",
-        help="whose fixtures (default: all there are)",
+        help="whose fixtures (default: all that are stored)",
     )  # fmt: skip
     one.add_argument(
         "--loader", default="current", metavar="SPEC",
-        help="an environment with about the other machine's versions (default: current)",
+        help="an environment with versions similar to the other machine's (default: current)",
     )  # fmt: skip
-    one.add_argument("--name", help="what the other machine's environment is called in the report")
-    one.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    one.add_argument("--name", help="name of the other machine's environment in the report")
+    one.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="the other machine's device")
     one.add_argument("--device-class", metavar="CLASS", help="the class of the other machine's GPU, such as cuda-sm90")
     where(one)
     choice(one, scenarios=False)
     hub(one)
-    one = command(commands, "judge", judge, "compare what a worker left in a folder, and write the report",
+    one = command(commands, "judge", judge, "compare the results in an exported folder, and write the report",
                   "  peft-regress judge box\n  peft-regress judge box --out box/out --json", JudgeOptions)  # fmt: skip
-    one.add_argument("folder", metavar="DIR", help="what `export` wrote")
-    one.add_argument("--out", metavar="DIR", help="what the worker wrote (default: DIR/out)")
+    one.add_argument("folder", metavar="DIR", help="the folder that `export` wrote")
+    one.add_argument("--out", metavar="DIR", help="the folder that the worker wrote (default: DIR/out)")
     one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
     where(one)
-    one.add_argument("--json", action="store_true", help="for a program")
+    one.add_argument("--json", action="store_true", help="print JSON")
 
 
 def export(request: ExportRequest) -> int:

@@ -57,7 +57,7 @@ def command(
     examples: str,
     options: type[Options],
     *,
-    resume: str = "--resume goes on",
+    resume: str = "--resume continues",
 ) -> Parser:
     """Declare a command; returns its parser, for its arguments.
 
@@ -180,5 +180,5 @@ def handler(one: Arguments) -> None:
 
 def saying(one: Arguments) -> None:
     """Options that say how much is printed, and for whom: `Output`."""
-    one.add_argument("-v", "--verbose", action="count", default=0, help="print a line for each cell")
+    one.add_argument("-v", "--verbose", action="count", default=0, help="print more, such as a line for each cell")
     one.add_argument("--json", action="store_true", help="print JSON")

@@ -34,18 +34,18 @@ def add_to(commands: Any) -> None:
         commands, "repro", repro, "write a folder that shows a deviation with the libraries alone",
         "  peft-regress repro lokr-alpha-differs                  a cell of the newest run\n"
         "  peft-regress repro 'lora-bias-all@v061:current[cpu]' --output issue-1234\n"
-        "  peft-regress repro 'lora-linear@peft==0.9.0:../peft[cpu]'     in no run yet: it is checked first\n\n"
-        "The folder has two short scripts, two requirement files, the adapter, the base and a README. It needs\n"
-        "nothing of this project. The scripts are run in both environments first.\n\n"
+        "  peft-regress repro 'lora-linear@peft==0.9.0:../peft[cpu]'     in no run yet, so it is checked first\n\n"
+        "The folder has two short scripts, two requirement files, the adapter, the base and a README. It\n"
+        "does not need this project. Both scripts are run in their environments first.\n\n"
         "exit codes:\n"
         "  0    written, and the scripts show the deviation (or --no-verify)\n"
-        "  2    written, but the scripts do not show the deviation, as the README says; or nothing is written: the\n"
+        "  2    written, but the scripts do not show the deviation (see the README); or nothing is written: the\n"
         "       cell could not be compared, its fixture is damaged, an environment failed, or the disk is full\n"
         "  64   no such cell, a cell that does not deviate, or a folder that exists\n"
         "  130  interrupted; nothing is written",
         ReproOptions,
     )  # fmt: skip
-    one.add_argument("cell", metavar="CELL", help="a cell of the run, named as for `show`; or the whole id of any cell")
+    one.add_argument("cell", metavar="CELL", help="a cell of the run, as for `show`; or the full id of any cell")
     one.add_argument("--run", metavar="RUN", help="a run's folder (default: the newest)")
     one.add_argument("--output", "--to", metavar="DIR", help="the folder to write (default: repro-CELL here)")
     one.add_argument("--force", action="store_true", help="replace a folder that `repro` wrote before")

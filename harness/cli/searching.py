@@ -12,7 +12,7 @@ RESUME = "the same command continues"
 EXIT_CODES = """
 exit codes:
   0    there is an answer
-  2    could not tell: an end is not what it should be, nothing could be tested, or disk or network failed
+  2    could not tell: an end has the wrong verdict, nothing could be tested, or disk or network failed
        (results are kept: run the same command to continue)
   64   a wrong argument, an unknown cell, or two ends that do not differ
   130  interrupted; run the same command to continue
@@ -25,7 +25,7 @@ def arguments(one: Parser) -> None:
     one.add_argument("--run", metavar="RUN", help="the run that has CELL (default: the newest)")
     one_cell(one, "where results and journals are written (default: reports/)")
     one.add_argument(
-        "--log", dest="journal", metavar="FILE", help="the journal of what was tried (default: beside the result)"
+        "--log", dest="journal", metavar="FILE", help="the journal of all tries (default: next to the result)"
     )
     one.add_argument("--replay", metavar="FILE", help="use this journal's results instead of trying again")
     one.add_argument("--anew", action="store_true", help="ignore the journal, and try everything again")

@@ -44,7 +44,7 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     one.add_argument("cell", metavar="CELL", help="a cell's id, its scenario, or a part of the id that is unique")
     one.add_argument("place", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
-    one.add_argument("--run", metavar="RUN", help="the run, given as an option")
+    one.add_argument("--run", metavar="RUN", help="the same as RUN")
     one.add_argument("--layers", action="store_true", help="find the first layer that differs, and why")
     one.add_argument("--again", action="store_true", help="with --layers: trace the cell again")
     one_cell(one)

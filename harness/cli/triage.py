@@ -48,17 +48,17 @@ class TriageOptions:
 def add_to(commands: Any) -> None:
     """Add `triage`."""
     one = command(
-        commands, "triage", triage_, "walk through a run's unexplained deviations, cause by cause, and decide",
+        commands, "triage", triage_, "review a run's unexplained deviations, cause by cause",
         "  peft-regress triage                               the newest run, on a terminal: accept, skip, see details\n"
         "  peft-regress triage --range peft                  creators and loaders by PEFT's versions\n"
-        "  peft-regress triage --draft --output drafts       drafts to fill in, a file a break\n"
+        "  peft-regress triage --draft --output drafts       drafts to fill in, one file per break\n"
         "  peft-regress triage reports/nightly --format markdown\n"
         "  peft-regress triage --blame                       run `blame` first for each cause\n"
         "\nShows each cause with its cells, its size, the first layer, what `blame` found, similar known breaks and\n"
-        "a draft; then the known breaks that do not hold, and what to do. Without a terminal, or with --draft,\n"
-        "the drafts are printed as TOML. A draft is not accepted yet: its reference is no address and its cause is\n"
-        "empty, so a file with it is refused until somebody fills in both.\n"
-        "\nexit codes:\n  0    done, whatever is left\n"
+        "a draft; then the known breaks that no longer hold, and what to do. Without a terminal, or with --draft,\n"
+        "the drafts are printed as TOML. A draft is not accepted yet: it has no reference and no cause, so it is\n"
+        "refused until somebody fills in both.\n"
+        "\nexit codes:\n  0    done, even if causes are left\n"
         "  2    a file can't be written\n"
         "  64   no such run, a damaged file, --output exists already\n"
         "  130  interrupted; what was accepted is kept",
@@ -68,12 +68,10 @@ def add_to(commands: Any) -> None:
     one.add_argument("--reports", metavar="DIR", help="where runs are (default: reports/)")
     accept.add_range(one)
     one.add_argument("--draft", action="store_true", help="print the drafts as TOML, on a terminal too")
-    one.add_argument("--format", choices=["toml", "markdown", "text"], help="print this, and ask nothing")
-    one.add_argument("--output", metavar="PATH", help="write a new file; for TOML a new folder with a file a break")
-    one.add_argument(
-        "--blame", action="store_true", help="run `blame` first, for a cell of each cause without a sentence"
-    )
-    one.add_argument("--json", action="store_true", help="for a program")
+    one.add_argument("--format", choices=["toml", "markdown", "text"], help="print in this format and ask nothing")
+    one.add_argument("--output", metavar="PATH", help="write a new file; for TOML a new folder with one file per break")
+    one.add_argument("--blame", action="store_true", help="run `blame` first for each cause without an answer")
+    one.add_argument("--json", action="store_true", help="print JSON")
     where(one)
 
 

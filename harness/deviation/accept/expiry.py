@@ -12,7 +12,7 @@ LONG_DAYS = 366
 """A date beyond that is accepted with a note: nobody would look at the break again."""
 DEFAULT_MONTHS = 6
 """What a draft suggests."""
-FORMS = "the last day on which it counts (2027-05-31), or how long: 90d, 12 weeks, 6 months, 1 year"
+FORMS = "the last day on which it is valid (2027-05-31), or a period: 90d, 12 weeks, 6 months, 1 year"
 _SPAN = re.compile(r"^\+?\s*(?P<number>\d{1,4})\s*(?P<unit>d|days?|w|weeks?|m|months?|y|years?)$")
 
 
