@@ -42,14 +42,38 @@ _SECTIONS: Sequence[tuple[str, str, Collection[Verdict]]] = (
 """Heading, text and verdicts; a break is in the first section that has the verdict of one of its conditions."""
 _METHODS = {
     "AdaLora": "AdaLoRA",
+    "Adamss": "AdaMSS",
     "AdaptionPrompt": "Adaption prompt",
+    "Beft": "BEFT",
+    "Cartridge": "CARTRIDGE",
+    "Deft": "DEFT",
+    "Delora": "DeLoRA",
+    "Frod": "FRoD",
+    "Glora": "GLoRA",
+    "Gralora": "GraLoRA",
+    "Hira": "HiRA",
     "IA3": "IA³",
+    "LNTuning": "LN tuning",
     "Lora": "LoRA",
+    "Miss": "MiSS",
+    "MultitaskPromptTuning": "Multitask prompt tuning",
+    "Peanut": "PEANuT",
     "PrefixTuning": "Prefix tuning",
     "PromptEncoder": "P-tuning",
     "PromptTuning": "Prompt tuning",
+    "Psoft": "PSOFT",
+    "Pvera": "PVeRA",
+    "RandLora": "RandLoRA",
+    "Road": "RoAd",
+    "Shira": "SHiRA",
+    "TinyLora": "TinyLoRA",
+    "TrainableTokens": "Trainable tokens",
+    "UniLora": "UniLoRA",
+    "VBLoRA": "VB-LoRA",
+    "Vera": "VeRA",
+    "XLora": "X-LoRA",
 }
-"""What methods are called where their config's class says it otherwise."""
+"""Name of the config class without `Config` → the method's name in PEFT's documentation, if it differs."""
 
 
 def render(known: Sequence[Break], declared: Iterable[Declared]) -> dict[str, str]:
