@@ -7,12 +7,14 @@ from typing import Literal
 from harness.core.model import Model
 from harness.core.verdict import Verdict
 
+Change = Literal["regressed", "fixed", "still", "new", "gone"]
+
 
 class Comparison(Model):
     """Against a baseline run: how one cell changed."""
 
     cell: str
-    change: Literal["regressed", "fixed", "still", "new", "gone"]
+    change: Change
     before: Verdict | None = None
     now: Verdict | None = None
     why: str = ""

@@ -254,7 +254,7 @@ def counts_of(cells: Iterable[Cell], planned: int) -> dict[str, int]:
     by_verdict = Counter(cell.verdict for cell in cells)
     counts = {str(verdict): by_verdict[verdict] for verdict in Verdict if by_verdict[verdict]}
     counts["expected"] = sum(cell.expected for cell in cells)
-    counts["compared"] = sum(cell.verdict.is_clean or cell.verdict.is_deviation for cell in cells)
+    counts["compared"] = sum(cell.verdict.is_judged for cell in cells)
     counts["planned"] = planned
     return counts
 
@@ -271,7 +271,7 @@ def exit_code_of(run: Run) -> ExitCode:
         return _exit_code_of_change(run)
     if run.deviations or run.expectation_problems:
         return ExitCode.REGRESSED
-    compared = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
+    compared = [cell for cell in run.cells if cell.verdict.is_judged]
     if not compared or any(cell.verdict.cannot_tell for cell in run.cells) or run.not_run:
         return ExitCode.CANNOT_TELL
     return ExitCode.CLEAN
@@ -282,7 +282,7 @@ def _exit_code_of_change(run: Run) -> ExitCode:
     if any(comparison.change == "regressed" for comparison in run.comparisons):
         return ExitCode.REGRESSED
     apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
-    cells = [cell for cell in run.cells if cell.verdict.is_clean or cell.verdict.is_deviation]
+    cells = [cell for cell in run.cells if cell.verdict.is_judged]
     unknown = any(comparison.unknown for comparison in apart.values())
     undetermined = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
     compared = any(cell.id not in apart for cell in cells)

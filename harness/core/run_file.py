@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from harness.core.errors import UsageError
 from harness.core.files import write_atomically
 from harness.core.model import Model
 from harness.core.run import FORMAT, Run
+from harness.core.text import encodable
 
 _ALWAYS_IN_RUN = ("format", "id", "created", "tool_version", "plan", "cells", "counts", "exit_code")
 _ALWAYS_IN_CELL = ("device", "verdict", "expected", "probes", "findings", "duration_s")
@@ -23,7 +25,7 @@ _CHECK_AGAIN = ("a report.json that `check` wrote", "run the check again")
 def portable(model: Model) -> Any:
     """A part of a run as strict JSON values."""
     format_ = {"format": model.format} if hasattr(model, "format") else {}
-    return _strict(model.model_dump(mode="json", exclude_defaults=True) | format_)
+    return strict(model.model_dump(mode="json", exclude_defaults=True) | format_)
 
 
 def dump(run: Run, path: Path) -> None:
@@ -66,15 +68,17 @@ def _dumped(run: Run) -> dict[str, Any]:
     return data
 
 
-def _strict(value: Any) -> Any:
-    """JSON has no infinity or NaN (they become strings), and UTF-8 has no lone surrogates (they are escaped)."""
-    if isinstance(value, dict):
-        return {_strict(key): _strict(item) for key, item in value.items()}
+def strict(value: Any, shown: Callable[[str], str] = encodable) -> Any:
+    """The value with infinities and NaN, which JSON does not have, as strings, and each text as `shown` gives it."""
+    if isinstance(value, str):
+        return shown(value)
+    if isinstance(value, Mapping):
+        return {strict(key, shown): strict(item, shown) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
+        return [strict(item, shown) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+    return value
 
 
 def _laid_out(value: Any) -> str:
@@ -88,5 +92,5 @@ def _text(value: Any) -> str:
     try:
         text = json.dumps(value, allow_nan=False)
     except ValueError:
-        return json.dumps(_strict(value), allow_nan=False)
-    return json.dumps(_strict(value), allow_nan=False) if "\\ud" in text else text  # rarely: an escaped surrogate
+        return json.dumps(strict(value), allow_nan=False)
+    return json.dumps(strict(value), allow_nan=False) if "\\ud" in text else text  # rarely: an escaped surrogate

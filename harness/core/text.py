@@ -38,6 +38,11 @@ def one_line(text: str, limit: int = 300) -> str:
     return clip(visible(text.strip()), limit)
 
 
+def encodable(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 does not have, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def visible_lines(text: str) -> str:
     """Like `visible`, but line breaks are kept and tabs become four spaces."""
     lines = text.replace("\r\n", "\n").expandtabs(4).split("\n")
@@ -96,9 +101,12 @@ def prose(text: str) -> str:
 
 def link(address: str) -> str:
     """A Markdown link to an `https` address. Anything else is shown as code."""
-    if re.fullmatch(r"https://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+", address):
-        return f"<{address}>"
-    return code(address)
+    return f"<{address}>" if is_https(address) else code(address)
+
+
+def is_https(address: str) -> bool:
+    """True for an `https` address that needs no escapes."""
+    return re.fullmatch(r"https://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+", address) is not None
 
 
 def _longest_run(text: str) -> int:

@@ -61,6 +61,11 @@ class Verdict(enum.StrEnum):
         return self in (Verdict.EXACT, Verdict.CLOSE, Verdict.WARNED)
 
     @property
+    def is_judged(self) -> bool:
+        """True if something was compared, whatever came of it; else it is unsupported or something has to be fixed."""
+        return self.is_clean or self.is_deviation
+
+    @property
     def cannot_tell(self) -> bool:
         """True if nothing was compared: something has to be fixed first."""
         return self in _CANNOT_TELL

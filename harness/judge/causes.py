@@ -239,7 +239,7 @@ def title(cell: Cell) -> str:
     """The cause in a few words: `lokr · forward: values differ`."""
     if cell.expected:
         return cell.expectation_reason or cell.expectation
-    if cell.verdict.cannot_tell or cell.verdict is Verdict.UNSUPPORTED:
+    if not cell.verdict.is_judged:
         return cell.reason or last_line(cell.log_tail) or "no reason was given"
     finding = main_finding(cell)
     if finding is not None and is_error(finding):
@@ -293,7 +293,7 @@ class _Side:
         self._labels = {name: _label(name, own) for name in own}
         self._judged: dict[str, set[str]] = {}
         for name, cell in used:
-            if cell.verdict.is_clean or cell.verdict.is_deviation:
+            if cell.verdict.is_judged:
                 self._judged.setdefault(cell.scenario, set()).add(name)
 
     def releases(self, bad: set[str], scenarios: set[str]) -> Releases:

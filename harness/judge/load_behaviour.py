@@ -22,7 +22,7 @@ def of(cell: Cell) -> Reading:
     """What the loader did, the worst first; empty if it did not finish (a crash, nothing to compare)."""
     if cell.verdict in (Verdict.LOAD_ERROR, Verdict.UNSUPPORTED) and cell.error is not None:
         return "refused"
-    if not (cell.verdict.is_clean or cell.verdict.is_deviation) or not cell.probes:
+    if not cell.verdict.is_judged or not cell.probes:
         return ""
     if cell.keys is not None and cell.keys.lost:
         return "dropped"
@@ -66,7 +66,7 @@ def tried(cell: Cell, lacks: str) -> Cell:
         said = (error.message.strip().splitlines() or [""])[0]
         reason = f"loader: {lacks}; it refuses at stage {error.stage}: {error.type}: {said}"
         return cell.model_copy(update={"verdict": Verdict.UNSUPPORTED, "reason": reason, "findings": ()})
-    if cell.verdict.is_clean or cell.verdict.is_deviation:
+    if cell.verdict.is_judged:
         note = f"the loader lacks the feature by declaration: it {lacks}"
         return cell.model_copy(update={"notes": (*cell.notes, note)})
     return cell

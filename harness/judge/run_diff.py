@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from harness.core.comparison import Comparison
+from harness.core.comparison import Change, Comparison
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
 
 Standing = Literal["sound", "deviates", "unjudged"]
-Change = Literal["regressed", "fixed", "still", "new", "gone"]
 Key = tuple[str, ...]
 
 
@@ -58,7 +57,7 @@ def _verdict(cell: Cell | None) -> Verdict | None:
 
 def standing(cell: Cell | None, strict: bool) -> Standing:
     """A cell's verdict, reduced to what comparing it with another needs."""
-    if cell is None or not (cell.verdict.is_clean or cell.verdict.is_deviation):
+    if cell is None or not cell.verdict.is_judged:
         return "unjudged"
     return "deviates" if cell.verdict.is_deviation or (strict and cell.verdict is Verdict.WARNED) else "sound"
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run
-from harness.core.text import field
+from harness.core.text import encodable, field
 from harness.core.versions import FIRST_PACKAGES
 
 if TYPE_CHECKING:
@@ -42,9 +42,10 @@ def cells(run: Run) -> pd.DataFrame:
     known = {environment.name: environment for environment in run.environments}
     change = {comparison.cell: comparison.change for comparison in run.comparisons}
     rows = [_cell(run, cell, known) | {"change": change.get(cell.id, "")} for cell in run.cells]
-    frame = _pandas().DataFrame(
-        [{name: _encodable(value) for name, value in row.items()} for row in rows], columns=list(_COLUMNS)
+    texts = (
+        {name: encodable(value) if isinstance(value, str) else value for name, value in row.items()} for row in rows
     )
+    frame = _pandas().DataFrame(list(texts), columns=list(_COLUMNS))
     typed: pd.DataFrame = frame.astype({name: _TYPES.get(name, "str") for name in _COLUMNS})
     return typed
 
@@ -99,11 +100,6 @@ def _missing(package: str, extra: str, otherwise: str = "") -> HarnessError:
         f"{package} is not installed", f"{package}, an optional dependency",
         f"run `pip install 'peft-regress[{extra}]'`{otherwise}",
     )  # fmt: skip
-
-
-def _encodable(value: Any) -> Any:
-    """Text with its lone surrogates escaped: Arrow stores UTF-8 only."""
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 _IDENTITY = ("id", "scenario", "family", "method", "creator", "loader", "device", "settings")

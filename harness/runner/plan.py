@@ -128,13 +128,13 @@ def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Enviro
         creator: the environment that is to make fixtures. It need not be declared; a requirement on a package that
             only this environment has is not an error.
     """
-    asked, declared = _versions(environments, creator), environments.names()
+    asked, declared = versions_of(environments, creator), environments.names()
     found = {}
     for one in scenarios:
         if not (texts := one.scenario.requires + one.scenario.creator_requires):
             continue
         packages = {name for text in texts for name, _ in versions.parse(text).parts}
-        having = {name: has for name in declared if packages <= set(has := _versions(environments, name))}
+        having = {name: has for name in declared if packages <= set(has := versions_of(environments, name))}
         reasons = {name: matrix.unsupported(one, has, creating=True) for name, has in having.items()}
         reasons |= {creator: matrix.unsupported(one, asked, creating=True)} if asked else {}
         if not reasons or not all(reasons.values()) or (not having and packages <= set(asked)):
@@ -149,7 +149,7 @@ def unmeetable(scenarios: Iterable[Declared], creator: str, environments: Enviro
 
 
 @functools.lru_cache(maxsize=256)
-def _versions(environments: Environments, spec: str) -> Mapping[str, str]:
+def versions_of(environments: Environments, spec: str) -> Mapping[str, str]:
     """The package versions of an environment; empty if it cannot be described."""
     try:
         return environments.describe(spec).versions

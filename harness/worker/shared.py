@@ -16,6 +16,7 @@ To add a name, write it here with its words, and write the function that does it
 from __future__ import annotations
 
 import platform
+import signal
 import subprocess
 from typing import Any, Callable, Dict, Iterable, List, Literal, Mapping, NamedTuple, Optional, TypedDict
 
@@ -350,6 +351,14 @@ def process_variables(environ: Mapping[str, str], hash_seed: str | None = None) 
 def _tunables(present: str) -> str:
     others = [part for part in present.split(":") if part and not part.startswith(_HWCAPS)]
     return ":".join([*others, f"{_HWCAPS}={_HWCAPS_OFF}"])
+
+
+def signal_name(number: int) -> str:
+    """`SIGSEGV` for 11; `signal N` if it has no name."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def _list_gpus() -> str:

@@ -34,4 +34,4 @@ def test_it_needs_nothing_but_the_standard_library_and_the_syntax_of_38() -> Non
     tree = ast.parse(Path(shared.__file__).read_text(encoding="utf-8"), feature_version=(3, 8))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported <= {"__future__", "os", "platform", "subprocess", "typing"}
+    assert imported <= {"__future__", "os", "platform", "signal", "subprocess", "typing"}

@@ -238,7 +238,7 @@ def _validated(fields: Fields) -> Break:
 
 def _is_other(one: Condition, cell: Cell, wanted: set[str], versions: expected.Versions) -> bool:
     """True for a judged cell that is selected but not meant, unless it is expected to deviate in just this way."""
-    if not (cell.verdict.is_clean or cell.verdict.is_deviation) or not expected.selects(one, cell, versions):
+    if not cell.verdict.is_judged or not expected.selects(one, cell, versions):
         return False
     return not (expected.states(one, cell) and (cell.id in wanted or cell.expected))
 

@@ -79,7 +79,7 @@ def refuse_sound(cell: Cell) -> None:
         UsageError: the cell is sound.
         HarnessError: the cell was not compared.
     """
-    if cell.verdict.cannot_tell or cell.verdict is Verdict.UNSUPPORTED:
+    if not cell.verdict.is_judged:
         raise HarnessError(
             f"{cell.id} is {cell.verdict}: {cell.reason or 'it was not compared'}",
             "a cell that deviates",

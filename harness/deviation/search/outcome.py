@@ -73,7 +73,7 @@ class Deviation:
     def outcome(self, cell: Cell) -> Outcome:
         """The outcome of the same fixture under another loader."""
         said = words(cell)
-        if cell.verdict.cannot_tell or cell.verdict is Verdict.UNSUPPORTED:
+        if not cell.verdict.is_judged:
             return Outcome("untestable", said, str(cell.verdict))
         if cell.verdict.is_deviation and self.main in (_signatures(cell) or {(str(cell.verdict),)}):
             return Outcome("bad", said, str(cell.verdict))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from harness.core.run import Cell, ErrorReport, Figures, ProbeResult, Run
+from harness.core.run_file import strict
 from harness.core.text import exactly, one_line, tail, visible, visible_lines
 from harness.core.verdict import Verdict
 from harness.core.versions import FIRST_PACKAGES
@@ -52,28 +52,24 @@ def _packed(text: str) -> str:
 
 def embedded(value: Any) -> str:
     """ASCII JSON that cannot end its script element."""
-    return _ENCODER.encode(_portable(value)).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return _strict(value).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _portable(value: Any) -> Any:
-    """Text without invisible characters, and numbers that JSON has."""
-    if isinstance(value, str):
-        return value if value.isascii() and value.isprintable() else visible_lines(value)
-    if isinstance(value, Mapping):
-        return {_portable(key): _portable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_portable(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+def _strict(value: Any) -> str:
+    return _ENCODER.encode(strict(value, _shown))
+
+
+def _shown(text: str) -> str:
+    """The text without invisible characters."""
+    return text if text.isascii() and text.isprintable() else visible_lines(text)
 
 
 def _json(value: Any) -> str:
     try:
         text = _ENCODER.encode(value)
     except ValueError:
-        return _ENCODER.encode(_portable(value))
-    return _ENCODER.encode(_portable(value)) if "\\" in text else text  # invisible text shows as an escape
+        return _strict(value)
+    return _strict(value) if "\\" in text else text  # invisible text shows as an escape
 
 
 # All cells -----------------------------------------------------------------------------------------------------------

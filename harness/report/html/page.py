@@ -5,12 +5,12 @@ Nothing is escaped here: the template's environment escapes every value (`harnes
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 
 from harness.core.errors import ExitCode
 from harness.core.run import Run
+from harness.core.text import is_https
 from harness.core.verdict import Verdict
 from harness.report import summary, view
 from harness.report.grid import Grid
@@ -83,7 +83,7 @@ def build(run: Run) -> Page:
 
 def https(address: str) -> str:
     """The address if it is an `https` one, else nothing: then there is no link."""
-    return address if re.fullmatch(r"https://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+", address) else ""
+    return address if is_https(address) else ""
 
 
 def chips(run: Run) -> tuple[Chip, ...]:

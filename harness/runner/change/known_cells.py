@@ -132,8 +132,7 @@ class KnownCells:
 
 
 def _worth_it(cell: Cell) -> bool:
-    judged = cell.verdict.is_clean or cell.verdict.is_deviation or cell.verdict is Verdict.UNSUPPORTED
-    return judged and cell.verdict not in _PASSING
+    return not cell.verdict.cannot_tell and cell.verdict not in _PASSING
 
 
 @functools.cache

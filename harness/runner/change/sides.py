@@ -26,6 +26,7 @@ from harness.envs.environments import CURRENT, Environments
 from harness.runner.change import files as changed_files
 from harness.runner.change import touched as touching
 from harness.runner.change.files import Changed, Installed
+from harness.runner.plan import versions_of
 
 _FORMS = "a declared environment (current, v0200), a clone's ref (../peft@main), or the folder of an earlier run"
 
@@ -139,9 +140,9 @@ def _home(run: Run | None, named: str, package: str, environments: Environments)
     loaders = sorted({cell.loader for cell in run.cells}) if run else []
     if len(loaders) == 1 and loaders[0] in environments.names():
         return loaders[0]
-    if not package or package in _versions(environments, CURRENT):
+    if not package or package in versions_of(environments, CURRENT):
         return CURRENT
-    having = {name: found for name in environments.names() if package in (found := _versions(environments, name))}
+    having = {name: found for name in environments.names() if package in (found := versions_of(environments, name))}
     if not having:
         raise UsageError(
             f"no declared environment has {package!r}", "a checkout of a package that some environment has",
@@ -150,13 +151,6 @@ def _home(run: Run | None, named: str, package: str, environments: Environments)
     return max(
         having, key=lambda name: (_release(having[name][package]), _release(having[name].get("peft", "0")), name)
     )
-
-
-def _versions(environments: Environments, name: str) -> Mapping[str, str]:
-    try:
-        return environments.describe(name).versions
-    except HarnessError:
-        return {}
 
 
 def _release(text: str) -> Version:

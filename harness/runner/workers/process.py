@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import data
-from harness.worker.shared import process_variables
+from harness.worker.shared import process_variables, signal_name
 
 WORKER = data.CODE / "worker"
 """The folder that an interpreter runs as a script."""
@@ -119,7 +119,7 @@ class WorkerProcess:
             code = self._process.wait(timeout=1.0)
         except subprocess.TimeoutExpired:
             return "it closed its stdout and went on"
-        return f"exit code {code}" if code >= 0 else _signal_name(-code)
+        return f"exit code {code}" if code >= 0 else signal_name(-code)
 
     def kill(self) -> None:
         """Kills the worker, its cells and their children; returns when it is gone. Repeated calls do nothing."""
@@ -223,10 +223,3 @@ def _kill_group(pid: int) -> None:
     if hasattr(os, "killpg"):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

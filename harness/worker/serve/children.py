@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from ..shared import Reply, Request
+from ..shared import Reply, Request, signal_name
 
 if sys.platform != "win32":
     import resource
@@ -351,14 +351,6 @@ def _by_exit(scratch: Path, code: int) -> Reply:
         error = json.loads((scratch / "error.json").read_text(encoding="utf-8"))
         return {**reply, "outcome": "error", "detail": error["traceback"][-4000:]}
     return {**reply, "outcome": "died", "detail": f"exit code {code} before its work was done"}
-
-
-def signal_name(number: int) -> str:
-    """`SIGSEGV` for 11; `signal N` if it has no name."""
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
