@@ -25,8 +25,6 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class AcceptOptions:
-    """Options of `accept`."""
-
     said: Said
     cells: tuple[str, ...] = ()
     """Ids, scenarios or globs."""
@@ -41,7 +39,6 @@ class AcceptOptions:
 
 
 def add_to(commands: Any) -> None:
-    """Add `accept`."""
     one = command(
         commands, "accept", accept, "record cells that deviate as a known break",
         "  peft-regress accept lokr-alpha-differs --issue https://github.com/huggingface/peft/pull/2180"

@@ -8,24 +8,21 @@ from typing import Any
 from harness.cli import common, searching
 from harness.cli.parser import command
 from harness.core.errors import ExitCode
+from harness.core.progress import quiet
 from harness.deviation.search import bisect as search
 from harness.deviation.search.bisect import RESTS, Answer, BisectRequest
 from harness.deviation.search.outcome import KIND_WORDS
 from harness.deviation.search.turning_point import TurningPoint
-from harness.runner.request import quiet
 
 
 @dataclass(frozen=True)
 class BisectOptions:
-    """Options of `bisect`."""
-
     request: BisectRequest
     json: bool = False
     quiet: bool = False
 
 
 def add_to(commands: Any) -> None:
-    """Add `bisect`."""
     one = command(
         commands, "bisect", bisect, "find the release of a library, and the commit, in which a verdict changes",
         "  peft-regress bisect lokr-alpha-differs                    the library that blame found, or the likeliest\n"

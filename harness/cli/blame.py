@@ -8,23 +8,20 @@ from typing import Any
 from harness.cli import common, searching
 from harness.cli.parser import SPEC, command
 from harness.core.errors import ExitCode
+from harness.core.progress import quiet
 from harness.deviation.search import blame as search
 from harness.deviation.search.blame import Answer
 from harness.deviation.search.work import SearchRequest
-from harness.runner.request import quiet
 
 
 @dataclass(frozen=True)
 class BlameOptions:
-    """Options of `blame`."""
-
     request: SearchRequest
     json: bool = False
     quiet: bool = False
 
 
 def add_to(commands: Any) -> None:
-    """Add `blame`."""
     one = command(
         commands, "blame", blame, "find the library that causes a deviation",
         "  peft-regress blame lokr-alpha-differs                       a cell of the newest run\n"

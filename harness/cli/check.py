@@ -20,7 +20,6 @@ from harness.runner.plan import Planned
 
 
 def add_to(commands: Any) -> None:
-    """Add `check`, `pair` and `matrix`."""
     one = command(
         commands, "check", check, "replay stored fixtures under loaders and report what deviates",
         "  peft-regress check                                       all fixtures under the newest libraries\n"

@@ -16,15 +16,12 @@ from harness.runner.create import CreateRequest, Made
 
 @dataclass(frozen=True)
 class CreateOptions:
-    """Options of `create`."""
-
     request: CreateRequest
     output: Output = Output()
     dry_run: bool = False
 
 
 def add_to(commands: Any) -> None:
-    """Add `create`."""
     one = command(
         commands, "create", create, "create fixtures under a pinned environment and store them",
         "  peft-regress create v061\n"

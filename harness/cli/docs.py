@@ -28,15 +28,12 @@ KNOWN = "known-breaks"
 
 @dataclass(frozen=True)
 class DocsOptions:
-    """Options of `docs`."""
-
     check: bool = False
     out: Path | None = None
     places: Places = Places()
 
 
 def add_to(commands: Any) -> None:
-    """Add `docs`."""
     one = command(
         commands, "docs", docs, "write the generated pages under docs/",
         "  peft-regress docs\n  peft-regress docs --check      exit 1 if a page is not up to date", DocsOptions,

@@ -21,16 +21,12 @@ from harness.runner.request import Places, cores
 
 @dataclass(frozen=True)
 class ListOptions:
-    """Options of `env list`."""
-
     places: Places = Places()
     json: bool = False
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Options of `env build`."""
-
     specs: tuple[str, ...] = ()
     wheelhouse: Path | None = None
     jobs: int = 0
@@ -40,8 +36,6 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class PackOptions:
-    """Options of `env pack`."""
-
     spec: str
     to: Path | None = None
     platforms: tuple[str, ...] = ()
@@ -51,30 +45,23 @@ class PackOptions:
 
 @dataclass(frozen=True)
 class LockOptions:
-    """Options of `env lock`."""
-
     names: tuple[str, ...]
     places: Places = Places()
 
 
 @dataclass(frozen=True)
 class RemoveOptions:
-    """Options of `env rm`."""
-
     spec: str
     places: Places = Places()
 
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """Options of `env gc`."""
-
     dry_run: bool = False
     places: Places = Places()
 
 
 def add_to(commands: Any) -> None:
-    """Add `env …`."""
     purpose = "manage the environments that fixtures are created and replayed in"
     group = commands.add_parser("env", help=purpose, description=f"{purpose.capitalize()}.")
     inner = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)

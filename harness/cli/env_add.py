@@ -25,8 +25,6 @@ from harness.runner.add_release import Added, AddRequest, Outcome
 
 @dataclass(frozen=True)
 class EnvAddOptions:
-    """Options of `env add`."""
-
     request: AddRequest
     missing: bool = False
     dry_run: bool = False
@@ -34,7 +32,6 @@ class EnvAddOptions:
 
 
 def add_to(inner: Any) -> None:
-    """Add `env add`."""
     one = command(inner, "add", add, "add a PEFT release as a creator: declare, lock, build, create fixtures",
                   "  peft-regress env add peft==0.12.0\n"
                   "  peft-regress env add peft==0.13.2,transformers==4.36.2 --keep-going\n"

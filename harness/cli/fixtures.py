@@ -26,8 +26,6 @@ _NAMES = 4
 
 @dataclass(frozen=True)
 class DiffOptions:
-    """Options of `fixtures diff`."""
-
     a: str
     b: str
     places: Places = Places()
@@ -37,8 +35,6 @@ class DiffOptions:
 
 @dataclass(frozen=True)
 class HistoryOptions:
-    """Options of `fixtures history`."""
-
     scenario: tuple[str, ...] = ()
     places: Places = Places()
     selection: Selection = Selection()
@@ -46,7 +42,6 @@ class HistoryOptions:
 
 
 def add_to(commands: Any) -> None:
-    """Add `fixtures` and its commands."""
     group = commands.add_parser(
         "fixtures", help="manage the stored fixtures: verify, compare, fetch, pack, prune, convert",
         description="Manage the stored fixtures: verify, compare, fetch, pack, prune, convert.",

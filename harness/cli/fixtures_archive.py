@@ -15,22 +15,17 @@ from harness.store import archive
 
 @dataclass(frozen=True)
 class FetchOptions:
-    """Options of `fixtures fetch`."""
-
     source: str = ""
     to: Path | None = None
 
 
 @dataclass(frozen=True)
 class PackOptions:
-    """Options of `fixtures pack`."""
-
     to: Path
     fixtures: Path | None = None
 
 
 def add_to(commands: Any) -> None:
-    """Add `fixtures fetch` and `fixtures pack`."""
     one = command(commands, "fetch", fetch, "download the fixtures of this release",
                   "  peft-regress fixtures fetch\n"
                   f"  peft-regress fixtures fetch --from Downloads/{archive.NAME}", FetchOptions)  # fmt: skip

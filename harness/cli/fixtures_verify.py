@@ -20,8 +20,6 @@ from harness.store import integrity
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Options of `fixtures verify`."""
-
     places: Places = Places()
     selection: Selection = Selection()
     output: Output = Output()
@@ -32,21 +30,16 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class PruneOptions:
-    """Options of `fixtures prune`."""
-
     places: Places = Places()
     dry_run: bool = False
 
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Options of `fixtures convert`."""
-
     places: Places = Places()
 
 
 def add_to(inner: Any) -> None:
-    """Add `fixtures verify`, `fixtures prune` and `fixtures convert`."""
     one = command(inner, "verify", verify, "check every stored file against its size and SHA-256",
                   "  peft-regress fixtures verify\n"
                   "  peft-regress fixtures verify --recreate v061    create them again: the same bytes?",

@@ -16,14 +16,11 @@ from harness.runner import lint as checks
 
 @dataclass(frozen=True)
 class LintOptions:
-    """Options of `lint`."""
-
     matrices: Path | None = None
     json: bool = False
 
 
 def add_to(commands: Any) -> None:
-    """Add `lint`."""
     one = command(
         commands, "lint", lint, "check scenarios, bases, environments and known breaks; nothing is run",
         "  peft-regress lint\n"

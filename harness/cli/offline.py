@@ -16,14 +16,11 @@ from harness.runner.offline import ExportRequest, JudgeRequest
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """Options of `judge`."""
-
     request: JudgeRequest
     json: bool = False
 
 
 def add_to(commands: Any) -> None:
-    """Add `export` and `judge`."""
     one = command(commands, "export", export, "write worker, plan and fixtures for another machine",
                   "  peft-regress export box --creator v061 --device cuda\n"
                   "  (there)  python box/worker --plan box/plan.json --out box/out --device cuda\n"

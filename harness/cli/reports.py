@@ -23,8 +23,6 @@ _FORMATS = ["terminal", "markdown", "json", "html", "junit", "csv", "parquet"]
 
 @dataclass(frozen=True)
 class ListOptions:
-    """Options of `list`."""
-
     places: Places = Places()
     selection: Selection = Selection()
     output: Output = Output()
@@ -32,8 +30,6 @@ class ListOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Options of `report`."""
-
     runs: tuple[Path, ...]
     format: str = "terminal"
     out: Path | None = None
@@ -42,8 +38,6 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class DiffOptions:
-    """Options of `diff`."""
-
     before: Path
     now: Path
     format: str = "terminal"
@@ -51,7 +45,6 @@ class DiffOptions:
 
 
 def add_to(commands: Any) -> None:
-    """Add `list`, `report` and `diff`."""
     one = command(commands, "list", list_, "list the scenarios and the creators that have fixtures for them",
                    "  peft-regress list -v --family lokr\n  peft-regress list --json", ListOptions)  # fmt: skip
     where(one)

@@ -18,8 +18,6 @@ from harness.judge import causes
 
 @dataclass(frozen=True)
 class ReproOptions:
-    """Options of `repro`."""
-
     request: CellRequest
     output: str = ""
     """Not a Path: that would be resolved, and a link would pass for the folder that it points to."""
@@ -29,7 +27,6 @@ class ReproOptions:
 
 
 def add_to(commands: Any) -> None:
-    """Add `repro`."""
     one = command(
         commands, "repro", repro, "write a folder that shows a deviation with the libraries alone",
         "  peft-regress repro lokr-alpha-differs                  a cell of the newest run\n"

@@ -28,7 +28,6 @@ class ShowOptions:
 
 
 def add_to(commands: Any) -> None:
-    """Add `show`."""
     one = command(
         commands, "show", show, "print one cell of a run in full",
         "  peft-regress show lokr-alpha-differs\n"

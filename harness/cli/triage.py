@@ -33,8 +33,6 @@ Blame = Callable[[str], str]
 
 @dataclass(frozen=True)
 class TriageOptions:
-    """Options of `triage`."""
-
     run: Path | None = None
     ranges: tuple[str, ...] = ()
     draft: bool = False
@@ -46,7 +44,6 @@ class TriageOptions:
 
 
 def add_to(commands: Any) -> None:
-    """Add `triage`."""
     one = command(
         commands, "triage", triage_, "review a run's unexplained deviations, cause by cause",
         "  peft-regress triage                               the newest run, on a terminal: accept, skip, see details\n"

@@ -51,11 +51,8 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "correct the file at that place") from error
 
 
-def validated(model: type[M], data: Any, path: Path, at: str = "") -> M:
+def validated(model: type[M], data: Any, path: Path) -> M:
     """The data as `model`.
-
-    Args:
-        at: the key path of `data` in the file; it starts the key paths in errors.
 
     Raises:
         UsageError: with one line for each thing that is wrong.
@@ -63,7 +60,7 @@ def validated(model: type[M], data: Any, path: Path, at: str = "") -> M:
     try:
         return model.model_validate(data)
     except pydantic.ValidationError as error:
-        lines = [_line(model, problem, at) for problem in error.errors()]
+        lines = [_line(model, problem) for problem in error.errors()]
         raise UsageError(
             f"{path}: " + "; ".join(found for found, _ in lines),
             "; ".join(dict.fromkeys(expected for _, expected in lines if expected)),
@@ -71,10 +68,10 @@ def validated(model: type[M], data: Any, path: Path, at: str = "") -> M:
         ) from error
 
 
-def _line(model: type[pydantic.BaseModel], problem: Any, at: str) -> tuple[str, str]:
+def _line(model: type[pydantic.BaseModel], problem: Any) -> tuple[str, str]:
     """(what was found and where, what is allowed) of one of pydantic's problems."""
     location = tuple(problem["loc"])
-    where = key_path(at, location)
+    where = _key_path(location)
     if not where:
         return "its keys do not fit together", problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "extra_forbidden":
@@ -86,9 +83,9 @@ def _line(model: type[pydantic.BaseModel], problem: Any, at: str) -> tuple[str, 
     return f"`{where}` = {problem.get('input')!r}", problem["msg"].removeprefix("Value error, ")
 
 
-def key_path(at: str, location: tuple[int | str, ...]) -> str:
+def _key_path(location: tuple[int | str, ...]) -> str:
     """`scenario[3].adapter.args` from pydantic's ("scenario", 3, "adapter", "args")."""
-    text = at
+    text = ""
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)
     return text

@@ -20,6 +20,7 @@ from pathlib import Path
 from harness.core import cell_settings, run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared
+from harness.core.progress import Log, quiet
 from harness.core.run import Cell, Run
 from harness.core.text import similar
 from harness.envs import spec as specs
@@ -28,7 +29,7 @@ from harness.envs.environments import Environments
 from harness.runner import plan
 from harness.runner.fixture_source import Fixture
 from harness.runner.plan import Planned
-from harness.runner.request import Log, Places, quiet
+from harness.runner.request import Places
 from harness.runner.session import Session
 from harness.store.fixtures import Store
 from harness.store.manifest import Manifest, NoFixture
@@ -116,9 +117,6 @@ def one_of(run: Run, text: str) -> Cell:
 @contextlib.contextmanager
 def opened(request: CellRequest, log: Log = quiet) -> Iterator[Found]:
     """Find a cell and open a session on it. A cell that is in no run is checked first.
-
-    Args:
-        log: receives progress messages.
 
     Raises:
         UsageError: there is no such cell, scenario or environment.

@@ -17,13 +17,13 @@ import pydantic
 from harness.core import files, run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.observation import Observed
+from harness.core.progress import Log, quiet
 from harness.core.run import Cell
 from harness.deviation import one_cell
 from harness.deviation import where as wheres
 from harness.deviation.one_cell import CellRequest, Found
 from harness.deviation.where import Where
 from harness.envs.environment import EnvFailed
-from harness.runner.request import Log, quiet
 from harness.runner.workers.pool import WorkerFailed
 
 FOLDER = "where"
@@ -38,7 +38,6 @@ def trace(request: CellRequest, *, again: bool = False, log: Log = quiet) -> Whe
 
     Args:
         again: trace anew even if there is a kept result.
-        log: receives progress messages.
 
     Raises:
         UsageError: there is no such cell, scenario or environment.

@@ -20,8 +20,9 @@ from typing import Any
 
 import filelock
 
+from harness.core.progress import Log
 from harness.envs import byte_code, source_tree, unpacked_wheel, wheelhouse
-from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Log, Overlay
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
 from harness.envs.installers import Outcome, RunUv
 
 STAMP = "peft-regress.json"

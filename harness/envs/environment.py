@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.core.errors import ExitCode, HarnessError
-
-Log = Callable[[str], None]
-"""Gets a line about the present step; the command line prints it to stderr."""
 
 _TAIL_LINES = 15
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")

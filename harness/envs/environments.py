@@ -15,13 +15,14 @@ import filelock
 
 from harness.core import data
 from harness.core.errors import HarnessError, UsageError
+from harness.core.progress import Log, quiet
 from harness.envs import build as envbuild
 from harness.envs import declaration, index, source_tree
 from harness.envs import lock as locks
 from harness.envs import spec as specs
 from harness.envs.declaration import Declaration
 from harness.envs.draft import Draft
-from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, Log
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus
 from harness.envs.index import Fetch, Releases
 from harness.envs.installers import RunUv, Uv
 from harness.envs.lock import Lock
@@ -31,17 +32,12 @@ CURRENT = "current"
 """The base of checkouts, and the template of environments that a spec pins."""
 
 
-def _quiet(line: str) -> None:
-    """Log nothing."""
-
-
 class Environments:
     """All environments: the declared ones, and those that a spec pins.
 
     Args:
         matrices: the folder whose `envs/` declares them; new declarations are written there.
         cache: the folder for builds; default: `data.cache()`.
-        log: gets a line for each step that takes time.
         fallback: another matrices folder, for names that the first lacks.
         uv: runs uv; default: the real one.
         fetch: gets an index's page; default: over the network.
@@ -51,7 +47,7 @@ class Environments:
         self,
         matrices: Path,
         cache: Path | None = None,
-        log: Log = _quiet,
+        log: Log = quiet,
         *,
         fallback: Path | None = None,
         uv: RunUv | None = None,
@@ -193,14 +189,13 @@ class Environments:
         """Delete all builds of a spec, of any lock and state; returns their directories."""
         match specs.parse(spec, self.names()):
             case specs.Named(name):
-                gone = [path for path, _ in self._cached() if path.name[:-13] == name]
+                gone = self._builds_of(name)
             case specs.Pins() as pins:
-                gone = [path for path, _ in self._cached() if path.name[:-13] == pins.name]
+                gone = self._builds_of(pins.name)
                 for lock in (self.cache / "locks").glob(f"{pins.name}-*.txt"):
                     lock.unlink()
             case specs.Over():
-                name = self.describe(spec).name
-                gone = [path for path, _ in self._cached() if path.name[:-13] == name]
+                gone = self._builds_of(self.describe(spec).name)
             case specs.Checkout(checkout):
                 gone = [path for path, stamp in self._cached() if _tree(stamp).get("path") == str(checkout)]
             case specs.Git(url=url):
@@ -210,6 +205,9 @@ class Environments:
                     f"{spec!r} is an interpreter, not a build", "an environment in the cache", "nothing to do"
                 )
         return [path for path in gone if self._delete(path)]
+
+    def _builds_of(self, name: str) -> list[Path]:
+        return [path for path, _ in self._cached() if path.name[:-13] == name]
 
     def discard(self, spec: str) -> None:
         """Delete the build of an environment's present lock."""

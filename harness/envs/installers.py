@@ -16,8 +16,9 @@ from pathlib import Path
 
 import uv
 
+from harness.core.progress import Log
 from harness.envs import pip_config
-from harness.envs.environment import EnvFailed, Log
+from harness.envs.environment import EnvFailed
 from harness.envs.pip_config import UvSettings
 
 

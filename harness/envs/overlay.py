@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from harness.core.errors import UsageError
+from harness.core.progress import Log
 from harness.envs import lock, source_tree
 from harness.envs import spec as specs
-from harness.envs.environment import Environment, Log, Overlay
+from harness.envs.environment import Environment, Overlay
 
 
 class Overlays:
@@ -17,7 +18,6 @@ class Overlays:
 
     Args:
         cache: the folder for trees that come from git.
-        log: gets a line for each step that takes time.
         plain: the default base environment; overlays on it do not name their base.
     """
 

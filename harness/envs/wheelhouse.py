@@ -19,8 +19,9 @@ from packaging.utils import parse_wheel_filename
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import must_be_new, new_folder
+from harness.core.progress import Log
 from harness.envs import installers
-from harness.envs.environment import EnvFailed, Environment, Log
+from harness.envs.environment import EnvFailed, Environment
 from harness.envs.installers import RunPip
 
 REQUIREMENTS = "requirements.txt"

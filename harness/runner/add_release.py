@@ -24,6 +24,7 @@ from harness.core import matrix
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import Interrupts, one_interrupt
 from harness.core.matrix import CellId, Declared
+from harness.core.progress import Log, quiet
 from harness.core.run import Cell
 from harness.core.text import enumerated, many
 from harness.core.verdict import Verdict
@@ -31,7 +32,7 @@ from harness.envs.draft import Draft
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
 from harness.runner.plan import Planned
-from harness.runner.request import Log, Places, Selection, cores, quiet
+from harness.runner.request import Places, Selection, cores
 from harness.runner.session import Session
 from harness.store.adopt import adopting
 from harness.store.fixtures import Store
@@ -162,7 +163,6 @@ def add(request: AddRequest, log: Log = quiet, environments: Environments | None
     """Declare, lock and build an environment for a release of PEFT, and make its fixtures: all of it or nothing.
 
     Args:
-        log: gets a line for each step that takes time.
         environments: those of an earlier call, which remember what the package index said.
 
     Raises:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from harness.core import run_file
 from harness.core.errors import HarnessError, UsageError
+from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.envs.environments import Environments
 from harness.judge import breaks, expected
@@ -28,7 +29,7 @@ from harness.runner import folder as runs
 from harness.runner import plan
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
-from harness.runner.request import CheckRequest, Log, cores, quiet
+from harness.runner.request import CheckRequest, cores
 from harness.runner.session import Session
 from harness.store.fixtures import Store, recorded_versions
 

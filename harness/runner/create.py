@@ -16,11 +16,12 @@ from harness.core import matrix, observation
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.observation import Done, Observed
+from harness.core.progress import Log, quiet
 from harness.envs.environment import BuiltEnvironment
 from harness.judge import outcomes
 from harness.judge.new_golden import CreationRefused, refuse_unfit, standing_defects
 from harness.runner import plan
-from harness.runner.request import Log, Places, Selection, cores, quiet
+from harness.runner.request import Places, Selection, cores
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job

@@ -17,6 +17,7 @@ from harness.core.errors import HarnessError, UsageError
 from harness.core.files import must_be_new
 from harness.core.matrix import CellId, Declared
 from harness.core.observation import Done
+from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.core.verdict import Verdict
 from harness.judge import breaks, cell_result
@@ -25,7 +26,7 @@ from harness.runner import pipeline, plan
 from harness.runner.fixture_source import Fixture, StoredFixtures
 from harness.runner.pipeline import Golden, Reply, then
 from harness.runner.plan import Planned
-from harness.runner.request import Log, Places, Selection, quiet
+from harness.runner.request import Places, Selection
 from harness.runner.workers.process import WORKER
 from harness.store.device_class import CPU, Device
 from harness.store.fixtures import recorded_versions
@@ -85,9 +86,6 @@ class JudgeRequest:
 
 def export(request: ExportRequest, log: Log = quiet) -> Exported:
     """Write a folder with worker, plan and fixtures, to be carried to another machine.
-
-    Args:
-        log: gets a line for each step that takes time.
 
     Raises:
         UsageError: the folder is not empty, the device class is of another device, or no cell has a fixture.

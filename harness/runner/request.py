@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -15,15 +15,11 @@ from typing import TypeVar
 from harness.core import data
 from harness.core.cell_settings import OWN, Settings
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
+from harness.core.progress import Log, quiet
 from harness.envs.environments import Environments
 from harness.store.fixtures import Store
 
 Kind = TypeVar("Kind", bound=Environments)
-Log = Callable[[str], None]
-
-
-def quiet(_: str) -> None:
-    """Log nothing."""
 
 
 @dataclass(frozen=True)
@@ -68,11 +64,7 @@ class Places:
         return Store(self.fixtures_folder)
 
     def environments(self, log: Log = quiet) -> Environments:
-        """The environments.
-
-        Args:
-            log: gets a line for each step that takes time.
-        """
+        """The environments."""
         return self.environments_as(Environments, log)
 
     def environments_as(self, kind: type[Kind], log: Log = quiet) -> Kind:

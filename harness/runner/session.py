@@ -16,6 +16,7 @@ from pathlib import Path
 
 from harness.core import observation
 from harness.core.errors import HarnessError
+from harness.core.progress import Log
 from harness.core.run import Cell, EnvironmentReport
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
@@ -30,8 +31,6 @@ from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.schedule import Closed, Key, Pools
 from harness.store.fixtures import Store
-
-Log = Callable[[str], None]
 
 
 @dataclass
@@ -54,14 +53,12 @@ class Session:
     share: bool = True
     """Compute once what the loader can't tell apart (`harness.runner.shared_replay`)."""
     log: Log = print
-    keep_scratch: bool = False
     handler: Path | None = None
     """Replaces the worker's own cell module, for tests."""
     options: str = ""
     """Options that the command which reproduces a cell needs: where matrices and fixtures are."""
     finished: Callable[[Cell], None] = field(default=lambda _: None)
     """Called with each finished cell, in the thread that checked it. Not called for cancelled cells."""
-    started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._pools = Pools(self._pool, self.jobs)
@@ -90,8 +87,7 @@ class Session:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._pools.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
-        if not self.keep_scratch:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def start(self, cells: Sequence[Planned]) -> None:
         """Begin to check these cells, loader by loader, without waiting."""
@@ -165,8 +161,7 @@ class Session:
         finally:
             self._shared.done(cell)
             self._pools.done(_loading(cell))
-            if not self.keep_scratch:
-                shutil.rmtree(self._folder(cell), ignore_errors=True)
+            shutil.rmtree(self._folder(cell), ignore_errors=True)
         result = pipeline.decorated(
             result,
             family=cell.declared.scenario.family,

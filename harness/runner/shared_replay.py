@@ -28,6 +28,7 @@ from safetensors.numpy import load
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
+from harness.core.progress import Log
 from harness.core.versions import version_of
 from harness.judge.numbers import same_bits
 from harness.runner.plan import Planned
@@ -70,7 +71,7 @@ class _Group:
 class SharedReplays:
     """Arranges planned cells, and hands what the ends of a group observed to the cells between them."""
 
-    def __init__(self, store_of: Callable[[Planned], Store], scratch: Path, log: Callable[[str], None]) -> None:
+    def __init__(self, store_of: Callable[[Planned], Store], scratch: Path, log: Log) -> None:
         """Start without groups.
 
         Args:

@@ -14,13 +14,13 @@ import tarfile
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from harness import __version__
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import must_be_new, new_folder, write_atomically
+from harness.core.progress import Log
 
 NAME = f"peft-regress-fixtures-{__version__}.tar.gz"
 DIGEST = ".sha256"
@@ -68,7 +68,7 @@ def pack(folder: Path, archive: Path) -> str:
     return digest
 
 
-def fetch(source: str, target: Path, log: Callable[[str], None]) -> int:
+def fetch(source: str, target: Path, log: Log) -> int:
     """Unpack an archive into a new folder, after its SHA-256 is checked; returns the number of files.
 
     Args:

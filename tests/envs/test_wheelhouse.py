@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from harness.core.errors import HarnessError, UsageError
+from harness.core.progress import Log
 from harness.envs import wheelhouse
-from harness.envs.environment import EnvFailed, Log
+from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.envs.installers import Outcome
 from tests.envs.test_envs_build import environments, make_wheel, room, run

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError, UsageError
+from harness.core.progress import Log
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.deviation.one_cell import Found
@@ -18,7 +19,6 @@ from harness.envs import source_tree
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.runner.plan import Planned
-from harness.runner.request import Log
 from harness.store.fixtures import Store
 from harness.store.manifest import Manifest
 

@@ -19,6 +19,7 @@ from safetensors.numpy import save
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import new_folder
+from harness.core.progress import Log, quiet
 from harness.core.run import Cell
 from harness.deviation import one_cell
 from harness.deviation.one_cell import CellRequest
@@ -27,7 +28,6 @@ from harness.deviation.repro.aspects import Aspect
 from harness.deviation.repro.case import Case, case_of, refuse_sound
 from harness.deviation.repro.readme import Ran
 from harness.judge import causes
-from harness.runner.request import Log, quiet
 
 TRIED = 6
 """At most this many ways to show a deviation are tried; usually the first one works."""
@@ -68,7 +68,6 @@ def write(
         output: the folder; default: `repro-CELL` in the current folder.
         force: replace a folder that was written before.
         verify: run the scripts in both environments. If the first way to show the deviation fails, others are tried.
-        log: receives progress messages.
 
     Raises:
         UsageError: there is no such cell, it does not deviate, or the folder exists.

@@ -62,8 +62,7 @@ def _low_cpu_mem(loading: Loading, _: str) -> Part:
     return loading.load(low_cpu_mem_usage=True)
 
 
-def _beside(name: str) -> Part:
-    named = f', adapter_name="{name}"' if name != "default" else ""
+def _beside(named: str) -> Part:
     body = part(
         "config.inference_mode = False",
         f"model = fill(get_peft_model(load_base(), config{named}))",
@@ -73,7 +72,7 @@ def _beside(name: str) -> Part:
 
 
 def _load_adapter(_: Loading, __: str) -> Part:
-    return _beside("default").then(
+    return _beside("").then(
         part('model.load_adapter("adapter", "second_in")', 'model.set_adapter("second_in")', "model.eval()")
     )
 
@@ -103,15 +102,13 @@ def _hotswap(prepared: bool) -> LoadPath:
             ]
             names += ", prepare_model_for_compiled_hotswap"
         lines += [f'hotswap_adapter(model, "adapter", adapter_name="{name}", torch_device="cpu")', "model.eval()"]
-        return _beside(name).then(part(*lines, imports=[f"from peft.utils.hotswap import {names}"]))
+        return _beside(loading.side.named).then(part(*lines, imports=[f"from peft.utils.hotswap import {names}"]))
 
     return made
 
 
 def _mixed(loading: Loading, _: str) -> Part:
-    name = loading.side.adapter_name
-    named = f', adapter_name="{name}"' if name != "default" else ""
-    return part(f'model = PeftMixedModel.from_pretrained(load_base(), "adapter"{named}).eval()',
+    return part(f'model = PeftMixedModel.from_pretrained(load_base(), "adapter"{loading.side.named}).eval()',
                 imports=["from peft import PeftMixedModel"])  # fmt: skip
 
 

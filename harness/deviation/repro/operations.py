@@ -79,8 +79,7 @@ def second(loading: Loading) -> Part:
 
 def fresh(loading: Loading) -> Part:
     """Create a new adapter with the same configuration."""
-    name = loading.side.adapter_name
-    named = f', adapter_name="{name}"' if loading.side.release.names_first_adapter and name != "default" else ""
+    named = loading.side.named if loading.side.release.names_first_adapter else ""
     body = part(f"model = fill(get_peft_model(load_base(), config{named})).eval()",
                 imports=["from peft import get_peft_model", "import torch"])  # fmt: skip
     cast = part("model = model.double()") if loading.double else Part()

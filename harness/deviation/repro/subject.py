@@ -39,6 +39,11 @@ class Side:
         return str(self.scenario["adapter"]["name"])
 
     @property
+    def named(self) -> str:
+        """The argument with the adapter's name, after others; empty for PEFT's default."""
+        return f', adapter_name="{self.adapter_name}"' if self.adapter_name != "default" else ""
+
+    @property
     def quantize(self) -> Mapping[str, Any]:
         """How the base is quantised; empty if it is not."""
         return self.base.get("quantize") or {}

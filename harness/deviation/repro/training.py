@@ -23,9 +23,8 @@ def trained(loading: Loading, base: Part, step: str) -> Part:
     declared: Mapping[str, Any] = loading.side.scenario["sft"]
     parts = [base, loading.config(loading.side.scenario["adapter"]), _tokenizer(loading)]
     if declared["wrapped"]:
-        name = loading.side.adapter_name
-        named = f', adapter_name="{name}"' if name != "default" else ""
-        parts.append(part(f"base = get_peft_model(base, config{named})", imports=["from peft import get_peft_model"]))
+        wrap = f"base = get_peft_model(base, config{loading.side.named})"
+        parts.append(part(wrap, imports=["from peft import get_peft_model"]))
     parts.append(_trainer(loading, declared))
     if step != "constructed":
         parts.append(part("torch.set_grad_enabled(True)", "trainer.train()"))

@@ -17,6 +17,7 @@ from packaging.version import Version
 
 from harness.core.errors import UsageError
 from harness.core.matrix import CellId
+from harness.core.progress import Log, quiet
 from harness.core.versions import version_of
 from harness.deviation.search import rows
 from harness.deviation.search.candidates import Held, PeriodTrue, plain_versions
@@ -28,7 +29,6 @@ from harness.deviation.search.work import SearchRequest, Work, work
 from harness.envs import missing_releases
 from harness.envs.environment import EnvFailed, Environment
 from harness.envs.index import Known
-from harness.runner.request import Log, quiet
 
 Rest = Literal["held", "period-true"]
 """The packages around the bisected one: as in one environment, or as of each release's day."""
@@ -134,9 +134,6 @@ def bisect(request: BisectRequest, log: Log = quiet) -> Answer:
 
     The answer is also written to `bisect/CELL-PACKAGE.json` in the reports folder, beside the journal of what was
     tried. A search that was interrupted continues from the journal.
-
-    Args:
-        log: receives progress messages.
 
     Raises:
         UsageError: there is no such cell, environment, package, release or commit, or the order of the ends is wrong.

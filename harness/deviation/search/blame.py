@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.matrix import CellId
+from harness.core.progress import Log, quiet
 from harness.deviation.search import delta, sentence
 from harness.deviation.search.coupling import Ends
 from harness.deviation.search.delta import Ask, Blame, Candidate, Culprits, Search
@@ -20,7 +21,6 @@ from harness.deviation.search.journal import Entry
 from harness.deviation.search.outcome import Outcome
 from harness.deviation.search.work import SearchRequest, Work, work
 from harness.envs.environment import EnvFailed, Environment
-from harness.runner.request import Log, quiet
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,6 @@ def blame(request: SearchRequest, log: Log = quiet) -> Answer:
 
     The answer is also written to `blame/CELL.json` in the reports folder, beside the journal of what was tried. A
     search that was interrupted continues from the journal.
-
-    Args:
-        log: receives progress messages.
 
     Raises:
         UsageError: there is no such cell or environment, or the two environments do not differ.

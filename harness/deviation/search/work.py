@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
+from harness.core.progress import Log, quiet
 from harness.deviation import one_cell
 from harness.deviation.one_cell import CellRequest
 from harness.deviation.search import question as questions
@@ -21,7 +22,7 @@ from harness.deviation.search.journal import Entry, Journal
 from harness.deviation.search.question import Question
 from harness.deviation.search.trials import Trials
 from harness.envs.environment import Environment, Overlay
-from harness.runner.request import Log, cores, quiet
+from harness.runner.request import cores
 from harness.runner.session import Session
 from harness.store.fixtures import Store
 
@@ -104,7 +105,6 @@ def work(request: SearchRequest, command: str, suffix: str = "", log: Log = quie
     Args:
         command: `blame` or `bisect`: the folder of results within the reports folder.
         suffix: appended to the name of the result's file.
-        log: receives progress messages.
 
     Raises:
         UsageError: there is no such cell or environment, or the two environments do not differ.

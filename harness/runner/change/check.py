@@ -16,6 +16,7 @@ from harness.core import run_file
 from harness.core.comparison import Against
 from harness.core.errors import UsageError
 from harness.core.matrix import Declared
+from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.envs.environments import Environments
 from harness.judge import change as judge
@@ -30,7 +31,7 @@ from harness.runner.change.sides import Built, SideFailed, Sides
 from harness.runner.change.touched import Touched
 from harness.runner.check import Checking, OnCell, known_breaks, run_folders
 from harness.runner.plan import Planned
-from harness.runner.request import CheckRequest, Log, quiet
+from harness.runner.request import CheckRequest
 
 Pair = tuple[str, str]
 """A scenario and a creator."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness.core.observation import Done
+from harness.core.progress import Log
 from harness.envs.environment import BuiltEnvironment
 from harness.runner.workers.pool import Job, Pool, WorkerFailed
 from harness.runner.workers.process import worker_command
@@ -46,7 +47,7 @@ class GpuPools:
         log: called with each GPU that is skipped.
     """
 
-    def __init__(self, pools: Mapping[str, Pool], log: Callable[[str], None]) -> None:
+    def __init__(self, pools: Mapping[str, Pool], log: Log) -> None:
         self._pools = dict(pools)
         self._log = log
         self._lock = threading.Lock()
@@ -121,7 +122,7 @@ def pool_for(
     preload: Sequence[Any],
     device: str,
     handler: Path | None,
-    log: Callable[[str], None],
+    log: Log,
 ) -> WorkerPool:
     """The pool that computes an environment's cells on a device; one pool for each GPU where several are visible."""
 

@@ -12,8 +12,6 @@ import os
 import sys
 from typing import Any, Iterator
 
-PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "numpy", "tokenizers", "bitsandbytes", "trl")
-
 _OLD_LAYER_NAMES = frozenset({"LoraLayer", "AdaLoraLayer", "IA3Layer", "LoHaLayer", "LoKrLayer", "LycorisLayer"})
 _WRAPPER_NAMES = frozenset({"ModulesToSaveWrapper", "TrainableTokensWrapper", "AuxiliaryTrainingWrapper"})
 
