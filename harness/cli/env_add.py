@@ -14,7 +14,7 @@ from harness.cli.parser import choice, command, handler, where
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
-from harness.core.text import clip, code, fenced, many, prose, seconds
+from harness.core.text import clip, code, fenced, many, prose, seconds, table
 from harness.core.versions import FIRST_PACKAGES
 from harness.envs import missing_releases
 from harness.envs.draft import Draft
@@ -200,7 +200,7 @@ def markdown(added: Added, command: str, where: str = "") -> str:
         f"### PEFT {prose(peft)}: {code(added.name)}",
         f"Released {added.released}; Python {prose(added.python)}; {len(added.versions):,} packages; "
         f"done in {seconds(added.seconds)}.",
-        _table(shown, [[code(added.versions[name]) for name in shown]]),
+        table(shown, [[code(added.versions[name]) for name in shown]]),
         *(_fixtures(added) if added.fixtures else ["No fixtures were requested."]),
         "Added by the first command; run the second next:\n\n" + fenced("\n".join([command, *added.next_steps(where)])),
     ]
@@ -238,9 +238,5 @@ def _failed(one: Outcome) -> bool:
 def _titled(title: str, rows: Sequence[tuple[str, str]], first: str) -> list[str]:
     if not rows:
         return []
-    table = _table([first, "what"], [[code(head), code(clip(text, 300))] for head, text in rows])
-    return [f"**{title}**\n\n{table}"]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ["---"] * len(header), *rows])
+    shown = table([first, "what"], [[code(head), code(clip(text, 300))] for head, text in rows])
+    return [f"**{title}**\n\n{shown}"]

@@ -166,7 +166,7 @@ class Desk:
     def _problems(self, *kinds: str) -> bool:
         """False to stop."""
         while (problem := self._next_problem(kinds)) is not None:
-            common.out("\n" + triage.problem_text(self.run, problem, "does not hold"))
+            common.out("\n" + triage.problem_text(self.run, problem))
             if not self._maintain(problem):
                 return False
         return True
@@ -221,14 +221,18 @@ class Desk:
         issue = asked("issue (empty: back)", like, _address)
         if not issue:
             return None
-        expires = asked("expires", str(expiry.after(self.today)), lambda text: str(expiry.parse(text, self.today)))
+        expires = self._asked_day()
         reason = asked("reason (empty: back)", item.sentence, str)
         if not reason:
             return None
         now = next((one for one in self.items() if self._key(one.cause) == self._key(item.cause)), item)
         id_ = asked("id", str(now.draft["id"]), str)
         ranges = () if item.notes else self.options.ranges
-        return Said(issue, reason, datetime.date.fromisoformat(expires), id=id_, ranges=ranges)
+        return Said(issue, reason, expires, id=id_, ranges=ranges)
+
+    def _asked_day(self) -> datetime.date:
+        day = asked("expires", str(expiry.after(self.today)), lambda text: str(expiry.parse(text, self.today)))
+        return datetime.date.fromisoformat(day)
 
     def _maintain(self, problem: ExpectationProblem) -> bool:
         """False to stop."""
@@ -240,8 +244,7 @@ class Desk:
             if answer == "r":
                 change = break_file.removed(self.matrices, problem.id)
             else:
-                day = asked("expires", str(expiry.after(self.today)), lambda text: str(expiry.parse(text, self.today)))
-                change = break_file.renewed(self.matrices, problem.id, datetime.date.fromisoformat(day))
+                change = break_file.renewed(self.matrices, problem.id, self._asked_day())
             change.write()
             self.maintained += 1
             self._reload()
@@ -312,7 +315,7 @@ def _rendered(run: Run, found: Sequence[Item], format_: str) -> str:
         return triage.markdown(run, found)
     if format_ == "text":
         causes_ = [triage.text(item, f"{place} of {len(found)}") for place, item in enumerate(found, 1)]
-        problems = [triage.problem_text(run, one, "does not hold") for one in run.expectation_problems]
+        problems = [triage.problem_text(run, one) for one in run.expectation_problems]
         return "\n\n".join([*causes_, *problems])
     return triage.toml(run, found)
 

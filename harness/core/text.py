@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are escaped: controls, formats (bidi, zero width), surrogates, unassigned, line breaks."""
@@ -107,6 +107,16 @@ def link(address: str) -> str:
 def is_https(address: str) -> bool:
     """True for an `https` address that needs no escapes."""
     return re.fullmatch(r"https://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+", address) is not None
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
+    """A Markdown table of texts that are Markdown already.
+
+    Args:
+        right: places of the columns that are aligned at the right.
+    """
+    ruler = ["--:" if place in right else "---" for place in range(len(header))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ruler, *rows])
 
 
 def _longest_run(text: str) -> int:

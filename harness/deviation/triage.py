@@ -195,11 +195,10 @@ def details(item: Item) -> str:
     return "\n".join([*lines, *(["the same in:", *others] if others else []), "draft:", item.toml().rstrip()])
 
 
-def problem_text(run: Run, problem: ExpectationProblem, place: str) -> str:
+def problem_text(run: Run, problem: ExpectationProblem) -> str:
     """A known break that does not hold, on a terminal."""
-    return (
-        f"{place}  {problem.problem}: {problem.id}\n  {one_line(problem.message, 2000)}\n  do: {remedy(run, problem)}"
-    )
+    head = f"does not hold  {problem.problem}: {problem.id}"
+    return f"{head}\n  {one_line(problem.message, 2000)}\n  do: {remedy(run, problem)}"
 
 
 def files(found: Sequence[Item]) -> dict[str, str]:

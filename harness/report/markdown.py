@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from harness.core.errors import ExitCode
 from harness.core.run import Run
-from harness.core.text import clip, code, fenced, link, many, prose, visible
+from harness.core.text import clip, code, fenced, link, many, prose, table, visible
 from harness.core.versions import FIRST_PACKAGES
 from harness.report import view
 from harness.report.cell_facts import Fact
@@ -145,21 +145,21 @@ def _changes(section: view.Changes) -> Iterator[Block]:
         rows = [(prose(verdicts), code(cell)) for verdicts, cell, _ in change.rows]
         title = f"{change.name} ({len(rows):,}): {change.meaning}"
         opened = change.name == "regressed" and len(rows) <= 20
-        yield Block(_folded(title, _table(("verdict", "cell"), rows), opened), f"cells {change.name}", len(rows))
+        yield Block(_folded(title, table(("verdict", "cell"), rows), opened), f"cells {change.name}", len(rows))
 
 
 def _grid(grid: Grid) -> Iterator[Block]:
     rows = [(code(row.label), *map(_box, row.boxes)) for row in grid.rows]
     header = ("creator \\ loader", *(code(label) for _, label in grid.loaders))
-    table = _table(header, rows, right=range(1, len(header)))
-    yield Block(f"**{grid.title}** ({grid.note})\n\n{table}", "rows of the grid", len(rows))
+    body = table(header, rows, right=range(1, len(header)))
+    yield Block(f"**{grid.title}** ({grid.note})\n\n{body}", "rows of the grid", len(rows))
     if grid.outcomes:
         outcomes = [
             (each.reading, code(clip(each.title, 200)), prose(each.creators.ranges), prose(each.loaders.ranges),
              code(_names(each.scenarios, 200)), f"{len(each.cells):,}", prose(each.verdicts))
             for each in grid.outcomes
         ]  # fmt: skip
-        body = _table(("what", "how", "creators", "loaders", "scenarios", "cells", "verdicts"), outcomes, right=(5,))
+        body = table(("what", "how", "creators", "loaders", "scenarios", "cells", "verdicts"), outcomes, right=(5,))
         yield Block(_folded(grid.forward, body), "what older loaders did", len(outcomes))
     elif grid.forward:
         yield Block(f"{grid.forward}.", "what older loaders did")
@@ -172,7 +172,7 @@ def _box(box: Box) -> str:
 
 def _causes(section: view.Causes, width: int) -> Iterator[Block]:
     header = ("verdict", "cause", "creators", "loaders", "scenarios", "cells", "error ÷ allowance")
-    yield Block(_table(header, [_cause_row(group, width) for group in section.groups], right=(5, 6)))
+    yield Block(table(header, [_cause_row(group, width) for group in section.groups], right=(5, 6)))
     for group in section.groups:
         title = f"{group.verdict}: {clip(visible(group.title), 120)}"
         lines = [f"first: {group.since}"] if group.since else []
@@ -182,7 +182,7 @@ def _causes(section: view.Causes, width: int) -> Iterator[Block]:
         if rest := group.cells[1:]:
             rows = [(code(line.id), line.size, code(line.reproduce)) for line in rest]
             title = f"the other {many(len(rest), 'cell')} of {clip(visible(group.title), 120)}"
-            body = _table(("cell", "error ÷ allowance", "reproduce"), rows, right=(1,))
+            body = table(("cell", "error ÷ allowance", "reproduce"), rows, right=(1,))
             yield Block(_folded(_summary(title), body), "cells of the same causes", len(rest))
 
 
@@ -216,7 +216,7 @@ def _fact(fact: Fact) -> str:
 
 def _problems(section: view.Problems, width: int) -> Iterator[Block]:
     rows = [(prose(p.problem), code(clip(p.id, width)), code(clip(p.message, width))) for p in section.problems]
-    yield Block(f"**{section.title}**\n\n" + _table(("problem", "known break", "what"), rows))
+    yield Block(f"**{section.title}**\n\n" + table(("problem", "known break", "what"), rows))
 
 
 def _undetermined(section: view.Undetermined) -> Iterator[Block]:
@@ -225,7 +225,7 @@ def _undetermined(section: view.Undetermined) -> Iterator[Block]:
             (prose(group.verdict), code(clip(group.title, 300)), prose(clip(group.reach, 300)), f"{len(group.cells):,}")
             for group in section.groups
         ]
-        body = _table(("verdict", "reason", "where", "cells"), rows, right=(3,))
+        body = table(("verdict", "reason", "where", "cells"), rows, right=(3,))
         count = sum(len(group.cells) for group in section.groups)
         yield Block(_folded(f"{many(count, 'cell')} could not be judged", body, opened=True), "cells not judged", count)
     if section.not_run:
@@ -237,7 +237,7 @@ def _undetermined(section: view.Undetermined) -> Iterator[Block]:
 def _history(section: History) -> Iterator[Block]:
     rows = [tuple(code(clip(text, 300)) if text else "" for text in row.texts) for row in section.rows]
     title = f"{section.title} ({len(rows):,}): {section.note}"
-    yield Block(_folded(title, _table(section.header, rows)), "changes of structure", len(rows))
+    yield Block(_folded(title, table(section.header, rows)), "changes of structure", len(rows))
 
 
 def _known(section: view.KnownBreaks) -> Iterator[Block]:
@@ -246,7 +246,7 @@ def _known(section: view.KnownBreaks) -> Iterator[Block]:
          prose(group.lasts), f"{len(group.cells):,}")
         for group in section.groups
     ]  # fmt: skip
-    body = _table(("known break", "why", "issue", "lasts", "cells"), rows, right=(4,))
+    body = table(("known break", "why", "issue", "lasts", "cells"), rows, right=(4,))
     title = f"{section.title}{f': {section.note}' if section.note else ''}"
     yield Block(_folded(title, body), "known breaks", sum(len(group.cells) for group in section.groups))
 
@@ -256,16 +256,16 @@ def _aside(section: view.Aside) -> Iterator[Block]:
     rows += [("left out", code(clip(reason, 300)), f"{len(names):,}") for reason, names in section.left_out]
     if section.standing:
         rows.append(("standing defects", section.standing_note, f"{len(section.standing):,}"))
-    table = _table(("", "reason", "count"), rows, right=(2,))
-    yield Block(_folded(section.title, table), "rows on what was not compared", len(rows))
+    body = table(("", "reason", "count"), rows, right=(2,))
+    yield Block(_folded(section.title, body), "rows on what was not compared", len(rows))
 
 
 def _environments(section: Environments) -> Iterator[Block]:
     """One row per environment, with the packages that matter most."""
     columns = [(name, row) for name, row in section.packages if name in ("python", *FIRST_PACKAGES)]
     rows = [(code(name), *(code(row[place]) for _, row in columns)) for place, name in enumerate(section.names)]
-    table = _table(("environment", *(name for name, _ in columns)), rows)
-    yield Block(_folded(f"{section.title}: {section.note}", table), "environments", len(rows))
+    body = table(("environment", *(name for name, _ in columns)), rows)
+    yield Block(_folded(f"{section.title}: {section.note}", body), "environments", len(rows))
 
 
 def _cells(section: view.Cells) -> Iterator[Block]:
@@ -275,7 +275,7 @@ def _cells(section: view.Cells) -> Iterator[Block]:
         where = map(code, (line.scenario, line.creator, line.loader, line.place))
         rows.append((*where, prose(verdict), line.size, code(clip(line.remark, 200)) if line.remark else ""))
     header = ("scenario", "creator", "loader", "device", "verdict", "error ÷ allowance", "remark")
-    body = _table(header, rows, right=(5,))
+    body = table(header, rows, right=(5,))
     title = f"{section.title}: {section.note}"
     yield Block(_folded(title, body, opened=len(rows) <= 100), "cells in the table", len(rows))
 
@@ -286,12 +286,6 @@ def _notices(section: view.Notices) -> Iterator[Block]:
 
 
 # Markup --------------------------------------------------------------------------------------------------------------
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = ()) -> str:
-    """A table of escaped texts."""
-    ruler = ["--:" if place in right else "---" for place in range(len(header))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, ruler, *rows])
 
 
 def _folded(title: str, body: str, opened: bool = False) -> str:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+from functools import partial
 from typing import Any, Callable, Mapping
 
 from ..model import adapters, bases, fill
@@ -108,29 +109,44 @@ def load_adapter(ctx: Context) -> Any:
     return model
 
 
-def weighted_linear(ctx: Context) -> Any:
-    """Loaded twice and combined by `add_weighted_adapter` (`linear`), so that the mixture equals the adapter."""
-    return _weighted(ctx, "linear")
+def weighted(ctx: Context, kind: str) -> Any:
+    """Loaded twice and combined by `add_weighted_adapter`, so that the mixture equals the adapter."""
+    model = ctx.load(adapter_name="one")
+    if libraries.is_prompt_learning(model):
+        raise Skip(_INTO_LAYERS)
+    tuner = type(model.base_model)
+    function = getattr(tuner, "add_weighted_adapter", None)  # LoRA since 0.3, IA³ since 0.11
+    if function is None:
+        raise Skip(f"{tuner.__name__} has no add_weighted_adapter")
+    one_way = "combination_type" not in inspect.signature(function).parameters  # LoRA since 0.5; IA³ has one way only
+    if one_way and kind != "linear":
+        raise Skip(f"{tuner.__name__} combines in one way only")
+    model.load_adapter(adapters.ADAPTER_FOLDER, "two")
+    combine(model, ["one", "two"], kind, "mixture")
+    model.set_adapter("mixture")
+    return model
 
 
-def weighted_svd(ctx: Context) -> Any:
-    """Like `weighted_linear`, with `svd`."""
-    return _weighted(ctx, "svd")
+def hotswap(ctx: Context, prepared: bool) -> Any:
+    """`hotswap_adapter`: replaces another adapter of the same configuration in place.
 
-
-def weighted_cat(ctx: Context) -> Any:
-    """Like `weighted_linear`, with `cat`."""
-    return _weighted(ctx, "cat")
-
-
-def hotswap(ctx: Context) -> Any:
-    """`hotswap_adapter`: replaces another adapter of the same configuration in place."""
-    return _hotswapped(ctx, prepared=False)
-
-
-def hotswap_prepared(ctx: Context) -> Any:
-    """Like `hotswap`, in a model prepared to be compiled: ranks are padded, scalings are tensors."""
-    return _hotswapped(ctx, prepared=True)
+    Args:
+        prepared: the model is prepared to be compiled: ranks are padded, scalings are tensors.
+    """
+    config = _config()
+    functions = _module("peft.utils.hotswap")
+    if functions is None:
+        raise absent("hotswapping", "peft", "0.14")
+    if prepared and not hasattr(functions, "prepare_model_for_compiled_hotswap"):
+        raise absent("prepare_model_for_compiled_hotswap", "peft", "0.15")
+    if config.peft_type not in functions.CONFIG_KEYS_TO_CHECK:
+        raise Skip(f"this PEFT swaps no {_method(config)}")
+    model = _with_another(ctx, ctx.adapter_name)
+    if prepared:
+        ranks = [config.r, *(getattr(config, "rank_pattern", None) or {}).values()]
+        functions.prepare_model_for_compiled_hotswap(model, target_rank=max(ranks) + 2, config=model.peft_config)
+    functions.hotswap_adapter(model, adapters.ADAPTER_FOLDER, adapter_name=ctx.adapter_name, torch_device=ctx.device)
+    return model
 
 
 def mixed(ctx: Context) -> Any:
@@ -152,11 +168,11 @@ LOAD_PATHS: Mapping[str, LoadPath] = {
     "inject": inject,
     "low-cpu-mem": low_cpu_mem,
     "load-adapter": load_adapter,
-    "weighted-linear": weighted_linear,
-    "weighted-svd": weighted_svd,
-    "weighted-cat": weighted_cat,
-    "hotswap": hotswap,
-    "hotswap-prepared": hotswap_prepared,
+    "weighted-linear": partial(weighted, kind="linear"),
+    "weighted-svd": partial(weighted, kind="svd"),
+    "weighted-cat": partial(weighted, kind="cat"),
+    "hotswap": partial(hotswap, prepared=False),
+    "hotswap-prepared": partial(hotswap, prepared=True),
     "mixed": mixed,
 }
 
@@ -226,23 +242,6 @@ def _auto_class(base: Any) -> Any:
     return type(base)
 
 
-def _weighted(ctx: Context, kind: str) -> Any:
-    model = ctx.load(adapter_name="one")
-    if libraries.is_prompt_learning(model):
-        raise Skip(_INTO_LAYERS)
-    tuner = type(model.base_model)
-    function = getattr(tuner, "add_weighted_adapter", None)  # LoRA since 0.3, IA³ since 0.11
-    if function is None:
-        raise Skip(f"{tuner.__name__} has no add_weighted_adapter")
-    one_way = "combination_type" not in inspect.signature(function).parameters  # LoRA since 0.5; IA³ has one way only
-    if one_way and kind != "linear":
-        raise Skip(f"{tuner.__name__} combines in one way only")
-    model.load_adapter(adapters.ADAPTER_FOLDER, "two")
-    combine(model, ["one", "two"], kind, "mixture")
-    model.set_adapter("mixture")
-    return model
-
-
 def combine(model: Any, names: list[str], kind: str, mixed: str) -> None:
     """Combine two adapters of the same content so that their mixture has that content again.
 
@@ -255,23 +254,6 @@ def combine(model: Any, names: list[str], kind: str, mixed: str) -> None:
     else:
         weights = [0.25, 0.25] if kind == "linear" else [0.25, 0.75]
         function(names, weights, mixed, combination_type=kind)
-
-
-def _hotswapped(ctx: Context, prepared: bool) -> Any:
-    config = _config()
-    functions = _module("peft.utils.hotswap")
-    if functions is None:
-        raise absent("hotswapping", "peft", "0.14")
-    if prepared and not hasattr(functions, "prepare_model_for_compiled_hotswap"):
-        raise absent("prepare_model_for_compiled_hotswap", "peft", "0.15")
-    if config.peft_type not in functions.CONFIG_KEYS_TO_CHECK:
-        raise Skip(f"this PEFT swaps no {_method(config)}")
-    model = _with_another(ctx, ctx.adapter_name)
-    if prepared:
-        ranks = [config.r, *(getattr(config, "rank_pattern", None) or {}).values()]
-        functions.prepare_model_for_compiled_hotswap(model, target_rank=max(ranks) + 2, config=model.peft_config)
-    functions.hotswap_adapter(model, adapters.ADAPTER_FOLDER, adapter_name=ctx.adapter_name, torch_device=ctx.device)
-    return model
 
 
 def _with_another(ctx: Context, name: str) -> Any:
