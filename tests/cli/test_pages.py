@@ -46,6 +46,8 @@ CONDITIONS = [
     ("peft>=0.15.2,<0.17, transformers<4.52", "PEFT ≥ 0.15.2 and < 0.17 with Transformers < 4.52"),
     ("peft==0.6.1", "PEFT 0.6.1"),
     ("peft!=0.6.1", "PEFT other than 0.6.1"),
+    ("peft>=0.8,<0.19,!=0.11.*,!=0.9.*", "PEFT ≥ 0.8 and < 0.19 (except 0.9 and 0.11)"),
+    ("peft>=0.16, transformers>=5, bitsandbytes<0.49", "PEFT ≥ 0.16 with Transformers ≥ 5, bitsandbytes < 0.49"),
     ("bitsandbytes>0.40", "bitsandbytes > 0.40"),
     (["v06*"], "the environment `v06*`"),
     (["v06*", "current"], "the environments `v06*` and `current`"),

@@ -13,12 +13,12 @@ from harness.store.saved_adapter import Written
 from harness.store.saved_diff import KINDS, Shared
 
 _INTRO = """\
-What PEFT writes when it saves an adapter, release by release: files, keys, shapes, types and the entries of \
-`adapter_config.json`, without version strings. The stored adapters are the source. A change here breaks nothing by \
-itself; `peft-regress check` tests whether adapters still load. `peft-regress fixtures diff A B` compares any two \
+This page lists what each PEFT release changed in the files of a saved adapter: files, keys, shapes, types and the \
+entries of `adapter_config.json`, without version strings. The stored adapters are the source. A change here is not \
+a break; `peft-regress check` tests whether adapters still load. `peft-regress fixtures diff A B` compares any two \
 creators, and `peft-regress fixtures history -v SCENARIO` shows one scenario.
 
-Creators are compared with the creator before them that makes the same kind of fixtures."""
+Each creator is compared with the previous creator of the same kind of fixtures."""
 _NAMES = 6
 _BESIDE = {"peft": "PEFT", "trl": "TRL", "transformers": "Transformers", "bitsandbytes": "bitsandbytes"}
 """The libraries that may have changed what is written."""

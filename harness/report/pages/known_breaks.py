@@ -6,10 +6,11 @@ They are for the owner of an old adapter, who has no harness.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from packaging.specifiers import Specifier
+from packaging.version import Version
 
 from harness.core import versions
 from harness.core.matrix import Declared
@@ -19,14 +20,21 @@ from harness.judge.breaks import FOLDER, Break, Condition
 from harness.judge.causes import KIND_PHRASES
 from harness.report.pages import page, table
 
-_SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "!=": "other than", "~=": "about", "===": ""}
+_SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "~=": "about", "===": ""}
 _NAMES = {"peft": "PEFT", "transformers": "Transformers", "torch": "Torch", "accelerate": "Accelerate"}
 _INTRO = """\
 This page lists adapters that one release saved and another release loads differently or not at all. \
 [peft-regress](../../README.md) found each break with adapters that the old release really saved, and tests it again \
 in every run. A break that no longer holds fails the run and is removed from this page. `peft-regress accept` adds a \
 break: see [Known breaks as data](../expectations.md)."""
-_KINDS = {**KIND_PHRASES, "differs-from-forward": "merged, switched or saved again, the output differs"}
+_KINDS = {
+    **KIND_PHRASES,
+    "differs-from-forward": "merged, switched or saved again, the output differs",
+    "differs-from-merge_and_unload": "the merged model differs after saving and loading",
+    "differs-from-merged": "merged after a run, the output differs",
+    "fresh-values": "a new adapter with the same config gives other outputs",
+    "structure-steps": "classes, types or trainable parameters differ",
+}
 _SECTIONS: Sequence[tuple[str, str, Collection[Verdict]]] = (
     (
         "Silently wrong", "Nothing is raised, but the result differs or a part of the adapter is missing.",
@@ -222,17 +230,26 @@ def condition(rule: str | list[str], brief: bool = False) -> str:
     """
     if isinstance(rule, list):
         return f"the environment{'s' * (len(rule) > 1)} {listed(f'`{glob}`' for glob in rule)}"
-    parts: Mapping[str, list[str]] = {
-        name: [
-            f"{_SIGNS[one.operator]} {one.version}".strip()
-            for one in _ordered(specifiers)
-            if not (brief and one.operator == "!=")
-        ]
+    first, *more = (
+        f"{_NAMES.get(name, name)} {_range(specifiers, brief)}".strip()
         for name, specifiers in versions.parse(rule).parts
-    }
-    return " with ".join(f"{_NAMES.get(name, name)} {listed(said)}".strip() for name, said in parts.items())
+    )
+    return f"{first} with {', '.join(more)}" if more else first
+
+
+def _range(specifiers: Iterable[Specifier], brief: bool) -> str:
+    ordered = _ordered(specifiers)
+    bounds = listed(f"{_SIGNS[one.operator]} {one.version}".strip() for one in ordered if one.operator != "!=")
+    excluded = listed(str(_release(one)) for one in ordered if one.operator == "!=")
+    if brief or not excluded:
+        return bounds
+    return f"{bounds} (except {excluded})" if bounds else f"other than {excluded}"
 
 
 def _ordered(specifiers: Iterable[Specifier]) -> list[Specifier]:
-    """Lower bounds first."""
-    return sorted(specifiers, key=lambda one: (one.operator not in (">", ">=", "=="), one.version))
+    """Lower bounds first, each kind from the oldest release to the newest."""
+    return sorted(specifiers, key=lambda one: (one.operator not in (">", ">=", "=="), _release(one)))
+
+
+def _release(specifier: Specifier) -> Version:
+    return Version(specifier.version.removesuffix(".*"))

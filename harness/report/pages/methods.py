@@ -11,8 +11,8 @@ from harness.report.pages import page, table
 from harness.report.pages.known_breaks import anchor, method
 
 _INTRO = """\
-Every tested method with its scenarios, and with the first and last release whose adapters are stored. PEFT may have \
-had the method earlier: only the creators here count. `peft-regress list -v` says what each scenario is for."""
+This page lists every tested method with its scenarios, and the first and last release whose adapters are stored. A \
+method may be older than the first release here. `peft-regress list -v` describes each scenario."""
 
 
 @dataclass(frozen=True)

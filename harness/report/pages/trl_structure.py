@@ -14,12 +14,12 @@ from harness.judge import structure_steps
 from harness.report.pages import page, table
 
 _INTRO = """\
-How TRL's `SFTTrainer` changes a model, release by release, from the stored goldens: types, classes and trainable \
-parameters after the trainer is `constructed`, after it has `trained` two steps, and after plain PEFT has `reloaded` \
-the saved adapter. Each release runs with the libraries of its day. They may be the cause of a change, so the table \
-lists those that changed too. The scenarios are in `matrices/scenarios/sft-prepare.toml`, with the reason if a release \
-cannot run one. `peft-regress check` compares such environments; the report of a run over several creators or loaders \
-has the table "Structure, by release"."""
+This page shows how each release of TRL's `SFTTrainer` changes a model: types, classes and trainable parameters after \
+the trainer is `constructed`, after it has `trained` two steps, and after plain PEFT has `reloaded` the saved \
+adapter. The stored goldens are the source. Each release runs with the libraries of its day. They may be the cause of \
+a change, so the table lists those that changed too. The scenarios are in `matrices/scenarios/sft-prepare.toml`, with \
+the reason if a release cannot run one. `peft-regress check` compares such environments; the report of a run over \
+several creators or loaders has the table "Structure, by release"."""
 _CHANGED = """\
 Each golden is compared with the previous golden of its scenario. Goldens that are not listed did not change. If \
 releases between two goldens have none, the change may come from any of them."""
