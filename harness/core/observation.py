@@ -77,6 +77,10 @@ class Observed:
         """One fact of a probe."""
         return self.facts.get(probe, {}).get(key, default)
 
+    def missing(self, probe: str = "accounting") -> list[str]:
+        """Keys of the checkpoint whose tensors are not in the model that a probe loaded."""
+        return [key for key, where in (self.fact(probe, "tensors") or {}).items() if where["found"] == "nowhere"]
+
 
 def read(folder: Path) -> Observed:
     """Read an observation from disk.
@@ -88,9 +92,7 @@ def read(folder: Path) -> Observed:
     try:
         return _observed(path, path.read_bytes(), load_file(folder / "arrays.safetensors"), _timings(folder))
     except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        raise BadObservation(
-            f"{path}: {type(error).__name__}: {error}", "an observation as the worker writes it", "run the cell again"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def parse(path: Path, text: bytes, arrays: bytes) -> Observed:
@@ -102,9 +104,13 @@ def parse(path: Path, text: bytes, arrays: bytes) -> Observed:
     try:
         return _observed(path, text, load(arrays), {})
     except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
-        raise BadObservation(
-            f"{path}: {type(error).__name__}: {error}", "an observation as the worker writes it", "run the cell again"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BadObservation:
+    return BadObservation(
+        f"{path}: {type(error).__name__}: {error}", "an observation as the worker writes it", "run the cell again"
+    )
 
 
 def _observed(path: Path, text: bytes, tensors: dict[str, Array], timings: dict[str, float]) -> Observed:

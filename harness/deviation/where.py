@@ -176,7 +176,7 @@ class _Layers:
         self.facts: Mapping[str, Any] = now.fact("trace", "layers") or {}
         self.before: Mapping[str, Any] = (creators.fact("trace", "layers") or {}) if creators else {}
         self.effects = self._by_layer("layers")
-        self.missing = _missing(now)
+        self.missing = now.missing()
         self.changed: list[str] = list(now.fact("accounting", "base_changed") or [])
 
     def all(self) -> tuple[Layer, ...]:
@@ -233,11 +233,6 @@ class _Layers:
         return numbers.difference(f"input of {name}", before, after, allowance)
 
 
-def _missing(now: Observed) -> list[str]:
-    """Keys of the checkpoint whose tensors are not in the model."""
-    return [key for key, found in (now.fact("accounting", "tensors") or {}).items() if found["found"] == "nowhere"]
-
-
 def _within(key: str, layer: str) -> bool:
     return f".{layer}." in f".{canonical(key)}."
 
@@ -272,7 +267,7 @@ def _meaning(first: Layer | None, evidence: Evidence, now: Observed) -> tuple[Do
 
 def _nothing_differs(evidence: Evidence, now: Observed) -> tuple[Doing, tuple[str, ...]]:
     output_differs = any(beyond(f) for f in evidence.figures("forward"))
-    if (missing := _missing(now)) and output_differs:
+    if (missing := now.missing()) and output_differs:
         keys = ", ".join(missing[:4])
         return "loading", ("no layer differs", f"but tensors of the checkpoint are missing from the model: {keys}")
     if evidence.reference_agrees("base") is False:
@@ -287,7 +282,7 @@ def _nothing_differs(evidence: Evidence, now: Observed) -> tuple[Doing, tuple[st
 
 
 def _in_block(first: Layer, now: Observed, said: list[str]) -> tuple[Doing, tuple[str, ...]]:
-    lost = [key for key in _missing(now) if _within(key, first.name)]
+    lost = [key for key in now.missing() if _within(key, first.name)]
     said.append(f"it is a block of the base; its output {_agreement(first.output)}" if first.output else "")
     said.append("all adapter layers up to its end agree")
     if lost:

@@ -71,6 +71,12 @@ class Known:
     day: str = ""
     """The day of the answer, `2026-11-22` (UTC); empty if there is none."""
 
+    @property
+    def newest(self) -> str:
+        """The newest version that is neither yanked nor a pre-release; empty if there is none."""
+        stable = [v for v, one in self.releases.items() if not one.yanked and not Version(v).is_prerelease]
+        return max(stable, key=Version, default="")
+
 
 class Releases:
     """Releases of packages by version.

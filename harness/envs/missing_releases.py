@@ -71,10 +71,7 @@ def _lacking(found: tuple[Release, ...]) -> list[str]:
 
 
 def _outrun(known: Known, newest: str) -> list[str]:
-    stable = [
-        one.version for one in known.releases.values() if not one.yanked and not Version(one.version).is_prerelease
-    ]
-    latest = max(stable, key=Version, default="")
+    latest = known.newest
     if not newest or not latest or Version(newest) >= Version(latest):
         return []
     return [f"{CURRENT} is locked at PEFT {newest}, the newest is {latest}; next: peft-regress env lock {CURRENT}"]

@@ -122,8 +122,7 @@ def _accounting(golden: Observed, now: Observed, agreeing: set[str], outputs_agr
         return
     before: Mapping[str, Any] = golden.fact("accounting", "tensors") or {}
     computed = set(now.fact("accounting", "computed") or [])
-    nowhere = [key for key, where in tensors.items() if where["found"] == "nowhere"]
-    newly = [key for key in nowhere if before.get(key, {}).get("found") != "nowhere"]
+    newly = [key for key in now.missing() if before.get(key, {}).get("found") != "nowhere"]
     undecided = [key for key in newly if key in computed or _vouched_for(key, agreeing, outputs_agree)]
     lost = [key for key in newly if key not in undecided]
     arrived = sum(where["found"] in ("whole", "transposed", "slice") for where in tensors.values())

@@ -7,9 +7,6 @@ creator did not have yet is judged all the same: the fixture is the same.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from harness.core.observation import Observed
 from harness.core.run import Figures
 from harness.core.verdict import Verdict, worst
@@ -98,16 +95,12 @@ def _broken(all_figures: tuple[Figures, ...]) -> bool:
 
 def _tensors(evidence: Evidence, probe: str, found: Found) -> None:
     """Tensors that are missing by this load path, and present by `PeftModel.from_pretrained`."""
-    tensors: Mapping[str, Any] = evidence.now.fact(probe, "tensors") or {}
-    missing = set(_nowhere(tensors)) - set(_nowhere(evidence.now.fact("accounting", "tensors") or {}))
-    before = set(_nowhere(evidence.golden.fact(probe, "tensors") or {}))
-    if lost := sorted(missing - before):
-        message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint do not arrive by {titled(probe)}"
+    now = evidence.now
+    missing = set(now.missing(probe)) - set(now.missing())
+    if lost := sorted(missing - set(evidence.golden.missing(probe))):
+        total = len(now.fact(probe, "tensors"))
+        message = f"{len(lost)} of {total} tensors of the checkpoint do not arrive by {titled(probe)}"
         found.add(probe, kind(probe, "lost-tensors"), Verdict.SILENT_WRONG, message, subject=probe, details=tuple(lost))
     elif missing:
         stored = _LOST_STORED.format(stored_title(probe))
         found.standing.append(f"{len(missing)} {stored}, as for the creator")
-
-
-def _nowhere(tensors: Mapping[str, Any]) -> list[str]:
-    return [key for key, where in tensors.items() if where["found"] == "nowhere"]

@@ -13,17 +13,7 @@ from harness.core.run import Run
 from tests.support import samples
 from tests.support.samples import cell, exact, known, run, wrong
 
-ALL = [
-    samples.green(),
-    samples.clean(),
-    samples.regressed(),
-    samples.every_verdict(),
-    samples.across_releases(),
-    samples.interrupted(),
-    samples.nothing(),
-    samples.empty(),
-    samples.against_baseline(),
-]
+ALL = samples.plain()
 
 
 @pytest.mark.parametrize("sample", ALL)

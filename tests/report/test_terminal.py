@@ -13,17 +13,7 @@ from harness.core.run import Run
 from harness.report import summary, terminal
 from tests.support import samples
 
-SAMPLES = [
-    samples.green(),
-    samples.clean(),
-    samples.regressed(),
-    samples.every_verdict(),
-    samples.across_releases(),
-    samples.interrupted(),
-    samples.nothing(),
-    samples.empty(),
-    samples.against_baseline(),
-]
+SAMPLES = samples.plain()
 SGR = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -392,3 +392,11 @@ def hostile(text: str) -> Run:
         comparisons=(change,),
         expectation_problems=(ExpectationProblem(id=text, problem="stale", message=text),),
     )
+
+
+def plain() -> tuple[Run, ...]:
+    """Runs of all kinds, without hostile text."""
+    return (
+        green(), clean(), regressed(), every_verdict(), across_releases(), interrupted(), nothing(), empty(),
+        against_baseline(),
+    )  # fmt: skip

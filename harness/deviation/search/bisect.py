@@ -214,7 +214,7 @@ class _Bisect:
         good = request.good or _version(self.package, work.good, "--good")
         bad = request.bad or _version(self.package, work.bad, "--bad")
         if request.find_fix and not request.good:
-            good = _newest(self._known)
+            good = self._known.newest
         first, last = sorted((good, bad), key=_parsed)
         kinds: Kinds = ("good", "bad") if first == good else ("bad", "good")
         if request.find_fix != (kinds == ("bad", "good")):
@@ -309,11 +309,6 @@ class _Bisect:
         if overlay.package != self.package:
             raise UsageError(f"{clone} builds {overlay.package}", f"a clone of {self.package}", "check --repo")
         return held.commit(self.work.environments, overlay)
-
-
-def _newest(known: Known) -> str:
-    stable = [v for v, one in known.releases.items() if not one.yanked and not Version(v).is_prerelease]
-    return max(stable, key=Version)
 
 
 def _version(package: str, end: Environment, option: str) -> str:
