@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 
-from harness.cli.parser import SPEC, Arguments, Output, Parser, choice, handler, hub, saying, where
+from harness.cli.parser import (
+    SPEC,
+    Arguments,
+    Output,
+    Parser,
+    choice,
+    count,
+    handler,
+    hub,
+    processes,
+    saying,
+    seconds,
+    where,
+)
 from harness.core.cell_settings import ATTENTIONS, DTYPES
 from harness.runner.change.check import ChangeRequest
 from harness.runner.request import CheckRequest
@@ -158,14 +171,14 @@ def _selection(one: Arguments) -> None:
 
 def _computing(one: Arguments) -> None:
     one.add_argument("--device", default="cpu", choices=["cpu", "cuda"], help="where to compute (default: cpu)")
-    one.add_argument("--dtype", default="", choices=DTYPES, help=_DTYPE)
-    one.add_argument("--attention", default="", choices=ATTENTIONS, help=_ATTENTION)
+    one.add_argument("--dtype", choices=DTYPES, help=_DTYPE)
+    one.add_argument("--attention", choices=ATTENTIONS, help=_ATTENTION)
 
 
 def _running(one: Arguments) -> None:
     one.add_argument("--each", action="store_true", help="replay every fixture; do not reuse results")
-    one.add_argument("--jobs", type=int, default=0, metavar="N", help="cells at once (default: cores)")
-    one.add_argument("--time-limit", type=float, metavar="S", help="seconds for each cell, instead of its own limit")
+    one.add_argument("--jobs", type=count, default=0, metavar="N", help="cells at once (default: cores)")
+    one.add_argument("--time-limit", type=seconds, metavar="S", help="seconds for each cell, instead of its own limit")
     one.add_argument("--resume", action="store_true", help="continue the newest unfinished run of the same cells")
     one.add_argument("--strict", dest="fail_on_warned", action="store_true", help="a new warning fails the run too")
     one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")
@@ -185,9 +198,11 @@ def _output(one: Arguments) -> None:
 
 
 def _runner(one: Arguments) -> None:
-    one.add_argument("-n", dest="numprocesses", metavar="N", help="processes (xdist); a loader's cells stay together")
+    one.add_argument(
+        "-n", dest="numprocesses", type=processes, metavar="N", help="processes (xdist); a loader's cells stay together"
+    )
     one.add_argument("-x", dest="exitfirst", action="store_true", help="stop at the first deviation")
     one.add_argument("--lf", dest="last_failed", action="store_true", help="only the cells that failed last time")
     one.add_argument("--co", "--collect-only", dest="collect_only", action="store_true", help="list the cells")
     one.add_argument("--junitxml", metavar="FILE", help="write pytest's own JUnit file too")
-    one.add_argument("pytest", nargs="*", metavar="-- ARG", help="more arguments for pytest, after --")
+    one.add_argument("pytest", nargs="*", type=str, metavar="-- ARG", help="more arguments for pytest, after --")

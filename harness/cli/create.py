@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.cli import common
-from harness.cli.parser import Output, choice, command, handler, hub, saying, where
+from harness.cli.parser import Output, choice, command, count, handler, hub, saying, where
 from harness.core.errors import ExitCode
 from harness.runner import create as creation
 from harness.runner.create import CreateRequest, Made
@@ -34,7 +34,7 @@ def add_to(commands: Any) -> None:
     choice(one)
     hub(one)
     saying(one)
-    one.add_argument("--jobs", type=int, default=0, help="fixtures at once (default: cores)")
+    one.add_argument("--jobs", type=count, default=0, help="fixtures at once (default: cores)")
     one.add_argument("--replace", action="store_true", help="overwrite stored fixtures; needs --reason")
     one.add_argument("--reason", metavar="TEXT", help="why stored fixtures are replaced; kept in the manifest")
     one.add_argument(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli import common, env_add
-from harness.cli.parser import SPEC, Parser, command, where
+from harness.cli.parser import SPEC, Parser, command, count, where
 from harness.core.errors import ExitCode, UsageError
 from harness.envs import wheelhouse
 from harness.envs.environments import Environments
@@ -93,7 +93,7 @@ def _build(commands: Any) -> None:
     one.add_argument("specs", nargs="*", metavar="SPEC",
                      help=f"{SPEC} (default: all declared environments, except those built on demand)")  # fmt: skip
     one.add_argument("--wheelhouse", metavar="DIR", help="install the wheels that `env pack` put there; ask no index")
-    one.add_argument("--jobs", type=int, default=0, help="environments built at once (default: cores)")
+    one.add_argument("--jobs", type=count, default=0, help="environments built at once (default: cores)")
     one.add_argument("--dry-run", action="store_true", help="print what would be built")
     where(one, fixtures=False)
 
@@ -108,7 +108,7 @@ def _pack(commands: Any) -> None:
     one.add_argument("--platform", dest="platforms", action="append", default=[], metavar="TAG",
                      help="platform tag of the other machine, if it differs: manylinux_2_28_x86_64 "
                      "(repeatable; default: this machine's)")  # fmt: skip
-    one.add_argument("--torch-build", default="", metavar="TAG",
+    one.add_argument("--torch-build", metavar="TAG",
                      help="Torch's build: cpu, cu126, … (default: the index's first)")  # fmt: skip
     where(one, fixtures=False)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.cli import common
-from harness.cli.parser import choice, command, handler, where
+from harness.cli.parser import choice, command, count, handler, where
 from harness.core import matrix
 from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import Declared
@@ -48,7 +48,7 @@ def add_to(inner: Any) -> None:
     one.add_argument("--missing", action="store_true", help="every release that the index has and the matrix lacks")
     one.add_argument("--no-fixtures", action="store_true", help="declare, lock and build only")
     one.add_argument("--keep-going", action="store_true", help="keep the other fixtures if scenarios are refused")
-    one.add_argument("--jobs", type=int, default=0, help="fixtures at once (default: cores)")
+    one.add_argument("--jobs", type=count, default=0, help="fixtures at once (default: cores)")
     one.add_argument("--dry-run", action="store_true", help="list what would be added")
     one.add_argument("--json", action="store_true", help="print JSON")
     where(one)

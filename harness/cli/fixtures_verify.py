@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.cli import common
 from harness.cli import create as creating
-from harness.cli.parser import Output, choice, command, handler, saying, where
+from harness.cli.parser import Output, choice, command, count, handler, saying, where
 from harness.core.errors import ExitCode
 from harness.core.text import many
 from harness.runner import create as creation
@@ -48,7 +48,7 @@ def add_to(inner: Any) -> None:
     where(one)
     choice(one)
     saying(one)
-    one.add_argument("--jobs", type=int, default=0, help="fixtures at once (default: cores)")
+    one.add_argument("--jobs", type=count, default=0, help="fixtures at once (default: cores)")
     handler(one)
     one = command(inner, "prune", prune, "remove files that no manifest refers to",
                   "  peft-regress fixtures prune --dry-run", PruneOptions)  # fmt: skip

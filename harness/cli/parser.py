@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import sys
 import typing
 from collections.abc import Callable, Mapping
@@ -33,12 +34,53 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, **more})
+        self.register("type", None, _not_empty)
+
+    def add_subparsers(self, **more: Any) -> Any:
+        """Declare commands; their own parsers look at what follows the command."""
+        made = super().add_subparsers(**more)
+        made.type = str
+        return made
 
     def error(self, message: str) -> NoReturn:
         """Print usage and what is wrong; exit 64."""
         self.print_usage(sys.stderr)
         print(f"{self.prog}: {message}\n  next: see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))
+
+
+def _not_empty(text: str) -> str:
+    """The type of every argument that names no other: a variable that is not set is no name and no path."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty value\n  expected: a name, a path or a text")
+    return text
+
+
+def count(text: str) -> int:
+    """The type of a number of things at once; 0 lets us choose."""
+    if not (text.isascii() and text.isdecimal() and len(text) < _DIGITS):
+        raise argparse.ArgumentTypeError(f"{text!r}\n  expected: a whole number, 0 or more")
+    return int(text)
+
+
+_DIGITS = 7
+"""Longer counts are typing errors."""
+
+
+def processes(text: str) -> str:
+    """The type of pytest-xdist's number of processes."""
+    return text if text in ("auto", "logical") else str(count(text))
+
+
+def seconds(text: str) -> float:
+    """The type of a time limit."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}\n  expected: a number of seconds above 0")
+    return found
 
 
 @dataclass(frozen=True)
@@ -138,7 +180,7 @@ def where(one: Arguments, *, fixtures: bool = True) -> None:
 def choice(one: Arguments, scenarios: bool = True, keyword: str = "keyword") -> None:
     """Options that choose scenarios: `Selection`."""
     one.add_argument(
-        "-k", dest=keyword, default="", metavar="EXPR",
+        "-k", dest=keyword, type=str, default="", metavar="EXPR",
         help="only scenarios whose name or family matches, for example 'lokr or loha'",
     )  # fmt: skip
     one.add_argument(

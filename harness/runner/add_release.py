@@ -32,7 +32,7 @@ from harness.envs.draft import Draft
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
 from harness.runner.plan import Planned
-from harness.runner.request import Places, Selection, cores
+from harness.runner.request import Places, Selection, cores, must_be_count
 from harness.runner.session import Session
 from harness.store.adopt import adopting
 from harness.store.fixtures import Store
@@ -55,6 +55,10 @@ class AddRequest:
     """Keep the fixtures that could be made although some scenarios were refused."""
     worker_handler: Path | None = None
     """Replaces the worker's own cell module, for tests."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number of jobs below 0."""
+        must_be_count("jobs", self.jobs)
 
     def scenarios(self) -> list[Declared]:
         """The selected scenarios; none without fixtures.

@@ -21,7 +21,7 @@ from harness.envs.environment import BuiltEnvironment
 from harness.judge import outcomes
 from harness.judge.new_golden import CreationRefused, refuse_unfit, standing_defects
 from harness.runner import plan
-from harness.runner.request import Places, Selection, cores
+from harness.runner.request import Places, Selection, cores, must_be_count
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.pool import Job
@@ -54,6 +54,10 @@ class CreateRequest:
     """The class of that golden; default: the device's kind and architecture, such as `cuda-sm90`."""
     worker_handler: Path | None = None
     """Replaces the worker's own cell module, for tests."""
+
+    def __post_init__(self) -> None:
+        """Refuse a number of jobs below 0."""
+        must_be_count("jobs", self.jobs)
 
     @property
     def at_once(self) -> int:

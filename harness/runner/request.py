@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 from harness.core import data
 from harness.core.cell_settings import OWN, Settings
+from harness.core.errors import UsageError
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
 from harness.core.progress import Log, quiet
 from harness.envs.environments import Environments
@@ -160,6 +162,30 @@ class CheckRequest:
     places: Places = Places()
     worker_handler: Path | None = None
     """In the place of the worker's cell module, for tests of everything around it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what would be misread.
+
+        Raises:
+            UsageError: a number is out of range, or a text is given where several are expected.
+        """
+        must_be_count("jobs", self.jobs)
+        limit = self.time_limit
+        if limit is not None and not 0 < limit < math.inf:
+            raise UsageError(f"time_limit={limit!r}", "a number of seconds above 0", "leave it out for no other limit")
+        for name in ("creators", "loaders", "cells"):
+            if isinstance(value := getattr(self, name), str):
+                raise UsageError(f"{name}={value!r}", "a tuple of names", f"write {name}=({value!r},)")
+
+
+def must_be_count(name: str, value: int) -> None:
+    """Refuse a number of things at once that is below 0.
+
+    Raises:
+        UsageError: it is.
+    """
+    if value < 0:
+        raise UsageError(f"{name}={value!r}", "a whole number, 0 or more", "leave it out for one on each core")
 
 
 def cores() -> int:

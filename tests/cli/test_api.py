@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,17 @@ def test_a_folder_is_free_after_an_error(mini: World, monkeypatch: pytest.Monkey
             check(asked)
     run = check(request(mini, "2.0", places=asked.places, resume=True))
     assert len(run.cells) == len(run.plan) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"jobs": -1}, {"time_limit": 0.0}, {"time_limit": math.nan}, {"time_limit": math.inf}, {"creators": "v061"},
+     {"loaders": "current"}, {"cells": "*"}],
+    ids=str,
+)  # fmt: skip
+def test_a_request_that_would_be_misread_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as error:
+        CheckRequest(**wrong)
+    assert next(iter(wrong)) in error.value.found
+    assert error.value.expected
+    assert error.value.next_step

@@ -74,6 +74,32 @@ def test_wrong_usage_is_64_and_points_to_the_help(words: list[str], said: str) -
     assert ended.out == ""
 
 
+NUMBERS = [
+    *(
+        [*command, "--time-limit", value]
+        for command in (["check"], ["pair"], ["matrix"])
+        for value in ("nan", "inf", "-1", "0", "x")
+    ),
+    *(
+        [*command, "--jobs", value]
+        for command in (["check"], ["create", "a"], ["fixtures", "verify"], ["env", "build"], ["env", "add"])
+        for value in ("-5", "x", "1.5", "9" * 5000)
+    ),
+    *(["check", "--dry-run", "-n", value] for value in ("x", "-1")),
+]
+EMPTY = [["lint", "--matrices", ""], ["check", "--baseline", ""], ["check", "--reports="], ["accept", "--remove", ""]]
+
+
+@pytest.mark.parametrize("words", [*NUMBERS, *EMPTY], ids=lambda words: " ".join(words)[:60])
+def test_numbers_that_mean_nothing_and_empty_values_are_refused_by_the_parser(words: list[str]) -> None:
+    ended = main(*words)
+    assert ended.code == 64
+    option = words[-1].removesuffix("=") if words[-1].endswith("=") else words[-2]
+    assert f"argument {option}" in ended.err
+    assert "\n  expected: " in ended.err
+    assert "\n  next: " in ended.err
+
+
 ERRORS = [
     ["check", "--baseline", "no-such-run"],
     ["check", "--loader", "nobody"],
