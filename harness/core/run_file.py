@@ -38,7 +38,7 @@ def load(path: Path) -> Run:
     """Read a `report.json`, or the one in a run's folder.
 
     Raises:
-        UsageError: the file is missing, is not JSON, or has a format that this version does not read.
+        UsageError: the file cannot be read, or has a format that this version does not read.
     """
     file = path / "report.json" if path.is_dir() else path
     try:
@@ -46,8 +46,10 @@ def load(path: Path) -> Run:
     except FileNotFoundError:
         where = "a run's folder or its report.json"
         raise UsageError(f"no report at {file}", where, "list the runs with `ls reports/`") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{file} is not JSON: {error}", *_CHECK_AGAIN) from error
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error}", *_CHECK_AGAIN) from error
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long; or nested too deeply
+        raise UsageError(f"{file} is not JSON that can be read: {error}", *_CHECK_AGAIN) from error
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:
         raise UsageError(

@@ -43,12 +43,18 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
     """The data in the text of a file.
 
     Raises:
-        UsageError: it is not TOML (with line and column).
+        UsageError: it is not TOML (with line and column), or nested too deeply, or has a number that is too long.
     """
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "correct the file at that place") from error
+    except RecursionError:
+        raise UsageError(
+            f"{path}: nested too deeply to read", "tables as CONTRIBUTING.md shows", "correct it"
+        ) from None
+    except ValueError as error:  # Python reads no number of thousands of digits
+        raise UsageError(f"{path}: cannot be read: {error}", "shorter numbers", "correct the file") from error
 
 
 def validated(model: type[M], data: Any, path: Path) -> M:
