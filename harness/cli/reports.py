@@ -17,6 +17,8 @@ from harness.judge import run_diff
 from harness.report import markdown, tables, terminal
 from harness.runner import shards
 from harness.runner.request import Places, Selection
+from harness.store.fixtures import Store
+from harness.store.manifest import BadFixture
 
 _FORMATS = ["terminal", "markdown", "json", "html", "junit", "csv", "parquet"]
 
@@ -70,7 +72,7 @@ def list_(options: ListOptions) -> int:
     """List scenarios, what each guards, and who has fixtures for it."""
     declared = options.selection.of(options.places.matrix().scenarios(hub=True))
     store = options.places.store(required=False)
-    made = {creator: set(store.scenarios(creator)) for creator in store.creators()}
+    made, code = _made(store)
     if options.output.json:
         common.out_json(
             [
@@ -84,7 +86,7 @@ def list_(options: ListOptions) -> int:
                 for one in declared
             ]
         )  # fmt: skip
-        return ExitCode.CLEAN
+        return code
     width = max((len(one.name) for one in declared), default=0)
     for one in declared:
         creators = ", ".join(creator for creator, names in made.items() if one.name in names) or "no fixture"
@@ -93,7 +95,20 @@ def list_(options: ListOptions) -> int:
         if options.output.verbose:
             common.out(f"{'':{width}}  {' '.join(one.scenario.why.split())}")
     common.say(f"{len(declared)} scenarios")
-    return ExitCode.CLEAN
+    return code
+
+
+def _made(store: Store) -> tuple[dict[str, set[str]], ExitCode]:
+    """Creator → scenarios it has fixtures of, and the exit code. A file that is not readable is reported on stderr."""
+    made: dict[str, set[str]] = {}
+    code = ExitCode.CLEAN
+    for creator in store.creators():
+        try:
+            made[creator] = set(store.scenarios(creator))
+        except BadFixture as error:
+            common.say(str(error))
+            code = ExitCode.CANNOT_TELL
+    return made, code
 
 
 def report_(options: ReportOptions) -> int:

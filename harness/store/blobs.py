@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.core.files import write_durably
+from harness.core.files import read_regular, write_durably
 from harness.store.manifest import StoredFile, stored_file
 
 PACKED = ".gz"
@@ -61,10 +61,10 @@ def content(path: Path) -> bytes:
     """The content of a blob's file, uncompressed.
 
     Raises:
-        OSError: there is no such file.
+        OSError: there is no such file, or it cannot be read.
         EOFError, zlib.error: it is compressed and damaged; see `UNPACKING`.
     """
-    data = path.read_bytes()
+    data = read_regular(path)
     return gzip.decompress(data) if path.name.endswith(PACKED) else data
 
 

@@ -49,7 +49,11 @@ class Store:
         return sorted(self.manifests.creators().union(self.fallback.creators() if self.fallback else ()))
 
     def scenarios(self, creator: str) -> list[str]:
-        """Names of the scenarios that the creator has a fixture of; empty for an unknown creator."""
+        """Names of the scenarios that the creator has a fixture of; empty for an unknown creator.
+
+        Raises:
+            BadFixture: the creator's file is not readable.
+        """
         own = self.manifests.scenarios(creator)
         return sorted(own.union(self.fallback.scenarios(creator) if self.fallback else ()))
 
@@ -256,9 +260,10 @@ class Store:
 
 def recorded_versions(store: Store, creator: str) -> Mapping[str, str]:
     """The versions that made a creator's fixtures, according to the first usable one; empty if there is none."""
-    for scenario in store.scenarios(creator):
-        with contextlib.suppress(BadFixture):
-            return store.manifest(creator, scenario).versions
+    with contextlib.suppress(BadFixture):  # the file is not readable
+        for scenario in store.scenarios(creator):
+            with contextlib.suppress(BadFixture):
+                return store.manifest(creator, scenario).versions
     return {}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.files import write_durably
+from harness.core.files import read_regular, write_durably
 from harness.store import creator_file
 from harness.store.creator_file import SUFFIX, CreatorFile, Line
 from harness.store.manifest import BLOBS, BadFixture, Manifest, checked_part
@@ -23,7 +23,7 @@ class Found:
     """A manifest's text and where it is.
 
     Attributes:
-        problem: why the line cannot be used; empty for a file of its own, and for a line without known damage.
+        problem: why it cannot be used; empty if no damage is known.
     """
 
     place: Place
@@ -37,7 +37,7 @@ class Found:
             BadFixture: it cannot be used.
         """
         if self.problem:
-            raise self.place.bad(self.problem, "the line as peft-regress wrote it")
+            raise self.place.bad(self.problem, f"the {'line' if self.place.line else 'file'} as peft-regress wrote it")
         return parse(self.place, self.text, read)
 
 
@@ -54,7 +54,11 @@ class Manifests:
         return with_file | {path.parent.name for path in self.singles()}
 
     def scenarios(self, creator: str) -> set[str]:
-        """Scenarios that the creator has a fixture of, whatever its state."""
+        """Scenarios that the creator has a fixture of, whatever its state.
+
+        Raises:
+            BadFixture: the creator's file is not readable.
+        """
         if not _plain(creator):
             return set()
         return {*self.read(creator).fixtures, *(path.stem for path in self.singles(creator))}
@@ -74,7 +78,7 @@ class Manifests:
             return self._found(creator, line)
         single = self.single(creator, scenario)
         try:
-            return Found(Place(creator, scenario, single), single.read_bytes())
+            return Found(Place(creator, scenario, single), read_regular(single))
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
@@ -86,11 +90,23 @@ class Manifests:
         return None
 
     def every(self, creator: str) -> Iterator[Found]:
-        """All manifests of a creator, damaged lines included. A fixture that is stored twice appears twice."""
+        """All manifests of a creator, damaged ones included. A fixture that is stored twice appears twice.
+
+        Raises:
+            BadFixture: the creator's file is not readable.
+        """
         for line in self.read(creator).lines:
             yield self._found(creator, line)
+        yield from self.every_single(creator)
+
+    def every_single(self, creator: str) -> Iterator[Found]:
+        """All manifests of formats 1 and 2 of a creator, damaged ones included."""
         for path in self.singles(creator):
-            yield Found(Place(creator, path.stem, path), path.read_bytes())
+            place = Place(creator, path.stem, path)
+            try:
+                yield Found(place, read_regular(path))
+            except OSError as error:
+                yield Found(place, b"", f"cannot be read: {error.strerror}")
 
     def put(self, creator: str, scenario: str, text: bytes) -> None:
         """Write a manifest of the present format: the whole file, or nothing of it."""
@@ -153,11 +169,11 @@ class Manifests:
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             known = self._known.get(path)
             if known is None or known[0] != stamp:
-                known = self._known[path] = (stamp, creator_file.read(path.read_bytes()))
+                known = self._known[path] = (stamp, creator_file.read(read_regular(path)))
             return known[1]
-        except FileNotFoundError:
-            return CreatorFile()
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and not path.is_symlink():
+                return CreatorFile()
             raise unreadable(path, error) from error
 
 
@@ -176,7 +192,11 @@ def checked_names(creator: str, scenario: str) -> None:
 
 def unreadable(path: Path, error: OSError) -> BadFixture:
     """The error for a file that the system does not let us read."""
-    return BadFixture(f"{path}: cannot be read: {error}", "a readable file", "check the permissions of the file")
+    return BadFixture(
+        f"{path}: cannot be read: {error.strerror}",
+        "a readable, regular file",
+        f"check its permissions, or restore it with `git restore {path}`",
+    )
 
 
 def _plain(name: str) -> bool:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.core.errors import HarnessError
+from harness.runner import plan
 from harness.store import creator_file, integrity
 from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, NoFixture
@@ -158,13 +160,63 @@ def test_other_stores_see_what_was_written_meanwhile(store: Store) -> None:
     assert reader.has("v061", "e")
 
 
-def test_a_file_that_is_not_readable_is_named(store: Store) -> None:
+@pytest.fixture
+def _not_for_ever() -> Iterator[None]:
+    """Fail after some seconds, if the test waits for a pipe."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError("still waiting")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def _no_permission(path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may read every file")
+    path.touch(mode=0)
+
+
+UNREADABLE: dict[str, Callable[[Path], None]] = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "device without an end": lambda path: path.symlink_to("/dev/zero"),
+    "link to itself": lambda path: path.symlink_to(path.name),
+    "link to nothing": lambda path: path.symlink_to("nothing"),
+    "no permission": _no_permission,
+}
+
+
+@pytest.mark.usefixtures("_not_for_ever")
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_a_file_that_is_not_readable_costs_its_own_creator_only(store: Store, kind: str) -> None:
+    save(store, blank(creator="v082"))
     path = manifests.file_of(store.folder, "v061")
     path.unlink()
-    path.mkdir()
-    with pytest.raises(HarnessError, match=r"v061\.jsonl: cannot be read"):
+    UNREADABLE[kind](path)
+    with pytest.raises(BadFixture, match=r"v061\.jsonl: cannot be read"):
         store.manifest("v061", "a")
-    assert [(problem.path, problem.kind) for problem in integrity.verify(store)] == [(path, "manifest")]
+    with pytest.raises(BadFixture, match=r"v061\.jsonl: cannot be read"):
+        save(store, blank("a"), replace="nothing overwrites what cannot be read")
+    checked = integrity.check(store)
+    assert [(problem.path, problem.kind) for problem in checked.problems] == [(path, "manifest")]
+    assert (checked.fixtures, checked.creators) == (1, 2)
+    assert store.manifest("v082", "lora-linear").creator == "v082"
+    assert plan.creators_with_fixtures(store, ()) == ("v061", "v082")
+
+
+@pytest.mark.usefixtures("_not_for_ever")
+def test_a_pipe_in_the_place_of_a_blob_blocks_nobody(store: Store) -> None:
+    manifest = store.manifest("v061", "a")
+    path = store.find_blob(manifest.files["adapter/adapter_config.json"].sha256)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(BadFixture, match="not readable"):
+        store.content(manifest, "adapter/adapter_config.json")
+    assert [(problem.path, problem.kind) for problem in integrity.verify(store)] == [(path, "blob")]
 
 
 _NAME = st.text(st.characters(exclude_categories=("C", "Z"), exclude_characters="/\\:"), min_size=1, max_size=8)
