@@ -156,7 +156,7 @@ def change(one: Parser) -> None:
         "run (default: the newest release)",
     )  # fmt: skip
     group.add_argument(
-        "--changed-files", nargs="+", metavar="FILE",
+        "--changed-files", nargs="+", type=str, metavar="FILE",
         help="names of the changed files, as in Git; - reads them from stdin, one a line",
     )  # fmt: skip
     group.add_argument("--every-scenario", action="store_true", help="check every scenario, whichever files changed")

@@ -12,7 +12,7 @@ from harness.cli import common
 from harness.cli.parser import command, where
 from harness.core import data
 from harness.core.errors import ExitCode
-from harness.core.files import write_atomically
+from harness.core.files import must_take_files, write_atomically
 from harness.core.matrix import Declared
 from harness.core.versions import release_order
 from harness.judge import breaks
@@ -46,6 +46,7 @@ def add_to(commands: Any) -> None:
 def docs(options: DocsOptions) -> int:
     """Write docs/known-breaks/, methods.md, format-history.md and trl-structure.md; with --check only compare."""
     folder = options.out or data.docs()
+    must_take_files(folder)
     stale = []
     made = pages(options.places)
     gone = [path for path in sorted((folder / KNOWN).glob("*.md")) if f"{KNOWN}/{path.name}" not in made]

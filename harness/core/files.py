@@ -115,16 +115,30 @@ def _sync(handle: int, flush: Callable[[], None]) -> None:
     os.fsync(handle)
 
 
-def must_be_new(target: Path) -> None:
-    """Refuse a folder that holds something.
+def must_take_files(folder: Path) -> None:
+    """Refuse a folder in which nothing can be written; it need not exist yet.
 
     Raises:
-        UsageError: it exists, and is not an empty folder.
+        UsageError: it is a file, or inside one, or its permissions forbid it.
+    """
+    there = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not there.is_dir():
+        raise UsageError(f"{there} is a file", "a folder", "name another folder")
+    if not os.access(there, os.W_OK):
+        raise UsageError(f"{there} cannot be written", "a folder in which you may write", "name another folder")
+
+
+def must_be_new(target: Path) -> None:
+    """Refuse a folder that holds something, or in which nothing can be written.
+
+    Raises:
+        UsageError: it exists and is not an empty folder, or it cannot be made.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UsageError(
             f"{target} already exists", "an empty or new folder", "name another folder, or delete this one"
         )
+    must_take_files(target)
 
 
 @contextlib.contextmanager
@@ -133,7 +147,11 @@ def new_folder(target: Path, *, last: Callable[[], object] = _nothing) -> Iterat
 
     Args:
         last: called before the folder is renamed; if it raises, the target stays as it is.
+
+    Raises:
+        UsageError: nothing can be written beside `target`.
     """
+    must_take_files(target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     made = _temporary_beside(target)
     try:

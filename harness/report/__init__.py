@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.core.files import write_atomically
+from harness.core.files import must_take_files, write_atomically
 from harness.core.run import Run
 from harness.core.run_file import dump
 from harness.report import junit, markdown
@@ -21,7 +21,12 @@ FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
 
 
 def write(run: Run, folder: Path) -> list[Path]:
-    """Write `report.json` and then every format to a run's folder, each atomically."""
+    """Write `report.json` and then every format to a run's folder, each atomically.
+
+    Raises:
+        UsageError: `folder` is a file, or nothing can be written there.
+    """
+    must_take_files(folder)
     source = folder / "report.json"
     dump(run, source)
     written = [source]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.core.errors import HarnessError, UsageError
-from harness.core.files import write_atomically
+from harness.core.files import must_take_files, write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.core.text import encodable, field
 from harness.core.versions import FIRST_PACKAGES
@@ -64,6 +64,7 @@ def write(frame: pd.DataFrame, path: Path) -> None:
         raise UsageError(
             f"no table format for {path.name!r}", "a name that ends in .csv or .parquet", "rename the file"
         )
+    must_take_files(path.parent)
     write_atomically(path, writers[path.suffix](frame))
 
 

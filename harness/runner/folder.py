@@ -16,7 +16,7 @@ import pydantic
 
 from harness import __version__
 from harness.core.errors import UsageError
-from harness.core.files import append_lines, write_atomically
+from harness.core.files import append_lines, must_take_files, write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.core.run_file import load
 from harness.judge import breaks, expected
@@ -36,6 +36,7 @@ class Recorder:
         self.cells: dict[str, Cell] = {}
         self.created = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         self._started = time.monotonic()
+        must_take_files(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self._lock = threading.Lock()
         self._folder_lock = _lock_of(folder)

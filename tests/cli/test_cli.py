@@ -138,6 +138,25 @@ def test_every_error_says_what_was_found_what_was_expected_and_what_to_do(mini: 
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("inside", ["", "/inside"])
+def test_a_file_is_no_folder_to_write_in(two_runs: tuple[World, Path, Path], inside: str) -> None:
+    """Each says so before anything is checked: a traceback would exit with 1, which means that something regressed."""
+    mini, before, _ = two_runs
+    file = mini.root / "a-file"
+    file.touch()
+    for words in (
+        ["check", "--loader", mini.spec("2.0"), "--fixtures", str(mini.fixtures), "--reports", f"{file}{inside}"],
+        ["report", str(before), "--out", f"{file}{inside}"],
+        ["docs", "--out", f"{file}{inside}", "--fixtures", str(mini.fixtures)],
+        ["docs", "--check", "--out", f"{file}{inside}", "--fixtures", str(mini.fixtures)],
+        ["export", f"{file}/inside", "--loader", mini.spec("2.0"), "--fixtures", str(mini.fixtures)],
+    ):
+        ended = main(*words, "--matrices", str(mini.matrices)) if words[0] != "report" else main(*words)
+        assert ended.code == 64, ended
+        assert f"{file} is a file\n  expected: a folder\n  next: " in ended.err
+        assert "INTERNALERROR" not in ended.err + ended.out
+
+
 def test_an_error_has_three_parts() -> None:
     assert str(HarnessError("found", "wanted", "do")) == "found\n  expected: wanted\n  next: do"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import HarnessError, UsageError
-from harness.core.files import write_atomically
+from harness.core.files import must_take_files, write_atomically
 from harness.core.progress import Log, quiet
 from harness.deviation import one_cell
 from harness.deviation.one_cell import CellRequest
@@ -121,6 +121,7 @@ def work(request: SearchRequest, command: str, suffix: str = "", log: Log = quie
             "name others with --good, --bad",
         )
     file = about.places.reports_folder / command / f"{question.file_stem}{suffix}.json"
+    must_take_files(file.parent)
     own = file.with_name(f"{question.file_stem}.jsonl")
     journal = Journal(request.journal or own, request.replay, anew=request.anew)
     with _scratch(command) as scratch:
