@@ -12,7 +12,7 @@ from rich.text import Text
 from harness.cli import common, fixtures_archive, fixtures_verify
 from harness.cli.parser import Output, Parser, choice, command, where
 from harness.core.errors import ExitCode
-from harness.core.text import enumerated, many, visible
+from harness.core.text import enumerated, many, visible, visible_lines
 from harness.runner import saved_formats
 from harness.runner.request import Places, Selection
 from harness.runner.saved_formats import Diff, Histories
@@ -53,7 +53,9 @@ def add_to(commands: Any) -> None:
         inner, "diff", diff, "compare what two creators saved for the same scenarios",
         "  peft-regress fixtures diff v071 v082\n"
         "  peft-regress fixtures diff v0140 v0212 -k lora -v\n\n"
-        "exit codes: 0 no difference except version strings, 1 a difference, 2 nothing could be compared", DiffOptions,
+        "exit codes: 0 no difference except version strings, 1 a difference, "
+        "2 nothing was compared, or a fixture is damaged",
+        DiffOptions,
     )  # fmt: skip
     one.add_argument("a", metavar="A", help="a creator that has fixtures")
     one.add_argument("b", metavar="B", help="another creator")
@@ -73,7 +75,7 @@ def add_to(commands: Any) -> None:
 
 
 def diff(options: DiffOptions) -> int:
-    """Compare what two creators saved; 0 if nothing differs, 1 if something does, 2 if nothing was compared."""
+    """Compare what two creators saved; 0 if nothing differs, 1 if something does, 2 if something cannot be read."""
     found = saved_formats.diff(options.a, options.b, options.places, options.selection)
     if options.output.json:
         common.out_json(_diff_json(found))
@@ -82,9 +84,15 @@ def diff(options: DiffOptions) -> int:
         for creator, names in ((found.a, found.only_a), (found.b, found.only_b)):
             _print_alone(creator, names, options.output.verbose > 0)
         common.out(_summary(found))
-    if not found.changes:
+    _say_problems(found.problems)
+    if not found.changes or found.problems:
         return ExitCode.CANNOT_TELL
     return ExitCode.REGRESSED if found.different else ExitCode.CLEAN
+
+
+def _say_problems(problems: Sequence[str]) -> None:
+    for problem in problems:
+        common.say(f"not compared: {visible_lines(problem)}")
 
 
 def _summary(found: Diff) -> str:
@@ -126,6 +134,7 @@ def _diff_json(found: Diff) -> dict[str, object]:
         "changes": [_change_json(each) for each in saved_diff.shared(found.changes)],
         "only_a": dict(found.only_a),
         "only_b": dict(found.only_b),
+        "problems": list(found.problems),
     }
 
 
@@ -146,14 +155,22 @@ def history(options: HistoryOptions) -> int:
     """Show how often each scenario's adapter changed over the creators, and the size of the store."""
     found = saved_formats.history(options.scenario, options.places, options.selection)
     if options.output.json:
-        storage = {**found.storage.__dict__, "on_disk": found.on_disk}
-        common.out_json({"scenarios": [_history_json(each) for each in found.scenarios], "storage": storage})
-        return ExitCode.CLEAN
-    _print_table(found.scenarios)
-    for each in found.scenarios if options.output.verbose or len(found.scenarios) == 1 else ():
-        _print_stretches(each, options.output.verbose > 0)
-    common.out(_storage_line(found))
-    return ExitCode.CLEAN
+        common.out_json(_histories_json(found))
+    else:
+        _print_table(found.scenarios)
+        for each in found.scenarios if options.output.verbose or len(found.scenarios) == 1 else ():
+            _print_stretches(each, options.output.verbose > 0)
+        common.out(_storage_line(found))
+    _say_problems(found.problems)
+    return ExitCode.CANNOT_TELL if found.problems else ExitCode.CLEAN
+
+
+def _histories_json(found: Histories) -> dict[str, object]:
+    return {
+        "scenarios": [_history_json(each) for each in found.scenarios],
+        "storage": {**found.storage.__dict__, "on_disk": found.on_disk},
+        "problems": list(found.problems),
+    }
 
 
 def _history_json(each: History) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -12,6 +13,7 @@ from harness.core.matrix import Declared
 from harness.runner.request import Places, Selection
 from harness.store import integrity, saved_adapter, saved_diff, saved_history
 from harness.store.fixtures import Store, recorded_versions
+from harness.store.manifest import BadFixture, Manifest, NoFixture
 from harness.store.saved_adapter import Written
 from harness.store.saved_diff import Change
 from harness.store.saved_history import History, Storage
@@ -25,6 +27,7 @@ class Diff:
         changes: each common scenario → its changes.
         only_a: scenario that only `a` has fixtures of → why `b` has none.
         only_b: the same for `b`.
+        problems: what cannot be read, and was not compared.
     """
 
     a: str
@@ -32,6 +35,7 @@ class Diff:
     changes: Mapping[str, tuple[Change, ...]]
     only_a: Mapping[str, str]
     only_b: Mapping[str, str]
+    problems: tuple[str, ...] = ()
 
     @property
     def different(self) -> list[str]:
@@ -50,11 +54,13 @@ class Histories:
 
     Attributes:
         on_disk: bytes of manifests and blobs.
+        problems: what cannot be read, and is in no history.
     """
 
     scenarios: tuple[History, ...]
     storage: Storage
     on_disk: int
+    problems: tuple[str, ...] = ()
 
 
 class NoHistory(HarnessError):
@@ -68,10 +74,14 @@ def diff(a: str, b: str, places: Places = Places(), selection: Selection = Selec
 
     Raises:
         UsageError: one of them has no fixtures.
-        BadFixture: a fixture cannot be read.
+        BadFixture: one of them has no fixture that can be found, because its file is damaged.
     """
     store, declared = places.store(), places.matrix().scenarios()
-    side_a, side_b = (_read(store, name, selected(store, name, declared, selection)) for name in (a, b))
+    problems = _Problems()
+    names = {creator: selected(store, creator, declared, selection) for creator in (a, b)}
+    side_a, side_b = (_read(store, creator, names[creator], problems) for creator in (a, b))
+    for creator in names:
+        problems.add(store.damage(creator))
     common = sorted(set(side_a) & set(side_b))
     return Diff(
         a,
@@ -79,6 +89,7 @@ def diff(a: str, b: str, places: Places = Places(), selection: Selection = Selec
         {name: saved_diff.changes(side_a[name], side_b[name]) for name in common},
         {name: _why_missing(store, b, name, declared) for name in sorted(set(side_a) - set(common))},
         {name: _why_missing(store, a, name, declared) for name in sorted(set(side_b) - set(common))},
+        problems.found(),
     )
 
 
@@ -92,18 +103,53 @@ def history(
 
     Raises:
         NoHistory: there is no fixture of them.
-        BadFixture: a fixture cannot be read.
     """
     store, declared = places.store(), places.matrix().scenarios()
-    names = [(creator, name) for creator in store.creators() for name in selected(store, creator, declared, selection)]
-    wanted = [(c, name) for c, name in names if not patterns or any(fnmatchcase(name, each) for each in patterns)]
-    if not wanted:
+    problems = _Problems()
+    every: list[Manifest] = []
+    written: list[Written] = []
+    for creator in store.creators():
+        problems.add(store.damage(creator))
+        with problems.noted():
+            wanted = set(_matching(selected(store, creator, declared, selection), patterns))
+            for name in store.scenarios(creator):
+                with problems.noted():
+                    every.append(store.manifest(creator, name))
+                    written += [saved_adapter.read(store, every[-1])] if name in wanted else []
+    if not written and not problems.found():
         raise NoHistory(
             f"{store.folder}: no fixture of {', '.join(patterns) or 'any scenario'}", "at least one", "correct the name"
         )
-    every = (store.manifest(creator, name) for creator in store.creators() for name in store.scenarios(creator))
-    written = (saved_adapter.read(store, store.manifest(*one)) for one in wanted)
-    return Histories(saved_history.of(written), saved_history.storage(every), integrity.size(store))
+    return Histories(
+        saved_history.of(written), saved_history.storage(every), integrity.size(store), problems.found()
+    )  # fmt: skip
+
+
+def _matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    return [name for name in names if not patterns or any(fnmatchcase(name, each) for each in patterns)]
+
+
+class _Problems:
+    """Collects what cannot be read, each once."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, None] = {}
+
+    def add(self, errors: Iterable[BadFixture]) -> None:
+        """Note these."""
+        self._messages |= dict.fromkeys(map(str, errors))
+
+    @contextlib.contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note a fixture that the block cannot read, and go on after the block."""
+        try:
+            yield
+        except BadFixture as error:
+            self.add([error])
+
+    def found(self) -> tuple[str, ...]:
+        """All messages."""
+        return tuple(self._messages)
 
 
 def selected(store: Store, creator: str, declared: Sequence[Declared], selection: Selection) -> list[str]:
@@ -111,9 +157,12 @@ def selected(store: Store, creator: str, declared: Sequence[Declared], selection
 
     Raises:
         UsageError: the creator has no fixtures.
+        BadFixture: its file is damaged so that no fixture is found.
     """
     names = store.scenarios(creator)
     if not names:
+        for error in store.damage(creator):
+            raise error
         known = ", ".join(store.creators()) or "(there is none)"
         raise UsageError(f"{creator} has no fixtures", f"one of {known}", "correct the name")
     known_names = {one.name for one in declared}
@@ -123,12 +172,22 @@ def selected(store: Store, creator: str, declared: Sequence[Declared], selection
     return [name for name in names if name in chosen or (name in undeclared and not selection.families)]
 
 
-def _read(store: Store, creator: str, names: Iterable[str]) -> dict[str, Written]:
-    return {name: saved_adapter.read(store, store.manifest(creator, name)) for name in names}
+def _read(store: Store, creator: str, names: Iterable[str], problems: _Problems) -> dict[str, Written]:
+    found = {}
+    for name in names:
+        with problems.noted():
+            found[name] = saved_adapter.read(store, store.manifest(creator, name))
+    return found
 
 
 def _why_missing(store: Store, creator: str, scenario: str, declared: Sequence[Declared]) -> str:
-    """Why a creator has no fixture of a scenario, according to the declarations."""
+    """Why a creator has no usable fixture of a scenario, according to the store and the declarations."""
+    try:
+        saved_adapter.read(store, store.manifest(creator, scenario))
+    except NoFixture:
+        pass
+    except BadFixture:
+        return f"the fixture of {creator} is damaged"
     one = next((each for each in declared if each.name == scenario), None)
     if one is None:
         return "the scenario is not declared any more"

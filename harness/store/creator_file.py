@@ -7,6 +7,7 @@ A damaged line costs its own fixture only.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import re
@@ -116,6 +117,9 @@ def _scenario_of(raw: bytes) -> str:
 def _problems(lines: list[Line]) -> Iterator[tuple[str, list[int]]]:
     """(what is wrong, numbers of the lines) for what can be seen without reading the manifests."""
     of: dict[str, list[int]] = {}
+    if len(lines) == 1 and not lines[0].raw:
+        yield "the file is empty", [1]
+        return
     for line in lines:
         if line.scenario:
             of.setdefault(line.scenario, []).append(line.number)
@@ -131,6 +135,8 @@ def _problems(lines: list[Line]) -> Iterator[tuple[str, list[int]]]:
 def _stray(raw: bytes) -> str:
     if raw.startswith(_MARKERS):
         return "a mark of an unresolved merge conflict"
+    if raw.startswith(codecs.BOM_UTF8):
+        return "a byte order mark before the line"
     return "an empty line" if not raw else f"not a line of a fixture: {raw[:40]!r}{'…' if len(raw) > 40 else ''}"
 
 

@@ -57,6 +57,10 @@ class Store:
         own = self.manifests.scenarios(creator)
         return sorted(own.union(self.fallback.scenarios(creator) if self.fallback else ()))
 
+    def damage(self, creator: str) -> list[BadFixture]:
+        """What is wrong with the creator's file and belongs to no fixture that is known."""
+        return self.manifests.damage(creator) + (self.fallback.damage(creator) if self.fallback else [])
+
     def has(self, creator: str, scenario: str) -> bool:
         """True if there is a fixture, whatever its state."""
         checked_names(creator, scenario)

@@ -15,6 +15,7 @@ from harness.store.creator_file import SUFFIX, CreatorFile, Line
 from harness.store.manifest import BLOBS, BadFixture, Manifest, checked_part
 from harness.store.manifest_text import Place, ReadBlob, parse
 
+_A_LINE = "the line as peft-regress wrote it"
 _Stamp = tuple[int, int, int]
 
 
@@ -37,7 +38,7 @@ class Found:
             BadFixture: it cannot be used.
         """
         if self.problem:
-            raise self.place.bad(self.problem, f"the {'line' if self.place.line else 'file'} as peft-regress wrote it")
+            raise self.place.bad(self.problem, _A_LINE if self.place.line else "a readable, regular file")
         return parse(self.place, self.text, read)
 
 
@@ -107,6 +108,14 @@ class Manifests:
                 yield Found(place, read_regular(path))
             except OSError as error:
                 yield Found(place, b"", f"cannot be read: {error.strerror}")
+
+    def damage(self, creator: str) -> list[BadFixture]:
+        """What is wrong with the creator's file and belongs to no fixture that is known."""
+        try:
+            strays = self.read(creator).strays
+        except BadFixture as error:
+            return [error]
+        return [Place(creator, "", self.file(creator), line.number).bad(line.problem, _A_LINE) for line in strays]
 
     def put(self, creator: str, scenario: str, text: bytes) -> None:
         """Write a manifest of the present format: the whole file, or nothing of it."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 
+from harness.core.verdict import Verdict
 from tests.support import manifests
 from tests.support.mini.world import World, scenario
 
@@ -76,6 +78,55 @@ def test_history_counts_forms_and_lists_changes(three: World) -> None:
     assert data["storage"]["fixtures"] == 9
     assert data["storage"]["stored"] < data["storage"]["unshared"]
     assert three.run("fixtures", "history", "no-such-*").code == 2
+
+
+def test_a_damaged_line_costs_one_row_of_diff_and_history(three: World) -> None:
+    manifests.damage(three.fixtures, three.name("2.0"), "one-layer", lambda raw: raw[:-1])
+    said = three.run("fixtures", "diff", three.name("2.0"), three.name("3.0"))
+    assert said.code == 2, said
+    assert "config, all 2 scenarios\n  + tilt = 1.0\n" in said.out
+    assert f"one-layer (the fixture of {three.name('2.0')} is damaged)" in said.out
+    assert f"{three.name('2.0')}.jsonl:2: " in said.err
+    data = json.loads(three.run("fixtures", "diff", three.name("2.0"), three.name("3.0"), "--json").out)
+    assert (data["compared"], len(data["problems"])) == (["later", "two-layers"], 1)
+    said = three.run("fixtures", "history")
+    assert said.code == 2, said
+    assert "one-layer 2 1" in said.line
+    assert "8 fixtures" in said.line
+    assert f"{three.name('2.0')}.jsonl:2: " in said.err
+
+
+def test_an_unreadable_file_of_one_creator_costs_its_fixtures_only(three: World) -> None:
+    damaged = manifests.file_of(three.fixtures, three.name("2.0"))
+    damaged.unlink()
+    damaged.mkdir()
+    assert three.run("fixtures", "diff", three.name("1.0"), three.name("3.0")).code == 1
+    for words in (
+        ("fixtures", "diff", three.name("1.0"), three.name("2.0")), ("fixtures", "history"), ("fixtures", "verify"),
+        ("list",),
+    ):  # fmt: skip
+        said = three.run(*words)
+        assert said.code == 2, said
+        assert f"{damaged}: cannot be read" in said.out + said.err
+    said = three.run("check", "--loader", three.spec("3.0"), "-k", "one-layer")
+    assert said.code == 2, said
+    verdicts = {cell.creator: cell.verdict for cell in three.report().cells}
+    assert len(verdicts) == 3
+    assert [creator for creator, verdict in verdicts.items() if verdict == Verdict.BAD_FIXTURE] == [three.name("2.0")]
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [(lambda text: b"\xef\xbb\xbf" + text, "byte order mark"), (lambda _: b"", "the file is empty")],
+)
+def test_damage_that_hides_fixtures_is_reported(three: World, damage: Callable[[bytes], bytes], found: str) -> None:
+    path = manifests.file_of(three.fixtures, three.name("2.0"))
+    path.write_bytes(damage(path.read_bytes()))
+    for words in (("diff", three.name("2.0"), three.name("3.0")), ("history",), ("verify",)):
+        said = three.run("fixtures", *words)
+        assert said.code == 2, said
+        assert f"{path}:1: " in said.out + said.err
+        assert found in said.out + said.err
 
 
 def test_the_pages_follow_the_fixtures(three: World) -> None:

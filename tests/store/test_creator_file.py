@@ -77,7 +77,8 @@ def line(number: int, change: Callable[[bytes], bytes]) -> Callable[[list[bytes]
         (conflict, "acd", [2, 3, 4, 5, 6], "in the unresolved merge conflict of lines 2 to 6"),
         (one_sided, "acd", [2, 3, 4, 5], "in the unresolved merge conflict of lines 2 to 5"),
         (lambda lines: [b"<<<<<<< HEAD", *lines], "abcd", [1], "a mark of an unresolved merge conflict"),
-        (lambda lines: [], "", [1], "an empty line"),  # noqa: ARG005
+        (lambda lines: [], "", [1], "the file is empty"),  # noqa: ARG005
+        (line(1, lambda raw: b"\xef\xbb\xbf" + raw), "bcd", [1], "a byte order mark"),
         (lambda lines: lines[::-1], "abcd", [], ""),
         (lambda lines: [raw + b"\r" for raw in lines], "", [1, 2, 3, 4], "not a complete line of a fixture"),
     ],
