@@ -147,11 +147,7 @@ def new_folder(target: Path, *, last: Callable[[], object] = _nothing) -> Iterat
 
     Args:
         last: called before the folder is renamed; if it raises, the target stays as it is.
-
-    Raises:
-        UsageError: nothing can be written beside `target`.
     """
-    must_take_files(target.parent)
     target.parent.mkdir(parents=True, exist_ok=True)
     made = _temporary_beside(target)
     try:
