@@ -11,6 +11,7 @@ from harness.cli import common
 from harness.cli.parser import command
 from harness.core import data
 from harness.core.errors import ExitCode
+from harness.judge import breaks
 from harness.runner import lint as checks
 
 
@@ -37,6 +38,8 @@ def lint(options: LintOptions) -> int:
     """Print every complaint about a folder of declarations."""
     folder = options.matrices or data.matrices()
     found = checks.matrix(folder, data.matrices())
+    if note := breaks.old_form(folder):
+        common.say(note)
     if options.json:
         common.out_json([dataclasses.asdict(one) for one in found])
     else:

@@ -38,7 +38,7 @@ def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
         with _noting(path, found):
             found += _without_scenario(path, breaks.read(path), [one.name for one in declared])
     with _noting(folder / breaks.OLD_FILE, found):
-        breaks.read_old(folder)
+        found += _declared_twice(folder, [one.id for one in breaks.read_old(folder)])
     found += lint.scenarios(declared, locked)
     found += lint.unused_bases(bases, declared)
     return sorted(found)
@@ -52,6 +52,16 @@ def _without_scenario(path: Path, known: Break, names: Sequence[str]) -> list[Co
         for glob in globs
         if not any(fnmatchcase(name, glob) for name in names)
     ]
+
+
+def _declared_twice(folder: Path, old: Sequence[str]) -> Iterator[Complaint]:
+    """The ids in the old file of known breaks that another entry or a file has too."""
+    files = {path.stem for path in breaks.files(folder)}
+    for id in dict.fromkeys(old):
+        if id in files or old.count(id) > 1:
+            where = f"{folder / breaks.FOLDER / id}.toml" if id in files else "another entry"
+            says = f"{id!r} is the id of {where} too; expected one id for one known break"
+            yield Complaint(str(folder / breaks.OLD_FILE), 0, "unique", says)
 
 
 class _noting:

@@ -29,3 +29,10 @@ def test_complaints_are_printed_with_their_place(tmp_path: Path, capsys: pytest.
 
 def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     assert main(["lint", "--matrices", str(tmp_path / "gone")]) == 64
+
+
+def test_known_breaks_in_the_old_form_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As by `check` and `triage`: on stderr, and no complaint."""
+    folder(tmp_path, {"expectations.toml": ""})
+    assert main(["lint", "--matrices", str(tmp_path)]) == 0
+    assert f"{tmp_path}/expectations.toml is the old form" in capsys.readouterr().err

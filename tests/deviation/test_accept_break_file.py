@@ -127,6 +127,18 @@ def test_a_break_is_added_renewed_and_removed_and_other_files_stay(tmp_path: Pat
     assert content(folder) == {"other.toml": before["other.toml"]}
 
 
+@pytest.mark.parametrize("id", ["../x", "/x", "a/b", "", "..", "A"])
+def test_an_id_never_leads_to_another_folder(tmp_path: Path, id: str) -> None:
+    folder = matrices(tmp_path)
+    (tmp_path / "x.toml").write_bytes((folder / breaks.FOLDER / "lokr.toml").read_bytes())
+    with pytest.raises(UsageError, match="cannot be the id"):
+        break_file.removed(folder, id)
+    with pytest.raises(UsageError, match="cannot be the id"):
+        break_file.renewed(folder, id, date(2028, 1, 1))
+    with pytest.raises(UsageError):
+        break_file.added(folder, FIELDS | {"id": id})
+
+
 BY_HAND = [
     "# a comment\n  # another\nexpires=2027-05-31 # soon\ntitle='x'\ncause=''' y '''\nreferences=['https://e.org/1']\n"
     "[[condition]]\nscenarios=['a']\ncreators='peft<1'\nloaders='peft>0'\nverdict='crash'",

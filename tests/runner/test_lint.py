@@ -151,3 +151,26 @@ def test_known_breaks_are_checked_file_by_file(tmp_path: Path) -> None:
     assert "'lokr-*'" in first.says
     assert (Path(second.file).name, second.rule) == ("b.toml", "valid")
     assert "unknown key `caus`" in second.says
+
+
+OLD = """
+[[expectation]]
+id = "ID"
+scenarios = ["lora-*"]
+creators = "peft<0.7"
+loaders = "peft>=0.7"
+verdict = "contract"
+issue = "https://example.org/1"
+reason = "Scaled twice."
+expires = 2027-05-31
+"""
+
+
+def test_one_id_is_one_known_break_in_the_old_file_too(tmp_path: Path) -> None:
+    """`check` refuses such a folder."""
+    old = "".join(OLD.replace("ID", id) for id in ("a", "b", "b", "c"))
+    changed = {"breaks/a.toml": BREAK.replace(', "lokr-*"', ""), "expectations.toml": old}
+    found = complaints(folder(tmp_path, changed))
+    assert [(Path(one.file).name, one.rule, one.says[:3]) for one in found] == [
+        ("expectations.toml", "unique", "'a'"), ("expectations.toml", "unique", "'b'"),
+    ]  # fmt: skip

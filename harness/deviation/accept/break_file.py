@@ -173,6 +173,12 @@ def renewed(matrices: Path, id: str, expires: date) -> Change:
 
 
 def _path(matrices: Path, id: str) -> Path:
+    if not re.fullmatch(breaks.ID, id):  # it could lead out of the folder
+        raise UsageError(
+            f"{id!r} cannot be the id of a known break",
+            "lower-case letters, digits, - _ and .",
+            f"the ids are the names of the files in {matrices / breaks.FOLDER}, without .toml",
+        )
     return matrices / breaks.FOLDER / f"{id}.toml"
 
 
