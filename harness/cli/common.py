@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from harness.core.text import encodable
 from harness.judge import breaks
 from harness.judge.breaks import Break
 from harness.runner.request import Places
@@ -21,7 +22,7 @@ def say(line: str) -> None:
 
 def out(text: str) -> None:
     """Print a result."""
-    print(text, flush=True)
+    print(encodable(text), flush=True)
 
 
 def out_json(data: Any) -> None:

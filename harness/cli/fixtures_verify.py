@@ -10,7 +10,7 @@ from harness.cli import common
 from harness.cli import create as creating
 from harness.cli.parser import Output, choice, command, count, handler, saying, where
 from harness.core.errors import ExitCode
-from harness.core.text import many
+from harness.core.text import many, visible_lines
 from harness.runner import create as creation
 from harness.runner.create import CreateRequest
 from harness.runner.request import Places, Selection
@@ -66,7 +66,7 @@ def verify(options: VerifyOptions) -> int:
         common.out_json([{"path": str(p.path), "kind": p.kind, "message": p.message} for p in checked.problems])
     else:
         for problem in checked.problems:
-            common.out(f"{problem.kind}: {problem.message}")
+            common.out(f"{problem.kind}: {visible_lines(problem.message)}")
     common.say(
         f"{checked.fixtures} fixtures of {checked.creators} creators, {checked.size / 1e6:.1f} MB, "
         f"{len(checked.broken)} problems"
@@ -94,7 +94,7 @@ def convert(options: ConvertOptions) -> int:
     """Convert fixtures of older formats to the present one."""
     done = conversion.convert(options.places.store())
     for problem in done.problems:
-        common.out(f"{problem.kind}: {problem.message}")
+        common.out(f"{problem.kind}: {visible_lines(problem.message)}")
     for creator, scenarios in done.fixtures.items():
         common.out(f"{creator}: {many(len(scenarios), 'fixture')}")
     count = sum(map(len, done.fixtures.values()))

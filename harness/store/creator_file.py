@@ -15,6 +15,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from harness.core.text import visible
+from harness.store.manifest import checked_part
+
 SUFFIX = ".jsonl"
 
 _NAME = re.compile(rb'\{"scenario":("(?:[^"\\]|\\.)*")')
@@ -30,7 +33,7 @@ class Line:
     Attributes:
         number: from 1.
         raw: the bytes, without the newline.
-        scenario: the fixture that it belongs to; empty if the line does not say.
+        scenario: the fixture that it belongs to; empty if the line does not say, or says no plain name.
         problem: why the line cannot be used; empty if nothing is known to be wrong.
     """
 
@@ -109,8 +112,8 @@ def _scenario_of(raw: bytes) -> str:
     if not (match := _NAME.match(raw)):
         return ""
     try:
-        return str(json.loads(match[1]))
-    except ValueError:
+        return checked_part(json.loads(match[1]))
+    except ValueError:  # not JSON, or a name that leads out of the store
         return ""
 
 
@@ -137,6 +140,8 @@ def _stray(raw: bytes) -> str:
         return "a mark of an unresolved merge conflict"
     if raw.startswith(codecs.BOM_UTF8):
         return "a byte order mark before the line"
+    if named := _NAME.match(raw):
+        return f"{visible(named[1][:60].decode('ascii', 'backslashreplace'))} cannot name a fixture"
     return "an empty line" if not raw else f"not a line of a fixture: {raw[:40]!r}{'…' if len(raw) > 40 else ''}"
 
 

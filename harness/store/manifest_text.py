@@ -50,6 +50,8 @@ class Place:
     def next_step(self) -> str:
         """What to do if the manifest cannot be used."""
         again = f"create {self.creator}/{self.scenario} again with a reason to replace it"
+        if not self.scenario:
+            again = "remove this line, and create the fixture again that it was"
         return self.fix or f"restore it with `git restore {self.file}`, or {again}"
 
     def bad(self, found: str, expected: str = "a manifest as FORMAT.md describes it") -> BadFixture:

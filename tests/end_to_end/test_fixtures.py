@@ -145,3 +145,22 @@ def test_the_pages_follow_the_fixtures(three: World) -> None:
     assert said.code == 1
     assert "methods.md: not up to date" in said.out
     assert "known-breaks" not in said.out
+
+
+@pytest.mark.parametrize("name", ["../../x", "\ud800"])
+def test_a_line_with_an_impossible_name_is_reported_with_its_place(three: World, name: str) -> None:
+    path = manifests.file_of(three.fixtures, three.name("2.0"))
+    raw = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*raw, raw[0].replace(b'"later"', json.dumps(name).encode(), 1)]))
+    for words in (("diff", three.name("2.0"), three.name("3.0")), ("history",), ("verify",)):
+        said = three.run("fixtures", *words)
+        assert said.code == 2, said
+        assert f"{path}:{len(raw) + 1}: " in said.out + said.err
+
+
+def test_half_a_character_in_a_manifest_is_printed_as_an_escape(three: World) -> None:
+    data = manifests.read(three.fixtures, three.name("2.0"), "later")
+    manifests.write(three.fixtures, three.name("2.0"), "later", {**data, "scenario": "\ud800"})
+    said = three.run("fixtures", "verify")
+    assert said.code == 2, said
+    assert "\\ud800" in said.out
