@@ -10,7 +10,7 @@ from harness.core.files import write_durably
 from harness.store.fixtures import Store
 from harness.store.integrity import Problem, same_fixture
 from harness.store.manifest import Manifest
-from harness.store.manifest_text import Place, packed
+from harness.store.manifest_text import packed
 from harness.store.manifests import Found
 
 
@@ -43,11 +43,14 @@ def convert(store: Store) -> Converted:
 
 def _convert(store: Store, creator: str, problems: list[Problem]) -> list[str]:
     old: dict[Path, Manifest] = {}
-    for path in store.manifests.singles(creator):
+    for single in store.manifests.every_single(creator):
+        path = single.place.file
         try:
-            old[path] = _usable(store, Found(Place(creator, path.stem, path), path.read_bytes()))
+            old[path] = _usable(store, single)
         except HarnessError as error:
             problems.append(Problem(path, "manifest", str(error), (f"{creator}/{path.stem}",)))
+    if not old:
+        return []
     _write(store, creator, old)
     for path, manifest in old.items():
         if not same_fixture(store.manifest(creator, path.stem), manifest):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ from harness.core.files import write_durably
 from harness.store import integrity
 from harness.store.convert import convert
 from harness.store.fixtures import Store
-from harness.store.manifest import FORMAT, Manifest, stored_file
+from harness.store.manifest import FORMAT, BadFixture, Manifest, stored_file
 from tests.store.test_fixtures import OTHER, blank, content, save
 from tests.support import manifests
 
@@ -146,3 +147,30 @@ def test_replacing_an_older_fixture_moves_it_to_the_creators_file(store: Store) 
     assert after.history[-1].previous == stored_file(text).sha256
     assert manifests.read(store.folder, "format2", "ia3-mlp")["format"] == FORMAT
     assert {problem.kind for problem in integrity.verify(store)} == {"orphan"}
+
+
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
+def test_an_old_manifest_that_is_no_file_stays_and_is_reported(
+    store: Store, put: Callable[[Path], None]
+) -> None:  # fmt: skip
+    path = store.folder / "format1" / "not-a-file.json"
+    put(path)
+    done = convert(store)
+    assert done.fixtures == dict.fromkeys(OLD, ("ia3-mlp",))
+    assert [(problem.path, problem.fixtures) for problem in done.problems] == [(path, ("format1/not-a-file",))]
+    assert "cannot be read" in done.problems[0].message
+    assert os.path.lexists(path)
+    with pytest.raises(BadFixture, match="cannot be read"):
+        store.manifest("format1", "not-a-file")
+    assert [problem.path for problem in integrity.verify(store)] == [path]
+
+
+def test_old_manifests_stay_if_the_new_file_is_not_readable(store: Store) -> None:
+    """Nothing overwrites it, and the other creators are converted."""
+    path = manifests.file_of(store.folder, "format1")
+    path.mkdir()
+    done = convert(store)
+    assert list(done.fixtures) == ["format2"]
+    assert "format1.jsonl: cannot be read" in done.problems[0].message
+    assert (store.folder / "format1" / "ia3-mlp.json").is_file()
+    assert path.is_dir()
