@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any, TextIO
 
 from harness import __version__
 from harness.cli import (
@@ -63,8 +66,53 @@ def parser() -> Parser:
     return top
 
 
+class _Stream:
+    """A stream whose reader may go away, as in `| head`: what is written after that is dropped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or drop."""
+        try:
+            return self._stream.write(text)
+        except BrokenPipeError:
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is kept back, or drop it."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._drop()
+
+    def _drop(self) -> None:
+        """Send the rest to nowhere, also what Python writes when it ends."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
+
+
+def _lasting(stream: TextIO | None) -> Any:
+    return _Stream(stream) if stream else None  # None where the caller has closed it: `>&-`
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns its exit code."""
+    """Run a command; returns its exit code, which is the same if nobody reads what it prints."""
+    out, err = _lasting(sys.stdout), _lasting(sys.stderr)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            return _main(arguments)
+        finally:
+            for stream in filter(None, (out, err)):
+                stream.flush()
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     try:
         parsed = parser().parse_args(arguments)
     except SystemExit as end:
@@ -77,6 +125,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"peft-regress: interrupted; what had finished is kept, {resume(parsed)}", file=sys.stderr)
         return int(ExitCode.INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output went away: `| head`
-        sys.stderr.close()
-        return int(ExitCode.CLEAN)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ import pytest
 from harness.cli import main as cli
 from harness.core.errors import HarnessError
 from tests.support import manifests
-from tests.support.mini.world import HANDLER, World, main, scenario
+from tests.support.mini.world import HANDLER, REPOSITORY, World, main, scenario
 
 
 def commands(parser: argparse.ArgumentParser, words: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -287,6 +289,36 @@ def test_runs_can_be_compared_shown_and_rendered_again(two_runs: tuple[World, Pa
     other = main("report", str(bad), str(good))
     assert other.code == 64
     assert "different plans" in other.err
+
+
+def unread(world: World, *command: str) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, whose stdout nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        return subprocess.run(
+            command, stdout=write, stderr=subprocess.PIPE, text=True, check=False, cwd=REPOSITORY, env=world.environ()
+        )
+    finally:
+        os.close(write)
+
+
+def test_the_exit_code_is_the_same_if_nobody_reads_the_output(two_runs: tuple[World, Path, Path]) -> None:
+    """`| head` makes neither a regression of a success, nor a success of a regression."""
+    mini, bad, good = two_runs
+    harness = [sys.executable, "-m", "harness"]
+    for code, command in (
+        (1, mini.command("check", "--loader", mini.spec("2.1"), "--format", "markdown")),
+        (0, mini.command("check", "--loader", mini.spec("2.1"), "--co")),
+        (0, [*harness, "show", "two-layers", str(bad)]),
+        (0, [*harness, "report", str(bad)]),
+        (1, [*harness, "diff", str(good), str(bad)]),
+        (0, [*harness, "check", "--help"]),
+    ):
+        ended = unread(mini, *command)
+        assert ended.returncode == code, (command, ended.stderr)
+        assert "Error" not in ended.stderr
+        assert "Exception ignored" not in ended.stderr
 
 
 def test_shards_of_one_plan_are_merged(mini: World) -> None:
