@@ -19,6 +19,8 @@ from harness.core.text import visible
 from harness.store.manifest import checked_part
 
 SUFFIX = ".jsonl"
+CRLF = "its lines end with CR LF"
+"""The problem of lines whose ends git or an editor changed. It is the same for each, so that it is reported once."""
 
 _NAME = re.compile(rb'\{"scenario":("(?:[^"\\]|\\.)*")')
 _START = re.compile(_NAME.pattern + rb',"sha256":"([0-9a-f]{64})","manifest":')
@@ -119,6 +121,7 @@ def _scenario_of(raw: bytes) -> str:
 
 def _problems(lines: list[Line]) -> Iterator[tuple[str, list[int]]]:
     """(what is wrong, numbers of the lines) for what can be seen without reading the manifests."""
+    yield CRLF, [line.number for line in lines if line.scenario and line.raw.endswith(b"\r")]
     of: dict[str, list[int]] = {}
     if len(lines) == 1 and not lines[0].raw:
         yield "the file is empty", [1]

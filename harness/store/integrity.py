@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -131,7 +131,17 @@ def _manifests(store: Store, creators: set[str] | None) -> tuple[list[Manifest],
                 problems += _manifest_problems(store, each, found)
         except (HarnessError, OSError) as error:  # the whole file
             problems.append(Problem(store.manifests.file(creator), "manifest", str(error)))
-    return list(found.values()), problems
+    return list(found.values()), _merged(problems)
+
+
+def _merged(problems: list[Problem]) -> list[Problem]:
+    """One problem for those that say the same, with the fixtures of all."""
+    merged: dict[tuple[Path, str], Problem] = {}
+    for each in problems:
+        first = merged.setdefault((each.path, each.message), each)
+        if first is not each:
+            merged[each.path, each.message] = replace(first, fixtures=first.fixtures + each.fixtures)
+    return list(merged.values())
 
 
 def _manifest_problems(store: Store, each: Found, found: dict[tuple[str, str], Manifest]) -> list[Problem]:

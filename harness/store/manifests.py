@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness.core.files import read_regular, write_durably
 from harness.store import creator_file
-from harness.store.creator_file import SUFFIX, CreatorFile, Line
+from harness.store.creator_file import CRLF, SUFFIX, CreatorFile, Line
 from harness.store.manifest import BLOBS, BadFixture, Manifest, checked_part
 from harness.store.manifest_text import Place, ReadBlob, parse
 
@@ -37,6 +37,12 @@ class Found:
         Raises:
             BadFixture: it cannot be used.
         """
+        if self.problem == CRLF:
+            raise BadFixture(
+                f"{self.place.file}: {CRLF}",
+                "lines that end with LF",
+                f"add `fixtures/*.jsonl -text` to .gitattributes, and restore it with `git restore {self.place.file}`",
+            )
         if self.problem:
             raise self.place.bad(self.problem, _A_LINE if self.place.line else "a readable, regular file")
         return parse(self.place, self.text, read)

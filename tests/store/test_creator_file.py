@@ -80,7 +80,6 @@ def line(number: int, change: Callable[[bytes], bytes]) -> Callable[[list[bytes]
         (lambda lines: [], "", [1], "the file is empty"),  # noqa: ARG005
         (line(1, lambda raw: b"\xef\xbb\xbf" + raw), "bcd", [1], "a byte order mark"),
         (lambda lines: lines[::-1], "abcd", [], ""),
-        (lambda lines: [raw + b"\r" for raw in lines], "", [1, 2, 3, 4], "not a complete line of a fixture"),
     ],
 )
 def test_damage_costs_the_fixtures_whose_lines_are_damaged(
@@ -100,6 +99,20 @@ def test_damage_costs_the_fixtures_whose_lines_are_damaged(
     if problems:
         with pytest.raises(BadFixture, match="nobody knows"):  # their blobs are no orphans
             integrity.prune(store, dry_run=False)
+
+
+def test_changed_line_ends_are_reported_once(store: Store) -> None:
+    path = manifests.file_of(store.folder, "v061")
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert usable(store) == ""
+    (problem,) = integrity.verify(store)
+    assert (problem.path, problem.kind) == (path, "manifest")
+    assert problem.message.startswith(f"{path}: its lines end with CR LF\n")
+    assert problem.fixtures == tuple(f"v061/{name}" for name in NAMES)
+    with pytest.raises(BadFixture, match="CR LF"):
+        store.manifest("v061", "b")
+    with pytest.raises(BadFixture, match="nobody knows"):
+        integrity.prune(store, dry_run=False)
 
 
 def test_a_line_with_another_name_is_neither_fixture(store: Store) -> None:
