@@ -9,6 +9,7 @@ from typing import Any
 from harness.cli import common
 from harness.cli import create as creating
 from harness.cli.parser import Output, choice, command, count, handler, saying, where
+from harness.core import data
 from harness.core.errors import ExitCode
 from harness.core.text import many, visible_lines
 from harness.runner import create as creation
@@ -16,6 +17,7 @@ from harness.runner.create import CreateRequest
 from harness.runner.request import Places, Selection
 from harness.store import convert as conversion
 from harness.store import integrity
+from harness.store.fixtures import Store
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,21 @@ def add_to(inner: Any) -> None:
     where(one)
 
 
+def _store(places: Places) -> Store:
+    """The store.
+
+    Raises:
+        UsageError: its folder does not exist.
+    """
+    store = places.store()
+    if not store.folder.is_dir():
+        raise data.fixtures_missing(store.folder)
+    return store
+
+
 def verify(options: VerifyOptions) -> int:
     """Check every stored file's size and SHA-256; with --recreate, create a creator's fixtures again, compare bytes."""
-    checked = integrity.check(options.places.store())
+    checked = integrity.check(_store(options.places))
     if options.output.json and not options.recreate:
         common.out_json([{"path": str(p.path), "kind": p.kind, "message": p.message} for p in checked.problems])
     else:
@@ -83,7 +97,7 @@ def verify(options: VerifyOptions) -> int:
 
 def prune(options: PruneOptions) -> int:
     """Remove files that no manifest refers to."""
-    removed = integrity.prune(options.places.store(), dry_run=options.dry_run)
+    removed = integrity.prune(_store(options.places), dry_run=options.dry_run)
     for file in removed:
         common.out(str(file))
     common.say(f"{len(removed)} files {'would be ' if options.dry_run else ''}removed")
@@ -92,7 +106,7 @@ def prune(options: PruneOptions) -> int:
 
 def convert(options: ConvertOptions) -> int:
     """Convert fixtures of older formats to the present one."""
-    done = conversion.convert(options.places.store())
+    done = conversion.convert(_store(options.places))
     for problem in done.problems:
         common.out(f"{problem.kind}: {visible_lines(problem.message)}")
     for creator, scenarios in done.fixtures.items():

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from harness.core.verdict import Verdict
 from tests.support import manifests
-from tests.support.mini.world import World, scenario
+from tests.support.mini.world import World, main, scenario
 
 
 @pytest.fixture
@@ -164,3 +165,12 @@ def test_half_a_character_in_a_manifest_is_printed_as_an_escape(three: World) ->
     said = three.run("fixtures", "verify")
     assert said.code == 2, said
     assert "\\ud800" in said.out
+
+
+@pytest.mark.parametrize("command", ["verify", "prune", "convert"])
+def test_a_folder_that_does_not_exist_is_a_wrong_argument(command: str, tmp_path: Path) -> None:
+    said = main("fixtures", command, "--fixtures", str(tmp_path / "nope"))
+    assert said.code == 64, said
+    assert f"{tmp_path / 'nope'} does not exist" in said.err
+    assert said.err.count("\n  expected: ") == said.err.count("\n  next: ") == 1
+    assert not (tmp_path / "nope").exists()
