@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from harness import __version__
 from harness.cli import (
@@ -67,10 +67,15 @@ def parser() -> Parser:
 
 
 class _Stream:
-    """A stream whose reader may go away, as in `| head`: what is written after that is dropped."""
+    """A stream that may stop taking text, as in `| head` or on a full disk: what is written after that is dropped.
+
+    Attributes:
+        failed: why nothing more could be written; None also where the reader went away, which is no failure.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.failed: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -79,37 +84,38 @@ class _Stream:
         """Write, or drop."""
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
             return len(text)
 
     def flush(self) -> None:
         """Write what is kept back, or drop it."""
         try:
             self._stream.flush()
-        except BrokenPipeError:
-            self._drop()
+        except OSError as error:
+            self._drop(error)
 
-    def _drop(self) -> None:
+    def _drop(self, error: OSError) -> None:
         """Send the rest to nowhere, also what Python writes when it ends."""
+        self.failed = None if isinstance(error, BrokenPipeError) else error
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
 
 
-def _lasting(stream: TextIO | None) -> Any:
-    return _Stream(stream) if stream else None  # None where the caller has closed it: `>&-`
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code, which is the same if nobody reads what it prints."""
-    out, err = _lasting(sys.stdout), _lasting(sys.stderr)
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            return _main(arguments)
-        finally:
-            for stream in filter(None, (out, err)):
-                stream.flush()
+    # None where the caller has closed it: `>&-`
+    out, err = (_Stream(stream) if stream else None for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(cast(TextIO, out)), contextlib.redirect_stderr(cast(TextIO, err)):
+        code = _main(arguments)
+        for stream in filter(None, (out, err)):
+            stream.flush()
+        if out and out.failed:
+            lost = HarnessError(f"the output cannot be written: {out.failed}", "free space", "run the command again")
+            print(f"peft-regress: {lost}", file=sys.stderr)
+            return code or int(ExitCode.CANNOT_TELL)
+    return code
 
 
 def _main(arguments: Sequence[str] | None) -> int:

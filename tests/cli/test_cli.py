@@ -321,6 +321,17 @@ def test_the_exit_code_is_the_same_if_nobody_reads_the_output(two_runs: tuple[Wo
         assert "Exception ignored" not in ended.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_output_that_is_lost_is_no_success_and_no_regression(mini: World) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            mini.command("list"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=REPOSITORY
+        )
+    assert ended.returncode == 2
+    assert "the output cannot be written" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_shards_of_one_plan_are_merged(mini: World) -> None:
     """Two machines each did a part: what they left is put together by cell."""
     mini.run("check", "--loader", mini.spec("2.1"))
