@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError, UsageError
+from harness.core.files import must_take_files
 from harness.core.matrix import Declared
 from harness.core.observation import Done, Observed
 from harness.core.progress import Log, quiet
@@ -86,6 +87,7 @@ def selected(request: CreateRequest, log: Log = quiet) -> list[Declared]:
     Raises:
         UsageError: nothing is selected, the creator makes none of it, or none can ever be made.
     """
+    must_take_files(request.places.fixtures_folder)
     if request.replace and not request.reason.strip():
         raise UsageError(
             "--replace without --reason", "why stored evidence is replaced", 'add --reason "…"; the manifest keeps it'

@@ -152,6 +152,8 @@ def test_a_file_is_no_folder_to_write_in(two_runs: tuple[World, Path, Path], ins
         ["docs", "--out", f"{file}{inside}", "--fixtures", str(mini.fixtures)],
         ["docs", "--check", "--out", f"{file}{inside}", "--fixtures", str(mini.fixtures)],
         ["export", f"{file}/inside", "--loader", mini.spec("2.0"), "--fixtures", str(mini.fixtures)],
+        ["create", mini.spec("1.0"), "--fixtures", f"{file}{inside}"],
+        ["create", mini.spec("1.0"), "--dry-run", "--fixtures", f"{file}{inside}"],
     ):
         ended = main(*words, "--matrices", str(mini.matrices)) if words[0] != "report" else main(*words)
         assert ended.code == 64, ended
