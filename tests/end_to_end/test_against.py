@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.core.verdict import Verdict
 from harness.runner import ChangeRequest, CheckRequest, Places, check_change
 from tests.end_to_end.test_environments import declare, named
 from tests.support import manifests
@@ -303,3 +304,16 @@ def test_the_exit_code_and_the_report_agree(world: World) -> None:
     assert (data["exit_code"], data["against"]["package"]) == (1, "minipeft")
     again = main("report", str(world.folder()), "--format", "markdown")
     assert again.out.startswith("**REGRESSED**")
+
+
+def test_a_creator_whose_file_is_not_readable_is_chosen_only_for_what_nobody_else_has(world: World) -> None:
+    (world.fixtures / "v0.jsonl").mkdir()
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    said = against(world, tree, "-k", "one-layer")
+    assert said.code == 1, said
+    assert {cell.creator for cell in world.report().cells} == {"v1"}
+    (world.fixtures / "v1.jsonl").rename(world.root / "v1.jsonl")
+    said = against(world, tree, "-k", "one-layer")
+    assert said.code == 2, said
+    assert {(cell.creator, cell.verdict) for cell in world.report().cells} == {("v0", Verdict.BAD_FIXTURE)}

@@ -32,6 +32,8 @@ from harness.runner.change.touched import Touched
 from harness.runner.check import Checking, OnCell, known_breaks, run_folders
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest
+from harness.store.fixtures import Store
+from harness.store.manifest import BadFixture
 
 Pair = tuple[str, str]
 """A scenario and a creator."""
@@ -219,11 +221,26 @@ def _pairs(
     else:
         asked = list(dict.fromkeys(cell.creator for cell in sides.run.cells)) if sides.run else []
     every = asked or list(plan.creators_with_fixtures(store, ()))
-    having = {creator: frozenset(store.scenarios(creator)) for creator in every} if not asked else {}
+    having = _having(store, every, chosen) if not asked else {}
     methods = {one.name: one.scenario.adapter.config for one in declared}
     pairs, none = scope.pair(list(chosen), methods, having, asked, broad=broad)
     used = {creator for _, creator in pairs}
     return [creator for creator in every if creator in used], pairs, none
+
+
+def _having(store: Store, creators: Sequence[str], chosen: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Creator → scenarios that it has fixtures of. Creators whose file is not readable come last, with all scenarios.
+
+    So they are chosen only for what nobody else has, or if they are the reference; their cells report the file.
+    """
+    having: dict[str, frozenset[str]] = {}
+    unreadable: dict[str, frozenset[str]] = {}
+    for creator in creators:
+        try:
+            having[creator] = frozenset(store.scenarios(creator))
+        except BadFixture:
+            unreadable[creator] = frozenset(chosen)
+    return having | unreadable
 
 
 def _selected(cells: Iterable[Planned], pairs: set[Pair], wanted: Sequence[str]) -> list[Planned]:
