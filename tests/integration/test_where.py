@@ -25,7 +25,7 @@ TABLE = [
 ]
 
 
-CELLS = placed([(row[0], "lora-linear") for row in TABLE], {"lora-linear": "v0140 v0152 v0171 v0191 v0200"}, "v061")
+CELLS = placed([(row[0], "lora-linear") for row in TABLE], {"lora-linear": "v061 v0140 v0152 v0171 v0191"}, "v061")
 
 
 @pytest.fixture(scope="module")

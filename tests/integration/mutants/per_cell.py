@@ -1,7 +1,8 @@
 """Breaks the real PEFT for one cell each: a handler for the worker (`--worker-handler`).
 
 A cell runs in a forked child, so a break stays in it, and all of them share one import of the libraries. The variable
-PEFT_REGRESS_MUTANTS holds JSON: `scenario@creator` → one of the functions of `sitecustomize.py` beside this file.
+PEFT_REGRESS_MUTANTS holds JSON: `scenario@creator` → one of the functions of `sitecustomize.py` beside this file. A
+creator that reloads its own fixture is never broken: it is what a trace compares with.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ is_sound = _cell.is_sound
 def handle(request: dict[str, Any]) -> None:
     """Break PEFT where this cell wants it, then do what the worker does."""
     cell = next((part for part in Path(request["scratch"]).parts if "@" in part), "")
-    name = _breaks.get(cell.partition(":")[0])
-    if name is not None:
+    fixture, _, loader = cell.partition("[")[0].partition(":")
+    name = _breaks.get(fixture)
+    if name is not None and loader != fixture.partition("@")[2]:
         getattr(_mutants(), name)(importlib.import_module("peft"))
     _cell.handle(request)
 
