@@ -47,7 +47,7 @@ class Listener(Protocol):
     """Gets the progress of a run."""
 
     def planned(self, total: int, resumed: int) -> None:
-        """The run has `total` cells, of which `resumed` are done from before."""
+        """The run has `total` cells; an earlier run finished `resumed` of them."""
 
     def finished(self, cell: Cell) -> None:
         """One cell is done. Several threads call this."""

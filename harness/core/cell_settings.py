@@ -28,7 +28,7 @@ class Settings:
 
     @property
     def request(self) -> Mapping[str, str]:
-        """What a worker is told; nothing where nothing is asked for."""
+        """What the worker's request contains; empty if there are no settings."""
         return {name: value for name, value in (("dtype", self.dtype), ("attention", self.attention)) if value}
 
     @property

@@ -22,14 +22,14 @@ class Comparison(Model):
 
     @property
     def unknown(self) -> bool:
-        """True where one side has a result, and nobody knows what it is to be held against."""
+        """True if only one side has a result that can be compared."""
         sides = (self.before, self.now)
         unjudged = any(side is None or side.cannot_tell for side in sides)
         return unjudged or (self.change == "new" and self.now is not None and self.now.is_deviation)
 
 
 class Against(Model):
-    """A change held against a baseline (`check --against`): what was changed, and what it is compared with."""
+    """A change compared with a baseline (`check --against`): what was changed, and the baseline."""
 
     package: str = ""
     """The package that the change is of; empty where more than one may differ."""

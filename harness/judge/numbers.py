@@ -202,7 +202,7 @@ def _kernels(side: Observed) -> Kernels | None:
 
 
 def _spread(side: Observed) -> dict[str, float]:
-    """Two runs of which one has NaN are infinitely far apart."""
+    """If one of two runs has NaN, they are infinitely far apart."""
     found = {str(name): float(value) for name, value in side.facts.get("repeat", {}).items()}
     return {name: float("inf") if np.isnan(value) else value for name, value in found.items()}
 

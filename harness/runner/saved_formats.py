@@ -44,7 +44,7 @@ class Diff:
 
     @property
     def incomplete(self) -> list[str]:
-        """Scenarios of which something could not be compared."""
+        """Scenarios with something that could not be compared."""
         return [name for name, every in self.changes.items() if any(change.kind == "unknown" for change in every)]
 
 
