@@ -89,5 +89,5 @@ def fixtures_missing(folder: Path) -> UsageError:
     """The error of a command that needs stored fixtures when their folder does not exist."""
     return UsageError(
         f"no fixtures: {folder} does not exist", "a folder of fixtures",
-        "pass --fixtures DIR, or fetch those of this release: `peft-regress fixtures fetch`",
+        "pass --fixtures DIR, or unpack an archive: `peft-regress fixtures fetch --from FILE`",
     )  # fmt: skip
