@@ -16,8 +16,8 @@ from harness.cli.pytest_plugin import CheckPlugin
 from harness.core import data
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
-from harness.envs import missing_releases
 from harness.envs.environments import Environments
+from harness.envs.lookout import Lookout
 from harness.report import markdown, terminal
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
@@ -50,7 +50,7 @@ def replay(
         HarnessError: an argument is wrong, or nothing was compared.
     """
     silent = options.quiet > 0
-    lookout = None if silent or options.runner.collect_only else missing_releases.Lookout(environments)
+    lookout = None if silent or options.runner.collect_only else Lookout(environments)
     with Listener(common.console(stderr=True), quiet=silent) as listener:
         plugin = CheckPlugin(
             request, environments, planned=planned, listener=listener, left_out=left_out, finishing=finishing,

@@ -135,6 +135,11 @@ class Environments:
         """True if it is built, or is an interpreter."""
         return environment.interpreter is not None or self._builder.built(environment) is not None
 
+    def site_packages(self, name: str) -> Path | None:
+        """The folder of a declared environment's packages; None if it is not built."""
+        built = self._builder.built(self._named(name, name))
+        return next(built.python.parent.parent.glob("lib/python*/site-packages"), None) if built else None
+
     def build_packed(self, environment: Environment, wheels: Path) -> BuiltEnvironment:
         """Build the environment from a wheelhouse if it is not built. Asks no index."""
         return self._builder.build(environment, wheels)

@@ -52,9 +52,10 @@ class Release:
         """True if it has a wheel for this platform and a version of Python."""
         version = tuple(int(part) for part in python.split("."))
         accepted = {*tags.cpython_tags(version), *tags.compatible_tags(version, f"cp{version[0]}{version[1]}")}
-        return self._admits(python) and any(parse_wheel_filename(wheel)[3] & accepted for wheel in self.wheels)
+        return self.admits(python) and any(parse_wheel_filename(wheel)[3] & accepted for wheel in self.wheels)
 
-    def _admits(self, python: str) -> bool:
+    def admits(self, python: str) -> bool:
+        """True if it says that it works with a version of Python."""
         try:
             # `>=3.8.1` admits 3.8 as a series.
             return SpecifierSet(self.requires_python).contains(f"{python}.99")
@@ -74,8 +75,15 @@ class Known:
     @property
     def newest(self) -> str:
         """The newest version that is neither yanked nor a pre-release; empty if there is none."""
-        stable = [v for v, one in self.releases.items() if not one.yanked and not Version(v).is_prerelease]
-        return max(stable, key=Version, default="")
+        return max(self._stable(), key=Version, default="")
+
+    def newest_for(self, python: str, admitted: SpecifierSet) -> Release | None:
+        """The newest version, as above, that works with a version of Python and that other packages admit."""
+        fitting = [v for v in self._stable() if self.releases[v].admits(python) and admitted.contains(v)]
+        return self.releases[max(fitting, key=Version)] if fitting else None
+
+    def _stable(self) -> list[str]:
+        return [v for v, one in self.releases.items() if not one.yanked and not Version(v).is_prerelease]
 
 
 class Releases:

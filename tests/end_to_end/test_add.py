@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.core import data
 from harness.core.errors import HarnessError
 from harness.envs import lock
 from harness.runner import add_release
@@ -342,15 +343,19 @@ def test_check_says_when_the_matrix_is_behind(empty: World, registry: Index, min
     said = empty.run("check", *loader)
     assert said.code == 0, said
     behind = "the matrix is behind the package index: no environment for PEFT 70.0.0 of 2024-01-01; "
-    behind += "next: peft-regress env add --missing"
+    behind += "next: peft-regress env add --missing; "
+    lock = (data.matrices() / "envs" / "locks" / "current-bnb.txt").read_text()  # declared beside the world's own
+    locked = next(line.removeprefix("peft==") for line in lock.splitlines() if line.startswith("peft=="))
+    behind += f"current-bnb is locked at PEFT {locked}, the newest is 70.0.0 of 2024-01-01; "
+    behind += "next: peft-regress env lock current-bnb"
     assert said.err.rstrip().endswith(behind)
     assert "behind" not in said.out, "once is enough on a terminal"
     assert empty.report().notices == (behind,)
     asked = registry.asked.count("/simple/peft/")
     assert asked == 1
-    data = empty.run("check", *loader, "--json")
-    assert json.loads(data.out)["notices"] == [behind]
-    assert behind in data.err
+    as_json = empty.run("check", *loader, "--json")
+    assert json.loads(as_json.out)["notices"] == [behind]
+    assert behind in as_json.err
     assert registry.asked.count("/simple/peft/") == asked, "the answer is kept for the day"
     assert behind in empty.run("check", *loader, "--format", "markdown").out
     assert behind in main("report", str(empty.folder())).line
@@ -364,7 +369,7 @@ def test_check_says_when_it_could_not_look(empty: World, registry: Index, mini_f
     registry.down = True
     said = empty.run("check", "--loader", empty.spec("2.0"), "-k", "one-layer")
     assert said.code == 0, said
-    assert "could not check whether PEFT has newer releases than the matrix: http://127.0.0.1" in said.err
+    assert "could not check whether the package index has newer releases than the matrix: http://127.0.0.1" in said.err
     assert "503" in said.err
 
 
