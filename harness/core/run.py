@@ -140,6 +140,10 @@ class Cell(Model):
     """Facts that a reader may want to know, but that are no deviation."""
     standing_defects: tuple[str, ...] = ()
     """What the creator's own library failed when the fixture was made, and the loader fails too."""
+    fixed: tuple[str, ...] = ()
+    """What the creator's own library gets wrong with this adapter, and the loader gets right."""
+    creators_own: str = ""
+    """The verdict on the creator's own reload, and why, if it does not compute what the adapter did when it was saved."""
     duration_s: float = 0.0
     compute_s: float = 0.0  # seconds that the worker spent on it
     same_as: str = ""

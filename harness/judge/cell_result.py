@@ -39,6 +39,8 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         findings=judgement.findings,
         notes=(*judgement.notes, *([done.note] if done.note else [])),
         standing_defects=judgement.standing_defects,
+        fixed=judgement.fixed,
+        creators_own=judgement.creators_own,
         compute_s=round(done.duration_s, 4),
         first_difference=judgement.first_difference,
         layers=judgement.layers,

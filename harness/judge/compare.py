@@ -23,7 +23,20 @@ from harness.core.key_conversion import Conversion
 from harness.core.observation import Observed
 from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
 from harness.core.verdict import Verdict, worst
-from harness.judge import contracts, invariants, load_paths, numbers, outcomes, precision, structure_steps
+from harness.judge import (
+    accounting,
+    anew,
+    contracts,
+    invariants,
+    load_paths,
+    numbers,
+    outcomes,
+    precision,
+    standard,
+    structure_steps,
+    tokens,
+    trainability,
+)
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
@@ -42,6 +55,8 @@ class Judgement:
     probes: Mapping[str, ProbeResult] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     standing_defects: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+    creators_own: str = ""
     layers: tuple[LayerSketch, ...] = ()
     first_difference: str = ""
     adapter_delta: float | None = None
@@ -64,6 +79,7 @@ def judge(golden: Observed, now: Observed) -> Judgement:
             findings=tuple(found.findings),
             notes=tuple(found.notes),
             standing_defects=tuple(found.standing),
+            creators_own=standard.of(golden, now).creators_own,
             conversion=key_conversion.seen(now),
             error=found.error,
         )
@@ -74,8 +90,9 @@ class _Judge:
     """One comparison, step by step; each step appends to what was found."""
 
     def __init__(self, golden: Observed, now: Observed, found: Found) -> None:
-        self.golden, self.now = golden, now
-        self.evidence = Evidence(golden, now)
+        self.standard = standard.of(golden, now)
+        self.golden, self.creator, self.now = self.standard.golden, golden, now
+        self.evidence = Evidence(self.golden, now, golden)
         self.found = found
         self.figures = {probe: self.evidence.figures(probe) for probe in COMPARED}
         self.load_paths = load_paths.figures(self.evidence)
@@ -89,10 +106,11 @@ class _Judge:
         self._arrays_missing()
         self._layers()
         self._outputs()
+        self._fixed()
         self._generated()
         self._gradients()
         self._trained()
-        self._fresh()
+        anew.compare(self.evidence, self.figures["fresh"], self._outputs_moved, self.found)
         invariants.compare(self.evidence, self.found, self._outputs_moved)
         load_paths.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
@@ -135,7 +153,8 @@ class _Judge:
 
     @property
     def _outputs_moved(self) -> bool:
-        return self.base_moved or self.adapter_moved or self._moved("forward")
+        """True if the outputs are not those of the creator's reload, so that what rests on them differs too."""
+        return self.base_moved or self.adapter_moved or (self._moved("forward") and not self.standard.repeated)
 
     def _layers(self) -> None:
         if self.adapter_moved:
@@ -156,7 +175,7 @@ class _Judge:
             self.found.notes.append(f"{len(missing)} adapter layers have other names and were not run alone")
         elif missing and self._fused():
             self.found.notes.append(f"{len(missing)} adapter layers were fused into others and not run alone")
-        elif missing:
+        elif missing and not (self.standard.lacks_reload and self._outputs_agree):
             message = f"{len(missing)} adapter layers are missing: {', '.join(missing[:5])}"
             self._add("layers", "layers-missing", Verdict.SILENT_WRONG, message, details=tuple(missing))
 
@@ -203,11 +222,23 @@ class _Judge:
     def _forward_moved(self) -> None:
         first = self._first_difference()
         parts = ["the output differs"]
+        if self.standard.reload_differs:
+            same = ", as after the creator's own reload" if self.standard.repeated else ""
+            parts = [f"the output differs {standard.SINCE_SAVED}{same}"]
         if self.evidence.effect_gone():
             parts.append("it is the base's own, as if there were no adapter")
         if first:
             parts.append(f"the first layer that differs is {first}")
         self._values("forward", self.figures["forward"][0], "; ".join(parts) + self._reference("forward"), first)
+
+    def _fixed(self) -> None:
+        """Say that the replay computes what was saved, and the creator's own reload does not."""
+        if self.standard.lacks_reload and self._outputs_agree:
+            own = self.standard.creators_own
+            self.found.fixed.append(f"the creator's own reload is {own}; this loader computes what was saved")
+            self.found.notes.append(
+                "layers, gradients and training are not compared: the creator's own are of its wrong reload"
+            )
 
     def _reference(self, probe: str) -> str:
         """For a quantised base: whether the quantised layers or the weights' meaning changed."""
@@ -247,7 +278,7 @@ class _Judge:
         if self._outputs_moved:
             self._follows("train")
             return
-        before, after = (self.evidence.twin_gap(side, "train", "forward") for side in (self.golden, self.now))
+        before, after = (self.evidence.twin_gap(side, "train", "forward") for side in (self.creator, self.now))
         acts_before, acts_now = (gap is not None and beyond(gap) for gap in (before, after))
         if acts_before and acts_now:
             self.found.notes.append(
@@ -258,45 +289,8 @@ class _Judge:
         self._add("train", "train-mode", Verdict.CONTRACT, meaning, figures=self.figures["train"][0])
 
     def _generated(self) -> None:
-        before, after = (self.evidence.follows_outputs(side) for side in (self.golden, self.now))
-        moved = {_name(f): f for f in self.figures["generate"] if beyond(f)}
-        if before is False and after is not True:
-            self.found.standing.append(
-                "the generated tokens are not those that the outputs predict, as for the creator"
-            )
-        if "base.tokens" in moved:
-            self.found.notes.append(
-                "the base alone generates other tokens than before; the adapter's tokens are not judged"
-            )
-        elif "tokens" in moved and self._outputs_moved:
+        if tokens.compare(self.evidence, self.figures["generate"], self._outputs_moved, self.found):
             self._follows("generate")
-        elif "tokens" in moved and after is not False and (fault := self._creators_fault_in_tokens(before)):
-            self.found.notes.append(f"the generated tokens differ; not judged, since {fault}")
-        elif "tokens" in moved and not (before is after is False):
-            own = ", and are not those that its own outputs predict" if after is False else ""
-            message = f"the generated tokens differ, though the outputs agree{own}"
-            self._values("generate", moved["tokens"], message, "tokens")
-
-    def _creators_fault_in_tokens(self, follows_outputs: bool | None) -> str:
-        """Why the creator's tokens prove nothing; empty if they do (0.6.1 generates without its prompts)."""
-        plain, adapted = (self.golden.arrays.get(f"generate/float32/{n}") for n in ("base.tokens", "tokens"))
-        if plain is not None and adapted is not None and numbers.same_bits(plain, adapted):
-            return "the creator's own are the base's, as if there were no adapter"
-        return "the creator's own are not those that its outputs predict" if follows_outputs is False else ""
-
-    def _fresh(self) -> None:
-        if not self._moved("fresh"):
-            return
-        before, after = self.golden.fact("created", "filled"), self.now.fact("fresh", "filled")
-        if before is not None and after is not None and set(before) != set(after):
-            # each parameter is filled by its name: other names, other values
-            self.found.notes.append("a new adapter has parameters with other names, and so other values: not compared")
-            return
-        if self._outputs_moved:
-            self.found.notes.append("a new adapter with the same values gives another output too")
-            return
-        message = "created anew, the scenario gives another output: new adapters do not mean what old ones mean"
-        self._add("fresh", "fresh-values", Verdict.CONTRACT, message, figures=self.figures["fresh"][0])
 
     # -- 5. contracts, and the sum ----------------------------------------------------------------------------------
 
@@ -306,7 +300,12 @@ class _Judge:
             agreeing = set()  # the outputs decide, and they differ
         fused = self._fused()
         converted = fused | set(self.now.fact("layers", "renamed") or {}) if self._outputs_agree else set()
-        contracts.compare(self.golden, self.now, agreeing | fused, self._outputs_agree, self.found, converted)
+        losses = self.standard.reload_differs and not self._outputs_agree
+        accounting.compare(
+            self.creator, self.now, agreeing | fused, self._outputs_agree, self.found, creators_losses=losses
+        )
+        contracts.compare(self.creator, self.now, self.found, converted)
+        trainability.compare(self.creator, self.now, self.found, converted)
 
     def _accused(self, probe: str) -> bool:
         return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)
@@ -335,6 +334,8 @@ class _Judge:
             probes={probe: self._probe_result(probe) for probe in probes},
             notes=tuple(dict.fromkeys(self.found.notes)),
             standing_defects=tuple(dict.fromkeys(self.found.standing)),
+            fixed=tuple(dict.fromkeys(self.found.fixed)),
+            creators_own=self.standard.creators_own,
             layers=self.layers,
             first_difference=self._first_difference() if verdict.is_deviation else "",
             adapter_delta=_greatest(self.figures["layers"]),
@@ -380,6 +381,8 @@ class _Judge:
         if outcome in ("skipped", "missing"):
             return Verdict.UNSUPPORTED
         undetermined = probe not in self.load_paths and self.golden.outcome(probe) != "ok"
+        if self.standard.lacks_reload and probe in standard.ON_RELOAD:
+            return Verdict.CLOSE if probe in EQUALS and outcome == "ok" else Verdict.NOT_COMPARABLE
         if outcome == "error" or undetermined or any(beyond(f) for f in figures):
             return Verdict.NOT_COMPARABLE  # a note says why
         return Verdict.EXACT if all(f.max_abs == 0 for f in figures) else Verdict.CLOSE

@@ -6,7 +6,7 @@ standing defect. Tensors are found by value, since names change for good reasons
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,11 +39,13 @@ class Found:
     Attributes:
         follow: probe that differs only because another does → that one's verdict.
         creators_own: probes whose outputs were wrong for the creator's own library already.
+        fixed: what the creator's own reload gets wrong, and this loader gets right.
     """
 
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     standing: list[str] = field(default_factory=list)
+    fixed: list[str] = field(default_factory=list)
     follow: dict[str, Verdict] = field(default_factory=dict)
     creators_own: set[str] = field(default_factory=set)
     error: ErrorReport | None = None
@@ -86,81 +88,20 @@ def finding(
     )
 
 
-def compare(
-    golden: Observed,
-    now: Observed,
-    agreeing_layers: set[str],
-    outputs_agree: bool,
-    found: Found,
-    converted: Set[str] = frozenset(),
-) -> None:
-    """All contract checks.
+def compare(golden: Observed, now: Observed, found: Found, converted: Set[str] = frozenset()) -> None:
+    """All these checks.
 
     Args:
-        agreeing_layers: canonical names of layers whose own effect was compared and agrees. If a tensor of such a layer
-            cannot be found by value, it was fused or recomputed, not lost.
-        outputs_agree: the model's outputs were compared and agree.
         converted: names of layers that the loader's base renamed or fused, and that compute the same. What follows from
             the new names alone is a note.
     """
-    _accounting(golden, now, agreeing_layers, outputs_agree, found)
     _base_weights(golden, now, found)
     _ties(golden, now, found)
     _dtypes(golden, now, found)
     _output_dtypes(golden, now, found)
-    _trainability(golden, now, found, converted)
-    _gradient_names(golden, now, found, converted)
     _roundtrip(golden, now, found, converted)
-    _switching(golden, now, found)
     _written(golden, now, found)
     _warnings(golden, now, found)
-
-
-def _accounting(golden: Observed, now: Observed, agreeing: set[str], outputs_agree: bool, found: Found) -> None:
-    tensors: Mapping[str, Any] = now.fact("accounting", "tensors") or {}
-    if not tensors:
-        return
-    before: Mapping[str, Any] = golden.fact("accounting", "tensors") or {}
-    computed = set(now.fact("accounting", "computed") or [])
-    newly = [key for key in now.missing() if before.get(key, {}).get("found") != "nowhere"]
-    undecided = [key for key in newly if key in computed or _vouched_for(key, agreeing, outputs_agree)]
-    lost = [key for key in newly if key not in undecided]
-    arrived = sum(where["found"] in ("whole", "transposed", "slice") for where in tensors.values())
-    found.keys = CheckpointKeys(total=len(tensors), arrived=arrived, lost=tuple(lost), undecided=tuple(undecided))
-    if lost:
-        message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint are nowhere in the loaded model"
-        found.add("accounting", "lost-tensors", Verdict.SILENT_WRONG, message, details=tuple(lost))
-        _creators_own_loading(golden, lost, found)
-    if undecided:
-        found.notes.append(f"{len(undecided)} tensors can't be found by value (fused or computed); the outputs decide")
-
-
-def _creators_own_loading(golden: Observed, lost: list[str], found: Found) -> None:
-    """If an adapter is loaded into another wrapper than it was made in: note whether the creator's library loses it
-    too.
-
-    That is no excuse: the scenario asks what happens to the checkpoint there.
-    """
-    said: Mapping[str, Any] = golden.facts.get("wrap", {})
-    own = [key for key in lost if said.get("tensors", {}).get(key, {}).get("found") == "nowhere"]
-    if own:
-        found.notes.append(f"the creator's own library loses {len(own)} of them too if it loads into this wrapper")
-    elif said.get("outcome") == "error":
-        found.notes.append(f"the creator's own library raises {said['error']['type']} if it loads into this wrapper")
-
-
-def _vouched_for(key: str, layers: set[str], outputs_agree: bool) -> bool:
-    """True if other comparisons show that a tensor is in effect, though its values were not found.
-
-    A layer's own effect shows it for the adapter's tensors in the layer. It does not for a bias that replaces the
-    base's: that acts with the adapter disabled too, so only the outputs can show it.
-    """
-    bare = key.removeprefix("base_model.model.")
-    for layer in layers:
-        _, within, rest = f".{bare}".partition(f".{layer}.")
-        if within and (outputs_agree or rest.removeprefix("base_layer.") not in ("weight", "bias")):
-            return True
-    return False
 
 
 def _base_weights(golden: Observed, now: Observed, found: Found) -> None:
@@ -243,47 +184,9 @@ def _output_dtypes(golden: Observed, now: Observed, found: Found) -> None:
         found.contract("forward", "dtype", f"{len(changed)} outputs have another dtype", changed)
 
 
-def _are_of(names: Iterable[str], layers: Set[str]) -> bool:
+def are_of(names: Iterable[str], layers: Set[str]) -> bool:
     """True if every name is in one of the layers."""
     return all(any(f".{layer}." in f".{name}." for layer in layers) for name in names)
-
-
-def _trainability(golden: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
-    before, after = golden.fact("structure", "trainable"), now.fact("structure", "trainable")
-    if before is None or after is None or before == after:
-        return
-    lost, gained = sorted(set(before) - set(after)), sorted(set(after) - set(before))
-    if _shapes(golden, lost) == _shapes(now, gained):
-        found.notes.append(f"{len(lost)} trainable parameters have other names")
-        return
-    if gained and lost and _are_of(lost, converted):
-        found.notes.append(f"{len(lost)} trainable parameters were fused into {len(gained)} others")
-        return
-    details = [f"no longer trainable: {name}" for name in lost] + [f"newly trainable: {name}" for name in gained]
-    found.contract(
-        "structure", "trainability", f"{len(before)} parameters were trainable, {len(after)} are now", details
-    )
-
-
-def _shapes(side: Observed, names: Iterable[str]) -> list[list[int]]:
-    """Shapes of parameters, sorted: a parameter that is only renamed keeps its shape. A transpose counts as equal."""
-    known = side.fact("structure", "inference") or {}
-    return sorted(sorted(known[name][0]) if name in known else [] for name in names)
-
-
-def _gradient_names(golden: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
-    if now.outcome("gradients") != "ok" or golden.outcome("gradients") != "ok":
-        return
-    before, after = set(golden.group("gradients", "float32")), set(now.group("gradients", "float32"))
-    if len(after) < len(before) and not (after - before and _are_of(before - after, converted)):
-        found.contract(
-            "gradients",
-            "gradients-missing",
-            f"{len(before - after)} parameters get no gradient",
-            sorted(before - after),
-        )
-    elif before - after:
-        found.notes.append(f"{len(before - after)} gradients have other names; not compared")
 
 
 _TARGETS = ("target_modules", "target_parameters", "rank_pattern", "alpha_pattern")
@@ -324,23 +227,7 @@ def _goes_with_names(key: str, now: Observed, converted: Set[str]) -> bool:
     if key in (now.fact("roundtrip", "renamed") or {}):
         return True
     fused = converted - set(now.fact("layers", "renamed") or {})
-    return bool(now.fact("roundtrip", "added")) and _are_of([key.removeprefix("base_model.model.")], fused)
-
-
-def _switching(golden: Observed, now: Observed, found: Found) -> None:
-    if now.outcome("second") != "ok" or golden.outcome("second") != "ok":
-        return
-    if golden.fact("second", "other_differs") and not now.fact("second", "other_differs"):
-        message = "switching to another adapter no longer has an effect"
-        found.add("second", "no-switch", Verdict.SILENT_WRONG, message)
-    for fact, when in (
-        ("trainable_other", "after switching to another adapter"),
-        ("trainable_back", "after switching back"),
-    ):
-        before, after = golden.fact("second", fact), now.fact("second", fact)
-        if before != after:
-            message = f"{when}, the parameters of {_listed(after)} are trainable; before, those of {_listed(before)}"
-            found.notes.append(message)
+    return bool(now.fact("roundtrip", "added")) and are_of([key.removeprefix("base_model.model.")], fused)
 
 
 def _listed(names: Any, nothing: str = "neither") -> str:

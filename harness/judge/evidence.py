@@ -21,11 +21,15 @@ model computes in float32 inside, above 1e-8; none is near this line."""
 
 
 class Evidence:
-    """A golden, a replay, and the measured noise of both."""
+    """A golden, a replay, and the measured noise of both.
 
-    def __init__(self, golden: Observed, now: Observed) -> None:
-        self.golden, self.now = golden, now
-        self.noise, self.own_noise = numbers.measure(golden), numbers.measure(now)
+    Args:
+        creator: what the creator's own reload computed, if the golden is not that (see `harness.judge.standard`).
+    """
+
+    def __init__(self, golden: Observed, now: Observed, creator: Observed | None = None) -> None:
+        self.golden, self.now, self.creator = golden, now, creator or golden
+        self.noise, self.own_noise = numbers.measure(self.creator), numbers.measure(now)
         self._allowances: dict[tuple[str, int], float] = {}
 
     # -- the replay and the golden -------------------------------------------------------------------------------------
@@ -166,8 +170,8 @@ class Evidence:
         return numbers.by_ratio(found)
 
     def creators_gap(self, probe: str) -> tuple[Figures, ...]:
-        """How far the golden's outputs of a probe are from its own `forward`."""
-        return Evidence(self.golden, self.golden).against(probe, self.golden, "forward")
+        """How far the creator's outputs of a probe are from its own `forward`."""
+        return Evidence(self.creator, self.creator).against(probe, self.creator, "forward")
 
     def disabled_gap(self, side: Observed) -> Figures | None:
         """How far the outputs with the adapter disabled are from the base's on one side."""

@@ -26,13 +26,15 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
         outputs_moved: the replay's own outputs differ from the golden's, so sizes of defects cannot be compared.
     """
     for probe, equal in EQUALS.items():
-        now, before = (evidence.twin_gap(side, probe, equal.probe) for side in (evidence.now, evidence.golden))
+        now, before = (evidence.twin_gap(side, probe, equal.probe) for side in (evidence.now, evidence.creator))
         if before is not None and beyond(before):
             found.creators_own.add(probe)
+            if now is not None and not beyond(now):
+                found.fixed.append(f"{equal.broken} for the creator (by {before.max_abs:.3g}), and not here")
         if _is_worse(now, before, equal.broken, found, outputs_moved):
             assert now is not None
             _broken(probe, now, before, found)
-    now, before = evidence.disabled_gap(evidence.now), evidence.disabled_gap(evidence.golden)
+    now, before = evidence.disabled_gap(evidence.now), evidence.disabled_gap(evidence.creator)
     if _is_worse(now, before, _DISABLED, found, outputs_moved):
         found.add("base", "disabled-differs", Verdict.SILENT_WRONG, _worded(_DISABLED, before), figures=now)
 

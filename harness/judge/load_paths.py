@@ -75,7 +75,7 @@ def _output(evidence: Evidence, probe: str, found: Found, outputs_moved: bool) -
         found.follow[probe] = worst(f.verdict for f in found.findings if f.probe in ("forward", "base", "layers"))
         return
     # if the loader's own output moved, that is all that the load path can be compared with
-    shown = (of_now if outputs_moved else of_golden)[0]
+    shown = (of_now if outputs_moved or evidence.golden is not evidence.creator else of_golden)[0]
     before = next(iter(evidence.creators_gap(probe)), None)
     meaning = f"by {titled(probe)} the output differs from that of PeftModel.from_pretrained"
     if before is not None and beyond(before):

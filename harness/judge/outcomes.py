@@ -27,10 +27,8 @@ def load_failure(golden: Observed, now: Observed, found: Found) -> Verdict | Non
         return Verdict.NOT_COMPARABLE
     stage, kind = found.error.stage, found.error.type
     message = f"loading failed ({stage}): {kind}: {found.error.message}"
-    if golden.load.get("float32", {}).get("outcome") == "error":
-        found.standing.append(message)
-        found.notes.append("the creator's own library could not load it either: there is nothing to compare")
-        return Verdict.NOT_COMPARABLE
+    if (own := error_report(golden.load.get("float32", {}).get("error"))) is not None:
+        found.notes.append(f"the creator's own library refuses it too: {own.type}: {own.message}")
     found.add("load", "error", Verdict.LOAD_ERROR, message, stage=stage, error_type=kind)
     return Verdict.LOAD_ERROR
 
@@ -47,14 +45,14 @@ def compare(golden: Observed, now: Observed, found: Found) -> None:
         said = now.probes.get(probe, {}).get("float32", {})
         error = error_report(said.get("error"))
         if after == "error" and error is not None:
-            _raised(probe, before, error, found)
+            _raised(probe, before, error, golden, found)
         elif before == "ok" and after != "ok":
             _lost(probe, now, said.get("reason", "it did not run"), found)
         elif before == "error" and after == "ok":
             found.notes.append(f"{probe} raised for the creator and works now")
 
 
-def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
+def _raised(probe: str, before: str, error: ErrorReport, golden: Observed, found: Found) -> None:
     is_load_path = probe.startswith(LOAD_PATH)
     action = load_paths.titled(probe) if is_load_path else (PROBES[probe].action if probe in PROBES else "") or probe
     raised = f"raised {error.type}: {error.message}"
@@ -65,7 +63,8 @@ def _raised(probe: str, before: str, error: ErrorReport, found: Found) -> None:
     elif before == "error":
         found.standing.append(f"{load_paths.stored_title(probe) if is_load_path else action} {raised}")
     else:
-        found.notes.append(f"{action} {raised} (the creator's library did not offer it)")
+        why = "could not load it" if golden.load.get("float32", {}).get("outcome") == "error" else "did not offer it"
+        found.notes.append(f"{action} {raised} (the creator's library {why})")
 
 
 def _lost(probe: str, now: Observed, reason: str, found: Found) -> None:

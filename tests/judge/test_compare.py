@@ -479,8 +479,8 @@ def test_the_creators_own_gap_is_a_measurement_of_rounding() -> None:
 
 def test_neither_side_loads() -> None:
     judgement = mutated(_neither_loads)
-    assert judgement.verdict is Verdict.NOT_COMPARABLE
-    assert judgement.standing_defects == ("loading failed (state dict): RuntimeError: size mismatch",)
+    assert judgement.verdict is Verdict.LOAD_ERROR
+    assert judgement.notes == ("the creator's own library refuses it too: RuntimeError: size mismatch",)
 
 
 def test_a_probe_that_only_the_loader_runs_is_not_called_equal() -> None:

@@ -1,0 +1,150 @@
+"""The standard that a replay is compared with: what the adapter computed when it was saved (pure).
+
+A golden holds two computations of its creator: of the adapter before it was saved (`created`), and of the adapter that
+it loaded again (all other probes). If they agree, the reload is the standard: it has every probe in both precisions.
+If they differ, or the reload raised, the creator's library cannot read back what it wrote. Then `created` is the
+standard, and the other probes of the reload count only for a loader that repeats it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+from harness.core.observation import Array, Observed
+from harness.core.run import ErrorReport, Figures
+from harness.core.verdict import Verdict
+from harness.judge import numbers
+from harness.judge.evidence import Evidence
+from harness.judge.numbers import beyond
+from harness.worker.shared import EQUALS, LOAD_PATH
+
+ON_RELOAD = ("layers", "train", "gradients", "generate", *EQUALS)
+"""Probes whose arrays the creator computed with the adapter that it had loaded again."""
+
+SINCE_SAVED = "from what the adapter computed when it was saved"
+
+
+@dataclass(frozen=True)
+class Standard:
+    """What one replay is compared with.
+
+    Attributes:
+        golden: the observation to compare with.
+        creator: the golden as it is stored.
+        loss: how far the creator's own reload is from what it saved; None if it agrees, or raised.
+        raised: the error of the creator's own reload.
+        repeated: the replay computes what the creator's own reload computes.
+    """
+
+    golden: Observed
+    creator: Observed
+    loss: Figures | None = None
+    raised: ErrorReport | None = None
+    repeated: bool = False
+
+    @property
+    def reload_differs(self) -> bool:
+        """True if the creator's library cannot read back what it wrote."""
+        return self.loss is not None or self.raised is not None
+
+    @property
+    def lacks_reload(self) -> bool:
+        """True if the probes of the creator's reload are no standard for this replay."""
+        return self.reload_differs and not self.repeated
+
+    @property
+    def creators_own(self) -> str:
+        """The verdict on the creator's own reload, and why; empty if it computes what was saved."""
+        if self.raised is not None:
+            return f"{own_verdict(self.creator)}: {self.raised.type}: {self.raised.message}"
+        if self.loss is None:
+            return ""
+        lost = self.creator.missing()
+        tensors = f", and {len(lost)} tensors of the checkpoint are missing ({', '.join(lost[:3])})" if lost else ""
+        return f"{Verdict.SILENT_WRONG}: the output differs by {self.loss.max_abs:.3g} {SINCE_SAVED}{tensors}"
+
+
+def of(golden: Observed, now: Observed) -> Standard:
+    """The standard for a replay."""
+    raised, loss = reload_error(golden), reload_loss(golden)
+    if not _saved(golden) or (raised is None and loss is None):
+        return Standard(_made_alone(golden), golden)
+    repeated = raised is None and _agrees(golden, now)
+    return Standard(_made_alone(_as_saved(golden, keep_reload=repeated)), golden, loss, raised, repeated)
+
+
+def _made_alone(golden: Observed) -> Observed:
+    """The golden whose new adapter (`fresh`) is the one that was made.
+
+    They differ if the scenario has another adapter beside it, and the creator's library cannot switch back from that.
+    """
+    made = {f"fresh/float32/{name}": array for name, array in _saved(golden).items()}
+    other = {name: array for name, array in made.items() if name in golden.arrays}
+    if all(numbers.same_bits(array, golden.arrays[name]) for name, array in other.items()):
+        return golden
+    return dataclasses.replace(golden, arrays={**golden.arrays, **other})
+
+
+def reload_loss(golden: Observed) -> Figures | None:
+    """How far the creator's own reload is from what the adapter computed when it was saved; None if it agrees."""
+    before, after = _saved(golden), golden.group("forward", "float32")
+    noise = numbers.measure(golden)
+    gaps = []
+    for name in sorted(set(before) & set(after)):
+        full = f"forward/float32/{name}"
+        gaps.append(
+            numbers.difference(full, before[name], after[name], numbers.allowance(full, before[name], noise, noise))
+        )
+    return next((gap for gap in numbers.by_ratio(gaps) if beyond(gap)), None)
+
+
+def reload_error(golden: Observed) -> ErrorReport | None:
+    """The error of the creator's own reload, or of running it; None if it worked."""
+    for said in (golden.load.get("float32", {}), golden.probes.get("forward", {}).get("float32", {})):
+        if said.get("outcome") == "error" and said.get("error"):
+            return ErrorReport(**said["error"])
+    return None
+
+
+def own_verdict(golden: Observed) -> Verdict | None:
+    """The verdict on the creator's own reload; None if it computes what was saved."""
+    if not _saved(golden):
+        return None
+    if reload_error(golden) is not None:
+        loaded = golden.load.get("float32", {}).get("outcome") == "ok"
+        return Verdict.RUN_ERROR if loaded else Verdict.LOAD_ERROR
+    return Verdict.SILENT_WRONG if reload_loss(golden) is not None else None
+
+
+def without_saved(golden: Observed) -> Observed:
+    """The golden with its reload as the only standard: for a scenario in which saving leaves something out."""
+    arrays = {name: array for name, array in golden.arrays.items() if not name.startswith("created/")}
+    return dataclasses.replace(golden, arrays=arrays)
+
+
+def _saved(golden: Observed) -> dict[str, Array]:
+    return golden.group("created", "float32")
+
+
+def _agrees(golden: Observed, now: Observed) -> bool:
+    """True if a replay's outputs are those of the creator's reload."""
+    figures = Evidence(golden, now).figures("forward")
+    return bool(figures) and not any(map(beyond, figures))
+
+
+def _as_saved(golden: Observed, keep_reload: bool) -> Observed:
+    """The golden with the outputs that the adapter had when it was saved.
+
+    Args:
+        keep_reload: keep the arrays of the other probes of the creator's reload.
+    """
+    left_out = ("forward",) if keep_reload else ("forward", *ON_RELOAD)
+    arrays = {
+        name: array
+        for name, array in golden.arrays.items()
+        if name.partition("/")[0] not in left_out and (keep_reload or not name.startswith(LOAD_PATH))
+    }
+    arrays |= {f"forward/float32/{name}": array for name, array in _saved(golden).items()}
+    probes = {**golden.probes, "forward": {**golden.probes.get("forward", {}), "float32": {"outcome": "ok"}}}
+    return dataclasses.replace(golden, arrays=arrays, probes=probes)

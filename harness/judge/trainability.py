@@ -1,0 +1,102 @@
+"""Which parameters train, after loading and after switching adapters (pure).
+
+The standard is what trained when the adapter was made. The creator's own reload may train more or less than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from typing import Any
+
+from harness.core.observation import Observed
+from harness.core.verdict import Verdict
+from harness.judge.contracts import Found, are_of
+
+
+def compare(creator: Observed, now: Observed, found: Found, converted: Set[str] = frozenset()) -> None:
+    """Run all these checks.
+
+    Args:
+        converted: names of layers that the loader's base renamed or fused, and that compute the same.
+    """
+    _trainable(creator, now, found, converted)
+    _gradient_names(creator, now, found, converted)
+    _switching(creator, now, found)
+
+
+def _trainable(creator: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
+    before, after = creator.fact("structure", "trainable"), now.fact("structure", "trainable")
+    if before is None or after is None or before == after:
+        return
+    lost, gained = sorted(set(before) - set(after)), sorted(set(after) - set(before))
+    if after and set(after) == set(creator.fact("created", "filled") or []):
+        found.fixed.append(
+            f"loaded for training by the creator, {len(before)} parameters train; here it is the {len(after)} of the "
+            "adapter, as when it was made"
+        )
+        return
+    if _shapes(creator, lost) == _shapes(now, gained):
+        found.notes.append(f"{len(lost)} trainable parameters have other names")
+        return
+    if gained and lost and are_of(lost, converted):
+        found.notes.append(f"{len(lost)} trainable parameters were fused into {len(gained)} others")
+        return
+    details = [f"no longer trainable: {name}" for name in lost] + [f"newly trainable: {name}" for name in gained]
+    found.contract(
+        "structure", "trainability", f"{len(before)} parameters were trainable, {len(after)} are now", details
+    )
+
+
+def _shapes(side: Observed, names: Iterable[str]) -> list[list[int]]:
+    """Shapes of parameters, sorted: a parameter that is only renamed keeps its shape. A transpose counts as equal."""
+    known = side.fact("structure", "inference") or {}
+    return sorted(sorted(known[name][0]) if name in known else [] for name in names)
+
+
+def _gradient_names(creator: Observed, now: Observed, found: Found, converted: Set[str]) -> None:
+    if now.outcome("gradients") != "ok" or creator.outcome("gradients") != "ok":
+        return
+    before, after = set(creator.group("gradients", "float32")), set(now.group("gradients", "float32"))
+    gone = before - after
+    if not gone:
+        return
+    filled = creator.fact("created", "filled")
+    if filled is not None and not gone & set(filled) and after >= before & set(filled):
+        found.notes.append(f"{len(gone)} parameters get no gradient that did not train when the adapter was made")
+    elif len(after) < len(before) and not (after - before and are_of(gone, converted)):
+        found.contract("gradients", "gradients-missing", f"{len(gone)} parameters get no gradient", sorted(gone))
+    else:
+        found.notes.append(f"{len(gone)} gradients have other names; not compared")
+
+
+def _switching(creator: Observed, now: Observed, found: Found) -> None:
+    """Switching to another adapter must have an effect, and switching back must bring back what was trainable before.
+
+    The adapter is loaded for inference, so that nothing in it trains; the other one is new, and trains.
+    """
+    if now.outcome("second") != "ok":
+        return
+    ran = creator.outcome("second") == "ok"
+    if ran and creator.fact("second", "other_differs") and not now.fact("second", "other_differs"):
+        message = "switching to another adapter no longer has an effect"
+        found.add("second", "no-switch", Verdict.SILENT_WRONG, message)
+    for fact, when in (
+        ("trainable_other", "after switching to another adapter"),
+        ("trainable_back", "after switching back"),
+    ):
+        before, after = creator.fact("second", fact), now.fact("second", fact)
+        wanted = ["beside"] if fact == "trainable_other" else []
+        if not ran or before == after:
+            continue
+        if after == wanted:
+            found.fixed.append(
+                f"{when}, the parameters of {_listed(before)} train for the creator; here of {_listed(after)}"
+            )
+        else:
+            found.notes.append(
+                f"{when}, the parameters of {_listed(after)} are trainable; before, those of {_listed(before)}"
+            )
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(names) if names else "neither"
