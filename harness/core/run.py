@@ -143,7 +143,7 @@ class Cell(Model):
     fixed: tuple[str, ...] = ()
     """What the creator's own library gets wrong with this adapter, and the loader gets right."""
     creators_own: str = ""
-    """The verdict on the creator's own reload, and why, if it does not compute what the adapter did when it was saved."""
+    """The verdict on the creator's own reload, and why, if that is not what the adapter computed when it was saved."""
     duration_s: float = 0.0
     compute_s: float = 0.0  # seconds that the worker spent on it
     same_as: str = ""
