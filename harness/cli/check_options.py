@@ -139,7 +139,7 @@ def loaders(one: Arguments, **more: Any) -> None:
 
 
 def forward(one: Arguments) -> None:
-    """Declare whether old loaders get new features. Not an option of `matrix`, which always does so."""
+    """Declare whether old loaders get new features. Not an option of `matrix` and `pair`, which always do so."""
     one.add_argument(
         "--forward", action="store_true",
         help="also run loaders that are older than the feature: do they refuse the adapter or load it wrongly?",

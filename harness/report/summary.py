@@ -57,6 +57,8 @@ class Tally:
     known: int
     undetermined: tuple[Cell, ...]
     unsupported: int
+    refused: int
+    """Those of `unsupported` that the loader tried and refused."""
     not_run: int
 
     @property
@@ -77,6 +79,7 @@ def tally(run: Run) -> Tally:
         known=sum(cell.verdict.is_deviation for cell in rest),
         undetermined=tuple(cell for cell in rest if cell.verdict.cannot_tell),
         unsupported=sum(cell.verdict is Verdict.UNSUPPORTED for cell in rest),
+        refused=sum(cell.verdict is Verdict.UNSUPPORTED and cell.reading == "refused" for cell in rest),
         not_run=len(run.not_run),
     )
 
@@ -173,11 +176,15 @@ def _problems(run: Run) -> str:
 
 def _aside(run: Run, counts: Tally) -> str:
     parts = [
-        f"{counts.unsupported:,} unsupported" if counts.unsupported else "",
+        f"{counts.unsupported:,} unsupported{_refused(counts)}" if counts.unsupported else "",
         f"{counts.not_run:,} planned but not run" if counts.not_run and not run.interrupted else "",
         f"{len(run.left_out):,} left out" if run.left_out else "",
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _refused(counts: Tally) -> str:
+    return f" ({counts.refused:,} tried and refused by the loader)" if counts.refused else ""
 
 
 def _against(run: Run) -> str:

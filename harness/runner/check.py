@@ -219,7 +219,7 @@ class Checking:
                 scratch,
                 jobs=self.jobs,
                 creating=request.pair,
-                forward=request.forward,
+                forward=request.forward or request.pair,
                 share=not request.each,
                 log=self._log,
                 handler=request.worker_handler,

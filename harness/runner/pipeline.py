@@ -181,7 +181,7 @@ def reproduce(cell: Planned, *, creating: bool, forward: bool, options: str) -> 
         words += ["--creator", cell.creator_spec, "--scenarios", str(cell.declared.file)]
     if creating or cell.loader_spec != CURRENT:
         words += ["--loader", cell.loader_spec]
-    words += ["--forward"] if forward else []
+    words += ["--forward"] if forward and not creating else []  # `pair` always does so
     words += ["--device", cell.id.device] if cell.id.device != device_class.CPU else []
     words += cell.id.settings.options
     return shlex.join(words) + options

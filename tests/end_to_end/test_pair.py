@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,9 @@ def build():
     print("building")
     return {"layer1": np.eye(4, 6, dtype=np.float32), "layer3": np.full((3, 4), 0.25, dtype=np.float32)}
 """
+
+TILTED = scenario("tilted", requires=["minipeft>=3.0"]).replace("alpha = 3.0", "alpha = 3.0, tilt = 2.0")
+"""What 1.0 refuses to load and 1.1 loads without the tilt."""
 
 
 def pair(world: World, *options: str, creator: str = "1.0", loader: str = "2.1") -> tuple[str, ...]:
@@ -179,3 +183,26 @@ def test_an_interpreter_that_does_not_work(mini: World, kind: str) -> None:
     assert len(failed) == 2
     assert all(words in cell.log_tail and words in cell.reason for cell in failed)
     assert any(words in one.failed for one in mini.report().environments)
+
+
+def test_a_loader_that_is_older_than_the_feature_is_tried(empty: World) -> None:
+    empty.scenarios(TILTED)
+    said = empty.run(*pair(empty, "-k", "tilted", creator="3.0", loader="1.1"))
+    found = empty.cell("tilted")
+    assert (said.code, found.verdict, found.reading) == (1, "silent-wrong", "ignored"), said
+    lacks = "lacks the feature by declaration (needs minipeft>=3.0, has minipeft 1.1), and does not refuse"
+    assert lacks in said.line
+    words = shlex.split(found.reproduce)
+    assert "--forward" not in words, "`pair` has no such option"
+    again = main(*words[1:], f"--reports={empty.root / 'again'}", *[w for w in empty.where("pair") if "handler" in w])
+    assert again.code == 1, again
+
+
+def test_a_loader_that_is_older_than_the_feature_refuses(empty: World) -> None:
+    empty.scenarios(TILTED)
+    said = empty.run(*pair(empty, "-k", "tilted", creator="3.0", loader="1.0"))
+    found = empty.cell("tilted")
+    assert (found.verdict, found.reading) == ("unsupported", "refused"), said
+    assert "needs minipeft>=3.0, has minipeft 1.0; it refuses at stage adapter: TypeError" in said.line
+    assert said.code == 2, "nothing was compared"
+    assert "Nothing was compared. 1 unsupported (1 tried and refused by the loader)." in said.line
