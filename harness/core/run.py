@@ -13,6 +13,7 @@ from harness.core.comparison import Against, Comparison
 from harness.core.errors import ExitCode
 from harness.core.key_conversion import Conversion
 from harness.core.model import Model
+from harness.core.pattern import Pattern
 from harness.core.verdict import Reading, Verdict
 
 FORMAT = 1
@@ -64,6 +65,8 @@ class Finding(Model):
     """What it is about: a layer, a parameter, a key."""
     details: tuple[str, ...] = ()
     figures: Figures | None = None
+    pattern: Pattern | None = None
+    """What turns the golden's numbers into the replay's, if that is recognised; `message` begins with it."""
     stage: str = ""
     """For errors: base, config, injection, state dict, forward, …"""
     error_type: str = ""

@@ -140,7 +140,7 @@ def _draft(
 
 def _like(run: Run, cause: Cause, there: Sequence[Break]) -> tuple[Like, ...]:
     """Known breaks that may be about the same thing, the likeliest first."""
-    covered = {cell.expectation for cell in run.cells if cell.expected and causes.signature(cell) == cause.signature}
+    covered = {cell.expectation for cell in run.cells if cell.expected and causes.is_of(cell, cause)}
     family = {cell.scenario for cell in run.cells if cell.family == cause.representative.family}
     kinds = set(expected.kinds_of(cause.representative))
     expired = {one.id for one in run.expectation_problems if one.problem == "expired"}

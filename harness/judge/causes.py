@@ -1,13 +1,15 @@
 """Groups cells by cause, so that a reader sees three causes instead of ninety lines.
 
 Two deviating cells share a cause if their most important findings have one signature: the same stage and the same error
-without its numbers, paths and addresses; or the same kind of finding by the same probe in the same family of methods.
+without its numbers, paths and addresses; or the same kind of finding by the same probe in the same family of methods,
+with the same pattern.
 This is a guess for readers: no verdict depends on it.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -141,11 +143,19 @@ def signature(cell: Cell) -> tuple[str, ...]:
         return ("error", finding.stage or finding.probe, finding.error_type, normalised(raised(finding)))
     if finding is not None and finding.kind == "new-warning":
         return (finding.probe, finding.kind, normalised(finding.message))
+    if finding is not None and finding.pattern is not None:
+        return (finding.probe, finding.kind, cell.family, *finding.pattern.signature)
     if finding is not None:
         return (finding.probe, finding.kind, cell.family)
     if cell.error is not None:
         return ("error", cell.error.stage, cell.error.type, normalised(cell.error.message))
     return (str(cell.verdict), normalised(cell.reason or last_line(cell.log_tail)), "")
+
+
+def is_of(cell: Cell, cause: Cause) -> bool:
+    """True if a cell has the cause's signature."""
+    own = signature(cell)
+    return cause.signature[: len(own)] == own
 
 
 def is_error(finding: Finding) -> bool:
@@ -205,8 +215,32 @@ def _gather(run: Run, cells: Iterable[Cell], key: Callable[[Cell], tuple[str, ..
     for cell in cells:
         groups.setdefault(key(cell), []).append(cell)
     calendar = Calendar(run)
-    causes = [_cause(calendar, key, sorted(cells, key=_badness)) for key, cells in groups.items()]
+    causes = [
+        _cause(calendar, (*key, *expression), sorted(part, key=_badness))
+        for key, cells in groups.items()
+        for expression, part in _by_expression(cells)
+    ]
     return tuple(sorted(causes, key=lambda cause: (cause.verdict.severity, -len(cause.cells), cause.title)))
+
+
+def _by_expression(cells: Sequence[Cell]) -> Iterable[tuple[tuple[str, ...], Sequence[Cell]]]:
+    """The cells, apart if their effects have factors that no one expression of their configs gives.
+
+    A factor of 2 can be alpha/r in one cell and √r or 2 as well: it belongs with a cell where it can only be alpha/r.
+    """
+    rest = {cell.id: cell for cell in cells}
+    of = {cell.id: _expressions(cell) for cell in cells}
+    while counts := Counter(text for name in rest for text in of[name]):
+        shared = counts.most_common(1)[0][0]  # of those that occur as often, the first one
+        part = [rest.pop(name) for name in list(rest) if shared in of[name]]
+        yield (shared,), part
+    if rest:
+        yield (), list(rest.values())
+
+
+def _expressions(cell: Cell) -> tuple[str, ...]:
+    finding = main_finding(cell)
+    return finding.pattern.expressions if finding is not None and finding.pattern is not None else ()
 
 
 def _badness(cell: Cell) -> tuple[int, float, str]:
@@ -247,11 +281,16 @@ def title(cell: Cell) -> str:
     if finding is not None and finding.kind == "new-warning":
         return f"a new warning: {finding.message}"
     if finding is not None:
-        what = f"{finding.probe}: {KIND_PHRASES.get(finding.kind, finding.kind.replace('-', ' '))}"
+        what = f"{finding.probe}: {_phrase(finding)}"
         return f"{cell.family} · {what}" if cell.family else what
     if cell.error is not None:
         return f"{cell.error.stage} · {cell.error.type}: {cell.error.message}"
     return cell.reason or last_line(cell.log_tail) or str(cell.verdict)
+
+
+def _phrase(finding: Finding) -> str:
+    words = KIND_PHRASES.get(finding.kind, finding.kind.replace("-", " "))
+    return f"{words}, {finding.pattern.short}" if finding.pattern is not None and finding.pattern.short else words
 
 
 def _expectation(cell: Cell) -> dict[str, str]:

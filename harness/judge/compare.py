@@ -40,6 +40,7 @@ from harness.judge import (
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
+from harness.judge.pattern.findings import with_patterns
 from harness.worker.shared import EQUALS
 
 COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *EQUALS)
@@ -225,8 +226,6 @@ class _Judge:
         if self.standard.reload_differs:
             same = ", as after the creator's own reload" if self.standard.repeated else ""
             parts = [f"the output differs {standard.SINCE_SAVED}{same}"]
-        if self.evidence.effect_gone():
-            parts.append("it is the base's own, as if there were no adapter")
         if first:
             parts.append(f"the first layer that differs is {first}")
         self._values("forward", self.figures["forward"][0], "; ".join(parts) + self._reference("forward"), first)
@@ -330,7 +329,7 @@ class _Judge:
         probes = sorted(set(self.golden.probes) | set(self.now.probes))
         return Judgement(
             verdict=verdict,
-            findings=tuple(sorted(self.found.findings, key=lambda f: f.verdict.severity)),
+            findings=with_patterns(self.evidence, sorted(self.found.findings, key=lambda f: f.verdict.severity)),
             probes={probe: self._probe_result(probe) for probe in probes},
             notes=tuple(dict.fromkeys(self.found.notes)),
             standing_defects=tuple(dict.fromkeys(self.found.standing)),

@@ -185,11 +185,6 @@ class Evidence:
                     found.append(self._twins(full, f"base/{precision}/{plain}", arrays[plain], arrays[name]))
         return next(iter(numbers.by_ratio(found)), None)
 
-    def effect_gone(self) -> bool:
-        """True if the replay's outputs are those of its base: the adapter does nothing."""
-        gap = self.twin_gap(self.now, "forward", "base")
-        return gap is not None and not beyond(gap)
-
     def _twins(self, name: str, twin_name: str, reference: Array, array: Array) -> Figures:
         allowance = max(self.allowance(name, reference), self.allowance(twin_name, reference))
         return numbers.difference(name, reference, array, allowance)

@@ -84,8 +84,6 @@ def _output(evidence: Evidence, probe: str, found: Found, outputs_moved: bool) -
             found.standing.append(f"{stored} (by {shown.max_abs:.3g}), as for the creator ({before.max_abs:.3g})")
             return
         meaning += f", by more than for the creator ({before.max_abs:.3g})"
-    if not _broken(evidence.against(probe, evidence.now, "base")):
-        meaning += ": it is the base's own, as if there were no adapter"
     found.add(probe, kind(probe, "differs"), Verdict.SILENT_WRONG, meaning, subject=probe, figures=shown)
 
 

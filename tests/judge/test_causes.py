@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from harness.core.pattern import Pattern
 from harness.core.run import Cell, ErrorReport, Finding
 from harness.core.verdict import Verdict
 from harness.judge import causes
@@ -166,3 +167,36 @@ def test_every_cell_that_is_not_clean_has_exactly_one_place() -> None:
     every = (*causes.group(sample), *causes.undetermined(sample), *causes.unsupported(sample))
     placed = sorted(cell.id for cause in every for cell in cause.cells)
     assert placed == sorted(cell.id for cell in sample.cells if not cell.verdict.is_clean)
+
+
+def factor(name: str, *expressions: str) -> Cell:
+    """A cell whose effect has a factor that these expressions of its config give."""
+    pattern = Pattern(kind="factor", says="×2 in 2 of 2 layers", factor=2.0, expressions=expressions)
+    finding = Finding(probe="layers", kind="values", verdict=Verdict.SILENT_WRONG, message="", pattern=pattern)
+    return cell(name, "silent-wrong", findings=(finding,))
+
+
+def test_cells_whose_factors_can_be_one_expression_have_one_cause() -> None:
+    found = causes.unexpected(
+        run(
+            factor("lokr-a", "alpha/r"),
+            factor("lokr-b", "√r", "alpha/r", "2"),
+            factor("lokr-c", "√r"),
+            factor("lokr-d"),
+        )
+    )
+    assert {cause.title: cause.scenarios for cause in found} == {
+        "lokr · layers: values differ, ×alpha/r": ("lokr-a", "lokr-b"),
+        "lokr · layers: values differ, ×√r": ("lokr-c",),
+        "lokr · layers: values differ, a constant factor": ("lokr-d",),
+    }
+
+
+def test_cells_with_other_patterns_have_other_causes() -> None:
+    def cell_with(name: str, pattern: Pattern | None) -> Cell:
+        finding = Finding(probe="layers", kind="values", verdict=Verdict.SILENT_WRONG, message="", pattern=pattern)
+        return cell(name, "silent-wrong", findings=(finding,))
+
+    zero, sign = Pattern(kind="zero", says="0"), Pattern(kind="sign", says="-")
+    found = causes.unexpected(run(cell_with("lora-a", zero), cell_with("lora-b", sign), cell_with("lora-c", zero)))
+    assert [cause.scenarios for cause in found] == [("lora-a", "lora-c"), ("lora-b",)]

@@ -391,7 +391,7 @@ def test_an_adapter_without_effect_is_called_that() -> None:
                 pair.now.arrays[name] = pair.now.arrays[f"base/{name.split('/')[1]}/logits"]
 
     messages = [f.message for f in mutated(ignored).findings if f.probe == "forward"]
-    assert messages == ["the output differs; it is the base's own, as if there were no adapter"]
+    assert messages == ["the adapter's effect on the output is 0, as if there were no adapter: the output differs"]
 
 
 def test_the_first_layer_that_differs_is_named_in_order_of_execution() -> None:

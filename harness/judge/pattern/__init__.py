@@ -1,0 +1,1 @@
+"""Recognises patterns: what turns the golden's numbers into the replay's (pure)."""
