@@ -92,8 +92,8 @@ class _Judge:
 
     def __init__(self, golden: Observed, now: Observed, found: Found) -> None:
         self.standard = standard.of(golden, now)
-        self.golden, self.creator, self.now = self.standard.golden, golden, now
-        self.evidence = Evidence(self.golden, now, golden)
+        self.golden, self.creator, self.now = self.standard.golden, self.standard.creator, now
+        self.evidence = Evidence(self.golden, now, self.creator)
         self.found = found
         self.figures = {probe: self.evidence.figures(probe) for probe in COMPARED}
         self.load_paths = load_paths.figures(self.evidence)
@@ -303,7 +303,7 @@ class _Judge:
         accounting.compare(
             self.creator, self.now, agreeing | fused, self._outputs_agree, self.found, creators_losses=losses
         )
-        contracts.compare(self.creator, self.now, self.found, converted)
+        contracts.compare(self.creator, self.now, self.found, converted, self.standard.lacks_reload)
         trainability.compare(self.creator, self.now, self.found, converted)
 
     def _accused(self, probe: str) -> bool:

@@ -9,6 +9,7 @@ standard, and the other probes of the reload count only for a loader that repeat
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from harness.core.observation import Array, Observed
@@ -22,6 +23,9 @@ from harness.worker.shared import EQUALS, LOAD_PATH
 ON_RELOAD = ("layers", "train", "gradients", "generate", *EQUALS)
 """Probes whose arrays the creator computed with the adapter that it had loaded again."""
 
+_NO_EVIDENCE = ("unloaded",)
+"""Probes that a reload passes by what it lost: a tensor that never arrived need not be taken out again."""
+
 SINCE_SAVED = "from what the adapter computed when it was saved"
 
 
@@ -31,7 +35,8 @@ class Standard:
 
     Attributes:
         golden: the observation to compare with.
-        creator: the golden as it is stored.
+        creator: what the creator's own library computed, for checks within one library. A wrong reload proves
+            nothing about unloading, so it is without that.
         loss: how far the creator's own reload is from what it saved; None if it agrees, or raised.
         raised: the error of the creator's own reload.
         repeated: the replay computes what the creator's own reload computes.
@@ -71,7 +76,17 @@ def of(golden: Observed, now: Observed) -> Standard:
     if not _saved(golden) or (raised is None and loss is None):
         return Standard(_made_alone(golden), golden)
     repeated = raised is None and _agrees(golden, now)
-    return Standard(_made_alone(_as_saved(golden, keep_reload=repeated)), golden, loss, raised, repeated)
+    creator = golden if repeated else _without(golden, _NO_EVIDENCE)
+    return Standard(_made_alone(_as_saved(golden, keep_reload=repeated)), creator, loss, raised, repeated)
+
+
+def _without(golden: Observed, left_out: Collection[str]) -> Observed:
+    return dataclasses.replace(
+        golden,
+        arrays={name: array for name, array in golden.arrays.items() if name.partition("/")[0] not in left_out},
+        facts={probe: facts for probe, facts in golden.facts.items() if probe not in left_out},
+        probes={probe: said for probe, said in golden.probes.items() if probe not in left_out},
+    )
 
 
 def _made_alone(golden: Observed) -> Observed:

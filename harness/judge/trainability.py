@@ -6,7 +6,6 @@ The standard is what trained when the adapter was made. The creator's own reload
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from typing import Any
 
 from harness.core.observation import Observed
 from harness.core.verdict import Verdict
@@ -70,33 +69,24 @@ def _gradient_names(creator: Observed, now: Observed, found: Found, converted: S
 
 
 def _switching(creator: Observed, now: Observed, found: Found) -> None:
-    """Switching to another adapter must have an effect, and switching back must bring back what was trainable before.
-
-    The adapter is loaded for inference, so that nothing in it trains; the other one is new, and trains.
-    """
-    if now.outcome("second") != "ok":
+    """Switching must have an effect, and what trains must be the active adapter or nothing: not the one left behind."""
+    if now.outcome("second") != "ok" or creator.outcome("second") != "ok":
         return
-    ran = creator.outcome("second") == "ok"
-    if ran and creator.fact("second", "other_differs") and not now.fact("second", "other_differs"):
+    if creator.fact("second", "other_differs") and not now.fact("second", "other_differs"):
         message = "switching to another adapter no longer has an effect"
         found.add("second", "no-switch", Verdict.SILENT_WRONG, message)
-    for fact, when in (
-        ("trainable_other", "after switching to another adapter"),
-        ("trainable_back", "after switching back"),
+    for fact, when, inactive in (
+        ("trainable_other", "after switching to another adapter", "first"),
+        ("trainable_back", "after switching back", "beside"),
     ):
-        before, after = creator.fact("second", fact), now.fact("second", fact)
-        wanted = ["beside"] if fact == "trainable_other" else []
-        if not ran or before == after:
+        before, after = (side.fact("second", fact) or [] for side in (creator, now))
+        was, said = (", ".join(names) or "neither" for names in (before, after))
+        if before == after:
             continue
-        if after == wanted:
-            found.fixed.append(
-                f"{when}, the parameters of {_listed(before)} train for the creator; here of {_listed(after)}"
-            )
+        if inactive in before and inactive not in after:
+            found.fixed.append(f"{when}, the parameters of {was} train for the creator, though {inactive} is inactive")
+        elif inactive in after and inactive not in before:
+            message = f"{when}, the parameters of {said} train, although {inactive} is inactive; before, those of {was}"
+            found.contract("second", "switch-trainability", message)
         else:
-            found.notes.append(
-                f"{when}, the parameters of {_listed(after)} are trainable; before, those of {_listed(before)}"
-            )
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(names) if names else "neither"
+            found.notes.append(f"{when}, the parameters of {said} are trainable; before, those of {was}")

@@ -130,6 +130,67 @@ def test_probes_of_a_wrong_reload_are_not_compared_with_a_right_loader() -> None
     assert any("layers, gradients and training are not compared" in note for note in judgement.notes)
 
 
+def test_unloading_and_saving_again_are_no_findings_where_the_creators_reload_proves_nothing() -> None:
+    def loader(pair: Pair) -> None:
+        pair.now.shift("unloaded", 0.3)
+        pair.now.facts["unloaded"]["base_changed"] = ["lm_head.weight"]
+        pair.now.facts["roundtrip"]["lost"] = [BIAS]
+
+    pair = Pair()
+    saved(pair)
+    loader(pair)
+    assert {f.kind for f in pair.judge().findings} == {"differs-from-base", "base-weights", "roundtrip-keys"}
+    creator_loses(pair)
+    judgement = pair.judge()
+    assert judgement.verdict is Verdict.CLOSE, told(judgement)
+    assert judgement.fixed
+    assert any("unloading does not give the base back" in note for note in judgement.notes)
+
+
+@pytest.mark.parametrize(
+    ("fact", "creator", "loader", "verdict", "fixed"),
+    [
+        ("trainable_back", ["beside"], ["first"], Verdict.CLOSE, True),
+        ("trainable_back", ["beside"], [], Verdict.CLOSE, True),
+        ("trainable_back", ["first"], [], Verdict.CLOSE, False),
+        ("trainable_back", ["first"], ["first", "beside"], Verdict.CONTRACT, False),
+        ("trainable_other", ["beside"], ["first"], Verdict.CONTRACT, False),
+        ("trainable_other", ["first", "beside"], ["beside"], Verdict.CLOSE, True),
+        ("trainable_back", ["beside"], ["beside"], Verdict.CLOSE, False),
+    ],
+)
+def test_an_inactive_adapter_must_not_train(
+    fact: str, creator: list[str], loader: list[str], verdict: Verdict, fixed: bool
+) -> None:
+    pair = Pair()
+    pair.golden.facts["second"][fact], pair.now.facts["second"][fact] = creator, loader
+    judgement = pair.judge()
+    assert judgement.verdict is verdict, told(judgement)
+    assert bool(judgement.fixed) is fixed
+
+
+@pytest.mark.parametrize(
+    ("made", "verdict", "fixed"),
+    [(None, Verdict.CONTRACT, False), (["b"], Verdict.CLOSE, True), (["a", "b"], Verdict.CONTRACT, False)],
+)
+def test_what_trained_when_the_adapter_was_made_is_the_standard(
+    made: list[str] | None, verdict: Verdict, fixed: bool
+) -> None:
+    pair = Pair()
+    pair.golden.facts["structure"]["trainable"], pair.now.facts["structure"]["trainable"] = ["a", "b"], ["b"]
+    if made:
+        pair.golden.facts["created"] = {"filled": made}
+    judgement = pair.judge()
+    assert judgement.verdict is verdict, told(judgement)
+    assert bool(judgement.fixed) is fixed
+
+
+def test_a_merge_that_only_the_creator_gets_wrong_is_fixed() -> None:
+    judgement = mutated(lambda pair: pair.golden.shift("merged", 0.3))
+    assert judgement.verdict is Verdict.CLOSE
+    assert any("merging in place changes the output for the creator" in text for text in judgement.fixed)
+
+
 def test_a_new_adapter_that_is_wrong_beside_another_is_no_standard() -> None:
     def switches_wrongly(pair: Pair) -> None:
         saved(pair)
