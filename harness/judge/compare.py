@@ -36,6 +36,7 @@ from harness.judge import (
     structure_steps,
     tokens,
     trainability,
+    written,
 )
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
@@ -305,6 +306,7 @@ class _Judge:
         )
         contracts.compare(self.creator, self.now, self.found, converted, self.standard.lacks_reload)
         trainability.compare(self.creator, self.now, self.found, converted)
+        written.compare(self.evidence, self.found, converted)
 
     def _accused(self, probe: str) -> bool:
         return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)

@@ -103,7 +103,6 @@ def compare(
     _dtypes(golden, now, found)
     _output_dtypes(golden, now, found)
     _roundtrip(golden, now, found, converted, lacks_reload)
-    _written(golden, now, found)
     _warnings(golden, now, found)
 
 
@@ -237,21 +236,6 @@ def _goes_with_names(key: str, now: Observed, converted: Set[str]) -> bool:
 
 def _listed(names: Any, nothing: str = "neither") -> str:
     return ", ".join(names) if names else nothing
-
-
-def _written(golden: Observed, now: Observed, found: Found) -> None:
-    if now.outcome("fresh") != "ok" or golden.outcome("fresh") != "ok":
-        return
-    before, after = (set(side.fact("fresh", "keys") or {}) for side in (golden, now))
-    if before != after:
-        gone, new = len(before - after), len(after - before)
-        found.notes.append(f"a new adapter has other keys: {gone} gone, {new} new")
-    files_before, files_after = (set(side.fact("fresh", "files") or []) for side in (golden, now))
-    if files_before != files_after:
-        no_longer, instead = sorted(files_before - files_after), sorted(files_after - files_before)
-        found.notes.append(
-            f"a new adapter is saved as {_listed(instead, 'nothing')} instead of {_listed(no_longer, 'nothing')}"
-        )
 
 
 def _warnings(golden: Observed, now: Observed, found: Found) -> None:

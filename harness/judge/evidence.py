@@ -13,7 +13,7 @@ from harness.core.observation import Array, Observed
 from harness.core.run import Figures, LayerSketch
 from harness.judge import numbers
 from harness.judge.numbers import beyond
-from harness.worker.shared import PRECISIONS
+from harness.worker.shared import PRECISIONS, RELOADED
 
 FINE = 1e-12
 """Greatest difference ÷ greatest value that float64's own rounding explains. Sound pairs are below 1e-14, or, if a
@@ -172,6 +172,21 @@ class Evidence:
     def creators_gap(self, probe: str) -> tuple[Figures, ...]:
         """How far the creator's outputs of a probe are from its own `forward`."""
         return Evidence(self.creator, self.creator).against(probe, self.creator, "forward")
+
+    def reloaded_gap(self) -> Figures | None:
+        """How far the replay's new adapter, saved and read again, is from what it computed before."""
+        arrays = self.now.group("fresh", "float32")
+        name = "fresh/float32/"
+        found = [
+            self._twins(name + again, "created/float32/" + plain, arrays[plain], arrays[again])
+            for again in sorted(arrays)
+            if (plain := again.removeprefix(RELOADED)) != again and plain in arrays
+        ]
+        return next(iter(numbers.by_ratio(found)), None)
+
+    def created_gap(self) -> Figures | None:
+        """How far the creator's reload is from what the adapter computed when it was saved."""
+        return self.twin_gap(self.creator, "forward", "created")
 
     def disabled_gap(self, side: Observed) -> Figures | None:
         """How far the outputs with the adapter disabled are from the base's on one side."""

@@ -107,6 +107,9 @@ LOAD_PATHS: Mapping[str, str] = {
 LOAD_PATH = "door."
 """The prefix of a load path's probe: `door.auto`. The word is the one that stored observations have."""
 
+RELOADED = "reloaded."
+"""The prefix of the probe `fresh`'s outputs after the new adapter was saved and read again; in replays only."""
+
 WRAPPERS: Mapping[str, bool] = {
     "attribute": True,
     "delegating": True,

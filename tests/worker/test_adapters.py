@@ -53,6 +53,27 @@ class Tree:
         yield from self.parameters.items()
 
 
+class Growing:
+    """A model that gets further parameters with another adapter."""
+
+    def __init__(self, parameters: dict[str, Any], added: dict[str, Any]) -> None:
+        self.parameters_by_name = parameters
+        self.added = added
+        self.active = "default"
+
+    def add_adapter(self, name: str, config: Any) -> None:
+        self.parameters_by_name |= self.added
+
+    def set_adapter(self, name: str) -> None:
+        self.active = name
+
+    def parameters(self) -> Iterator[Any]:
+        yield from self.parameters_by_name.values()
+
+    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+        yield from self.parameters_by_name.items()
+
+
 class Saved:
     """A model that saves as PEFT does: adapters that aren't called `default` into a folder of their name."""
 
@@ -101,6 +122,12 @@ class Several:
     def set_adapter(self, name: str) -> None:
         self.done.append(("set", name))
 
+    def parameters(self) -> Iterator[Any]:
+        return iter(())
+
+    def named_parameters(self) -> Iterator[tuple[str, Any]]:
+        return iter(())
+
     def eval(self) -> Several:
         return self
 
@@ -112,8 +139,8 @@ class TestCreate:
         monkeypatch.setattr(adapters, "wrap", lambda *_: model)
         monkeypatch.setattr(adapters, "make_config", lambda adapter: adapter["config"])
 
-        def fill_adapter(_torch: Any, model: Any, _scenario: Any, name: str, own: bool = False) -> list[str]:
-            model.done.append(("fill", name, own))
+        def fill_adapter(_torch: Any, model: Any, _scenario: Any, name: str) -> list[str]:
+            model.done.append(("fill", name))
             return ["a"]
 
         monkeypatch.setattr(adapters, "fill_adapter", fill_adapter)
@@ -121,20 +148,20 @@ class TestCreate:
 
     def test_alone(self, model: Several) -> None:
         assert adapters.create(None, "base", {"adapter": {"name": "default"}}) == (model, ["a"])
-        assert model.done == [("fill", "default", False)]
+        assert model.done == [("fill", "default")]
 
     def test_another_beside_it_is_filled_and_left(self, model: Several) -> None:
-        scenario = {"adapter": {"name": "default"}, "beside": {"config": "Other", "args": {}}}
+        scenario = {"name": "s", "adapter": {"name": "default"}, "beside": {"config": "Other", "args": {}}, "fill": {}}
 
-        adapters.create(None, "base", scenario)
+        adapters.create(FakeTorch, "base", scenario)
 
-        beside = [("add", "beside", "Other"), ("set", "beside"), ("fill", "beside", True)]
-        assert model.done == [("fill", "default", False), *beside, ("set", "default")]
+        beside = [("add", "beside", "Other"), ("set", "beside")]
+        assert model.done == [("fill", "default"), *beside, ("set", "default")]
 
     def test_what_is_converted_is_kept_before_it_is_filled(self, model: Several) -> None:
         adapters.create(None, "base", {"adapter": {"name": "default", "convert": True}})
 
-        assert model.done == [("save", "work/initial", {}, {True}), ("fill", "default", False)]
+        assert model.done == [("save", "work/initial", {}, {True}), ("fill", "default")]
         assert model.peft_config["default"].init_lora_weights == "pissa"
 
 
@@ -253,14 +280,18 @@ class TestFill:
 
         assert np.array_equal(*contents)
 
-    def test_an_adapter_beside_gets_values_of_its_own_and_leaves_the_first_alone(self) -> None:
+    def test_an_adapter_beside_gets_values_of_its_own_and_leaves_the_rest_alone(self) -> None:
         first, other = (f"base_model.model.q.lora_A.{name}.weight" for name in ("default", "beside"))
-        model = self.model(first, other)
+        of_base = "base_model.model.beside.inner.base_layer.weight"
+        model = Growing(self.model(first, frozen=(of_base,)).parameters, {other: Parameter()})
 
-        assert adapters.fill_adapter(FakeTorch, model, self.scenario, "beside", own=True) == ["q.lora_A.weight"]
-        assert model.parameters[first].content is None
+        adapters.put_beside(FakeTorch, model, self.scenario, config=None)
+
+        assert model.active == "beside"
+        assert model.parameters_by_name[first].content is None
+        assert model.parameters_by_name[of_base].content is None, "a part of the base has the adapter's name"
         assert np.array_equal(
-            model.parameters[other].content, self.expected("q.lora_A.weight", "adapter:lora-linear:beside")
+            model.parameters_by_name[other].content, self.expected("q.lora_A.weight", "adapter:lora-linear:beside")
         )
 
     def test_the_scenarios_own_recipe(self) -> None:

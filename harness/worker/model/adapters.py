@@ -54,9 +54,13 @@ def create(torch: Any, base: Any, scenario: Mapping[str, Any]) -> tuple[Any, lis
 
 def put_beside(torch: Any, model: Any, scenario: Mapping[str, Any], config: Any) -> None:
     """Add the adapter `beside`, with values of its own, and make it the active one."""
+    before = {id(parameter) for parameter in model.parameters()}
     model.add_adapter("beside", config)
     model.set_adapter("beside")
-    fill_adapter(torch, model, scenario, "beside", own=True)
+    # a part of the base may have the adapter's name, so the name alone does not tell what was added
+    added = [(name, p) for name, p in model.named_parameters() if id(p) not in before and "beside" in name.split(".")]
+    names = [(canonical(name, ("beside",)), p) for name, p in added]
+    fill.fill_parameters(torch, names, f"adapter:{scenario['name']}:beside", scenario["fill"])
 
 
 def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
@@ -65,25 +69,14 @@ def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
     return [(canonical(name, names), p) for name, p in model.named_parameters() if p.requires_grad]
 
 
-def fill_adapter(
-    torch: Any, model: Any, scenario: Mapping[str, Any], adapter_name: str, own: bool = False
-) -> list[str]:
+def fill_adapter(torch: Any, model: Any, scenario: Mapping[str, Any], adapter_name: str) -> list[str]:
     """Give every trainable parameter of the adapter its value; returns the canonical names.
 
     The base keeps its values, trainable or not: a head may be tied to them, and the adapter is loaded on the stored
     base.
-
-    Args:
-        own: only parameters with the adapter's name, with other values: for an adapter beside another, whose parameters
-            (a prompt encoder's, say) may be trainable too.
     """
     parameters = [(name, p) for name, p in trainable(model, adapter_name) if not libraries.is_of_base(name)]
-    space = f"adapter:{scenario['name']}"
-    if own:
-        named = [(name, p) for name, p in model.named_parameters() if adapter_name in name.split(".")]
-        parameters = [(canonical(name, (adapter_name,)), p) for name, p in named]
-        space += f":{adapter_name}"
-    return fill.fill_parameters(torch, parameters, space, scenario["fill"])
+    return fill.fill_parameters(torch, parameters, f"adapter:{scenario['name']}", scenario["fill"])
 
 
 def save(model: Any, folder: str, adapter_name: str, convert: bool = False) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any, Callable, Iterator
 
 import numpy as np
@@ -13,6 +12,7 @@ from ..shared import NARROW, canonical
 from . import accounting, renamed_layers, structure
 from .capture import Skip
 from .context import Context
+from .fresh import fresh
 
 SKETCH_PROJECTIONS = 4
 
@@ -349,22 +349,6 @@ def generate(ctx: Context) -> None:
         of_base = {name: value for name, value in inputs.items() if name in ctx.inputs_of_base()}
         ctx.record("generate", {"base.tokens": ctx.base().generate(**of_base, **arguments)})
         ctx.record("generate", {"tokens": ctx.model().generate(**inputs, **arguments)})
-
-
-def fresh(ctx: Context) -> None:
-    """The scenario created by this environment: files, keys, config and outputs of what is *written*."""
-    ctx.only_in_float32()
-    ctx.torch.manual_seed(0)
-    model, filled = adapters.create(ctx.torch, ctx.base("saved"), ctx.scenario)
-    if not ctx.creating:  # a golden has them as `created.filled`
-        ctx.fact("fresh", "filled", filled)
-    ctx.record("fresh", ctx.run(model))
-    folder = ctx.folder("fresh")
-    adapters.save(model, folder, ctx.adapter_name, ctx.scenario["adapter"].get("convert", False))
-    tensors = libraries.load_adapter_tensors(folder)
-    ctx.fact("fresh", "files", sorted(os.listdir(folder)))
-    ctx.fact("fresh", "keys", {key: list(value.shape) for key, value in sorted(tensors.items())})
-    ctx.fact("fresh", "config", structure.read_config(folder))
 
 
 PROBES: dict[str, Probe] = {
