@@ -51,7 +51,14 @@ KIND_PHRASES = {
     "tie-broken": "tied weights are no longer tied",
     "trainability": "other parameters are trainable",
     "train-mode": "train mode differs",
+    "reloaded-differs": "saved and read again, a new adapter computes something else",
+    "unreadable": "a new adapter cannot be read again",
     "values": "values differ",
+    "written-config": "a new adapter is saved with another config",
+    "written-dtype": "a new adapter is saved in another dtype",
+    "written-files": "a new adapter is saved in fewer files",
+    "written-keys": "a new adapter is saved without some tensors",
+    "written-shape": "a new adapter is saved in other shapes",
 }
 """Kind of finding → its words in a title; other kinds are shown by name."""
 

@@ -31,17 +31,22 @@ def config_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[
 
     An entry that is gone and was off ends with `SAID_NOTHING`. Lists in another order are equal.
     """
-    lines = []
+    return list(changed_entries(before, after).values())
+
+
+def changed_entries(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, str]:
+    """The same lines by the name of the entry."""
+    lines: dict[str, str] = {}
     for key in sorted(set(before) | set(after)):
         if key in VOLATILE_CONFIG:
             continue
         if key not in after:
-            lines.append(f"- {key} (was {before[key]!r}){SAID_NOTHING if _says_nothing(key, before) else ''}")
+            lines[key] = f"- {key} (was {before[key]!r}){SAID_NOTHING if _says_nothing(key, before) else ''}"
         elif key not in before:
-            lines.append(f"+ {key} = {after[key]!r}")
-        elif _plain(before[key]) != _plain(after[key]):
+            lines[key] = f"+ {key} = {after[key]!r}"
+        elif plain(before[key]) != plain(after[key]):
             mark = "+ " if _filled_in(key, before[key], after[key]) else ""
-            lines.append(f"{mark}{key}: {before[key]!r} → {after[key]!r}")
+            lines[key] = f"{mark}{key}: {before[key]!r} → {after[key]!r}"
     return lines
 
 
@@ -65,7 +70,8 @@ def _filled_in(key: str, before: Any, after: Any) -> bool:
     return before is None or (key == "modules_to_save" and grown)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value to compare: a list of names is the same in any order."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return sorted(value)
     return value

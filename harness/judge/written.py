@@ -13,7 +13,7 @@ from typing import Any
 
 from harness.core.observation import Observed
 from harness.core.verdict import Verdict
-from harness.judge.config_entries import SAID_NOTHING, config_changes
+from harness.judge.config_entries import SAID_NOTHING, changed_entries, plain
 from harness.judge.contracts import Found, are_of
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
@@ -119,9 +119,22 @@ def _tensors(golden: Observed, now: Observed, found: Found) -> None:
 
 
 def _config(golden: Observed, now: Observed, found: Found) -> None:
-    """Entries of the config that are gone, or say something else; new ones are those of newer releases."""
-    changes = config_changes(golden.fact(PROBE, "config") or {}, now.fact(PROBE, "config") or {})
-    worse = [line for line in changes if not line.startswith("+ ") and not line.endswith(SAID_NOTHING)]
+    """Entries of the config that the scenario asks for and that are gone, or any that say something else.
+
+    A release may have other options, and the scenario may ask each release for other values.
+    """
+    asked: Mapping[str, Any] = now.fact(PROBE, "asked") or {}
+    config: Mapping[str, Any] = now.fact(PROBE, "config") or {}
+    changes = changed_entries(golden.fact(PROBE, "config") or {}, config)
+    worse = [line for key, line in changes.items() if _is_worse(key, line, config, asked)]
     if worse:
         message = f"a new adapter is saved with another config: {len(worse)} entries are gone or differ"
         found.contract(PROBE, "written-config", message, worse)
+
+
+def _is_worse(key: str, line: str, config: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    if line.startswith("+ ") or line.endswith(SAID_NOTHING):
+        return False
+    if key not in config:
+        return key in asked
+    return key not in asked or plain(config[key]) != plain(asked[key])

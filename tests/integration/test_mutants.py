@@ -26,6 +26,9 @@ TABLE = [
     ("frozen", "lora-linear", "contract", "trainability"),
     ("no_dropout", "lora-dropout", "contract", "train-mode"),
     ("not_saved", "lora-linear", None, "roundtrip-keys"),
+    ("not_saved", "lora-linear", "silent-wrong", "reloaded-differs"),
+    ("not_saved", "ia3-linear", "silent-wrong", "written-keys"),
+    ("saved_in_half", "lora-linear", None, "written-dtype"),
     ("config_changed", "lora-linear", None, "config"),
     ("raising", "lora-linear", "run-error", "error"),
     ("refusing", "lora-linear", "load-error", "error"),
@@ -40,6 +43,7 @@ TABLE = [
 ]
 CREATORS = {
     "lora-linear": "v061 v062 v071 v082 v090 v0100 v0111 v0120 v0132 v0140 v0152 v0160 v0171 v0181 v0191 v0200 v0212",
+    "ia3-linear": "v061 v0140",
     "doors-lora": "v0140 v0181 v0212 v0120",
 }
 """Scenario → creators whose fixtures of it are sound under `current`; one break each. Others have v061's."""

@@ -63,6 +63,11 @@ def _config(**entries: Any) -> Mutation:
     return apply
 
 
+def _asks(**entries: Any) -> Mutation:
+    """The scenario asks this loader for these values."""
+    return fact("now", "fresh", "asked", entries)
+
+
 def _config_without(*names: str) -> Mutation:
     def apply(pair: Pair) -> None:
         config = pair.now.facts["fresh"]["config"]
@@ -95,8 +100,14 @@ BROKEN: list[tuple[str, Mutation, Verdict, str]] = [
     ("a file is no longer saved", fact("now", "fresh", "files", []), Verdict.CONTRACT, "written-files"),
     ("saved in half precision", _dtypes("float16"), Verdict.CONTRACT, "written-dtype"),
     ("saved in other shapes", _saves({**SAVED, KEYS[0]: [2, 8]}), Verdict.CONTRACT, "written-shape"),
-    ("a config entry is gone", _config_without("lora_alpha"), Verdict.CONTRACT, "written-config"),
-    ("a config entry says something else", _config(lora_alpha=9), Verdict.CONTRACT, "written-config"),
+    (
+        "a config entry is gone",
+        both(_asks(lora_alpha=8), _config_without("lora_alpha")),
+        Verdict.CONTRACT,
+        "written-config",
+    ),
+    ("a default is another", _config(lora_alpha=9), Verdict.CONTRACT, "written-config"),
+    ("a config entry says something else", both(_asks(lora_alpha=8), _config(lora_alpha=9)), Verdict.CONTRACT, "written-config"),
     (
         "read again, it is another adapter",
         both(_reads_again(0.5), _created(0.0)),
@@ -129,6 +140,8 @@ SOUND: list[tuple[str, Mutation]] = [
     ("a further key", _saves({**SAVED, "alpha": [1]})),
     ("another file name", fact("now", "fresh", "files", ["adapter_model.safetensors"])),
     ("a new config entry", _config(use_dora=False)),
+    ("another release is asked for another value", both(_asks(lora_alpha=9), _config(lora_alpha=9))),
+    ("an option that the release does not have", _config_without("lora_alpha")),
     ("the same types", _dtypes("float32")),
     ("read again, it is the same", both(_reads_again(0.0), _created(0.0))),
     ("a user's own adapter in half precision", fact("now", "fresh", "dtypes", dict.fromkeys(KEYS, "float16"))),

@@ -34,6 +34,7 @@ def fresh(ctx: Context) -> None:
     ctx.fact(PROBE, "keys", {key: list(value.shape) for key, value in sorted(tensors.items())})
     ctx.fact(PROBE, "config", structure.read_config(folder))
     if not ctx.creating:
+        ctx.fact(PROBE, "asked", dict(ctx.scenario["adapter"]["args"]))
         ctx.fact(PROBE, "dtypes", {key: _dtype(value) for key, value in sorted(tensors.items())})
         ctx.fact(PROBE, "moved", _moved(libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER), tensors))
         _read_again(ctx, folder)

@@ -186,6 +186,14 @@ def not_saved(peft):
     module.get_peft_model_state_dict = wrong
 
 
+def saved_in_half(peft):
+    """What is saved is in half precision."""
+    import peft.peft_model as module
+
+    get = module.get_peft_model_state_dict
+    module.get_peft_model_state_dict = lambda *args, **kwargs: {k: v.half() for k, v in get(*args, **kwargs).items()}
+
+
 def config_changed(peft):
     """Saved again, the configuration has another alpha."""
     save = peft.LoraConfig.save_pretrained
