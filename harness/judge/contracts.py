@@ -234,10 +234,6 @@ def _goes_with_names(key: str, now: Observed, converted: Set[str]) -> bool:
     return bool(now.fact("roundtrip", "added")) and are_of([key.removeprefix("base_model.model.")], fused)
 
 
-def _listed(names: Any, nothing: str = "neither") -> str:
-    return ", ".join(names) if names else nothing
-
-
 def _warnings(golden: Observed, now: Observed, found: Found) -> None:
     known = {text for _, text in _said(golden)}
     ran = {"load", *(probe for probe in golden.probes if golden.outcome(probe) == "ok")}

@@ -61,7 +61,7 @@ class Growing:
         self.added = added
         self.active = "default"
 
-    def add_adapter(self, name: str, config: Any) -> None:
+    def add_adapter(self, *_: Any) -> None:
         self.parameters_by_name |= self.added
 
     def set_adapter(self, name: str) -> None:
