@@ -162,5 +162,5 @@ def test_sound_changes_raise_no_alarm(mutation: Mutation) -> None:
 
 def test_what_the_creators_own_reload_loses_is_a_standing_defect() -> None:
     judgement = mutated(both(_reads_again(0.5), _created(0.5)))
-    assert "fresh" not in {finding.probe for finding in judgement.findings}, told(judgement)
+    assert "reloaded-differs" not in {finding.kind for finding in judgement.findings}, told(judgement)
     assert any("as for the creator" in text for text in judgement.standing_defects)
