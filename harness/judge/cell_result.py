@@ -11,6 +11,7 @@ from harness.core.observation import Done, Observed
 from harness.core.run import Cell
 from harness.core.verdict import Verdict, worst
 from harness.judge import compare, load_behaviour, outcomes, precision
+from harness.judge.compare import Judgement
 from harness.judge.contracts import finding
 from harness.judge.numbers import same_bits
 from harness.store import device_class
@@ -35,6 +36,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         identity,
         gpu_peak_mb=now.timings.get("gpu_peak_mb"),
         verdict=judgement.verdict,
+        reason=_why_not(judgement),
         probes=dict(judgement.probes),
         findings=judgement.findings,
         notes=(*judgement.notes, *([done.note] if done.note else [])),
@@ -54,6 +56,13 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         error=judgement.error,
     )
     return found.model_copy(update={"reading": load_behaviour.of(found)})
+
+
+def _why_not(judgement: Judgement) -> str:
+    """Why a replay that ran is not comparable; empty if it was compared."""
+    if judgement.verdict is not Verdict.NOT_COMPARABLE:
+        return ""
+    return "; ".join(f.message for f in judgement.findings if f.verdict is Verdict.NOT_COMPARABLE)
 
 
 def _not_in_cache(now: Observed) -> str:

@@ -384,7 +384,7 @@ class _Judge:
         undetermined = probe not in self.load_paths and self.golden.outcome(probe) != "ok"
         if self.standard.lacks_reload and probe in standard.ON_RELOAD:
             return Verdict.CLOSE if probe in EQUALS and outcome == "ok" else Verdict.NOT_COMPARABLE
-        if outcome == "error" or undetermined or any(beyond(f) for f in figures):
+        if outcome == "error" or undetermined or probe in self.evidence.weak or any(beyond(f) for f in figures):
             return Verdict.NOT_COMPARABLE  # a note says why
         return Verdict.EXACT if all(f.max_abs == 0 for f in figures) else Verdict.CLOSE
 

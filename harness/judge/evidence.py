@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.core.observation import Array, Observed
 from harness.core.run import Figures, LayerSketch
-from harness.judge import numbers
+from harness.judge import numbers, signal
 from harness.judge.numbers import beyond
 from harness.worker.shared import PRECISIONS, RELOADED
 
@@ -31,14 +31,21 @@ class Evidence:
         self.golden, self.now, self.creator = golden, now, creator or golden
         self.noise, self.own_noise = numbers.measure(self.creator), numbers.measure(now)
         self._allowances: dict[tuple[str, int], float] = {}
+        self.weak = signal.weak(golden, self.noise, self.own_noise, golden.probes)
+        """Probes of the golden that prove nothing: their arrays are not compared."""
+        self.unmeasured = signal.unmeasured(golden, self.noise, golden.probes) if self.noise.kernels else []
+        """Arrays without a usable allowance: they are not compared."""
 
     # -- the replay and the golden -------------------------------------------------------------------------------------
 
     def figures(self, probe: str) -> tuple[Figures, ...]:
         """Every array of a probe that both sides have; the greatest error ÷ allowance first."""
+        if probe in self.weak:
+            return ()
         return numbers.by_ratio(
             numbers.difference(name, before, after, self.allowance(name, before))
             for name, before, after in self._pairs(probe)
+            if name not in self.unmeasured
         )
 
     def same_bits(self, probe: str) -> bool:
@@ -96,7 +103,7 @@ class Evidence:
         cause, effect = numbers.positions(base_before, base_after), numbers.positions(before, after)
         if cause.shape != effect.shape:  # virtual tokens lengthen the output, so places do not correspond
             cause, effect = cause.max(initial=0.0), effect.max(initial=0.0)
-        cause = np.maximum(cause, self.allowance(base_name, base_before))
+        cause = np.where(np.isfinite(cause), np.maximum(cause, self.allowance(base_name, base_before)), 0.0)
         return bool(np.all((effect <= moved.allowance) | (effect <= numbers.BELIEVED * cause)))
 
     def hidden_by_float32(self) -> list[str]:

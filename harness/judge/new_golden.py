@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
-from harness.judge import checkpoint_keys, compare, numbers
+from harness.judge import checkpoint_keys, compare, numbers, signal
 
 EFFECT = 1e-3
 """An adapter must move the output by this share of its root mean square; else losing the adapter would not show.
@@ -51,6 +51,20 @@ def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
             f"adapter moves it by {effect:.2g}",
             f"kernels whose error is at most a {numbers.BELIEVED:g}th of the adapter's effect",
             "the creator's bitsandbytes computes wrongly on this processor, or for this PEFT: take another release",
+        )
+    _refuse_weak(golden, name)
+
+
+def _refuse_weak(golden: Observed, name: str) -> None:
+    noise = numbers.measure(golden)
+    decisive = (*signal.DECISIVE, "base")
+    weak = [str(said) for said in signal.weak(golden, noise, noise, decisive).values()]
+    weak += [f"the rounding of {array} is not a finite number" for array in signal.unmeasured(golden, noise, decisive)]
+    for said in weak:
+        raise CreationRefused(
+            f"{name}: {said}",
+            "an allowance that is smaller than the signal, so that a loss would show",
+            "the creator's libraries compute wrongly or imprecisely here: check the base, or take other releases",
         )
 
 

@@ -93,7 +93,7 @@ class Noise:
     def of(self, name: str, golden: Array) -> float:
         """The noise of the array `probe/precision/rest`, at least its type's resolution."""
         floats = np.issubdtype(golden.dtype, np.floating)
-        return self.of_size(name, _greatest(golden), rms(golden)) if floats else 0.0
+        return self.of_size(name, greatest(golden), rms(golden)) if floats else 0.0
 
     def of_size(self, name: str, greatest: float, scale: float) -> float:
         """The noise of an array of floats of that name.
@@ -121,9 +121,9 @@ def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
         return _of_kernels(name, array, golden, golden.kernels)
     if not np.issubdtype(array.dtype, np.floating):
         return 0.0
-    greatest, scale = _greatest(array), rms(array)
-    creators = golden.of_size(name, greatest, scale)
-    loaders = now.of_size(name, greatest, scale) if now.measured else creators
+    size, scale = greatest(array), rms(array)
+    creators = golden.of_size(name, size, scale)
+    loaders = now.of_size(name, size, scale) if now.measured else creators
     return creators + min(loaders, BELIEVED * creators)
 
 
@@ -137,7 +137,7 @@ def _of_kernels(name: str, array: Array, golden: Noise, kernels: Kernels) -> flo
     if not np.issubdtype(array.dtype, np.floating):
         return 0.0
     if name.split("/", 2)[1] == "float64":
-        return 2 * max(kernels.cost(PLAIN, name, array), _FLOAT32 * _greatest(array))
+        return 2 * max(kernels.cost(PLAIN, name, array), _FLOAT32 * greatest(array))
     creators = golden.of(name, array)
     # roundings that were measured one by one add up at worst
     return creators + max(creators, sum(kernels.cost(kind, name, array) for kind in kernels.narrow))
@@ -176,7 +176,7 @@ def measure(side: Observed) -> Noise:
             continue
         if quantised and probe in _MERGES:
             continue  # a merge into few bits quantises again: no noise, and the creator's own gap has its cost
-        noise, scale, group = _greatest(_gap(wide, narrow)), rms(wide), _group(probe, rest)
+        noise, scale, group = greatest(_gap(wide, narrow)), rms(wide), _group(probe, rest)
         own[f"{probe}/{rest}"] = noise
         if scale > 0:
             relative[group] = max(relative.get(group, 0.0), noise / scale)
@@ -193,8 +193,9 @@ def _kernels(side: Observed) -> Kernels | None:
     for kind, found in said.items():
         for name, value in found.items():
             probe, _, rest = name.split("/", 2)
-            apart.setdefault(kind, {})[f"{probe}/{rest}"] = float(value)
-            scale = rms(side.arrays[name]) if name in side.arrays else 0.0
+            # what is not a finite number is no measurement: it makes its own array worthless, and no other
+            apart.setdefault(kind, {})[f"{probe}/{rest}"] = float(value) if np.isfinite(value) else float("inf")
+            scale = rms(side.arrays[name]) if name in side.arrays and np.isfinite(value) else 0.0
             if scale > 0 and probe not in _MERGES:
                 key = kind, _group(probe, rest)
                 relative[key] = max(relative.get(key, 0.0), float(value) / scale)
@@ -222,7 +223,7 @@ def rms(array: Array) -> float:
     return float(greatest * np.sqrt(np.mean(shares * shares)))
 
 
-def _greatest(array: Array) -> float:
+def greatest(array: Array) -> float:
     """The greatest size of a finite element; an infinite one must not make everything allowed."""
     wide = _finite(array)
     return float(np.max(np.abs(wide))) if wide.size else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from harness.core.observation import Observed
 from harness.core.run import ErrorReport
 from harness.core.verdict import Verdict
-from harness.judge import load_paths, structure_steps
+from harness.judge import load_paths, signal, structure_steps
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.worker.shared import LOAD_PATH, PROBES
@@ -94,8 +94,15 @@ def kernels(golden: Observed, now: Observed, found: Found) -> None:
 
 
 def limits(evidence: Evidence, found: Found) -> None:
-    """Note what the comparison lacks (float64), and what only float64 shows."""
+    """State what the comparison lacks: probes of the golden that prove nothing, float64, and what only that shows."""
     golden, now = evidence.golden, evidence.now
+    for probe, said in evidence.weak.items():
+        if probe in signal.DECISIVE:
+            found.add(probe, "proves-nothing", Verdict.NOT_COMPARABLE, str(said))
+        else:
+            found.notes.append(f"{said}; not judged")
+    if alone := [name for name in evidence.unmeasured if name.split("/")[0] not in evidence.weak]:
+        found.notes.append(f"the rounding of {', '.join(alone[:3])} was measured as not finite; not judged")
     loaded = now.load.get("float64", {})
     if not evidence.noise.measured:
         found.notes.append("the golden has no float64, so rounding was not measured; a general allowance is used")
