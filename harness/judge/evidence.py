@@ -224,13 +224,18 @@ class Evidence:
             return ()
         place = {name: index for index, (name, _) in enumerate(names_after)}
         return tuple(
-            self._sketch(name, kind, index, before[index], after[place[name]])
+            self._sketch(name, kind, precision, before[index], after[place[name]])
             for index, (name, kind) in enumerate(names_before)
             if name in place
         )
 
-    def _sketch(self, name: str, kind: str, index: int, before: Array, after: Array) -> LayerSketch:
-        figures = numbers.difference("forward/sketch", before, after, self._row_allowance(before, index))
+    def _sketch(self, name: str, kind: str, precision: str, before: Array, after: Array) -> LayerSketch:
+        # not `self.allowance`: it remembers arrays by their identity, and a row is a new array each time
+        full = f"forward/{precision}/{numbers.SKETCH}"
+        if self.noise.kernels is None:
+            full += f"/{name}"
+        allowance = numbers.allowance(full, before, self.noise, self.own_noise)
+        figures = numbers.difference(full, before, after, allowance)
         return LayerSketch(
             name=name,
             kind=kind,  # type: ignore[arg-type]
@@ -238,14 +243,3 @@ class Evidence:
             allowance=figures.allowance,
             scale=figures.scale,
         )
-
-    def _row_allowance(self, row: Array, index: int) -> float:
-        """As for a whole array, with this layer's own noise."""
-        narrow, wide = (self.golden.arrays.get(f"forward/{precision}/sketch") for precision in PRECISIONS)
-        own = 0.0
-        if narrow is not None and wide is not None and narrow.shape == wide.shape and np.isfinite(narrow[index]).all():
-            own = numbers.difference("", wide[index], narrow[index], 0.0).max_abs
-        precision = "float64" if self.noise.kernels is None else "float32"
-        # not `self.allowance`: it remembers arrays by their identity, and a row is a new array each time
-        row_allowance = numbers.allowance(f"forward/{precision}/sketch", row, self.noise, self.own_noise)
-        return max(own if np.isfinite(own) else 0.0, row_allowance)

@@ -14,7 +14,9 @@ import numpy as np
 
 from harness.core.observation import Array, Observed
 from harness.core.run import Figures
-from harness.worker.shared import LOAD_PATH
+from harness.judge import sketches
+from harness.judge.sketches import Sketches
+from harness.worker.shared import LOAD_PATH, PRECISIONS
 
 BELIEVED = 10.0
 """How many times the creator's rounding noise a loader's own may be and still count as rounding.
@@ -35,6 +37,8 @@ _MERGES = frozenset({"merged", "merged_after_run", "unmerged", "safe_merged", "m
 """Probes that merge into the weights: those of a quantised base are quantised again."""
 
 PLAIN = "plain"
+SKETCH = "sketch"
+"""The array of a probe that has a sketch in each row; `sketch/NAME` is the row of one layer."""
 
 _GROUPS = {"layers": "layers", "gradients": "gradients"}
 _EDGES = np.concatenate([[0.0], 10.0 ** np.arange(-18.0, 2.0)])
@@ -76,6 +80,7 @@ class Noise:
             twin by chance; the group's noise, scaled to the array, is the better estimate then.
         spread: array (with precision) → the difference between two runs at creation; absent for stable arrays.
         narrow: array (with precision) → resolution of the type that it was computed in, if narrower than float32.
+        sketches: probe → the noise of its sketches, which are too small to be measured one by one.
     """
 
     own: Mapping[str, float] = field(default_factory=dict)
@@ -84,30 +89,39 @@ class Noise:
     narrow: Mapping[str, float] = field(default_factory=dict)
     kernels: Kernels | None = None
     """For a quantised base only; its float64 is dequantised, so `own` is the cost of its kernels."""
+    sketches: Mapping[str, Sketches] = field(default_factory=dict)
 
     @property
     def measured(self) -> bool:
         """True if at least one output exists in both precisions."""
         return bool(self.relative)
 
+    def measures(self, name: str) -> bool:
+        """True if the array `probe/precision/rest`, or one that rounds like it, exists in both precisions."""
+        probe, _, rest = name.split("/", 2)
+        if self._is_sketch(probe, rest):
+            return self.sketches.get(probe, Sketches()).share is not None
+        return self._relative(probe, rest) is not None
+
     def of(self, name: str, golden: Array) -> float:
         """The noise of the array `probe/precision/rest`, at least its type's resolution."""
-        floats = np.issubdtype(golden.dtype, np.floating)
-        return self.of_size(name, greatest(golden), rms(golden)) if floats else 0.0
-
-    def of_size(self, name: str, greatest: float, scale: float) -> float:
-        """The noise of an array of floats of that name.
-
-        Args:
-            greatest: the greatest size of an element of it.
-            scale: its root mean square.
-        """
-        resolution = self.narrow.get(name, _FLOAT32) * greatest
-        if not self.measured:
-            return max(UNMEASURED * _FLOAT32 * greatest, resolution)
+        if not np.issubdtype(golden.dtype, np.floating):
+            return 0.0
         probe, _, rest = name.split("/", 2)
-        relative = self.relative.get(_group(probe, rest), self.relative.get("outputs", 0.0))
-        return max(self.own.get(f"{probe}/{rest}", 0.0), relative * scale, resolution)
+        if self._is_sketch(probe, rest):
+            return self.sketches.get(probe, Sketches()).noise(rest, golden)
+        size, relative = greatest(golden), self._relative(probe, rest)
+        resolution = self.narrow.get(name, _FLOAT32) * size
+        if relative is None:
+            return max(UNMEASURED * _FLOAT32 * size, resolution)
+        return max(self.own.get(f"{probe}/{rest}", 0.0), relative * rms(golden), resolution)
+
+    def _is_sketch(self, probe: str, rest: str) -> bool:
+        """True if the pooled noise of sketches applies. That of a quantised base is the cost of its kernels."""
+        return self.kernels is None and (probe == "gradients" or rest.startswith(SKETCH))
+
+    def _relative(self, probe: str, rest: str) -> float | None:
+        return self.relative.get(_group(probe, rest), self.relative.get("outputs"))
 
 
 def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
@@ -121,9 +135,8 @@ def rounding(name: str, array: Array, golden: Noise, now: Noise) -> float:
         return _of_kernels(name, array, golden, golden.kernels)
     if not np.issubdtype(array.dtype, np.floating):
         return 0.0
-    size, scale = greatest(array), rms(array)
-    creators = golden.of_size(name, size, scale)
-    loaders = now.of_size(name, size, scale) if now.measured else creators
+    creators = golden.of(name, array)
+    loaders = now.of(name, array) if now.measures(name) else creators
     return creators + min(loaders, BELIEVED * creators)
 
 
@@ -157,7 +170,7 @@ def spread(name: str, golden: Noise, now: Noise) -> float:
 
 
 def _group(probe: str, rest: str) -> str:
-    if rest == "sketch":
+    if rest.startswith(SKETCH):
         return "sketch"
     if probe.startswith(LOAD_PATH):  # a load path with a decomposition rounds more, which must not excuse the others
         return probe
@@ -180,7 +193,23 @@ def measure(side: Observed) -> Noise:
         own[f"{probe}/{rest}"] = noise
         if scale > 0:
             relative[group] = max(relative.get(group, 0.0), noise / scale)
-    return Noise(own, relative, _spread(side), _narrow(side), _kernels(side))
+    return Noise(own, relative, _spread(side), _narrow(side), _kernels(side), _sketches(side))
+
+
+def _sketches(side: Observed) -> dict[str, Sketches]:
+    """The noise of gradients, and of the layers' and blocks' activations."""
+    narrow, wide = (side.group("gradients", precision) for precision in PRECISIONS)
+    gradients = sketches.measure((name, sketch, wide.get(name)) for name, sketch in narrow.items())
+    return {"gradients": gradients, "forward": sketches.measure(_rows(side))}
+
+
+def _rows(side: Observed) -> Iterable[tuple[str, Array, Array | None]]:
+    narrow, wide = (side.arrays.get(f"forward/{precision}/{SKETCH}") for precision in PRECISIONS)
+    if narrow is None:
+        return
+    twins = wide if wide is not None and wide.shape == narrow.shape else [None] * len(narrow)
+    for (name, _), row, twin in zip(side.fact("forward", SKETCH) or [], narrow, twins, strict=False):
+        yield f"{SKETCH}/{name}", row, twin
 
 
 def _kernels(side: Observed) -> Kernels | None:

@@ -104,8 +104,11 @@ def limits(evidence: Evidence, found: Found) -> None:
     if alone := [name for name in evidence.unmeasured if name.split("/")[0] not in evidence.weak]:
         found.notes.append(f"the rounding of {', '.join(alone[:3])} was measured as not finite; not judged")
     loaded = now.load.get("float64", {})
-    if not evidence.noise.measured:
-        found.notes.append("the golden has no float64, so rounding was not measured; a general allowance is used")
+    if unmeasured := _unmeasured(evidence):
+        what = f" of {', '.join(unmeasured)}" if evidence.noise.measured else ""
+        found.notes.append(
+            f"the golden has no float64{what}, so rounding was not measured; a general allowance is used"
+        )
     elif loaded.get("outcome") != "ok":
         error = (loaded.get("error") or {}).get("type", "unknown")
         found.notes.append(f"the loader cannot run float64 ({error}); compared in float32 only")
@@ -115,6 +118,16 @@ def limits(evidence: Evidence, found: Found) -> None:
         names = ", ".join(hidden[:3])
         size = "by less than float32 can show, though the base's outputs are equal"
         found.notes.append(f"in float64 {len(hidden)} array(s) differ {size}: {names}")
+
+
+def _unmeasured(evidence: Evidence) -> list[str]:
+    """The probes of the golden whose rounding noise is unknown; all others round like `forward`."""
+    known = evidence.noise.measures
+    return [
+        probe
+        for probe in ("base", "forward", "layers", "gradients")
+        if any(not known(f"{probe}/float32/{name}") for name in evidence.golden.group(probe, "float32"))
+    ]
 
 
 def _in_float32_alone(golden: Observed, now: Observed, probe: str) -> bool:

@@ -177,6 +177,7 @@ def _meaning() -> dict[str, Array]:
     for layer in LAYERS:
         found[f"layers/{layer}"] = draw.uniform(-1, 1, (1, 5, 4))
         found[f"gradients/{layer}.lora_A.weight"] = draw.uniform(-1, 1, 6)
+        found[f"gradients/{layer}.lora_A.weight"][1] = 1.0  # the root mean square of the gradient
     return found
 
 
