@@ -19,6 +19,7 @@ class BlameOptions:
     request: SearchRequest
     json: bool = False
     quiet: bool = False
+    no_pin: bool = False
 
 
 def add_to(commands: Any) -> None:
@@ -28,9 +29,12 @@ def add_to(commands: Any) -> None:
         "  peft-regress blame 'lora-bias-all@v061:current[cpu]'        no run needed\n"
         "  peft-regress blame CELL --good v0140 --bad peft==0.20.0,transformers==5.9.0\n"
         "\nThe two environments differ in many packages. blame tries mixes of the two (delta debugging): each is\n"
-        "built (seconds, cached) and the cell is replayed in it. Mixes that cannot be installed or imported are\n"
-        "skipped. The answer is a sentence:\n"
-        "  peft 0.6.1 → 0.21.2 alone causes it; transformers, accelerate and 36 more packages are innocent.\n"
+        "built (seconds, cached) and the cell is replayed in it. The answer says only what these trials show: a mix\n"
+        "that deviates otherwise, or cannot be installed, shows nothing. When a cause is found it is put right; if\n"
+        "the cell then still deviates, the next cause is searched. The last step is a pin that helps, tried:\n"
+        "  transformers 4.57.3 → 5.9.0 alone causes it; it deviates in the same way without the changes of peft,\n"
+        "  accelerate, safetensors and 41 more packages (3 trials).\n"
+        "    pip install 'transformers<5.6' helps: the cell is clean (exact) with transformers 5.5.4\n"
         + searching.EXIT_CODES,
         BlameOptions,
         resume=searching.RESUME,
@@ -43,23 +47,26 @@ def add_to(commands: Any) -> None:
         "--bad", dest="deviates_in", metavar="SPEC",
         help="an environment in which the cell deviates (default: CELL's loader)",
     )  # fmt: skip
+    one.add_argument("--no-pin", action="store_true", help="do not search for the versions that help")
     searching.arguments(one)
 
 
 def blame(options: BlameOptions) -> int:
     """Find the smallest set of version changes between two environments that changes a cell's verdict."""
-    answer = search.blame(options.request, quiet if options.quiet else common.say)
+    answer = search.blame(options.request, quiet if options.quiet else common.say, pins=not options.no_pin)
     if options.json:
         common.out_json(answer.data())
     else:
         _print(answer)
-    return ExitCode.CLEAN if answer.found.culprits else ExitCode.CANNOT_TELL
+    return ExitCode.CLEAN if answer.is_answer else ExitCode.CANNOT_TELL
 
 
 def _print(answer: Answer) -> None:
     common.out(answer.sentence + ".")
     for note in answer.notes:
         common.out(f"  note: {note}")
+    for line in answer.pin.lines if answer.pin else ():
+        common.out(f"  {line}")
     rows = [(one.words, one.shown, f"{one.seconds:.1f}") for one in answer.tried]
     searching.painter().table("Tried", ("candidate", "result", "seconds"), rows, right=(2,))
     searching.say_spent(answer.spent, answer.journal)

@@ -12,7 +12,7 @@ RESUME = "the same command continues"
 EXIT_CODES = """
 exit codes:
   0    there is an answer
-  2    could not tell: an end has the wrong verdict, nothing could be tested, or disk or network failed
+  2    could not tell: an end has the wrong verdict, the trials show no cause, or disk or network failed
        (results are kept: run the same command to continue)
   64   a wrong argument, an unknown cell, or two ends that do not differ
   130  interrupted; run the same command to continue

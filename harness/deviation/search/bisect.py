@@ -42,8 +42,8 @@ class BisectRequest:
 
     Attributes:
         package: default: the culprit that `blame` found, else the likeliest package that differs.
-        good: a release in which the cell is sound; with `clone` also a commit, tag or branch. Default: as in the
-            environment in which the cell is sound.
+        good: a release in which the cell is clean; with `clone` also a commit, tag or branch. Default: as in the
+            environment in which the cell is clean.
         bad: a release or commit in which the cell deviates. Default: as in the environment in which it deviates.
         find_fix: the good release is newer than the bad one; find the first good one.
         pre: include pre-releases.
@@ -111,7 +111,7 @@ class Answer:
 
     @property
     def sentence(self) -> str:
-        """The answer: `peft 0.14.0 (2024-12-06) is the first that deviates; peft 0.13.2 is the last that is sound`."""
+        """The answer: `peft 0.14.0 (2024-12-06) is the first that deviates; peft 0.13.2 is the last that is clean`."""
         first = self.releases or self.commits
         assert first is not None
         return first.at.sentence
@@ -137,7 +137,7 @@ def bisect(request: BisectRequest, log: Log = quiet) -> Answer:
 
     Raises:
         UsageError: there is no such cell, environment, package, release or commit, or the order of the ends is wrong.
-        Refused: an end is not sound or not deviating as requested, or is flaky.
+        Refused: an end is not clean or not deviating as requested, or is flaky.
         HarnessError: an environment, the network or the disk failed.
     """
     with work(request.search, "bisect", f"-{request.package}" if request.package else "", log) as under_way:

@@ -32,7 +32,7 @@ class Border:
     Attributes:
         before: the last point that is like the first of the row.
         after: the first point that is like the last of the row.
-        skipped: the points between them; none could be tested.
+        skipped: the points between them; none could be tested, or was tried.
         outcomes: all outcomes, by point.
     """
 
@@ -50,7 +50,7 @@ class Border:
 Bisection = Generator[Ask, Outcome, Border]
 
 
-def bisection(count: int, first: Kind, last: Kind) -> Bisection:
+def bisection(count: int, first: Kind, last: Kind, most: int | None = None) -> Bisection:
     """Find the border in a row whose ends are verified. A generator: it yields points and is sent their outcomes.
 
     A point that cannot be tested is skipped in favour of its nearest untried neighbour, as `git bisect skip` does. If
@@ -60,6 +60,7 @@ def bisection(count: int, first: Kind, last: Kind) -> Bisection:
         count: points in the row, including both ends; at least 2.
         first: outcome of the first point: `good`, or `bad` when a fix is searched.
         last: outcome of the last point: the other of the two.
+        most: stop after that many tries; default: go on until the border is known.
 
     Raises:
         ValueError: there are no two ends, or they do not differ.
@@ -68,7 +69,7 @@ def bisection(count: int, first: Kind, last: Kind) -> Bisection:
         raise ValueError(f"a row of {count} points from {first} to {last} has no border")
     low, high = 0, count - 1
     outcomes: dict[int, Outcome] = {}
-    while (point := _next(low, high, outcomes)) is not None:
+    while (point := _next(low, high, outcomes)) is not None and len(outcomes) != most:
         outcome = yield Ask(point, _ahead(low, point, high, outcomes), bound(low, high, outcomes), high - low - 1)
         outcomes[point] = outcome
         if outcome.kind == first:

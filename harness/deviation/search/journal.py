@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import append_lines
-from harness.deviation.search.outcome import KIND_WORDS, Kind, Outcome
+from harness.deviation.search.outcome import KIND_WORDS, Kind, Outcome, Seen
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,12 @@ class Entry:
     """One candidate that was tried.
 
     Attributes:
-        question: digest of the question: the fixture, the worker's code, the deviation.
+        question: digest of the cell, its fixture and the worker's code.
         environment: digest of the candidate's packages.
         words: the candidate in words.
+        kind: what `seen` says of the deviation in question. It is judged again when an entry is used again.
         built: True if its environment had to be built.
+        times: how often the cell was tried; both ends are tried twice.
     """
 
     question: str
@@ -31,7 +33,9 @@ class Entry:
     verdict: str
     seconds: float
     built: bool
+    seen: Seen
     day: str = ""
+    times: int = 1
 
     @property
     def outcome(self) -> Outcome:
@@ -41,8 +45,7 @@ class Entry:
     @property
     def shown(self) -> str:
         """What was found, for a person: `deviates (silent-wrong: lokr · layers: values differ)`."""
-        why = self.why.removeprefix("deviates otherwise: ") if self.kind == "other" else self.why
-        return KIND_WORDS[self.kind] + (f" ({why})" if why else "")
+        return KIND_WORDS[self.kind] + (f" ({self.why})" if self.why else "")
 
 
 class Journal:
@@ -94,7 +97,7 @@ def read(path: Path) -> list[Entry]:
 def _entry(line: bytes) -> Entry | None:
     try:
         found: Any = json.loads(line)
-        entry = Entry(**found)
-    except (ValueError, TypeError):
+        entry = Entry(**{**found, "seen": Seen.read(found["seen"])})
+    except (ValueError, TypeError, KeyError):
         return None  # incomplete or of another format: the candidate is tried again
     return entry if entry.kind in KIND_WORDS else None

@@ -16,7 +16,7 @@ class Question:
 
     Attributes:
         creator: the environment that made the fixture.
-        good: an environment in which the cell is sound.
+        good: an environment in which the cell is clean.
         bad: an environment in which the cell deviates.
         made: True if the fixture is not stored and has to be made first, as `pair` does.
     """
@@ -38,7 +38,7 @@ def about(planned: Planned, good: str = "", bad: str = "", *, made: bool = False
     """The question about a planned cell.
 
     Args:
-        good: the environment in which it is sound; default: the creator's.
+        good: the environment in which it is clean; default: the creator's.
         bad: the environment in which it deviates; default: the loader's.
 
     Raises:
@@ -48,7 +48,7 @@ def about(planned: Planned, good: str = "", bad: str = "", *, made: bool = False
     question = Question(planned.id, planned.declared, creator, good or creator, bad or planned.loader_spec, made)
     if question.good == question.bad:
         raise UsageError(
-            f"{planned.id}: both ends are {question.good!r}", "two environments, one in which the cell is sound",
+            f"{planned.id}: both ends are {question.good!r}", "two environments, one in which the cell is clean",
             "name another end: see `peft-regress blame --help`",
         )  # fmt: skip
     return question

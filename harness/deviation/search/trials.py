@@ -6,9 +6,9 @@ import contextlib
 import datetime
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -18,7 +18,7 @@ from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.deviation.search.candidates import is_outage
 from harness.deviation.search.journal import Entry, Journal
-from harness.deviation.search.outcome import Deviation, Outcome
+from harness.deviation.search.outcome import Deviation, Outcome, Seen
 from harness.deviation.search.question import Question
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment
 from harness.envs.environments import Environments
@@ -97,50 +97,70 @@ class Trials:
 
     # -- ends -------------------------------------------------------------------------------------------------------
 
-    def deviates(self, bad: Environment) -> Cell:
+    def deviates(self, bad: Environment) -> Entry:
         """Try the bad end twice; its deviation becomes the deviation in question.
 
         Raises:
             Refused: it does not deviate, cannot be tested, or the two tries disagree.
         """
-        (cells,) = self._twice(bad)
-        return self._deviating(bad, cells)
+        (seen,) = self._ends({"the bad end": bad})
+        return self._deviating(bad, seen)
 
-    def verify(self, good: Environment, bad: Environment) -> tuple[Cell, Cell]:
-        """Try both ends, each twice.
+    def verify(self, good: Environment, bad: Environment) -> tuple[Entry, Entry]:
+        """Try both ends, each twice. An end that the journal has is not tried again.
 
         Raises:
             Refused: an end is not what it should be, cannot be tested, or two tries of it disagree.
         """
-        sound, deviating = self._twice(good, bad)
+        clean, deviating = self._ends({"the good end": good, "the bad end": bad})
         self._deviating(bad, deviating)
-        self._refuse_flaky(good, sound)
-        outcome = self.deviation.outcome(sound[0])
-        if outcome.kind != "good":
-            what = "deviates in the same way" if outcome.kind == "bad" else "is inconclusive"
+        if not self.deviation.leaves(clean):
+            outcome = self.deviation.outcome(clean)
+            what = {"bad": "deviates in the same way", "other": "deviates otherwise"}.get(outcome.kind, "has no result")
             raise Refused(
                 f"the good end {what}: {self.question.id.scenario} under {good.name}: {outcome.why}",
-                "a good end in which the cell is sound",
+                "a good end in which the cell does not deviate",
                 "name another with --good; `peft-regress show` says how the cell deviates",
             )  # fmt: skip
-        self._keep(good, "the good end", outcome, sound[0].duration_s)
-        return sound[0], deviating[0]
+        self._deviation = self.deviation.accepting(clean)
+        return self._judged_end(good), self._judged_end(bad)
 
-    def _deviating(self, bad: Environment, cells: Sequence[Cell]) -> Cell:
-        self._refuse_flaky(bad, cells)
-        first = cells[0]
-        if not first.verdict.is_deviation:
+    def _deviating(self, bad: Environment, seen: Seen) -> Entry:
+        if not seen.deviates:
             raise Refused(
                 f"{self.question.id.scenario} by {self.question.id.creator} does not deviate under {bad.name}: "
-                f"{first.verdict}" + (f" ({first.reason})" if first.reason else ""),
+                f"{seen.words}",
                 "a bad end in which it deviates", "name another with --bad, or check the cell again",
             )  # fmt: skip
-        self._deviation = Deviation.of(first)
-        self._keep(bad, "the bad end", self._deviation.outcome(first), first.duration_s)
-        return first
+        self._deviation = Deviation.of(seen)
+        return self._judged_end(bad)
+
+    def _judged_end(self, end: Environment) -> Entry:
+        entry = self.known(end)
+        assert entry is not None, f"{end.name} was tried"
+        self._note(entry)
+        return entry
+
+    def _ends(self, ends: Mapping[str, Environment]) -> list[Seen]:
+        """What the ends show. Those that the journal lacks are tried; so is an interpreter, which may have changed."""
+        found: dict[str, Seen] = {}
+        for words, one in ends.items():
+            entry = self._journal.known(self.digest, _key(one))
+            if entry and entry.times > 1 and one.interpreter is None:
+                found[words] = entry.seen
+        self.spent.remembered += len(found)
+        missing = {words: one for words, one in ends.items() if words not in found}
+        for (words, one), cells in zip(missing.items(), self._twice(*missing.values()), strict=True):
+            self._refuse_flaky(one, cells)
+            found[words] = Seen.of(cells[0])
+            entry = self._entry(_key(one), words, found[words], cells[0].duration_s, built=False)
+            self._journal.add(replace(entry, times=2))
+        return [found[words] for words in ends]
 
     def _twice(self, *ends: Environment) -> list[list[Cell]]:
         """Two results for each end. Their workers start in parallel."""
+        if not ends:
+            return []
         for environment in ends:
             self._build(environment)
         pairs = [[self._planned(environment, suffix) for suffix in ("", " again")] for environment in ends]
@@ -166,13 +186,14 @@ class Trials:
             HarnessError: the disk, the network or the fixture failed, which says nothing about the candidate.
         """
         if (known := self.known(environment)) is not None:
-            self.spent.remembered += known not in self.tried
+            self.spent.remembered += self.tried_before(environment) is None
             self._note(known)
             return known
         begun = time.monotonic()
         before = self.spent.built
-        outcome = self._outcome(environment)
-        return self._keep(environment, words, outcome, time.monotonic() - begun, self.spent.built > before)
+        seen = self._seen(environment)
+        seconds, built = time.monotonic() - begun, self.spent.built > before
+        return self._add(self._entry(_key(environment), words, seen, seconds, built=built))
 
     def untestable(self, key: str, words: str, error: EnvFailed) -> Entry:
         """Record that a candidate's environment cannot be resolved.
@@ -182,8 +203,7 @@ class Trials:
         """
         if is_outage(error):
             raise error
-        outcome = Outcome("untestable", _short(error))
-        return self._add(self._entry(key, words, outcome, 0.0, built=False))
+        return self._add(self._entry(key, words, Seen.untestable(_short(error)), 0.0, built=False))
 
     def ahead(self, environments: Sequence[Environment]) -> None:
         """Build environments that may be needed next, in the background, and start a worker in the first of them.
@@ -194,9 +214,14 @@ class Trials:
             if environment.name not in self._ahead and not self.known(environment):
                 self._ahead[environment.name] = self._builder.submit(self._begin, environment, starts=place == 0)
 
+    def tried_before(self, environment: Environment) -> Entry | None:
+        """The entry of a candidate that this search has tried already; None if it has not."""
+        return next((one for one in self.tried if one.environment == _key(environment)), None)
+
     def known(self, environment: Environment) -> Entry | None:
         """The journal's entry of a candidate; None if there is none, or before the bad end was tried."""
-        return self._journal.known(self.digest, _key(environment)) if self._deviation else None
+        entry = self._journal.known(self.digest, _key(environment)) if self._deviation else None
+        return self._judged(entry) if entry else None
 
     @property
     def digest(self) -> str:
@@ -204,20 +229,19 @@ class Trials:
         if not self._digest:
             store, cell = self._session.store, self.question.id
             fixture = "" if self.question.made else store.manifest(cell.creator, cell.scenario).weights_digest
-            said = "|".join([str(cell), fixture, worker_digest(), *self.deviation.main])
-            self._digest = hashlib.sha256(said.encode()).hexdigest()[:16]
+            self._digest = hashlib.sha256(f"{cell}|{fixture}|{worker_digest()}".encode()).hexdigest()[:16]
         return self._digest
 
-    def _outcome(self, environment: Environment) -> Outcome:
+    def _seen(self, environment: Environment) -> Seen:
         try:
             self._build(environment)
         except EnvFailed as error:
             if is_outage(error):
                 raise
-            return Outcome("untestable", _short(error))
+            return Seen.untestable(_short(error))
         cell = self._checked(self._session.result(self._planned(environment)))
         self.spent.cells += 1
-        return self.deviation.outcome(cell)
+        return Seen.of(cell)
 
     def _checked(self, cell: Cell) -> Cell:
         if cell.verdict in _STOPS or cell_result.is_own_failure(cell):
@@ -250,22 +274,25 @@ class Trials:
 
     # -- the record -------------------------------------------------------------------------------------------------
 
-    def _keep(
-        self, environment: Environment, words: str, outcome: Outcome, seconds: float, built: bool = False
-    ) -> Entry:
-        return self._add(self._entry(_key(environment), words, outcome, seconds, built=built))
-
     def _add(self, entry: Entry) -> Entry:
         self._journal.add(entry)
         self._note(entry)
         return entry
 
-    def _entry(self, key: str, words: str, outcome: Outcome, seconds: float, *, built: bool) -> Entry:
+    def _entry(self, key: str, words: str, seen: Seen, seconds: float, *, built: bool) -> Entry:
         day = datetime.datetime.now(datetime.UTC).date().isoformat()
-        return Entry(self.digest, key, words, outcome.kind, outcome.why, outcome.verdict, round(seconds, 2), built, day)
+        outcome = self.deviation.outcome(seen) if self._deviation else Outcome("untestable", seen.words, seen.verdict)
+        return Entry(
+            self.digest, key, words, outcome.kind, outcome.why, outcome.verdict, round(seconds, 2), built, seen, day
+        )  # fmt: skip
+
+    def _judged(self, entry: Entry) -> Entry:
+        """An entry, judged by the deviation in question."""
+        outcome = self.deviation.outcome(entry.seen)
+        return replace(entry, kind=outcome.kind, why=outcome.why, verdict=outcome.verdict)
 
     def _note(self, entry: Entry) -> None:
-        if entry not in self.tried:
+        if all(entry.environment != one.environment for one in self.tried):
             self.tried.append(entry)
 
 

@@ -13,7 +13,7 @@ from harness.deviation.search.work import Work
 from harness.envs.environment import EnvFailed, Environment
 
 Kinds = tuple[Kind, Kind]
-"""What the first and the last point of a row are: sound and deviating, or the reverse when a fix is searched."""
+"""What the first and the last point of a row are: clean and deviating, or the reverse when a fix is searched."""
 
 
 @dataclass
@@ -94,9 +94,13 @@ def wrong_end(work: Work, line: Line, kinds: Kinds, context: str = "") -> int | 
     return None
 
 
-def border(work: Work, line: Line, kinds: Kinds) -> Border:
-    """Bisect a row whose ends were tried. Environments that may come next are built meanwhile."""
-    search = bisection(len(line.names), *kinds)
+def border(work: Work, line: Line, kinds: Kinds, most: int | None = None) -> Border:
+    """Bisect a row whose ends were tried. Environments that may come next are built meanwhile.
+
+    Args:
+        most: stop after that many tries.
+    """
+    search = bisection(len(line.names), *kinds, most)
     try:
         ask = next(search)
         while True:
@@ -121,8 +125,8 @@ def turning_point(line: Line, border: Border, kinds: Kinds) -> TurningPoint:
         return Point(name, line.days.get(name, ""), entry.kind, entry.why, entry.verdict)
 
     before, after = point(border.before), point(border.after)
-    was = "is sound" if kinds[0] == "good" else "deviates"
-    becomes = "deviates" if kinds[1] == "bad" else "is sound again"
+    was = "is clean" if kinds[0] == "good" else "deviates"
+    becomes = "deviates" if kinds[1] == "bad" else "is clean again"
     if border.exact:
         sentence = f"{after} is the first that {becomes}; {before} is the last that {was}"
     else:

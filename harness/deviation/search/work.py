@@ -33,7 +33,7 @@ class SearchRequest:
 
     Attributes:
         about: the cell. It need not be in a run if `about.cell` is a whole id.
-        sound_in: specification of an environment in which the cell is sound; default: the creator's.
+        sound_in: specification of an environment in which the cell is clean; default: the creator's.
         deviates_in: specification of an environment in which the cell deviates; default: the loader's.
         journal: where each candidate's result is appended; default: beside the result.
         replay: a journal whose results are used instead of trying the candidates.

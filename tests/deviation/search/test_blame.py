@@ -26,12 +26,15 @@ def test_one_library_alone(libraries: Libraries) -> None:
     libraries.ends(OLD, BROKEN)
     said = libraries.world.run("blame", libraries.cell)
     assert said.code == 0, said
-    assert said.line.startswith("peft 70.0 → 71.0 alone causes it; trl, idna and tqdm are innocent.")
+    assert said.line.startswith(
+        "peft 70.0 → 71.0 alone causes it; it deviates in the same way without the changes of trl, "
+    )
     assert "minipeft had to change together with peft" in said.line
     assert "verifying both ends: two-layers under old and current" in said.err
     assert "5 packages differ" in said.err
     assert "candidate 1 (at most " in said.err
     assert f"bisect '{libraries.cell}' --package peft" in said.err
+    assert "pip install 'peft<71.0' helps: the cell is clean (exact) with peft 70.0" in said.line
     kept = libraries.world.reports / "blame" / "two-layers_old_current_cpu_.json"
     assert json.loads(kept.read_text())["sentence"].startswith("peft 70.0 → 71.0 alone")
 
@@ -42,7 +45,10 @@ def test_another_library_alone(libraries: Libraries) -> None:
     places = Places(world.matrices, world.fixtures, world.reports)
     answer = blame(SearchRequest(CellRequest(libraries.cell, places, worker_handler=HANDLER)))
     assert answer.culprit == "trl"
-    assert answer.sentence == "trl 1.0 → 2.0 alone causes it; peft, idna and tqdm are innocent"
+    assert answer.sentence == (
+        "trl 1.0 → 2.0 alone causes it; "
+        "it deviates in the same way without the changes of peft, idna and tqdm (2 trials)"
+    )
     assert answer.found.complete
     assert blamed(libraries)["sentence"] == answer.sentence
 
@@ -51,6 +57,8 @@ def test_two_only_together(libraries: Libraries) -> None:
     libraries.ends(OLD, {**BROKEN, "peft": "72.0"})
     found = blamed(libraries)
     assert found["sentence"].startswith("peft 70.0 → 72.0 and trl 1.0 → 2.0 cause it only together; ")
+    assert found["pin"]["command"] == "pip install 'peft<71.0'"
+    assert list(found["pin"]["also"]) == ["trl==1.0"]
 
 
 def test_mixes_that_cannot_be_imported_are_skipped(libraries: Libraries) -> None:
@@ -70,8 +78,8 @@ def test_a_search_continues_from_its_journal(libraries: Libraries) -> None:
         file.write(b'{"question": "torn')
     again = blamed(libraries)
     assert again["sentence"] == first["sentence"]
-    assert again["spent"]["remembered"] == len(first["tried"]) - 2, "all but the ends, which are always tried"
-    assert again["spent"]["cells"] == 4
+    assert again["spent"]["remembered"] == len(first["tried"])
+    assert again["spent"]["cells"] == 0
     assert blamed(libraries, "--anew")["spent"]["remembered"] == 0
     moved = journal.rename(journal.with_name("elsewhere"))
     assert blamed(libraries, "--replay", str(moved))["spent"]["remembered"] > 0
@@ -88,7 +96,7 @@ def test_an_index_that_fails_blames_no_version(libraries: Libraries) -> None:
     libraries.index.down = True
     said = libraries.world.run("blame", libraries.cell)
     assert said.code == 2, said
-    assert "innocent" not in said.out
+    assert "causes it" not in said.out
     assert "next:" in said.err
     assert not list((libraries.world.root / "cache" / "envs").glob("try-*/peft-regress.json"))
     libraries.index.down = False
