@@ -36,6 +36,7 @@ from harness.judge import (
     structure_steps,
     tokens,
     trainability,
+    types,
     written,
 )
 from harness.judge.contracts import Found
@@ -116,6 +117,7 @@ class _Judge:
         invariants.compare(self.evidence, self.found, self._outputs_moved)
         load_paths.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
+        types.compare(self.now, self.found)
         outcomes.kernels(self.golden, self.now, self.found)
         structure_steps.compare(self.golden, self.now, self.found)
         structure_steps.sft(self.golden, self.now, self.found)

@@ -104,6 +104,8 @@ LOAD_PATHS: Mapping[str, str] = {
 }
 """Every way to load an adapter besides `PeftModel.from_pretrained`, with the calls that it makes; in order."""
 
+WITHOUT_AUTOCAST = ("transformers", "transformers-auto", "inject", "weighted-linear", "weighted-svd", "weighted-cat")
+"""Load paths whose functions do not promise `autocast_adapter_dtype`: there an adapter may take the base's type."""
 LOAD_PATH = "door."
 """The prefix of a load path's probe: `door.auto`. The word is the one that stored observations have."""
 
@@ -111,14 +113,9 @@ RELOADED = "reloaded."
 """The prefix of the probe `fresh`'s outputs after the new adapter was saved and read again; in replays only."""
 
 WRAPPERS: Mapping[str, bool] = {
-    "attribute": True,
-    "delegating": True,
-    "compile": False,
-    "data-parallel": False,
-    "accelerate": False,
-    "value-head": False,
-    "adapter": True,
-    "peft": False,
+    **dict.fromkeys(("attribute", "delegating"), True),
+    **dict.fromkeys(("compile", "data-parallel", "accelerate", "value-head"), False),
+    **{"adapter": True, "peft": False},
 }
 """What can be put around a model → whether it takes a name, as in `attribute:model`."""
 
@@ -135,6 +132,12 @@ STEPS: Mapping[str, str] = {
     "loaded-for-training": "prepared, then PeftModel.from_pretrained with is_trainable=True",
 }
 """Steps of preparing a model after which a scenario can have its structure recorded."""
+
+TYPES, AUTOCASTS = "types", "autocasts"
+"""Facts of a replay. Precision → load path → canonical name → type of the adapter's parameters; and whether
+`from_pretrained` promises `autocast_adapter_dtype`."""
+FROM_PRETRAINED, FOR_TRAINING, NEW = "", "is_trainable", "get_peft_model"
+"""What the types have besides load paths: the reference, the same for training, and a new adapter."""
 
 PRECISIONS = ("float32", "float64")
 """What every golden is observed in."""

@@ -36,10 +36,11 @@ TABLE = [
     ("scaling", "silent-wrong", "values", True),
     ("dropped", "silent-wrong", "lost-tensors", True),
     ("swapped", "silent-wrong", "values", True),
+    ("second_in_half", "contract", "load-adapter-dtype", False),
     ("none", "close", None, False),
 ]
 BROKEN = placed(
-    [(name, "lora-linear") for name, *_ in TABLE], {"lora-linear": "v0140 v0152 v0160 v0171 v0181 v0191"}, "v061"
+    [(name, "lora-linear") for name, *_ in TABLE], {"lora-linear": "v0140 v0152 v0160 v0171 v0181 v0191 v0132"}, "v061"
 )
 
 

@@ -36,6 +36,14 @@ def new_adapter(base: Any, config: Any, name: str) -> Any:
     return peft.get_peft_model(base, config, adapter_name=name)
 
 
+def autocasts() -> bool:
+    """True if `from_pretrained` keeps adapters in float32 on a narrower base by default: since PEFT 0.11."""
+    import peft
+
+    said = inspect.signature(peft.PeftModel.from_pretrained).parameters.get("autocast_adapter_dtype")
+    return said is not None and said.default is True
+
+
 def is_adapter_layer(module: Any) -> bool:
     """True for a layer with an adapter, and for the wrapper that `modules_to_save` puts around a module."""
     names = {kind.__name__ for kind in type(module).__mro__}

@@ -25,6 +25,7 @@ from . import libraries
 
 _NOT_TRANSFORMERS = "the base is none of Transformers'"
 _INTO_LAYERS = "prompt learning puts nothing into the base's layers"
+_SECOND, _MIXTURE = "second_in", "mixture"
 _NAMES = {"peft": "PEFT", "transformers": "Transformers"}
 
 _AUTO_CLASSES = (
@@ -53,9 +54,7 @@ def auto(ctx: Context) -> Any:
     name = AUTO_BY_TASK.get(task or "", "AutoPeftModel")
     if not hasattr(peft, name):
         raise absent(name, "peft", "0.4")
-    return getattr(peft, name).from_pretrained(
-        _with_base(ctx), adapter_name=ctx.adapter_name, **ctx.scenario["base"]["load_with"]
-    )
+    return getattr(peft, name).from_pretrained(_with_base(ctx), adapter_name=ctx.adapter_name, **ctx.loading())
 
 
 def transformers_load(ctx: Context) -> Any:
@@ -70,7 +69,7 @@ def transformers_auto(ctx: Context) -> Any:
     """Transformers' `AutoModelFor….from_pretrained(folder of the adapter)`."""
     base = ctx.base()
     _needs_load_adapter(_config(), base)
-    return _auto_class(base).from_pretrained(_with_base(ctx), **ctx.scenario["base"]["load_with"])
+    return _auto_class(base).from_pretrained(_with_base(ctx), **ctx.loading())
 
 
 def inject(ctx: Context) -> Any:
@@ -104,8 +103,8 @@ def low_cpu_mem(ctx: Context) -> Any:
 def load_adapter(ctx: Context) -> Any:
     """`PeftModel.load_adapter`, into a model that already has another adapter, then switched to."""
     model = _with_another(ctx, "default")  # up to 0.3 the first adapter can have no other name
-    model.load_adapter(adapters.ADAPTER_FOLDER, "second_in")
-    model.set_adapter("second_in")
+    model.load_adapter(adapters.ADAPTER_FOLDER, _SECOND)
+    model.set_adapter(_SECOND)
     return model
 
 
@@ -122,8 +121,8 @@ def weighted(ctx: Context, kind: str) -> Any:
     if one_way and kind != "linear":
         raise Skip(f"{tuner.__name__} combines in one way only")
     model.load_adapter(adapters.ADAPTER_FOLDER, "two")
-    combine(model, ["one", "two"], kind, "mixture")
-    model.set_adapter("mixture")
+    combine(model, ["one", "two"], kind, _MIXTURE)
+    model.set_adapter(_MIXTURE)
     return model
 
 
@@ -175,6 +174,17 @@ LOAD_PATHS: Mapping[str, LoadPath] = {
     "hotswap-prepared": partial(hotswap, prepared=True),
     "mixed": mixed,
 }
+
+
+_ADAPTER_NAMES = {
+    "load-adapter": _SECOND,
+    **dict.fromkeys(("weighted-linear", "weighted-svd", "weighted-cat"), _MIXTURE),
+}
+
+
+def adapter_name(ctx: Context, path: str) -> str:
+    """The name that the adapter has in a model that the load path made."""
+    return _ADAPTER_NAMES.get(path, ctx.adapter_name)
 
 
 def absent(what: str, package: str, since: str) -> Skip:

@@ -6,7 +6,7 @@ import os
 import shutil
 from typing import Any, ContextManager, Mapping
 
-from ..compat import libraries
+from ..compat import libraries, settings
 from ..model import adapters, bases, quantised, wrappers
 from ..model.copies import Copier
 from ..shared import NARROW
@@ -79,15 +79,22 @@ class Context:
 
     def _loaded_base(self) -> Any:
         if not self.quantize:
-            # loaded in the narrow type, as users do: what a library keeps in float32 stays in float32
-            dtype = {"dtype": self.precision} if self.precision in NARROW else {}
-            return self.cast(bases.load(self.torch, {**self.scenario["base"], **dtype}))
+            return self.cast(bases.load(self.torch, {**self.scenario["base"], **self._dtype()}))
         # quantised layers are read, and dequantised, in the default dtype that every user has
         with bases.precision(self.torch, "float32"):
             model = bases.load_quantised(self.torch, self.scenario["base"], device=self.device)
             if self.kernels == "plain":
                 model = quantised.dequantise(self.torch, model, self.quantize, self.precision)
         return model
+
+    def _dtype(self) -> dict[str, str]:
+        """A narrow model is loaded in that type, as users do: what a library keeps in float32 stays in float32."""
+        return {"dtype": self.precision} if self.precision in NARROW else {}
+
+    def loading(self) -> dict[str, Any]:
+        """The arguments that a user gives where a library loads the base itself."""
+        base = self.scenario["base"]
+        return {**base["load_with"], **settings.loading(self.torch, self._dtype())}
 
     def _narrow(self, model: Any) -> Any:
         if self.quantize and self.kernels not in ("own", "plain"):

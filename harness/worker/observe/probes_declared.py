@@ -8,8 +8,8 @@ from typing import Any, Callable, Mapping
 from ..compat import libraries
 from ..compat.load_paths import LOAD_PATHS
 from ..model import adapters, bases
-from ..shared import LOAD_PATH
-from . import accounting, sft, steps
+from ..shared import FROM_PRETRAINED, LOAD_PATH
+from . import accounting, sft, steps, types
 from .capture import Skip
 from .context import Context
 from .probes import Probe
@@ -42,6 +42,9 @@ def load_by(ctx: Context, name: str) -> None:
     ctx.record(probe, ctx.run(model))
     if ctx.precision == "float32":
         stored = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
+        if not ctx.creating:
+            types.record(ctx, FROM_PRETRAINED, ctx.model())
+            types.record(ctx, name, model)
         ctx.fact(probe, "tensors", accounting.account(ctx.torch, stored, model, ctx.adapter_name))
 
 

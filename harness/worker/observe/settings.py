@@ -16,7 +16,7 @@ import numpy as np
 
 from ..compat import settings
 from ..model import bases
-from . import rounding
+from . import rounding, types
 from .capture import attempt
 from .context import Context
 from .recorder import Observation
@@ -109,6 +109,7 @@ class Asked:
         if tried.outcome != "ok" or facts["overflows"]:
             return
         observe(context(self.dtype, observation, scenario), PROBES)
+        types.observe(context(self.dtype, observation, scenario))
         reference = "float64" if _loaded(observation, "float64") else "float32"
         facts["reference"] = reference
         facts["cost"] = {}

@@ -395,6 +395,22 @@ def second_refuses(peft):
     peft.PeftModel.load_adapter = wrong
 
 
+def second_in_half(peft):
+    """On a base in bfloat16 or float16, `load_adapter` beside another adapter casts the adapter to the base's type."""
+    load = peft.PeftModel.load_adapter
+
+    def wrong(self, folder, name, *args, **kwargs):
+        beside = bool(self.peft_config) and name not in self.peft_config
+        result = load(self, folder, name, *args, **kwargs)
+        narrow = next((p.dtype for p in self.parameters() if p.dtype.is_floating_point and p.dtype.itemsize == 2), None)
+        for path, parameter in self.named_parameters():
+            if beside and narrow is not None and name in path.split("."):
+                parameter.data = parameter.data.to(narrow)
+        return result
+
+    peft.PeftModel.load_adapter = wrong
+
+
 class _After(importlib.abc.MetaPathFinder):
     """Calls the mutant once `peft` has been imported."""
 
