@@ -26,6 +26,7 @@ from harness.core.verdict import Verdict, worst
 from harness.judge import (
     accounting,
     anew,
+    base_drift,
     contracts,
     invariants,
     load_paths,
@@ -99,7 +100,9 @@ class _Judge:
         self.found = found
         self.figures = {probe: self.evidence.figures(probe) for probe in COMPARED}
         self.load_paths = load_paths.figures(self.evidence)
-        self.base_moved, self.adapter_moved = self._moved("base"), self._moved("layers")
+        self.base_moved = self._moved("base")
+        self.moved_with_base = base_drift.explained(self.evidence, self.figures["layers"]) if self.base_moved else ()
+        self.adapter_moved = self._moved("layers") and not self.moved_with_base
         self.layers = self.evidence.sketches()
         self.narrow: tuple[Figures, ...] = ()
 
@@ -167,6 +170,7 @@ class _Judge:
             count = len({_name(f) for f in self.figures["layers"] if beyond(f)})
             message = f"the adapter's own effect differs in {count} layer(s), most in {name}"
             self._values("layers", worst_layer, message, name)
+        base_drift.report(self.evidence, self.moved_with_base, self.found)
         if called_otherwise := self.now.fact("layers", "renamed"):
             old, new = next(iter(called_otherwise.items()))
             message = f"{len(called_otherwise)} adapter layers have other names (matched by the base's weights in them)"

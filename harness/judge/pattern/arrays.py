@@ -22,6 +22,8 @@ _AXES = {2: ("tokens", "features"), 3: ("batch", "tokens", "features"), 4: ("bat
 _SHIFTS = (1, -1, 2, -2)
 _RESOLUTION = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 """Half the distance between neighbouring numbers ÷ their size, at most."""
+_CUT = {"bfloat16": np.uint32(0xFFFF), "float16": np.uint32(0x1FFF)}
+"""The bits of a float32 that such a number does not have."""
 
 
 @dataclass(frozen=True)
@@ -214,17 +216,24 @@ def _factors(change: Change) -> Iterator[Explanation]:
 
 
 def _narrow(change: Change) -> Iterator[Explanation]:
-    """Values rounded to a narrower type, or a result of values that were."""
-    scale = float(np.sqrt(np.mean(change.golden**2)))
-    gap = change.now - change.golden
-    size = float(np.sqrt(np.mean(gap * gap)))
-    # rounding has no direction: along the golden's own values almost nothing of it is left
-    along = abs(float(np.sum(gap * change.golden))) / max(
-        float(np.sqrt(np.sum(gap**2) * np.sum(change.golden**2))), 1e-300
-    )
-    for name, unit in _RESOLUTION.items():
-        if scale > 0 and 0.25 <= size / (unit * scale) <= 1.5 and np.abs(gap).max() <= 8 * unit * scale and along < 0.5:
+    """Values that a narrower type holds, unlike the golden's."""
+    for name, mask in _CUT.items():
+        words = change.now.astype(np.float32).view(np.uint32)
+        exact = np.array_equal(change.now.astype(np.float32), change.now) and not (words & mask).any()
+        if exact and np.abs(change.golden - change.now).max() <= 2 * _RESOLUTION[name] * np.abs(change.golden).max():
             yield Explanation("narrow", 0.0, name)
+
+
+def rounded(change: Change) -> Explanation | None:
+    """A linear layer whose weights or input were rounded: it differs by the size of a narrower type's resolution."""
+    scale, gap = float(np.sqrt(np.mean(change.golden**2))), change.now - change.golden
+    size = float(np.sqrt(np.mean(gap * gap)))
+    # rounding has no direction: of the golden's own values almost nothing is in it
+    along = abs(float(np.mean(gap * change.golden))) / max(size * scale, np.finfo(np.float64).tiny)
+    for name, unit in _RESOLUTION.items():
+        if 0.25 * unit * scale <= size <= 1.5 * unit * scale and np.abs(gap).max() <= 8 * unit * scale and along < 0.5:
+            return Explanation("narrow", 0.0, name)
+    return None
 
 
 def _axis(change: Change, axis: int) -> str:

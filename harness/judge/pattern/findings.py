@@ -10,12 +10,14 @@ from harness.core.pattern import Pattern
 from harness.core.run import Finding
 from harness.core.verdict import Verdict
 from harness.judge.evidence import Evidence
-from harness.judge.pattern import layers, tensors
+from harness.judge.pattern import layers, tensors, updates
 from harness.judge.pattern.arrays import Change, explain
 
 EFFECTS = "effects."
 """Prefix of the pseudo-probe with the layers' effects of a model that differs: `effects.merged/float32/layer`."""
 
+_OTHER = ("gradients", "generate", "train", "base", "unloaded")
+"""Probes whose arrays are no outputs of the adapter."""
 _OUTPUT, _EFFECT = "the output", "the adapter's effect on the output"
 
 
@@ -49,7 +51,7 @@ class _Patterns:
         if finding.kind.endswith("lost-tensors"):
             probe = finding.probe if finding.probe != "accounting" else "accounting"
             return tensors.dropped(finding.details, self._evidence.now.fact(probe, "tensors") or {})
-        if finding.figures is None or finding.probe in ("gradients", "generate", "fresh", "train"):
+        if finding.figures is None or finding.probe in _OTHER:
             return None
         if finding.probe not in self._known:
             self._known[finding.probe] = self._of_probe(finding.probe)
@@ -57,30 +59,36 @@ class _Patterns:
 
     def _of_probe(self, probe: str) -> Pattern | None:
         if probe in ("layers", "forward"):
-            changes = self._layers("layers")
-            own = layers.of(changes, self._config) or self._misplaced(changes)
+            precision, changes = self._layers("layers")
+            own = (
+                layers.of(changes, self._config)
+                or updates.of(self._evidence.golden, self._evidence.now, changes, precision)
+                or self._misplaced(changes)
+            )
             return own or (self._of_outputs(probe) if probe == "forward" else None)
-        changes = self._layers(f"{EFFECTS}{probe}")
+        _, changes = self._layers(f"{EFFECTS}{probe}")
         return layers.of(changes, self._config) or self._of_outputs(probe)
 
     def _misplaced(self, changes: Mapping[str, Change]) -> Pattern | None:
         differing = [name for name, change in changes.items() if change.differs]
         return tensors.misplaced(self._evidence.golden, self._evidence.now, differing) if differing else None
 
-    def _layers(self, probe: str) -> dict[str, Change]:
-        """Layer → its own effect in the golden, and now as this probe has it; in float64 where that exists."""
+    def _layers(self, probe: str) -> tuple[str, dict[str, Change]]:
+        """A precision, float64 where it exists; and layer → its own effect in the golden, and now by this probe."""
         # for a quantised base float64 is dequantised: its kernels show in float32 alone
         order = ("float64", "float32") if self._evidence.noise.kernels is None else ("float32",)
         golden, now = self._evidence.golden, self._evidence.now
         for precision in order:
             before, after = golden.group("layers", precision), now.group(probe, precision)
+            if probe == "layers":  # on the stored weights of the base, where those moved
+                after |= now.group("restored", precision)
             names = [name for name in before if name in after and not name.startswith("input/")]
             if names:
-                return {
+                return precision, {
                     name: Change.of(before[name], after[name], self._allowed(f"layers/{precision}/{name}"))
                     for name in names
                 }
-        return {}
+        return "", {}
 
     def _allowed(self, *names: str) -> float:
         golden = self._evidence.golden.arrays

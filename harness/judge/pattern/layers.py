@@ -11,7 +11,7 @@ import numpy as np
 from harness.core.pattern import Pattern
 from harness.core.text import many
 from harness.judge.pattern import factors
-from harness.judge.pattern.arrays import Change, Explanation, explain, holds
+from harness.judge.pattern.arrays import Change, Explanation, explain, holds, rounded
 
 _SHOWN = 4
 
@@ -45,7 +45,7 @@ def of(changes: Mapping[str, Change], config: Mapping[str, Any]) -> Pattern | No
         config: the adapter's, as it was saved.
     """
     differing = tuple(name for name, change in changes.items() if change.differs)
-    explained = {name: found for name in differing if (found := explain(changes[name])) is not None}
+    explained = {name: found for name in differing if (found := _explained(changes[name])) is not None}
     layers = _Layers(changes, differing, explained, config)
     groups: dict[_Group, list[str]] = {}
     for name, found in explained.items():
@@ -57,6 +57,10 @@ def of(changes: Mapping[str, Change], config: Mapping[str, Any]) -> Pattern | No
     pattern = _factor(layers, members) if key == ("factor",) else _plain(layers, members)
     # what explains a minority of the layers is no explanation of the cell
     return pattern if pattern and 2 * len(pattern.layers) > len(differing) else None
+
+
+def _explained(change: Change) -> Explanation | None:
+    return explain(change) or (rounded(change) if change.telling else None)
 
 
 def _group(found: Explanation) -> _Group:

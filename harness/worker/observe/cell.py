@@ -217,12 +217,32 @@ def replay(library: Library, request: Request, only: Collection[str] = ()) -> No
     if only:
         library.trace(library.context(scenario, observation, "float32", inputs, layer_inputs))
     else:
+        _look_closer(library, scenario, observation, inputs, layer_inputs, golden)
         asked.observe(observation, inputs, layer_inputs, lambda context, some: _observe_in(library, context, some))
         if library.device != "cpu":
             observation.timings.update(library.peak_mb())
             spread = _repeated(library, scenario, observation, inputs, layer_inputs, creating=False)
             observation.facts["repeat"] = spread
     observation.write("now")
+
+
+def _look_closer(
+    library: Library,
+    scenario: Mapping[str, Any],
+    observation: Observation,
+    inputs: Mapping[str, Any],
+    layer_inputs: dict[str, Any],
+    golden: Mapping[str, Any],
+) -> None:
+    """Look closer at layers that differ from the golden's. That it fails there is no result of the cell."""
+    for precision in PRECISIONS:
+        if observation.load.get(precision, {}).get("outcome") != "ok":
+            continue
+        context = library.context(scenario, observation, precision, inputs, layer_inputs)
+        with attempt("closer") as tried, context.in_precision():
+            library.look_closer(context, golden)
+        if tried.outcome == "error":
+            observation.facts.setdefault("closer", {})[f"failed_{precision}"] = tried.as_dict()
 
 
 def observe(

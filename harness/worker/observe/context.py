@@ -134,11 +134,15 @@ class Context:
         return self._kept.pop(what)
 
     def load(
-        self, adapter_name: str | None = None, is_trainable: bool = False, folder: str = adapters.ADAPTER_FOLDER
+        self,
+        adapter_name: str | None = None,
+        is_trainable: bool = False,
+        folder: str = adapters.ADAPTER_FOLDER,
+        base: Any = None,
     ) -> Any:
-        """A freshly loaded adapter on a fresh base."""
+        """A freshly loaded adapter on a base; on a fresh one if none is given."""
         name = adapter_name or self.adapter_name
-        base = self.base()
+        base = self.base() if base is None else base
         # Random tensors of a method (VeRA's projections, say) are drawn in the default dtype, and float64 gives other
         # numbers for the same seed: both precisions take those of float32.
         with bases.precision(self.torch, "float32"):

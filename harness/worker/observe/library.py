@@ -10,7 +10,7 @@ from ..compat import trl
 from ..model import adapters, bases, wrappers
 from ..serve import devices, numerics
 from ..shared import TRAINER, VISIBLE_GPUS, Hello, Request
-from . import identify, key_conversion, probes, probes_declared, settings, sft, trace, warmup
+from . import closer, identify, key_conversion, probes, probes_declared, settings, sft, trace, warmup
 from .context import Context
 from .recorder import Observation
 
@@ -135,6 +135,10 @@ class Library:
     def conversion(self, context: Context) -> None:
         """Record how the loader converts names."""
         key_conversion.observe(context)
+
+    def look_closer(self, context: Context, golden: Mapping[str, Any]) -> None:
+        """Record more of the layers that differ from the golden's."""
+        closer.observe(context, golden)
 
     def trace(self, context: Context) -> None:
         """Record where each layer's input and parameters come from."""

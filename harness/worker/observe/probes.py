@@ -41,7 +41,7 @@ def forward(ctx: Context) -> None:
 
 def _watch(ctx: Context, name: str, kind: str, seen: list[tuple[str, str, Any]]) -> Callable[[Any, Any, Any], None]:
     def hook(module: Any, args: Any, result: Any) -> None:
-        tensor = _first_tensor(result)
+        tensor = first_tensor(result)
         if tensor is None or any(name == other for other, _, _ in seen):
             return  # the first call of a layer counts (a shared embedding is called twice)
         seen.append((name, kind, sketch(tensor)))
@@ -53,12 +53,13 @@ def _watch(ctx: Context, name: str, kind: str, seen: list[tuple[str, str, Any]])
     return hook
 
 
-def _first_tensor(result: Any) -> Any:
+def first_tensor(result: Any) -> Any:
+    """The first tensor of what a module returns; None if there is none."""
     if hasattr(result, "detach"):
         return result
     if isinstance(result, (tuple, list)) and result:
-        return _first_tensor(result[0])
-    return _first_tensor(result[0]) if hasattr(result, "to_tuple") else None
+        return first_tensor(result[0])
+    return first_tensor(result[0]) if hasattr(result, "to_tuple") else None
 
 
 def sketch(tensor: Any) -> np.ndarray[Any, Any]:
@@ -90,9 +91,9 @@ def layers(ctx: Context) -> None:
     called = {name: name for name in ctx.layer_inputs if name in found}
     called.update(_called_otherwise(ctx, found))
     ctx.fact("layers", "missing", [name for name in ctx.layer_inputs if name not in called])
-    fed = {name: _fed(ctx, value, found[called[name]]) for name, value in ctx.layer_inputs.items() if name in called}
+    inputs = {name: fed(ctx, value, found[called[name]]) for name, value in ctx.layer_inputs.items() if name in called}
     with ctx.torch.no_grad():
-        for name, effect in _effects(model, {name: (found[called[name]], value) for name, value in fed.items()}):
+        for name, effect in effects(model, {name: (found[called[name]], value) for name, value in inputs.items()}):
             ctx.record("layers", {name: effect})
 
 
@@ -108,7 +109,8 @@ def _called_otherwise(ctx: Context, found: dict[str, Any]) -> dict[str, str]:
     return renamed
 
 
-def _fed(ctx: Context, value: Any, layer: Any) -> Any:
+def fed(ctx: Context, value: Any, layer: Any) -> Any:
+    """An input of a layer on the device, in the precision that the layer takes."""
     value = ctx.torch.as_tensor(value).to(ctx.device)
     weight: Any = getattr(libraries.beneath(layer), "weight", None) if ctx.precision in NARROW else None
     # some layers of a narrow model stay in float32 (T5's), with inputs in float32
@@ -116,27 +118,27 @@ def _fed(ctx: Context, value: Any, layer: Any) -> Any:
     return value.to(dtype) if value.is_floating_point() else value
 
 
-def _effects(model: Any, fed: dict[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+def effects(model: Any, fed: dict[str, tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
     """What each layer adds to its base layer's output.
 
     All layers run with the adapter first, then all without: some releases walk the whole model each time the adapter is
     disabled. If one fails, they run one by one, so that those before it are recorded.
     """
     try:
-        with_adapter = {name: _first_tensor(layer(value)) for name, (layer, value) in fed.items()}
+        with_adapter = {name: first_tensor(layer(value)) for name, (layer, value) in fed.items()}
         with libraries.disabled(model):
-            without = {name: _first_tensor(libraries.beneath(layer)(value)) for name, (layer, value) in fed.items()}
-        effects = {name: with_adapter[name] - without[name] for name in fed}
+            without = {name: first_tensor(libraries.beneath(layer)(value)) for name, (layer, value) in fed.items()}
+        found = {name: with_adapter[name] - without[name] for name in fed}
     except Exception:  # noqa: BLE001 - the layer that fails raises it again
         yield from ((name, _effect(model, layer, value)) for name, (layer, value) in fed.items())
         return
-    yield from effects.items()
+    yield from found.items()
 
 
 def _effect(model: Any, layer: Any, value: Any) -> Any:
-    with_adapter = _first_tensor(layer(value))
+    with_adapter = first_tensor(layer(value))
     with libraries.disabled(model):
-        without = _first_tensor(libraries.beneath(layer)(value))
+        without = first_tensor(libraries.beneath(layer)(value))
     return with_adapter - without
 
 

@@ -28,13 +28,13 @@ def layers(stored: Mapping[str, Any], base: Any, missing: Iterable[str], found: 
     candidates = set(found)
     renamed: dict[str, str] = {}
     for layer in missing:
-        now = {place for rest, value in _weights(stored, layer) for place in _owners(rest, places, value, candidates)}
+        now = {place for rest, value in weights(stored, layer) for place in _owners(rest, places, value, candidates)}
         if len(now) == 1:
             renamed[layer] = now.pop()
     return renamed if len(set(renamed.values())) == len(renamed) else {}
 
 
-def _weights(stored: Mapping[str, Any], layer: str) -> list[tuple[str, Any]]:
+def weights(stored: Mapping[str, Any], layer: str) -> list[tuple[str, Any]]:
     """The layer's own tensors in the checkpoint, by the end of their names.
 
     A checkpoint's keys may have fewer or more leading parts than a layer's name: saving can undo the renaming of

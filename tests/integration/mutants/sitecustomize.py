@@ -137,6 +137,127 @@ def base_touched(peft):
     peft.PeftModel.from_pretrained = classmethod(wrong)
 
 
+def base_scaled(peft):
+    """Not PEFT's doing: the weights of a base's projections arrive a thousandth too great."""
+    import torch
+    from transformers import PreTrainedModel
+
+    load = PreTrainedModel.from_pretrained.__func__
+
+    def wrong(cls, *args, **kwargs):
+        loaded = load(cls, *args, **kwargs)
+        with torch.no_grad():
+            for name, parameter in loaded.named_parameters() if args[0] == "base" else ():
+                if name.endswith(("proj.weight", "c_attn.weight", "fc1.weight", "fc2.weight")):
+                    parameter.mul_(1.001)
+        return loaded
+
+    PreTrainedModel.from_pretrained = classmethod(wrong)
+
+
+def base_scaled_and_scaling(peft):
+    """The base's weights arrive otherwise, and LoRA is scaled by a thousandth more."""
+    base_scaled(peft)
+    scaling(peft)
+
+
+def base_scaled_and_dora_dim(peft):
+    """The base's weights arrive otherwise, and DoRA takes the norm of the wrong side."""
+    base_scaled(peft)
+    dora_dim(peft)
+
+
+def dora_dim(peft):
+    """DoRA takes the norm along the wrong dimension, where the shape allows it."""
+    from peft.tuners.lora.dora import DoraLinearLayer
+
+    norm = DoraLinearLayer.get_weight_norm
+
+    def wrong(self, weight, lora_weight, *args, **kwargs):
+        if weight.shape[0] == weight.shape[1]:
+            return norm(self, weight.T, lora_weight.T, *args, **kwargs)
+        return norm(self, weight, lora_weight, *args, **kwargs)
+
+    DoraLinearLayer.get_weight_norm = wrong
+
+
+def base_scaled_and_dora_attached(peft):
+    """The base's weights arrive otherwise, and DoRA's norm takes part in the gradient."""
+    import inspect
+    import textwrap
+
+    from peft.tuners.lora import dora
+
+    base_scaled(peft)
+    source = textwrap.dedent(inspect.getsource(dora.DoraLinearLayer.forward)).replace(".detach()", "")
+    exec(source, dora.__dict__)
+    dora.DoraLinearLayer.forward = dora.__dict__.pop("forward")
+
+
+def base_scaled_and_no_gradient(peft):
+    """The base's weights arrive otherwise, and the factor B gets no gradient worth the name."""
+    import torch
+    from peft.tuners.lora.layer import LoraLayer
+
+    base_scaled(peft)
+    update = LoraLayer.update_layer
+
+    def wrong(self, adapter_name, *args, **kwargs):
+        update(self, adapter_name, *args, **kwargs)
+        self.lora_B[adapter_name].register_full_backward_hook(lambda m, given, got: tuple(3 * g for g in given))
+
+    LoraLayer.update_layer = wrong
+    assert torch
+
+
+def alpha_alone(peft):
+    """LoRA is scaled by alpha, not by alpha/r."""
+    _scaled(peft, lambda self, name: self.lora_alpha[name])
+
+
+def square_root(peft):
+    """LoRA is scaled by alpha/√r, as if it were rank-stabilised."""
+    _scaled(peft, lambda self, name: self.lora_alpha[name] / self.r[name] ** 0.5)
+
+
+def opposite(peft):
+    """LoRA is subtracted."""
+    _scaled(peft, lambda self, name: -self.scaling[name])
+
+
+def switched_off(peft):
+    """LoRA is scaled by 0."""
+    _scaled(peft, lambda self, name: 0.0)
+
+
+def _scaled(peft, scaling):
+    from peft.tuners.lora.layer import LoraLayer
+
+    update = LoraLayer.update_layer
+
+    def wrong(self, adapter_name, *args, **kwargs):
+        update(self, adapter_name, *args, **kwargs)
+        self.scaling[adapter_name] = scaling(self, adapter_name)
+
+    LoraLayer.update_layer = wrong
+
+
+def acts_transposed(peft):
+    """The update of a square layer acts transposed, as with a wrong `fan_in_fan_out`."""
+    import torch
+    from peft.tuners.lora.layer import Linear
+
+    forward = Linear.forward
+
+    def wrong(self, x, *args, **kwargs):
+        base = self.base_layer(x)
+        eye = torch.eye(self.in_features, dtype=x.dtype)
+        update = forward(self, eye, *args, **kwargs) - self.base_layer(eye)
+        return base + x @ (update.T if update.shape[0] == update.shape[1] else update)
+
+    Linear.forward = wrong
+
+
 def base_moved(peft):
     """Not PEFT's doing: a Llama's feed-forward layers put out a hundredth more."""
     from transformers.models.llama.modeling_llama import LlamaMLP

@@ -144,6 +144,9 @@ class Library:
         if self.fault == "converts":
             context.observation.facts["conversion"] = {"views": CONVERSIONS}
 
+    def look_closer(self, context: Context, golden: Any) -> None:
+        """The fake library has nothing more to show."""
+
     def trace(self, context: Context) -> None:
         """Each layer's input, and where its parameters come from."""
         if context.observation.load["float32"]["outcome"] != "ok":

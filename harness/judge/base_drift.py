@@ -1,0 +1,61 @@
+"""Layers whose effect moved because the base's weights under them did (pure).
+
+The effect of some methods contains the base's own weights: DoRA's norm, a rotation, a saved module. If the base's
+weights move, such an effect moves too, though the adapter is sound. No list of methods says which: the replay runs
+the layers once more on the stored weights (`restored`), and a real change of the adapter differs there too. A quantised
+base has no such weights; there the replay measures how far each effect moves with the base (`sensitivity`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness.core.run import Figures
+from harness.core.verdict import Verdict
+from harness.judge import numbers
+from harness.judge.contracts import Found
+from harness.judge.evidence import Evidence
+from harness.judge.numbers import beyond
+
+
+def explained(evidence: Evidence, all_figures: tuple[Figures, ...]) -> tuple[Figures, ...]:
+    """The differences of layers that the base's weights explain, the greatest ratio first; empty unless they are all.
+
+    Args:
+        all_figures: the differences of the probe `layers`.
+    """
+    moved = tuple(f for f in all_figures if beyond(f))
+    return moved if all(_on_stored_weights(evidence, f) or _within(evidence, f) for f in moved) else ()
+
+
+def report(evidence: Evidence, moved: tuple[Figures, ...], found: Found) -> None:
+    """Add the finding for layers that moved with the base, if there are any."""
+    if not moved:
+        return
+    on_stored = bool(evidence.now.fact("closer", "base_weights"))
+    why = "on the stored weights it agrees" if on_stored else "by no more than the base's move explains"
+    count = len({f.array.split("/", 2)[2] for f in moved})
+    message = f"the adapter's effect differs in {count} layer(s), like the base's weights in them; {why}"
+    found.add("layers", "base-moved", Verdict.BASE_MOVED, message, figures=moved[0])
+
+
+def _on_stored_weights(evidence: Evidence, figures: Figures) -> bool:
+    """True if the effect on the base's stored weights is the golden's."""
+    _, precision, layer = figures.array.split("/", 2)
+    if layer not in (evidence.now.fact("closer", "base_weights") or []):
+        return False
+    restored = evidence.now.arrays.get(f"restored/{precision}/{layer}")
+    if restored is None:
+        return False
+    again = numbers.difference(figures.array, evidence.golden.arrays[figures.array], restored, figures.allowance)
+    return not beyond(again)
+
+
+def _within(evidence: Evidence, figures: Figures) -> bool:
+    """True if the effect moved at most `BELIEVED` times as far as it does when the base moves by as much."""
+    _, precision, layer = figures.array.split("/", 2)
+    ratio = (evidence.now.fact("closer", "sensitivity") or {}).get(layer)
+    if ratio is None or not np.isfinite(figures.max_abs):
+        return False
+    base = [f.max_abs for f in evidence.figures("base") if f"/{precision}/" in f.array and "/disabled." not in f.array]
+    return bool(figures.max_abs <= figures.allowance + numbers.BELIEVED * ratio * max(base, default=0.0))

@@ -1,0 +1,76 @@
+"""An effect that contains the base's weights moves with them; a real change beside it stays red."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harness.core.verdict import Verdict
+from tests.support.observations import LAYERS, Mutation, base_moves, both, fact, mutated, now, told
+
+V = Verdict
+PRECISIONS = ("float32", "float64")
+
+
+def effects_move(by: float) -> Mutation:
+    return now("shift", "layers", by)
+
+
+def restored(off: float = 0.0, only: tuple[str, ...] = LAYERS) -> Mutation:
+    """The layers ran once more on the stored weights.
+
+    Args:
+        off: how far the effect is from the golden's there.
+        only: layers whose base weights were not the stored ones.
+    """
+
+    def apply(pair: object) -> None:
+        golden, replay = pair.golden, pair.now  # type: ignore[attr-defined]
+        replay.facts["closer"] = {"base_weights": list(only)}
+        for precision in PRECISIONS:
+            for layer in only:
+                replay.arrays[f"restored/{precision}/{layer}"] = golden.arrays[f"layers/{precision}/{layer}"] + off
+
+    return apply
+
+
+def sensitive(ratio: float) -> Mutation:
+    return fact("now", "closer", "sensitivity", dict.fromkeys(LAYERS, ratio))
+
+
+def closer(mutation: Mutation) -> Mutation:
+    def apply(pair: object) -> None:
+        pair.now.facts.setdefault("closer", {})  # type: ignore[attr-defined]
+        mutation(pair)  # type: ignore[arg-type]
+
+    return apply
+
+
+both_move = both(base_moves(0.01), effects_move(0.01))
+TABLE: list[tuple[str, Mutation, Verdict]] = [
+    ("on the stored weights it agrees", both(both_move, restored()), V.BASE_MOVED),
+    ("on the stored weights it differs too", both(both_move, restored(0.005)), V.SILENT_WRONG),
+    ("one layer's weights did not move", both(both_move, restored(only=LAYERS[:1])), V.SILENT_WRONG),
+    ("the base's output did not move", both(effects_move(0.01), restored()), V.SILENT_WRONG),
+    ("nothing was run on the stored weights", both_move, V.SILENT_WRONG),
+    ("quantised: no further than the base explains", both(both_move, closer(sensitive(0.2))), V.BASE_MOVED),
+    ("quantised: further than that", both(both_move, closer(sensitive(0.05))), V.SILENT_WRONG),
+    ("quantised: it does not depend on the base", both(both_move, closer(sensitive(0.0))), V.SILENT_WRONG),
+]
+
+
+@pytest.mark.parametrize(("mutation", "verdict"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE])
+def test_effects_beside_a_moved_base(mutation: Mutation, verdict: Verdict) -> None:
+    judgement = mutated(mutation)
+
+    assert judgement.verdict is verdict, told(judgement)
+    assert judgement.probes["layers"].verdict is verdict
+
+
+def test_a_layer_that_is_not_finite_is_never_explained() -> None:
+    def spoil(pair: object) -> None:
+        for precision in PRECISIONS:
+            pair.now.arrays[f"layers/{precision}/{LAYERS[0]}"][:] = np.nan  # type: ignore[attr-defined]
+
+    judgement = mutated(both(base_moves(0.01), spoil, closer(sensitive(1.0))))
+    assert judgement.verdict is V.SILENT_WRONG
