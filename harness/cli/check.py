@@ -135,5 +135,5 @@ def _dry_run(
         common.out(f"{scenario}: {why}")
     for name, ready in loaders.items():
         common.out(f"loader {name}: {'built' if ready else 'would be built'}")
-    common.out(f"{len(cells)} cells would be checked (before -k and --lf choose)")
+    common.out(f"{len(cells)} cells would be checked (before --lf chooses)")
     return ExitCode.CLEAN

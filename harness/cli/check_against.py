@@ -12,6 +12,7 @@ from harness.cli import common, pytest_run
 from harness.cli.check_options import CheckOptions
 from harness.core.errors import ExitCode, UsageError
 from harness.runner import folder as runs
+from harness.runner.change import select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.check import ChangePlan, failed_run, plan_change
 from harness.runner.change.sides import SideFailed, Sides
@@ -24,6 +25,7 @@ def check(options: CheckOptions) -> int:
     change = replace(options.change, changed_files=_changed_files(options.change.changed_files))
     environments = options.request.places.environments(common.say)
     sides = two_sides.sides(change.change, change.baseline, environments)
+    select.refuse_unknown(options.request, environments, sides)
     try:
         built = two_sides.build(sides, environments)
     except SideFailed as failed:
@@ -31,7 +33,7 @@ def check(options: CheckOptions) -> int:
     planned = plan_change(change, options.request, environments, sides, built)
     left_out = {**planned.left_out, **options.left_out()}
     if options.dry_run:
-        return _dry_run(planned, left_out)
+        return _dry_run(planned, left_out, verbose=options.output.verbose > 0)
     return pytest_run.replay(
         options, planned.request, planned.to_run, environments, left_out=left_out,
         finishing=lambda run, recorder: planned.finished(run, recorder.cells),
@@ -76,13 +78,15 @@ def _failed(sides: Sides, failed: SideFailed, options: CheckOptions) -> int:
     return run.exit_code
 
 
-def _dry_run(planned: ChangePlan, left_out: Mapping[str, str]) -> int:
+def _dry_run(planned: ChangePlan, left_out: Mapping[str, str], *, verbose: bool) -> int:
     about = planned.about
     common.out(f"{about.subject} against {about.baseline}: {about.scope}")
     for name in about.changed:
         common.out(f"changed: {name}")
     for cell in planned.cells:
         common.out(str(cell.id))
+        if verbose and (features := planned.features.get(cell.id.scenario)):
+            common.out(f"  covers {', '.join(sorted(features))}")
     for name, why in left_out.items():
         common.out(f"left out: {name}: {why}")
     todo = len(planned.baseline) - len(planned.cached)

@@ -49,8 +49,9 @@ _ATTENTION = (
 _CHANGE = """\
 Replays the same cells under the change and under a baseline. A cell is red only if it is worse under the change; a
 deviation on both sides is `still` and does not count. By default, --against checks the scenarios that the changed
-files can affect, with the fixtures of PEFT 0.6.1, or of the first release that has the feature. Changed files are read
-from --changed-files, or from Git (since the branch left its upstream, with uncommitted changes), or by comparing the
+files can affect, with the fixtures of PEFT 0.6.1, or of the first release that has the feature. If they can affect all,
+it checks scenarios that have every feature once (--dry-run -v lists the features). Changed files are read from
+--changed-files, or from Git (since the branch left its upstream, with uncommitted changes), or by comparing the
 installed files. If no installed file changed, one scenario of each family is checked."""
 
 
@@ -58,8 +59,6 @@ installed files. If no installed file changed, one scenario of each family is ch
 class PytestOptions:
     """What the command line passes on to pytest, which runs the cells."""
 
-    expression: str = ""
-    """pytest's -k."""
     numprocesses: str = ""
     exitfirst: bool = False
     last_failed: bool = False
@@ -86,7 +85,7 @@ class CheckOptions:
 
     def left_out(self) -> dict[str, str]:
         """Scenarios that need `--hub`, of those that -k and --family select, and why they are not checked."""
-        selection = replace(self.request.selection, keyword=self.runner.expression)
+        selection = replace(self.request.selection, keyword=self.request.expression)
         return selection.left_out(self.request.places.matrix())
 
 

@@ -16,12 +16,13 @@ import dataclasses
 import math
 import sys
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from harness.core.errors import ExitCode
+from harness.core.text import similar
 
 Options = TypeVar("Options")
 
@@ -42,9 +43,30 @@ class Parser(argparse.ArgumentParser):
         made.type = str
         return made
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse, but a command refuses its own unknown options, with those that are close."""
+        parsed, extras = super().parse_known_args(args, namespace)
+        if unknown := [extra.partition("=")[0] for extra in extras if extra.startswith("-")]:
+            self._refuse(f"no option {unknown[0]!r}", unknown[0], self._option_string_actions)
+        return parsed, extras
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            what = f"no command {value!r}" if isinstance(action, argparse._SubParsersAction) else (
+                f"{'/'.join(action.option_strings)} {value!r}"
+            )  # fmt: skip
+            self._refuse(what, str(value), map(str, action.choices), f"one of {', '.join(map(str, action.choices))}")
+
+    def _refuse(self, found: str, asked: str, known: Iterable[str], expected: str = "") -> NoReturn:
+        """Say what was found and which of the known words is close; exit 64."""
+        close = similar(asked, known, most=1) if len(asked) > 2 else []
+        expected = f"\n  expected: {expected}" if expected else ""
+        mean = f"did you mean {close[0]}? " if close else ""
+        print(f"{self.prog}: {found}{expected}\n  next: {mean}see `{self.prog} --help`", file=sys.stderr)
+        raise SystemExit(int(ExitCode.USAGE))
+
     def error(self, message: str) -> NoReturn:
-        """Print usage and what is wrong; exit 64."""
-        self.print_usage(sys.stderr)
+        """Say what is wrong; exit 64."""
         print(f"{self.prog}: {message}\n  next: see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))
 

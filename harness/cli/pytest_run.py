@@ -96,7 +96,6 @@ def _arguments(options: PytestOptions, planned: Sequence[Planned]) -> list[str]:
     words += dict.fromkeys(str(cell.declared.file) for cell in planned)
     given = {"-x": options.exitfirst, "--lf": options.last_failed, "--collect-only": options.collect_only}
     words += [flag for flag, on in given.items() if on]
-    words += ["-k", options.expression] if options.expression else []
     words += ["-n", options.numprocesses] if options.numprocesses else []
     words += [f"--junitxml={options.junitxml}"] if options.junitxml else []
     return [*words, *(["-q"] if options.collect_only else ["-p", "no:terminal"]), *options.pytest]
@@ -112,7 +111,7 @@ def _outcome(plugin: CheckPlugin, code: int) -> tuple[Run, Path]:
     if plugin.run is not None and recorder is not None:
         return plugin.run, recorder.folder
     nothing = code == pytest.ExitCode.NO_TESTS_COLLECTED
-    why = "-k, --lf or --cell select nothing" if nothing else f"pytest ended with {code}"
+    why = "--lf selects nothing" if nothing else f"pytest ended with {code}"
     raise NothingRan(f"nothing was compared: {why}", "at least one cell", "loosen the selection; --co lists the cells")
 
 

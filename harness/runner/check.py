@@ -26,7 +26,7 @@ from harness.envs.environments import Environments
 from harness.judge import breaks, expected
 from harness.judge.breaks import Break
 from harness.runner import folder as runs
-from harness.runner import plan
+from harness.runner import plan, selected
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest, cores
@@ -47,9 +47,11 @@ def planned(request: CheckRequest, environments: Environments | None = None) -> 
         UsageError: a file is wrong, an environment is unknown, or no cell is selected.
     """
     environments = environments or request.places.environments()
+    selected.creators(request, environments)
     request = plan.named(request, environments)
     known_breaks(request)
     scenarios = request.selection.chosen(request.places.matrix())
+    selected.cells(scenarios, request, environments)
     cells = plan.plan(scenarios, request, environments)
     if not cells:
         raise UsageError(

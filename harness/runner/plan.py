@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from packaging.version import Version
 
-from harness.core import matrix, versions
+from harness.core import keyword, matrix, versions
 from harness.core.cell_settings import placed
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared
@@ -107,7 +107,20 @@ def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Env
         for s in scenarios
         if makes(environments, creator_spec, s.family)
     ]  # fmt: skip
-    return [cell for cell in cells if not request.cells or matches(str(cell.id), request.cells)]
+    return [cell for cell in cells if is_selected(cell, request)]
+
+
+def is_selected(cell: Planned, request: CheckRequest) -> bool:
+    """True if `--cell` and `-k` select it."""
+    wanted = not request.cells or matches(str(cell.id), request.cells)
+    return wanted and (not request.expression or keyword.parse(request.expression)(names_of(cell)))
+
+
+def names_of(cell: Planned) -> tuple[str, ...]:
+    """The names in which a word of -k may occur."""
+    declared = cell.declared
+    config = declared.scenario.adapter.config
+    return (str(cell.id), declared.file.name, declared.family, cell.id.creator, cell.id.loader, config)
 
 
 def makes(environments: Environments, creator: str, family: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from harness.core import data
+from harness.core import data, keyword
 from harness.core.cell_settings import OWN, Settings
 from harness.core.errors import UsageError
 from harness.core.matrix import NEEDS_HUB, Declared, Matrix, of_families
@@ -79,7 +79,7 @@ class Selection:
     """Which scenarios are meant. All conditions must hold."""
 
     keyword: str = ""
-    """A part of the scenario's name, or its family; alternatives with `or`: `lokr or loha`."""
+    """An expression of parts of the scenario's name, and of families: `lokr or (lora and not dora)`."""
     families: tuple[str, ...] = ()
     """Names or globs; empty for all."""
     scenarios: tuple[Path, ...] = ()
@@ -116,8 +116,7 @@ class Selection:
         return [one for one in of_families(declared, self.families) if self._has_keyword(one)]
 
     def _has_keyword(self, one: Declared) -> bool:
-        parts = [part.strip() for part in self.keyword.split(" or ") if part.strip()]
-        return not parts or any(part in one.name or part == one.family for part in parts)
+        return keyword.parse(self.keyword)((one.name, one.family))
 
     def left_out(self, matrix: Matrix) -> dict[str, str]:
         """Selected scenarios that are skipped because they need a model of the Hub: name → why."""
@@ -142,6 +141,8 @@ class CheckRequest:
     selection: Selection = Selection()
     cells: tuple[str, ...] = ()
     """Ids of cells, or globs of ids; empty for all."""
+    expression: str = ""
+    """Which cells by parts of their names, as pytest's -k; see `harness.runner.plan.names_of`."""
     device: str = "cpu"
     settings: Settings = OWN
     """The precision and the attention that loaders compute with."""

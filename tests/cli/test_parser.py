@@ -88,6 +88,8 @@ def test_plain_pytest_has_the_options_of_a_request() -> None:
             return Group()
 
     check_options.add_to_pytest(FakeParser())  # type: ignore[arg-type]
-    assert declared.keys() == {name for name, _ in _fields(CheckRequest)} - {"keyword", "scenarios", "every_creator"}
+    assert declared.keys() == {name for name, _ in _fields(CheckRequest)} - {
+        "keyword", "expression", "scenarios", "every_creator",
+    }  # fmt: skip
     assert declared["fixtures"] == ("--fixtures-dir",)
     assert declared["fail_on_warned"] == ("--fail-on-warned",)

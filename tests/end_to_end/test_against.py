@@ -253,7 +253,42 @@ def test_what_does_not_go_together(world: World, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert against(world, tmp_path / "empty").code == 64
     said = against(world, tree, "-k", "nothing-is-called-that")
-    assert said.code == 2, said
+    assert said.code == 64, said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--creator", "v11"], "no creator 'v11'"),
+        (["--cell", "two-layer@v1:x[cpu]"], "did you mean two-layers@v1:"),
+        (["-k", "two-layrs"], "did you mean two-layers"),
+        (["-k", "two or"], "not an expression"),
+        (["--family", "plian"], "no scenario of family 'plian'"),
+    ],
+)
+def test_what_names_nothing_is_refused_before_anything_is_built(world: World, more: list[str], said: str) -> None:
+    ended = against(world, unpacked(world), *more)
+    assert ended.code == 64, ended
+    assert said in ended.err
+    assert "building" not in ended.err
+    assert world.run("check", "--loader", "current", *more).code == 64
+    assert not world.reports.exists()
+
+
+def test_a_cell_is_checked_again_after_the_tree_has_changed(world: World) -> None:
+    """The red cell's own line works, whatever the loader is called now, and when nothing differs any more."""
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    assert against(world, tree).code == 1
+    red = world.report().deviations[0].id
+    edit(tree / "minipeft.py", *reversed(FIX))
+    said = against(world, tree, "--cell", red)
+    assert said.code == 0, said
+    assert [cell.scenario for cell in world.report().cells] == [red.partition("@")[0]]
+    assert world.report().against.scope == "the cells that --cell names"  # type: ignore[union-attr]
+    said = against(world, tree, "-k", "one-layer")
+    assert said.code == 0, said
+    assert [cell.scenario for cell in world.report().cells] == ["one-layer"]
 
 
 def test_a_cell_judged_on_one_side_only_could_not_be_judged(world: World) -> None:
@@ -272,6 +307,9 @@ def test_a_dry_run_says_what_would_be_checked(world: World) -> None:
     assert said.code == 0, said
     assert "changed: minipeft.py" in said.out
     assert "2 cells would be checked; of the baseline's, 0 are cached, 2 not" in said.out
+    assert "covers" not in said.out
+    said = against(world, tree, "--dry-run", "-v")
+    assert "  covers LowRankConfig, LowRankConfig on Linear," in said.out
     assert not world.reports.exists()
 
 

@@ -142,8 +142,9 @@ def test_other_packages_touch_those_who_use_them() -> None:
     assert len(hit("accelerate", {}, "accelerate/x.py", scenarios=scenarios).scenarios) == 3
     untouched = hit("bitsandbytes", {}, scenarios=scenarios)
     assert untouched.scenarios == {}
-    sample, _, _ = scope.choose(scenarios, untouched, "", {"bitsandbytes": "0.50.2", "peft": "1"})
-    assert set(sample) == {"quantised"}, "a sample of those that use it"
+    sample = scope.choose(scenarios, untouched, "", {"bitsandbytes": "0.50.2", "peft": "1"})
+    assert sample.rule == "sample"
+    assert set(sample.scenarios) == {"quantised"}, "a sample of those that use it"
 
 
 @pytest.mark.parametrize(
@@ -173,20 +174,35 @@ def test_where_nothing_is_affected_one_of_each_family_is_checked() -> None:
         declared("c", family="g"),
         declared("d", requires=["trl>=1"], family="h"),
     ]
-    chosen, out, words = scope.choose(scenarios, Touched(), "", {"peft": "1"})
-    assert set(chosen) == {"a", "c"}
-    assert words == f"a sample, one scenario of each family: {scope.NOTHING}"
-    assert out["d"].startswith("the baseline lacks it: needs trl")
-    assert "a sample was checked" in out["b"]
+    found = scope.choose(scenarios, Touched(), "", {"peft": "1"})
+    assert found.left_out["d"].startswith("the baseline lacks it: needs trl")
+    for able, kept in ((scenarios[:3], {"a", "c"}), (scenarios[1:3], {"b", "c"})):  # all, and those with a fixture
+        reduced, features = scope.reduced(found, able, dict.fromkeys("abc", 1))
+        assert set(reduced.scenarios) & {one.name for one in able} == kept
+        assert features == {}
+    assert reduced.words == f"a sample, one scenario of each family: {scope.NOTHING}"
+    reduced, _ = scope.reduced(found, scenarios[:3], dict.fromkeys("abc", 1))
+    assert "a sample was checked" in reduced.left_out["b"]
+
+
+def test_a_change_to_a_shared_file_is_checked_by_scenarios_that_have_every_feature() -> None:
+    scenarios = [declared("a"), declared("b"), declared("c", "VeraConfig")]
+    found = scope.choose(scenarios, Touched({}, everything="x.py is shared by all"), "", {"peft": "1"})
+    reduced, features = scope.reduced(found, scenarios, {"a": 2, "b": 1, "c": 1})
+    assert set(reduced.scenarios) == set(features) == {"b", "c"}
+    assert reduced.words == "2 of 3 scenarios, which cover all 2 features: x.py is shared by all"
+    assert reduced.left_out == {"a": "the scenarios that are checked have its features too; --every-scenario checks it"}
+
+
+def test_an_affected_scenario_is_never_reduced() -> None:
+    scenarios = [declared("a"), declared("b")]
+    found = scope.choose(scenarios, Touched({"a": "why", "b": "why"}, groups=("lora",)), "", {"peft": "1"})
+    assert scope.reduced(found, scenarios, dict.fromkeys("ab", 1)) == (found, {})
 
 
 def test_whose_fixtures() -> None:
     having = {"v040": {"a"}, "v061": {"a", "b"}, "v0140": {"c", "d", "a"}, "v0200": {"d"}}
-    methods = {"a": "L", "b": "L", "c": "M", "d": "M", "e": "N"}
-    pairs, out = scope.pair("abcde", methods, having, [], broad=False)
+    pairs, out = scope.pair("abcde", having, [])
     assert pairs == {("a", "v061"), ("b", "v061"), ("c", "v0140"), ("d", "v0140")}
     assert set(out) == {"e"}
-    pairs, out = scope.pair("abcde", methods, having, [], broad=True)
-    assert pairs == {("a", "v061"), ("b", "v061"), ("c", "v0140")}
-    assert set(out) == {"d", "e"}
-    assert scope.pair("ab", methods, having, ["v040"], broad=True)[0] == {("a", "v040"), ("b", "v040")}
+    assert scope.pair("ab", having, ["v040"]) == ({("a", "v040"), ("b", "v040")}, {})

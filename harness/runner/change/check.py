@@ -8,13 +8,12 @@ cells to replay, and turns their results into the run.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from harness import __version__
 from harness.core import run_file
 from harness.core.comparison import Against
-from harness.core.errors import UsageError
 from harness.core.matrix import Declared
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run, finished
@@ -22,8 +21,7 @@ from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.judge import expected
 from harness.runner import folder as runs
-from harness.runner import plan
-from harness.runner.change import scope
+from harness.runner.change import scope, select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
 from harness.runner.change.known_cells import KnownCell, KnownCells
@@ -32,11 +30,6 @@ from harness.runner.change.touched import Touched
 from harness.runner.check import Checking, OnCell, known_breaks, run_folders
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest
-from harness.store.fixtures import Store
-from harness.store.manifest import BadFixture
-
-Pair = tuple[str, str]
-"""A scenario and a creator."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,7 @@ class ChangePlan:
         baseline: the same under the baseline; none where that is an earlier run.
         cached: cells of the baseline that an earlier check computed, by id.
         left_out: scenarios that are not checked, and why.
+        features: scenario → what it covers, if a change can affect all and only some are checked.
         about: both sides, for the report.
     """
 
@@ -73,6 +67,7 @@ class ChangePlan:
     baseline: tuple[Planned, ...]
     cached: Mapping[str, KnownCell]
     left_out: Mapping[str, str]
+    features: Mapping[str, Set[str]]
     about: Against
     notes: tuple[str, ...]
     known: KnownCells
@@ -139,6 +134,7 @@ def check_change(
     """
     environments = request.places.environments(log)
     found = two_sides.sides(change.change, change.baseline, environments)
+    select.refuse_unknown(request, environments, found)
     with run_folders(request) as folder:
         try:
             built = two_sides.build(found, environments)
@@ -167,31 +163,21 @@ def plan_change(
     known_breaks(request)
     declared = request.selection.chosen(request.places.matrix())
     files, affected, why_all = _affected(change, request, sides, built, declared)
-    chosen, left_out, words = scope.choose(declared, affected, why_all, built.baseline.versions)
-    narrow = affected is not None and not affected.everything
-    every = request.every_creator or change.every_scenario
-    creators, pairs, none = _pairs(request, environments, sides, declared, chosen, broad=not (every or narrow))
-    left_out |= none
-    loaders = (sides.change.spec, *(() if sides.run else (sides.baseline.spec,)))
-    request = replace(request, creators=tuple(creators), every_creator=False, loaders=loaders)
-    cells = _selected(plan.plan(declared, replace(request, cells=()), environments), pairs, request.cells)
-    mine = [cell for cell in cells if cell.loader_spec == sides.change.spec]
-    if sides.run is not None:
-        mine, gone = _only_those_of(sides.run, mine)
-        left_out |= gone
-    if not mine:
-        raise UsageError(
-            "no cell is selected", "a scenario that the change affects, with a fixture",
-            f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({words})",
-        )  # fmt: skip
-    baseline = [cell for cell in cells if cell.loader_spec != sides.change.spec]
+    versions = built.baseline.versions
+    found, everything = scope.choose(declared, affected, why_all, versions), scope.choose(declared, None, "", versions)
+    if affected is None and (request.every_creator or change.every_scenario):
+        found = replace(found, words=f"every scenario: {found.words}", rule="affected")
+    chosen = select.select(found, everything, declared, request, environments, sides)
+    mine = [cell for cell in chosen.cells if cell.loader_spec == sides.change.spec]
+    baseline = [cell for cell in chosen.cells if cell.loader_spec != sides.change.spec]
     known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
     cached = {} if request.each else known.recall(baseline)
     to_run = tuple(str(cell.id) for cell in (*mine, *baseline) if str(cell.id) not in cached)
-    about, notes = _about(sides, built, files, words, cached), tuple(scope.beside(files))
-    request = replace(request, cells=to_run)
+    about, notes = _about(sides, built, files, chosen.words, cached), tuple(scope.beside(files))
+    request = replace(chosen.request, cells=to_run, expression="")
     return ChangePlan(
-        request, sides, built, tuple(mine), tuple(baseline), cached, left_out, about, notes, known
+        request, sides, built, tuple(mine), tuple(baseline), cached, chosen.left_out, chosen.features, about, notes,
+        known,
     )  # fmt: skip
 
 
@@ -206,60 +192,6 @@ def _affected(
         option = "--all" if request.every_creator else "--every-scenario"
         return replace(files, further=0), None, f"{option} asks for it"
     return files, two_sides.touched(sides, files, now, declared), ""
-
-
-def _pairs(
-    request: CheckRequest, environments: Environments, sides: Sides, declared: Sequence[Declared],
-    chosen: Mapping[str, str], *, broad: bool,
-) -> tuple[list[str], set[Pair], dict[str, str]]:  # fmt: skip
-    """The creators, for each scenario which of them, and scenarios that have none."""
-    store = request.places.store()
-    if request.creators:
-        asked = list(request.creators)
-    elif request.every_creator:
-        asked = list(plan.creators_with_fixtures(store, (), environments))
-    else:
-        asked = list(dict.fromkeys(cell.creator for cell in sides.run.cells)) if sides.run else []
-    every = asked or list(plan.creators_with_fixtures(store, ()))
-    having = _having(store, every, chosen) if not asked else {}
-    methods = {one.name: one.scenario.adapter.config for one in declared}
-    pairs, none = scope.pair(list(chosen), methods, having, asked, broad=broad)
-    used = {creator for _, creator in pairs}
-    return [creator for creator in every if creator in used], pairs, none
-
-
-def _having(store: Store, creators: Sequence[str], chosen: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Creator → scenarios that it has fixtures of. Creators whose file is not readable come last, with all scenarios.
-
-    So they are chosen only for what nobody else has, or if they are the reference; their cells report the file.
-    """
-    having: dict[str, frozenset[str]] = {}
-    unreadable: dict[str, frozenset[str]] = {}
-    for creator in creators:
-        try:
-            having[creator] = frozenset(store.scenarios(creator))
-        except BadFixture:
-            unreadable[creator] = frozenset(chosen)
-    return having | unreadable
-
-
-def _selected(cells: Iterable[Planned], pairs: set[Pair], wanted: Sequence[str]) -> list[Planned]:
-    """The cells of these pairs; where some cells are wanted by id, those and their other sides."""
-    every = [cell for cell in cells if _pair(cell) in pairs]
-    keys = {_pair(cell) for cell in every if not wanted or plan.matches(str(cell.id), wanted)}
-    return [cell for cell in every if _pair(cell) in keys]
-
-
-def _pair(cell: Planned) -> Pair:
-    return cell.id.scenario, cell.id.creator
-
-
-def _only_those_of(baseline: Run, cells: Sequence[Planned]) -> tuple[list[Planned], dict[str, str]]:
-    """The cells that an earlier run has too, and the scenarios that it does not have."""
-    before = {judge.key_of(cell) for cell in baseline.cells}
-    kept = [cell for cell in cells if (cell.id.scenario, cell.id.creator, cell.id.place) in before]
-    gone = {cell.id.scenario for cell in cells} - {cell.id.scenario for cell in kept}
-    return kept, dict.fromkeys(sorted(gone), "the baseline's run has no cell of it")
 
 
 def _about(sides: Sides, built: Built, files: Changed | None, words: str, cached: Mapping[str, KnownCell]) -> Against:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Literal
 
 from harness.core import matrix
 from harness.core.matrix import Declared
 from harness.core.text import enumerated, many
+from harness.runner.change import cover
 from harness.runner.change.files import Changed
 from harness.runner.change.touched import Touched
 
@@ -14,14 +17,29 @@ REFERENCE = "v061"
 """The default creator: the oldest release that is checked every day."""
 
 
-def choose(
-    scenarios: Sequence[Declared], touched: Touched | None, why_all: str, versions: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, str], str]:
-    """The scenarios to check, those to leave out, both with reasons, and a sentence that sums up.
+@dataclass(frozen=True)
+class Scope:
+    """The scenarios that a change can affect, before it is known which have fixtures."""
+
+    scenarios: dict[str, str]
+    """Name → why it is checked."""
+    left_out: dict[str, str]
+    """Name → why it is not checked."""
+    words: str
+    """What is checked, for the report."""
+    rule: Rule = "affected"
+
+
+Rule = Literal["affected", "cover", "sample"]
+"""`affected`: check all of them. `cover`: check those that have every feature. `sample`: check one of each family."""
+
+
+def choose(scenarios: Sequence[Declared], touched: Touched | None, why_all: str, versions: Mapping[str, str]) -> Scope:
+    """The scenarios that may be checked, and those to leave out, with reasons.
 
     Args:
-        touched: what the change can affect; None to check every scenario.
-        why_all: why every one is checked.
+        touched: what the change can affect; None if it can affect every scenario.
+        why_all: why it can.
         versions: the baseline's; a scenario whose feature it lacks can't be compared.
     """
     able = {one.name: matrix.unsupported(one, versions) for one in scenarios}
@@ -29,23 +47,44 @@ def choose(
     usable = [one for one in scenarios if not able[one.name]]
     if touched is None or touched.everything:
         why = touched.everything if touched else why_all
-        return {one.name: why for one in usable}, out, f"every scenario: {why}"
+        return Scope({one.name: why for one in usable}, out, why, "cover")
     hit = {one.name: touched.scenarios[one.name] for one in usable if one.name in touched.scenarios}
     if hit:
         what = enumerated(touched.groups, 4)
         rest = {one.name: f"not affected: only {what} changed" for one in usable if one.name not in hit}
-        return hit, out | rest, f"{many(len(hit), 'scenario')} that {what} can affect"
+        return Scope(hit, out | rest, f"{many(len(hit), 'scenario')} that {what} can affect")
     nothing = f"no scenario is about {enumerated(touched.uncovered, 3)}" if touched.uncovered else NOTHING
-    sample = _sample([one for one in usable if not touched.users or one.name in touched.users])
-    rest = {one.name: f"{nothing}; a sample was checked" for one in usable if one.name not in sample}
-    return (
-        dict.fromkeys(sample, f"a sample: {nothing}"),
-        out | rest,
-        f"a sample, one scenario of each family: {nothing}",
-    )
+    users = [one.name for one in usable if not touched.users or one.name in touched.users]
+    rest = {one.name: f"{nothing}; a sample was checked" for one in usable if one.name not in users}
+    return Scope(dict.fromkeys(users, f"a sample: {nothing}"), out | rest, nothing, "sample")
 
 
 NOTHING = "nothing that is installed differs from the baseline"
+
+
+def reduced(scope: Scope, able: Sequence[Declared], cost: Mapping[str, float]) -> tuple[Scope, dict[str, Set[str]]]:
+    """The scope without the scenarios that need not be checked, and the features of the others.
+
+    Args:
+        able: its scenarios that have a fixture, and that the user's options select.
+        cost: name → what it costs to check.
+    """
+    features: dict[str, Set[str]] = {}
+    match scope.rule:
+        case "affected":
+            return scope, features
+        case "sample":
+            kept, why = _sample(able), f"{scope.words}; a sample was checked"
+            words = f"a sample, one scenario of each family: {scope.words}"
+        case "cover":
+            features = {one.name: cover.features(one) for one in able}
+            kept = cover.smallest(features, cost)
+            count = f"all {many(len(set().union(*features.values())), 'feature')}"
+            words = f"{len(kept):,} of {many(len(able), 'scenario')}, which cover {count}: {scope.words}"
+            why = "the scenarios that are checked have its features too; --every-scenario checks it"
+    out = {one.name: why for one in able if one.name not in kept}
+    names = {name: reason for name, reason in scope.scenarios.items() if name not in out}
+    return Scope(names, scope.left_out | out, words), {name: features[name] for name in kept if name in features}
 
 
 def _sample(scenarios: Iterable[Declared]) -> list[str]:
@@ -57,42 +96,20 @@ def _sample(scenarios: Iterable[Declared]) -> list[str]:
 
 
 def pair(
-    chosen: Collection[str],
-    methods: Mapping[str, str],
-    having: Mapping[str, Collection[str]],
-    asked: Sequence[str],
-    *,
-    broad: bool,
+    chosen: Collection[str], having: Mapping[str, Collection[str]], asked: Sequence[str]
 ) -> tuple[set[tuple[str, str]], dict[str, str]]:
     """The creator of each chosen scenario, and why some have none.
 
     Args:
-        methods: scenario → its method.
         having: creator → the scenarios that it has fixtures of, from the oldest release to the newest.
         asked: the creators that the user names; empty for `REFERENCE`, or the oldest with a fixture where it has none.
-        broad: all methods are checked: of a method without a fixture of `REFERENCE`, one scenario is enough.
     """
     if asked:
-        pairs = {(name, creator) for name in chosen for creator in asked}
-        return pairs, {}
-    reference = having.get(REFERENCE, ())
-    pairs = {(name, REFERENCE) for name in chosen if name in reference}
-    seen = {methods[name] for name, _ in pairs}
-    out: dict[str, str] = {}
-    for name in chosen:
-        if name in reference:
-            continue
-        oldest = next((creator for creator, names in having.items() if name in names), None)
-        if oldest is None:
-            out[name] = "no fixture of it is stored"
-        elif broad and reference and methods[name] in seen:
-            out[name] = (
-                f"{REFERENCE} has no fixture of it, and another scenario of its method is checked; --every-scenario"
-            )
-        else:
-            pairs.add((name, oldest))
-            seen.add(methods[name])
-    return pairs, out
+        return {(name, creator) for name in chosen for creator in asked}, {}
+    order = [*([REFERENCE] if REFERENCE in having else []), *having]
+    creators = {name: next((creator for creator in order if name in having[creator]), None) for name in chosen}
+    pairs = {(name, creator) for name, creator in creators.items() if creator}
+    return pairs, {name: "no fixture of it is stored" for name, creator in creators.items() if not creator}
 
 
 def beside(files: Changed | None) -> list[str]:

@@ -20,6 +20,8 @@ from harness.core.matrix import Declared
 
 ROOTS = {"peft": "peft/tuners", "transformers": "transformers/models"}
 """Package → the folder with one folder for each method or model."""
+_USED_BY_SOME = {"trl", "bitsandbytes"}
+"""Packages that only some scenarios use."""
 _NOT_INSTALLED = {
     "tests", "test", "docs", "doc", "examples", "example", "benchmarks", "method_comparison", "scripts", "docker",
     "notebooks", "templates", "i18n", "assets", "ci", "utils", "Makefile", "LICENSE", "CITATION.cff", "conftest.py",
@@ -83,6 +85,9 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
     """
     changed = sorted(set(changed))
     if package not in ROOTS:
+        if changed and package not in _USED_BY_SOME:
+            why = f"everything uses {package}"
+            return Touched({one.name: why for one in scenarios}, everything=why)
         users = {one.name: why for one in scenarios if (why := _uses(package, one))}
         uncovered = tuple(changed) if not users else ()
         return Touched(users if changed else {}, uncovered=uncovered, users=frozenset(users), groups=(package,))
@@ -173,7 +178,7 @@ def _uses(package: str, one: Declared) -> str:
     wrapped = scenario.wrap is not None and "value-head" in (*scenario.wrap.saved, *scenario.wrap.loaded)
     needs = {"trl": scenario.sft is not None or wrapped, "bitsandbytes": one.quantize is not None}
     if package not in needs:
-        return f"everything uses {package}"
+        return f"everything uses {package}"  # nothing of it changed: all are among the sample
     return f"it uses {package}" if needs[package] or package in required else ""
 
 

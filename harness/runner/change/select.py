@@ -1,0 +1,186 @@
+"""The cells of a check of one change: the scope, narrowed by fixtures and by the user's options, then reduced."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+
+from harness.core.errors import HarnessError, UsageError
+from harness.core.matrix import Declared
+from harness.core.run import Run
+from harness.envs.environments import Environments
+from harness.judge import change as judge
+from harness.runner import plan, selected
+from harness.runner.change import cover, scope
+from harness.runner.change.scope import Scope
+from harness.runner.change.sides import Sides
+from harness.runner.plan import Planned
+from harness.runner.request import CheckRequest
+from harness.store.manifest import BadFixture
+
+Pair = tuple[str, str]
+"""A scenario and a creator."""
+_ANY_LOADER = re.compile(r":[^:\[]*\[")
+NAMED = "the cells that --cell names"
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells that are checked, under both sides.
+
+    Attributes:
+        request: with the creators and loaders of these cells.
+        left_out: scenarios that are not checked, and why.
+        words: what is checked.
+        features: scenario → what it covers, if the scenarios were chosen by that.
+    """
+
+    request: CheckRequest
+    cells: tuple[Planned, ...]
+    left_out: Mapping[str, str]
+    words: str
+    features: Mapping[str, Set[str]]
+
+
+def asked(request: CheckRequest) -> CheckRequest:
+    """The request for either side: `--cell` selects a scenario and a creator, whatever state the change is in."""
+    return replace(request, cells=tuple(_ANY_LOADER.sub(":*[", cell, count=1) for cell in request.cells))
+
+
+def refuse_unknown(request: CheckRequest, environments: Environments, sides: Sides) -> None:
+    """Refuse a creator, `--cell` or `-k` that names nothing. Builds nothing.
+
+    Raises:
+        UsageError: one of them does.
+    """
+    selected.creators(request, environments)
+    declared = request.selection.chosen(request.places.matrix())
+    creators = request.creators or plan.creators_with_fixtures(request.places.store(), (), environments)
+    every = replace(asked(request), creators=tuple(creators), every_creator=False, loaders=_loaders(sides))
+    selected.cells(declared, every, environments)
+
+
+def select(
+    found: Scope, everything: Scope, declared: Sequence[Declared], request: CheckRequest, environments: Environments,
+    sides: Sides,
+) -> Cells:  # fmt: skip
+    """The cells of a scope.
+
+    Args:
+        everything: the scope of every scenario, for cells that the user names, and for `-k` that selects none in scope.
+        declared: the scenarios of both.
+
+    Raises:
+        UsageError: no cell is selected.
+    """
+    among = _Among(declared, asked(request), environments, sides)
+    if request.cells:
+        found = replace(everything, words=NAMED, rule="affected")
+    cells, out = among.cells_of(found)
+    if not cells and request.expression and found.rule == "affected":
+        found = replace(everything, words=f"-k {request.expression!r} selects none of {found.words}", rule="sample")
+        cells, out = among.cells_of(found)
+    if not cells:
+        raise UsageError(
+            "no cell is selected", "a scenario that the change affects, with a fixture",
+            f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({found.words})",
+        )  # fmt: skip
+    if found.rule == "cover" and among.asked:  # who names creators gets all of theirs
+        found = replace(found, words=f"every scenario: {found.words}", rule="affected")
+    able = list({cell.declared.name: cell.declared for cell in cells}.values())
+    found, features = scope.reduced(found, able, among.costs(cells))
+    cells = [cell for cell in cells if cell.declared.name in found.scenarios]
+    used = {cell.id.creator for cell in cells}
+    request = replace(
+        request, creators=tuple(name for name in among.creators if name in used), every_creator=False,
+        loaders=_loaders(sides),
+    )  # fmt: skip
+    return Cells(request, tuple(cells), {**found.left_out, **out}, found.words, features)
+
+
+def _loaders(sides: Sides) -> tuple[str, ...]:
+    return (sides.change.spec, *(() if sides.run else (sides.baseline.spec,)))
+
+
+class _Among:
+    """Selects cells among the scenarios and creators of a request.
+
+    Attributes:
+        asked: the creators that the user names; empty for the reference.
+        creators: all that may be used, from the oldest release to the newest.
+    """
+
+    def __init__(
+        self, declared: Sequence[Declared], request: CheckRequest, environments: Environments, sides: Sides
+    ) -> None:
+        self._declared, self._request, self._environments, self._sides = declared, request, environments, sides
+        self._store = request.places.store()
+        self.asked = self._asked()
+        self.creators = self.asked or list(plan.creators_with_fixtures(self._store, ()))
+
+    def _asked(self) -> list[str]:
+        request, run = self._request, self._sides.run
+        if request.creators:
+            return list(request.creators)
+        if request.every_creator:
+            return list(plan.creators_with_fixtures(self._store, (), self._environments))
+        named = [plan.parsed(cell).creator for cell in request.cells]
+        if named and not any(set(name) & set("*?[") for name in named):
+            return list(dict.fromkeys(named))
+        return list(dict.fromkeys(cell.creator for cell in run.cells)) if run else []
+
+    def cells_of(self, found: Scope) -> tuple[list[Planned], dict[str, str]]:
+        """The cells of a scope that the options select, and scenarios without any."""
+        chosen = list(found.scenarios)
+        pairs, out = scope.pair(chosen, {} if self.asked else self._having(chosen), self.asked)
+        used = {creator for _, creator in pairs}
+        request = replace(
+            self._request, creators=tuple(name for name in self.creators if name in used), every_creator=False,
+            loaders=_loaders(self._sides),
+        )  # fmt: skip
+        scenarios = [one for one in self._declared if one.name in found.scenarios]
+        every = plan.plan(scenarios, replace(request, cells=(), expression=""), self._environments)
+        pairs &= {_pair(cell) for cell in every if plan.is_selected(cell, request)}
+        every = [cell for cell in every if _pair(cell) in pairs]  # of both sides
+        if self._sides.run is None:
+            return every, out
+        kept, gone = _only_those_of(self._sides.run, every)
+        return kept, out | gone
+
+    def _having(self, chosen: Sequence[str]) -> dict[str, frozenset[str]]:
+        """Creator → scenarios that it has fixtures of. Creators whose file is not readable come last, with all.
+
+        So they are chosen only for what nobody else has, or if they are the reference; their cells report the file.
+        """
+        having: dict[str, frozenset[str]] = {}
+        unreadable: dict[str, frozenset[str]] = {}
+        for creator in self.creators:
+            try:
+                having[creator] = frozenset(self._store.scenarios(creator))
+            except BadFixture:
+                unreadable[creator] = frozenset(chosen)
+        return having | unreadable
+
+    def costs(self, cells: Iterable[Planned]) -> dict[str, float]:
+        """Scenario → what its cell costs, by the size of its golden."""
+        return {cell.declared.name: cover.cost(cell.declared, self._golden_bytes(cell)) for cell in cells}
+
+    def _golden_bytes(self, cell: Planned) -> int:
+        with contextlib.suppress(HarnessError):
+            manifest = self._store.manifest(cell.id.creator, cell.id.scenario)
+            return sum(file.size for golden in manifest.goldens.values() for file in golden.values())
+        return 0
+
+
+def _pair(cell: Planned) -> Pair:
+    return cell.id.scenario, cell.id.creator
+
+
+def _only_those_of(baseline: Run, cells: Sequence[Planned]) -> tuple[list[Planned], dict[str, str]]:
+    """The cells that an earlier run has too, and the scenarios that it does not have."""
+    before = {judge.key_of(cell) for cell in baseline.cells}
+    kept = [cell for cell in cells if (cell.id.scenario, cell.id.creator, cell.id.place) in before]
+    gone = {cell.id.scenario for cell in cells} - {cell.id.scenario for cell in kept}
+    return kept, dict.fromkeys(sorted(gone), "the baseline's run has no cell of it")
