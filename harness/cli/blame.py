@@ -28,7 +28,9 @@ def add_to(commands: Any) -> None:
         "  peft-regress blame lokr-alpha-differs                       a cell of the newest run\n"
         "  peft-regress blame 'lora-bias-all@v061:current[cpu]'        no run needed\n"
         "  peft-regress blame CELL --good v0140 --bad peft==0.20.0,transformers==5.9.0\n"
-        "\nThe two environments differ in many packages. blame tries mixes of the two (delta debugging): each is\n"
+        "  peft-regress blame lora-linear@v0132 --good before.txt --bad after.txt   your own two locks (pip freeze)\n"
+        "\nWith --good and --bad, CELL may end after the creator: scenario@creator.\n"
+        "The two environments differ in many packages. blame tries mixes of the two (delta debugging): each is\n"
         "built (seconds, cached) and the cell is replayed in it. The answer says only what these trials show: a mix\n"
         "that deviates otherwise, or cannot be installed, shows nothing. When a cause is found it is put right; if\n"
         "the cell then still deviates, the next cause is searched. The last step is a pin that helps, tried:\n"
@@ -41,7 +43,8 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     one.add_argument(
         "--good", dest="sound_in", metavar="SPEC",
-        help=f"an environment in which the cell does not deviate (default: CELL's creator): {SPEC}",
+        help=f"an environment in which the cell does not deviate (default: CELL's creator): {SPEC}, or a lock file: "
+        "the output of pip freeze or uv pip compile, or a pylock.toml",
     )  # fmt: skip
     one.add_argument(
         "--bad", dest="deviates_in", metavar="SPEC",

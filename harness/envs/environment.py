@@ -70,7 +70,7 @@ class Environment:
     spec: str
     """What the user wrote."""
     kind: str
-    """`named`, `pins`, `checkout`, `git` or `interpreter`."""
+    """`named`, `pins`, `checkout`, `git`, `lock` or `interpreter`."""
     lock_digest: str
     """SHA-256 of the lock's package lines and of the overlay's tree; empty for an interpreter."""
     why: str

@@ -17,7 +17,7 @@ from harness.core import data
 from harness.core.errors import HarnessError, UsageError
 from harness.core.progress import Log, quiet
 from harness.envs import build as envbuild
-from harness.envs import declaration, index, source_tree
+from harness.envs import declaration, index, lock_file, source_tree
 from harness.envs import lock as locks
 from harness.envs import spec as specs
 from harness.envs.declaration import Declaration
@@ -105,6 +105,8 @@ class Environments:
                 return self._overlays.of(spec, above, self.describe(base))
             case specs.Interpreter(python):
                 return self._interpreter(spec, python)
+            case specs.UserLock(path):
+                return lock_file.environment(spec, path, self._template().python)
 
     def makes_fixtures_on_demand(self, name: str) -> bool:
         """True for a declared environment whose fixtures are created on demand instead of committed."""
@@ -199,7 +201,7 @@ class Environments:
                 gone = self._builds_of(pins.name)
                 for lock in (self.cache / "locks").glob(f"{pins.name}-*.txt"):
                     lock.unlink()
-            case specs.Over():
+            case specs.Over() | specs.UserLock():
                 gone = self._builds_of(self.describe(spec).name)
             case specs.Checkout(checkout):
                 gone = [path for path, stamp in self._cached() if _tree(stamp).get("path") == str(checkout)]

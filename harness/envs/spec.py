@@ -1,5 +1,5 @@
 """Parses specs, which name a creator or loader: a declared name, pins, a checkout, a git URL, an interpreter, or
-`ABOVE over BASE`. Runs nothing."""
+a user's lock, or `ABOVE over BASE`. Runs nothing."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from packaging.utils import canonicalize_name
 from harness.core.errors import UsageError
 from harness.core.text import similar
 from harness.core.versions import version_of
-from harness.envs import unpacked_wheel
+from harness.envs import lock_file, unpacked_wheel
 
 FORMS = (
     "a name (v061), pins (peft==0.9.0,transformers==4.38.2), a checkout or an unpacked wheel (../peft), a clone's ref "
-    "(../peft@main), git+https://host/repository@ref, or python:/path/to/python"
+    "(../peft@main), git+https://host/repository@ref, a lock file (lock.txt), or python:/path/to/python"
 )
 _OVER = " over "
 _PIN = re.compile(r"^\s*(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*(?P<version>[^\s=,;]+)\s*$")
@@ -70,6 +70,13 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
+class UserLock:
+    """A file with all packages of an environment: `pip freeze`, requirements with `==`, a pylock.toml."""
+
+    path: Path
+
+
+@dataclass(frozen=True)
 class Over:
     """A package that replaces the same package of another environment. All others stay as locked."""
 
@@ -78,7 +85,7 @@ class Over:
     """The base environment: a name or pins."""
 
 
-Spec = Named | Pins | Checkout | Git | Interpreter | Over
+Spec = Named | Pins | Checkout | Git | Interpreter | UserLock | Over
 
 
 def parse(text: str, names: Iterable[str]) -> Spec:
@@ -98,6 +105,8 @@ def parse(text: str, names: Iterable[str]) -> Spec:
         return Interpreter(_interpreter(text))
     if text.startswith("git+"):
         return _git(text)
+    if text.endswith(lock_file.SUFFIXES) and (is_path(text) or Path(text).is_file()):
+        return UserLock(_lock(text))
     if is_path(text):
         return _at_ref(text) or Checkout(_checkout(text))
     if "=" in text:
@@ -186,6 +195,13 @@ def _interpreter(text: str) -> Path:
         path = path / "bin" / "python"  # a virtual environment's folder
     if not path.is_file() or not os.access(path, os.X_OK):
         raise UsageError(f"{text!r}: {path} is not a program", "python:/path/to/python", "check the path")
+    return path
+
+
+def _lock(text: str) -> Path:
+    path = Path(text).expanduser().resolve()
+    if not path.is_file():
+        raise UsageError(f"{text!r}: {path} is not a file", "a lock file: pip freeze > lock.txt", "check the path")
     return path
 
 

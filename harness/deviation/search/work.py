@@ -6,13 +6,14 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import must_take_files, write_atomically
 from harness.core.progress import Log, quiet
+from harness.core.text import many
 from harness.deviation import one_cell
 from harness.deviation.one_cell import CellRequest
 from harness.deviation.search import question as questions
@@ -110,10 +111,14 @@ def work(request: SearchRequest, command: str, suffix: str = "", log: Log = quie
         UsageError: there is no such cell or environment, or the two environments do not differ.
         HarnessError: an end cannot be resolved, or the disk is full.
     """
+    environments = request.about.places.environments_as(Candidates, log)
+    request = replace(request, about=_completed(request, environments))
     about = request.about
-    environments = about.places.environments_as(Candidates, log)
     question = _question(request, environments)
     good, bad = environments.describe(question.good), environments.describe(question.bad)
+    for end in (good, bad):
+        if end.kind == "lock":
+            log(f"{end.name}: {end.why}")
     if good.lock_digest and good.lock_digest == bad.lock_digest:
         raise UsageError(
             f"{question.good} and {question.bad} are the same environment",
@@ -132,6 +137,27 @@ def work(request: SearchRequest, command: str, suffix: str = "", log: Log = quie
         )  # fmt: skip
         with Trials(question, session, environments, journal) as trials:
             yield Work(request, question, environments, trials, good, bad, {}, file, log)
+
+
+def _completed(request: SearchRequest, environments: Candidates) -> CellRequest:
+    """The cell: `scenario@creator` is enough where both ends are given, and the scenario where one creator has it."""
+    about, text = request.about, request.about.cell
+    if not (request.sound_in and request.deviates_in) or ":" in text or about.run:
+        return about
+    scenario, _, creator = text.partition("@")
+    if not creator:
+        store = about.places.store()
+        creators = [name for name in store.creators() if store.has(name, scenario)]
+        if not creators:
+            return about
+        if len(creators) > 1:
+            raise UsageError(
+                f"{scenario!r} was saved by {many(len(creators), 'creator')}",
+                f"one of {', '.join(creators[:6])}, …", f"for example '{scenario}@{creators[0]}'",
+            )  # fmt: skip
+        creator = creators[0]
+    bad = environments.adopt(environments.describe(request.deviates_in))
+    return replace(about, cell=f"{scenario}@{creator}:{bad.name}[cpu]")
 
 
 def _question(request: SearchRequest, environments: Candidates) -> Question:

@@ -103,6 +103,25 @@ def test_an_index_that_fails_blames_no_version(libraries: Libraries) -> None:
     assert blamed(libraries)["sentence"].startswith("peft 70.0 → 71.0 alone")
 
 
+def test_two_locks_of_a_user(libraries: Libraries, tmp_path: Path) -> None:
+    libraries.ends(OLD, BROKEN)
+    good, bad = tmp_path / "before.txt", tmp_path / "after.txt"
+    good.write_text("peft==70.0\nminipeft==1.0\ntrl==1.0\nidna==1.0\n-e git+https://host/mine.git#egg=mine\n")
+    bad.write_text("peft==71.0 --hash=sha256:00\nminipeft==2.1\ntrl==2.0\nidna==2.0\n")
+    said = libraries.world.run("blame", "two-layers@old", "--good", str(good), "--bad", str(bad))
+    assert said.code == 0, said
+    assert said.line.startswith("peft 70.0 → 71.0 alone causes it; ")
+    assert "pip install 'peft<71.0' helps" in said.line
+    assert "before.txt, line 5: mine is left out" in said.err
+    said = libraries.world.run("blame", "two-layers", "--good", str(bad), "--bad", str(good))
+    assert said.code == 2, "exchanged: the bad end is clean"
+    assert "does not deviate under lock-before-" in said.err
+    bad.write_text("peft>=71.0\n")
+    said = libraries.world.run("blame", "two-layers@old", "--good", str(good), "--bad", str(bad))
+    assert said.code == 64, said
+    assert "after.txt, line 1: 'peft>=71.0' does not pin a version" in said.err
+
+
 #: cell and options, exit code, error
 REFUSED = [
     (["two-layers@old:old[cpu]"], 64, "both ends are 'old'"),
