@@ -37,7 +37,7 @@ class Figures(Model):
     max_abs: float = 0.0
     """The greatest absolute difference; `inf` if only one side is finite."""
     index: tuple[int, ...] = ()
-    """Where the greatest difference is."""
+    """Where the greatest difference is; of whole numbers (token ids) where the first is, since they have no size."""
     golden: float | None = None
     now: float | None = None
     allowance: float = 0.0
@@ -47,9 +47,16 @@ class Figures(Model):
     """Elements by decade of absolute difference: equal ones first, then 1e-18.., …, 1e0.., 1e1 and more."""
 
     @property
+    def is_size(self) -> bool:
+        """False for whole numbers: one token is not further from another because its id is."""
+        return not self.dtype.startswith(("int", "uint", "bool"))
+
+    @property
     def ratio(self) -> float:
-        """Error divided by allowance; 0 if both are 0."""
-        return 0.0 if self.max_abs == 0 else self.max_abs / self.allowance if self.allowance > 0 else float("inf")
+        """Error ÷ allowance. 0 if two runs were infinitely far apart, since then everything is allowed."""
+        if self.max_abs == 0 or self.allowance == float("inf"):
+            return 0.0
+        return self.max_abs / self.allowance if self.allowance > 0 else float("inf")
 
 
 class Finding(Model):
@@ -106,6 +113,10 @@ class CheckpointKeys(Model):
     """Not found by value, but loaders fuse or recompute this kind of tensor: the output decides."""
     unexpected: tuple[str, ...] = ()
     """Keys that the scenario's `expects` does not list."""
+    constant: int = 0
+    """How many tensors have equal values only, and cannot be recognised by value."""
+    lost_by: dict[str, tuple[str, ...]] = pydantic.Field(default_factory=dict)
+    """Load path → keys that do not arrive by it, though they do by `PeftModel.from_pretrained`."""
 
 
 class ErrorReport(Model):
@@ -156,11 +167,13 @@ class Cell(Model):
     """The first layer in execution order whose activation differs by more than its allowance."""
     layers: tuple[LayerSketch, ...] = ()
     adapter_delta: float | None = None
-    """Greatest absolute deviation of the adapter's effect, with the golden's own layer inputs."""
+    """Greatest absolute deviation of the adapter's effect, with the golden's own layer inputs. None if part of the
+    adapter was not measured (missing layers, lost tensors, a forward pass that raised) and the rest agrees."""
     base_delta: float | None = None
     """Greatest absolute deviation of the base model's own output."""
     worst_ratio: float | None = None
-    """Greatest error ÷ allowance of all compared arrays; None if there were none."""
+    """Error ÷ allowance of the main finding; of a clean cell the greatest of all probes. None if that has no size: an
+    error, say (`harness.judge.size`)."""
     keys: CheckpointKeys | None = None
     conversion: Conversion | None = None
     config_differences: tuple[str, ...] = ()

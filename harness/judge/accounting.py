@@ -38,7 +38,14 @@ def compare(
     undecided = [key for key in newly if key in computed or _vouched_for(key, agreeing_layers, outputs_agree)]
     lost = [key for key in newly if key not in undecided]
     arrived = sum(where["found"] in ("whole", "transposed", "slice") for where in tensors.values())
-    found.keys = CheckpointKeys(total=len(tensors), arrived=arrived, lost=tuple(lost), undecided=tuple(undecided))
+    found.keys = CheckpointKeys(
+        total=len(tensors),
+        arrived=arrived,
+        lost=tuple(lost),
+        undecided=tuple(undecided),
+        constant=sum(where["found"] == "constant" for where in tensors.values()),
+        lost_by=found.lost_by,
+    )
     if lost:
         message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint are nowhere in the loaded model"
         if both := sorted(lost_before & set(lost)):

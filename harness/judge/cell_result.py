@@ -10,7 +10,7 @@ from harness.core.matrix import CellId
 from harness.core.observation import Done, Observed
 from harness.core.run import Cell
 from harness.core.verdict import Verdict, worst
-from harness.judge import compare, load_behaviour, outcomes, precision
+from harness.judge import compare, load_behaviour, outcomes, precision, size
 from harness.judge.compare import Judgement
 from harness.judge.contracts import finding
 from harness.judge.numbers import same_bits
@@ -48,14 +48,13 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         layers=judgement.layers,
         adapter_delta=judgement.adapter_delta,
         base_delta=judgement.base_delta,
-        worst_ratio=judgement.worst_ratio,
         keys=judgement.keys,
         conversion=judgement.conversion,
         config_differences=judgement.config_differences,
         new_warnings=judgement.new_warnings,
         error=judgement.error,
     )
-    return found.model_copy(update={"reading": load_behaviour.of(found)})
+    return found.model_copy(update={"reading": load_behaviour.of(found), "worst_ratio": size.ratio(found)})
 
 
 def _why_not(judgement: Judgement) -> str:
@@ -161,7 +160,8 @@ def unless_unstable(first: Cell, now: Observed, again: Observed) -> Cell:
         for f in first.findings
     )
     verdict = worst([*(f.verdict for f in findings), Verdict.UNSTABLE])
-    return first.model_copy(update={"verdict": verdict, "findings": findings, "notes": (*first.notes, note)})
+    cell = first.model_copy(update={"verdict": verdict, "findings": findings, "notes": (*first.notes, note)})
+    return cell.model_copy(update={"worst_ratio": size.ratio(cell)})
 
 
 def _same(name: str, now: Observed, again: Observed) -> bool:

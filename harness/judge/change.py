@@ -181,6 +181,8 @@ def _same_arrays(before: Cell, now: Cell) -> Iterable[tuple[Figures, Figures]]:
 
 
 def _apart(was: Figures, now: Figures) -> str:
+    if not now.is_size:
+        return f"in {now.differing} elements, before in {was.differing}"
     return f"by {now.max_abs:.3g}, before by {was.max_abs:.3g}"
 
 
@@ -191,6 +193,8 @@ def _figures(cell: Cell) -> Sequence[Figures]:
 
 
 def _further(now: Figures, was: Figures) -> bool:
+    if not now.is_size:
+        return now.differing > was.differing
     if not math.isfinite(now.max_abs):
         return math.isfinite(was.max_abs)
     return now.max_abs > was.max_abs + now.allowance

@@ -65,7 +65,6 @@ class Judgement:
     first_difference: str = ""
     adapter_delta: float | None = None
     base_delta: float | None = None
-    worst_ratio: float | None = None
     keys: CheckpointKeys | None = None
     conversion: Conversion | None = None
     config_differences: tuple[str, ...] = ()
@@ -332,8 +331,6 @@ class _Judge:
         if following := [probe for probe in self.found.follow if probe not in EQUALS]:
             self.found.notes.append(f"{', '.join(following)}: the values differ too, like the output")
         verdict = worst([*(f.verdict for f in self.found.findings), self._agreement()])
-        compared = [f for probe in ("forward", "base", "layers", "gradients") for f in self.figures[probe]]
-        compared += self.narrow
         probes = sorted(set(self.golden.probes) | set(self.now.probes))
         return Judgement(
             verdict=verdict,
@@ -345,15 +342,20 @@ class _Judge:
             creators_own=self.standard.creators_own,
             layers=self.layers,
             first_difference=self._first_difference() if verdict.is_deviation else "",
-            adapter_delta=_greatest(self.figures["layers"]),
+            adapter_delta=self._adapter_delta(),
             base_delta=_greatest(self._own("base")),
-            worst_ratio=max((numbers.ratio(f) for f in compared), default=None),
             keys=self.found.keys,
             conversion=key_conversion.seen(self.now),
             config_differences=self.found.config_differences,
             new_warnings=self.found.new_warnings,
             error=self.found.error,
         )
+
+    def _adapter_delta(self) -> float | None:
+        """How far the adapter's own effect moved; None if part of it was not measured and the rest agrees."""
+        lost = self.found.keys is not None and self.found.keys.lost
+        partial = self.now.fact("layers", "missing") or lost or self.now.outcome("forward") != "ok"
+        return None if partial and not self.adapter_moved else _greatest(self.figures["layers"])
 
     def _agreement(self) -> Verdict:
         """The verdict if nothing is found; green only if an output was compared."""

@@ -39,6 +39,7 @@ class Found:
     Attributes:
         follow: probe that differs only because another does → that one's verdict.
         creators_own: probes whose outputs were wrong for the creator's own library already.
+        lost_by: load path → keys that do not arrive by it alone.
         fixed: what the creator's own reload gets wrong, and this loader gets right.
     """
 
@@ -48,6 +49,7 @@ class Found:
     fixed: list[str] = field(default_factory=list)
     follow: dict[str, Verdict] = field(default_factory=dict)
     creators_own: set[str] = field(default_factory=set)
+    lost_by: dict[str, tuple[str, ...]] = field(default_factory=dict)
     error: ErrorReport | None = None
     keys: CheckpointKeys | None = None
     config_differences: tuple[str, ...] = ()

@@ -95,6 +95,8 @@ def _tensors(evidence: Evidence, probe: str, found: Found) -> None:
     """Tensors that are missing by this load path, and present by `PeftModel.from_pretrained`."""
     now = evidence.now
     missing = set(now.missing(probe)) - set(now.missing())
+    if missing:
+        found.lost_by[probe.removeprefix(LOAD_PATH)] = tuple(sorted(missing))
     if lost := sorted(missing - set(evidence.golden.missing(probe))):
         total = len(now.fact(probe, "tensors"))
         message = f"{len(lost)} of {total} tensors of the checkpoint do not arrive by {titled(probe)}"

@@ -291,7 +291,7 @@ def difference(name: str, golden: Array, now: Array, allowance: float) -> Figure
         counts = (int(golden.size), *(0 for _ in _EDGES))
         return Figures(**common, index=(0,) * golden.ndim, golden=first, now=first, histogram=counts)
     gap = _gap(golden, now)
-    place = int(np.argmax(gap))
+    place = int(np.argmax(gap if np.issubdtype(golden.dtype, np.inexact) else gap > 0))
     return Figures(
         **common,
         differing=int(np.count_nonzero(gap > allowance)),
@@ -338,9 +338,4 @@ def beyond(figures: Figures) -> bool:
 
 def by_ratio(figures: Iterable[Figures]) -> tuple[Figures, ...]:
     """The figures, the greatest error ÷ allowance first."""
-    return tuple(sorted(figures, key=lambda f: (-ratio(f), f.array)))
-
-
-def ratio(figures: Figures) -> float:
-    """Error ÷ allowance; 0 if two runs were infinitely far apart, since then everything is allowed."""
-    return 0.0 if np.isinf(figures.allowance) else figures.ratio
+    return tuple(sorted(figures, key=lambda f: (-f.ratio, f.array)))

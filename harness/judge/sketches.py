@@ -70,7 +70,9 @@ class Sketches:
     largest: float = 0.0
 
     def noise(self, name: str, sketch: Array) -> float:
-        """How far rounding may move one number of a tensor's sketch."""
+        """How far rounding may move one number of a tensor's sketch, or of any row of a table of sketches."""
+        if sketch.ndim > 1:
+            return max((self.noise(name, row) for row in sketch), default=0.0)
         size = _size(sketch)
         resolution = _FLOAT32 * float(np.max(np.abs(sketch), initial=0.0, where=np.isfinite(sketch)))
         if self.share is None:

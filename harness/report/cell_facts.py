@@ -13,9 +13,8 @@ from typing import Literal
 from harness.core import key_conversion
 from harness.core.run import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
 from harness.core.text import enumerated, exactly, many, number, place, tail, times
-from harness.core.verdict import Verdict
 from harness.core.versions import package_order
-from harness.judge import causes
+from harness.judge import causes, size
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is shown: `block` is text of several lines, the others are weight and colour."""
@@ -35,9 +34,9 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
     limit = sys.maxsize if whole else 4
     rows = [
         *_broke(cell, limit),
-        *_figures(worst_figures(cell)),
+        *_figures(size.shown(cell)),
         *_start(cell),
-        *_whose(cell),
+        Fact("moved by", moved(cell)),
         *_keys(cell.keys, limit),
         *_conversion(cell, whole),
         *_many("config", cell.config_differences, limit),
@@ -62,16 +61,6 @@ def alike(cell: Cell) -> str:
         if creator
         else ""
     )
-
-
-def worst_figures(cell: Cell) -> Figures | None:
-    """The figures to show: those of the main finding, else those with the greatest error ÷ allowance."""
-    finding = causes.main_finding(cell)
-    if finding is not None and finding.figures is not None:
-        return finding.figures
-    judged = [probe for probe in cell.probes.values() if probe.verdict is not Verdict.NOT_COMPARABLE]
-    every = [figures for probe in judged for figures in probe.figures if figures.max_abs > 0]
-    return max(every, key=lambda figures: figures.ratio, default=None)
 
 
 def _broke(cell: Cell, limit: int) -> list[Fact]:
@@ -105,15 +94,19 @@ def _said(finding: Finding) -> str:
 
 
 def _figures(figures: Figures | None) -> list[Fact]:
-    if figures is None:
+    if figures is None or not figures.max_abs:
         return []
+    count = f"{figures.differing:,} of {figures.elements:,} of {figures.array}"
     at = f" at {place(figures.index)}" if figures.index else ""
-    rows = [Fact("elements", f"{figures.differing:,} of {figures.elements:,} of {figures.array} beyond the allowance")]
-    size = f"|Δ| {number(figures.max_abs)}{at}, allowance {number(figures.allowance)}, so {times(figures.ratio)}"
-    rows.append(Fact("greatest", size))
+    values = f"golden {exactly(figures.golden)}, now {exactly(figures.now)}"
+    if not figures.is_size:
+        return [Fact("elements", f"{count} differ"), Fact("first", f"{values}{at}")]
+    rows = [Fact("elements", f"{count} beyond the allowance")]
+    how_far = f"|Δ| {number(figures.max_abs)}{at}, allowance {number(figures.allowance)}, so {times(figures.ratio)}"
+    rows.append(Fact("greatest", how_far))
     if figures.golden is not None or figures.now is not None:
         scale = f" (golden's RMS {number(figures.scale)})" if figures.scale else ""
-        rows.append(Fact("values", f"golden {exactly(figures.golden)}, now {exactly(figures.now)}{scale}"))
+        rows.append(Fact("values", f"{values}{scale}"))
     return rows
 
 
@@ -127,16 +120,31 @@ def _start(cell: Cell) -> list[Fact]:
     return [Fact("starts at", f"{cell.first_difference} ({layer.kind}), {size}")]
 
 
-def _whose(cell: Cell) -> list[Fact]:
+def moved(cell: Cell) -> str:
+    """How far the adapter's own effect and the base moved, each alone; empty if neither was measured."""
     if cell.adapter_delta is None and cell.base_delta is None:
-        return []
-    return [Fact("moved by", f"adapter's effect {number(cell.adapter_delta)}, base model {number(cell.base_delta)}")]
+        return ""
+    base = f"base model {number(cell.base_delta)}"
+    if cell.adapter_delta is not None:
+        return f"adapter's effect {number(cell.adapter_delta)}, {base}"
+    layers = cell.probes.get("layers")
+    return f"adapter's effect not measured{' in full' if layers and layers.figures else ''}, {base}"
+
+
+def arrived(keys: CheckpointKeys) -> str:
+    """How many tensors of the checkpoint arrived, by each load path that lost some."""
+    total = keys.total - keys.constant
+    said = f"{keys.arrived:,} of {many(total, 'tensor')} arrived"
+    if keys.lost_by:
+        said += " by PeftModel.from_pretrained"
+        said += "".join(f", {keys.arrived - len(lost):,} by {path}" for path, lost in keys.lost_by.items())
+    return said + (f" ({keys.constant:,} of one value each can't be recognised)" if keys.constant else "")
 
 
 def _keys(keys: CheckpointKeys | None, limit: int) -> list[Fact]:
     if keys is None:
         return []
-    rows = [Fact("checkpoint", f"{keys.arrived:,} of {many(keys.total, 'tensor')} arrived", "bad" if keys.lost else "")]
+    rows = [Fact("checkpoint", arrived(keys), "bad" if keys.lost or keys.lost_by else "")]
     parts = (("never arrived", keys.lost), ("undecided", keys.undecided), ("unexpected", keys.unexpected))
     for label, names in parts:
         if names:
@@ -195,6 +203,8 @@ def _probe_row(name: str, probe: ProbeResult) -> tuple[str, str, str, str, str, 
         said = f"now {probe.outcome}, golden {probe.golden_outcome}"
         return (name, verdict, probe.reason or said, "", "", "")
     worst = probe.figures[0]
+    if not worst.is_size:
+        return (name, verdict, worst.array, f"{worst.differing:,} differ" if worst.differing else "0", "", "")
     return (name, verdict, worst.array, number(worst.max_abs), number(worst.allowance), times(worst.ratio))
 
 

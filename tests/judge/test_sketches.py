@@ -158,6 +158,12 @@ def test_a_great_layer_does_not_hide_where_a_small_one_differs() -> None:
     assert [row.max_abs > row.allowance for row in pair.judge().layers] == [True, True]
 
 
+def test_a_table_of_sketches_has_the_noise_of_its_noisiest_row() -> None:
+    side = Pair().golden.observed()
+    noise, table = numbers.measure(side), side.arrays["forward/float32/sketch"]
+    assert noise.of("forward/float32/sketch", table) == max(noise.of("forward/float32/sketch/x", row) for row in table)
+
+
 # -- the stored goldens -----------------------------------------------------------------------------------------------
 
 

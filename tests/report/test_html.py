@@ -146,7 +146,7 @@ def test_the_details_of_a_cell() -> None:
         ["model.layers.0.input_layernorm", "block", 0.0, 1e-07],
         [found["first"], "adapter", 0.26, 1.1e-07],
     ]
-    assert found["keys"] == [8, 8, [], [], []]
+    assert found["keys"] == ["8 of 8 tensors arrived", [], [], []]
     assert found["found"][0][:2] == ["forward", f"the output differs; the first layer that differs is {found['first']}"]
     assert found["reproduce"] == run.cells[2].reproduce
     assert found["probes"][3] == ["generate", "skipped", "the base has no generate"]

@@ -345,7 +345,7 @@ def hostile(text: str) -> Run:
         message=text,
         subject=text,
         details=(text,),
-        figures=Figures(array=text),
+        figures=Figures(array=text, max_abs=1.0, allowance=0.1),
     )
     bad = wrong(
         f"x-{text}",

@@ -72,7 +72,7 @@ def _said(cell: Cell, finding: Finding | None) -> str:
         found = f"{cell.error.type}: {cell.error.message}" if cell.error else cell.reason or str(cell.verdict)
         return f"{_sentence(found)}"
     sizes = ""
-    if figures := finding.figures:
+    if (figures := finding.figures) and figures.is_size:
         sizes = (f" The greatest difference is {figures.max_abs:.3g}; rounding explains at most"
                  f" {figures.allowance:.1g} (values are about {figures.scale:.2g}).")  # fmt: skip
     details = f" For example: {', '.join(f'`{d}`' for d in finding.details[:3])}." if finding.details else ""

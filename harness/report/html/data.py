@@ -19,7 +19,7 @@ from harness.core.run_file import strict
 from harness.core.text import exactly, one_line, tail, visible, visible_lines
 from harness.core.verdict import Verdict
 from harness.core.versions import FIRST_PACKAGES
-from harness.judge import causes
+from harness.judge import causes, size
 from harness.report import cell_facts, labels, summary
 
 CHUNK = 200
@@ -150,14 +150,14 @@ def _short(value: float | None) -> float | str | None:
 
 def detail(cell: Cell) -> dict[str, Any]:
     """The details of a cell; a field without content is left out."""
-    figures = cell_facts.worst_figures(cell)
+    figures = size.shown(cell)
     fields = {
-        **(_figures(figures) if figures else {}),
+        **(_figures(figures) if figures and figures.max_abs else {}),
         "found": _found(cell),
         "probes": [_probe(name, probe) for name, probe in cell.probes.items()],
         "layers": [[each.name, each.kind, _short(each.max_abs), _short(each.allowance)] for each in cell.layers],
         "first": cell.first_difference,
-        "moved": [_short(cell.adapter_delta), _short(cell.base_delta)] if cell.adapter_delta is not None else None,
+        "moved": cell_facts.moved(cell),
         "keys": _keys(cell),
         "conversion": _conversion(cell),
         "config": cell.config_differences,
@@ -177,15 +177,17 @@ def detail(cell: Cell) -> dict[str, Any]:
 
 
 def _figures(figures: Figures) -> dict[str, Any]:
+    """The array and its sizes: difference, allowance and their quotient are None for token ids, which have none."""
+    sizes = (figures.max_abs, figures.allowance, figures.ratio) if figures.is_size else (None, None, None)
     return {
         "array": [figures.array, figures.dtype],
         "shape": figures.shape,
         "size": [
-            _short(figures.max_abs), _short(figures.allowance), _short(figures.ratio), exactly(figures.golden),
-            exactly(figures.now), _short(figures.scale), figures.elements, figures.differing,
+            *(_short(each) for each in sizes), exactly(figures.golden), exactly(figures.now), _short(figures.scale),
+            figures.elements, figures.differing,
         ],
         "at": figures.index,
-        "bars": figures.histogram,
+        "bars": figures.histogram if figures.is_size else (),
     }  # fmt: skip
 
 
@@ -204,6 +206,8 @@ def _probe(name: str, probe: ProbeResult) -> list[Any]:
         return [name, "skipped", probe.reason]
     if probe.figures:
         worst = probe.figures[0]
+        if not worst.is_size:
+            return [name, str(probe.verdict), f"{worst.differing:,} of {worst.elements:,} of {worst.array} differ"]
         return [name, str(probe.verdict), probe.reason, worst.array, _short(worst.max_abs), _short(worst.allowance)]
     said = "" if probe.outcome == "ok" else f"now {probe.outcome}, golden {probe.golden_outcome}"
     return [name, str(probe.verdict), probe.reason or said]
@@ -211,7 +215,7 @@ def _probe(name: str, probe: ProbeResult) -> list[Any]:
 
 def _keys(cell: Cell) -> list[Any] | None:
     keys = cell.keys
-    return [keys.total, keys.arrived, keys.lost, keys.undecided, keys.unexpected] if keys else None
+    return [cell_facts.arrived(keys), keys.lost, keys.undecided, keys.unexpected] if keys else None
 
 
 def _conversion(cell: Cell) -> list[Any] | None:

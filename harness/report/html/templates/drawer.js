@@ -108,10 +108,13 @@ function sizes(detail) {
   const [greatest, allowance, ratio, golden, now, scale, elements, differing] = detail.size;
   const box = (label, value, name = "") => el("div", {}, el("span", {}, label), el("b", { class: name }, value));
   const beyond = Number(greatest) > Number(allowance) ? "bad" : "";
+  const about = `${detail.array.filter(Boolean).join(", ")} ${place(detail.shape)}`;
+  const counted = `${differing.toLocaleString("en")} of ${elements.toLocaleString("en")} elements`;
+  if (greatest === null) // token ids, which have no size
+    return [el("div", { class: "trio" }, box("golden", golden), box("now", now)), el("p", { class: "quiet" }, `${about}, first at ${place(detail.at)}; ${counted} differ`)];
   return [
     el("div", { class: "trio" }, box("golden", golden), box("now", now), box("difference", figure(greatest), beyond), box("÷ allowance", times(ratio), beyond)),
-    el("p", { class: "quiet" }, `${detail.array.filter(Boolean).join(", ")} ${place(detail.shape)}${detail.at ? `, greatest at ${place(detail.at)}` : ""}; allowance ${figure(allowance)}; `
-      + `${differing.toLocaleString("en")} of ${elements.toLocaleString("en")} elements beyond it; golden's RMS ${figure(scale)}`),
+    el("p", { class: "quiet" }, `${about}${detail.at ? `, greatest at ${place(detail.at)}` : ""}; allowance ${figure(allowance)}; ${counted} beyond it; golden's RMS ${figure(scale)}`),
     detail.bars?.length && el("div", {}, histogram(detail.bars, allowance)),
   ].filter(Boolean);
 }
@@ -128,9 +131,9 @@ function probes(detail) {
 
 function keys(found) {
   if (!found) return [];
-  const [all, arrived, lost, undecided, unexpected] = found;
+  const [arrived, lost, undecided, unexpected] = found;
   const named = [["never arrived", lost], ["undecided (fused or recomputed: the output decides)", undecided], ["unexpected", unexpected]];
-  return [el("p", { class: lost.length ? "bad" : "" }, `${arrived} of ${all} tensors arrived`), ...named.filter(([, names]) => names.length).flatMap(([label, names]) => [el("p", {}, `${label}: ${names.length}`), codes(names)])];
+  return [el("p", { class: lost.length ? "bad" : "" }, arrived), ...named.filter(([, names]) => names.length).flatMap(([label, names]) => [el("p", {}, `${label}: ${names.length}`), codes(names)])];
 }
 
 /** Which keys are renamed on loading: by the bare base, the PEFT model, a plain wrapper and PEFT itself, side by side. */
@@ -179,9 +182,10 @@ function fenced(text) {
 /** The cell as text for an issue tracker. All text from outside is in code blocks. */
 function issueText(index, detail) {
   const found = (detail.found ?? []).map(([where, said]) => `${where}: ${said}`);
-  const size = detail.size ? [`${detail.array[0]}: golden ${detail.size[3]}, now ${detail.size[4]}${detail.at ? ` at ${place(detail.at)}` : ""}`, `|Δ| ${figure(detail.size[0])}, allowance ${figure(detail.size[1])} (measured), so ${times(detail.size[2])}`] : [];
+  const size = detail.size ? [`${detail.array[0]}: golden ${detail.size[3]}, now ${detail.size[4]}${detail.at ? ` at ${place(detail.at)}` : ""}`] : [];
+  if (detail.size && detail.size[0] !== null) size.push(`|Δ| ${figure(detail.size[0])}, allowance ${figure(detail.size[1])} (measured), so ${times(detail.size[2])}`);
   const facts = [`${word("verdict", index)}: ${idOf(index)}`, `method: ${word("method", index)} (${word("family", index)})`, ...found, ...size,
-    detail.first ? `first layer that differs: ${detail.first}` : "", ...(detail.keys?.[2] ?? []).map((key) => `never arrived: ${key}`), detail.reason ?? ""];
+    detail.first ? `first layer that differs: ${detail.first}` : "", ...(detail.keys?.[1] ?? []).map((key) => `never arrived: ${key}`), detail.reason ?? ""];
   const trace = detail.error ? ["Traceback (its end):", "", fenced(detail.error[3] || `${detail.error[1]}: ${detail.error[2]}`), ""] : [];
   return [`An adapter saved with PEFT ${data.environments[word("creator", index)]?.peft ?? word("creator", index)} does not behave the same under PEFT ${data.environments[word("loader", index)]?.peft ?? word("loader", index)}.`.replace(/[^\w .-]/g, ""), "",
     fenced(facts.filter(Boolean).join("\n")), "", ...trace,
@@ -203,7 +207,7 @@ function heading(index, detail) {
 
 /** The findings, without the lost keys: those are listed under the checkpoint. */
 function findings(detail) {
-  const named = new Set(detail.keys?.[2] ?? []);
+  const named = new Set(detail.keys?.[1] ?? []);
   return (detail.found ?? []).map(([where, said, details, letter, verdict], at) =>
     el("div", {}, el("p", { class: at ? "finding" : "finding lead" }, el("span", { class: `badge v-${verdict}`, title: verdict }, letter), el("span", {}, `${where}: ${said}`)), codes(details.filter((each) => !named.has(each)))));
 }
@@ -214,7 +218,7 @@ function warned(found) {
 
 function whole(index, detail) {
   const error = detail.error, apart = packages(index);
-  const moved = detail.moved ? el("p", { class: "quiet" }, `the adapter's own effect changed by ${figure(detail.moved[0])}, the base model by ${figure(detail.moved[1])}`) : null;
+  const moved = detail.moved ? el("p", { class: "quiet" }, `moved by: ${detail.moved}`) : null;
   const issue = el("details", {}, el("summary", {}, "text for an issue "), copyable(issueText(index, detail)));
   return [
     heading(index, detail),
