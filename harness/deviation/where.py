@@ -14,6 +14,7 @@ import pydantic
 from harness.core.model import Model
 from harness.core.observation import Observed
 from harness.core.run import Cell, Figures, Finding
+from harness.core.text import enumerated, many
 from harness.judge import numbers
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
@@ -153,7 +154,7 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
         return found.model_copy(update={"doing": "not loaded", "said": (raised, "no layer runs: the loading changed")})
     layers = _Layers(golden, now, creators).all()
     first = next((layer for layer in layers if layer.differs), None)
-    doing, said = _meaning(first, Evidence(golden, now), now)
+    doing, said = _meaning(first, Evidence(golden, now), now, _elsewhere(layers, golden, now))
     update = {"first": first.name if first else "", "doing": doing, "said": said, "layers": layers}
     return found.model_copy(update=update)
 
@@ -237,8 +238,21 @@ def _within(key: str, layer: str) -> bool:
     return f".{layer}." in f".{canonical(key)}."
 
 
-def _meaning(first: Layer | None, evidence: Evidence, now: Observed) -> tuple[Doing, tuple[str, ...]]:
-    """What caused the difference, and why we think so."""
+def _elsewhere(layers: Iterable[Layer], golden: Observed, now: Observed) -> tuple[str, ...]:
+    """Tensors of the checkpoint that are lost and belong to no observed layer: all layers may share them."""
+    names = [layer.name for layer in layers if layer.kind == "adapter"]
+    lost = sorted(set(now.missing()) - set(golden.missing()))
+    return tuple(key for key in lost if not any(_within(key, name) for name in names))
+
+
+def _meaning(
+    first: Layer | None, evidence: Evidence, now: Observed, elsewhere: tuple[str, ...]
+) -> tuple[Doing, tuple[str, ...]]:
+    """What caused the difference, and why we think so.
+
+    Args:
+        elsewhere: tensors that are lost and belong to no observed layer.
+    """
     if first is None:
         return _nothing_differs(evidence, now)
     said = [f"{first.name} is the first layer that differs, in execution order"]
@@ -254,9 +268,14 @@ def _meaning(first: Layer | None, evidence: Evidence, now: Observed) -> tuple[Do
     said += _own_effect(first)
     if first.lost or first.foreign:
         return "loading", (*said, "its parameters differ from the checkpoint: the loading changed")
+    moved = [figures for figures in (first.effect, first.input) if figures is not None and beyond(figures)]
+    if moved and elsewhere and not first.scalar_changes and not _base_changed(evidence):
+        count = many(len(elsewhere), "tensor is", "tensors are")
+        return "loading", (*said, f"{count} missing from the model: {enumerated(elsewhere, 3)}: the loading changed")
     if first.effect is not None and beyond(first.effect):
         changes = f" ({', '.join(first.scalar_changes)})" if first.scalar_changes else ""
-        return "computation", (*said, f"the computation changed{changes}, not the loading")
+        not_loading = "" if now.missing() else ", not the loading"
+        return "computation", (*said, f"the computation changed{changes}{not_loading}")
     if first.input is not None and beyond(first.input):
         change = "the base changed before it" if _base_changed(evidence) else "an earlier part of the model changed"
         return "base", (*said, f"its input differs already: {change}")

@@ -355,6 +355,7 @@ class _Judge:
         """How far the adapter's own effect moved; None if part of it was not measured and the rest agrees."""
         lost = self.found.keys is not None and self.found.keys.lost
         partial = self.now.fact("layers", "missing") or lost or self.now.outcome("forward") != "ok"
+        partial = partial or self.standard.reload_differs  # then layers are compared with a reload that is wrong
         return None if partial and not self.adapter_moved else _greatest(self.figures["layers"])
 
     def _agreement(self) -> Verdict:

@@ -207,6 +207,17 @@ class Evidence:
                     found.append(self._twins(full, f"base/{precision}/{plain}", arrays[plain], arrays[name]))
         return next(iter(numbers.by_ratio(found)), None)
 
+    def is_rounding(self, gap: Figures) -> bool:
+        """True if rounding explains a gap between two outputs of one library.
+
+        Merging, unmerging and saving round the weights once more than a run does, by as much as the creator's noise.
+        Goldens list such gaps as defects of their creator, and at creation they still do: manifests must not change.
+        """
+        if self.creator is self.now:
+            return not beyond(gap)
+        array = self.creator.arrays.get(gap.array)
+        return gap.max_abs <= gap.allowance + (self.noise.of(gap.array, array) if array is not None else 0.0)
+
     def _twins(self, name: str, twin_name: str, reference: Array, array: Array) -> Figures:
         allowance = max(self.allowance(name, reference), self.allowance(twin_name, reference))
         return numbers.difference(name, reference, array, allowance)

@@ -27,26 +27,28 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
     """
     for probe, equal in EQUALS.items():
         now, before = (evidence.twin_gap(side, probe, equal.probe) for side in (evidence.now, evidence.creator))
-        if before is not None and beyond(before):
+        if before is not None and not evidence.is_rounding(before):
             found.creators_own.add(probe)
             if now is not None and not beyond(now):
                 found.fixed.append(f"{equal.broken} for the creator (by {before.max_abs:.3g}), and not here")
-        if _is_worse(now, before, equal.broken, found, outputs_moved):
+        if _is_worse(evidence, now, before, equal.broken, found, outputs_moved):
             assert now is not None
             _broken(probe, now, before, found)
     now, before = evidence.disabled_gap(evidence.now), evidence.disabled_gap(evidence.creator)
-    if _is_worse(now, before, _DISABLED, found, outputs_moved):
+    if _is_worse(evidence, now, before, _DISABLED, found, outputs_moved):
         found.add("base", "disabled-differs", Verdict.SILENT_WRONG, _worded(_DISABLED, before), figures=now)
 
 
-def _is_worse(now: Figures | None, before: Figures | None, meaning: str, found: Found, outputs_moved: bool) -> bool:
+def _is_worse(
+    evidence: Evidence, now: Figures | None, before: Figures | None, meaning: str, found: Found, outputs_moved: bool
+) -> bool:
     """True if the loader breaks what holds for the creator's library, or breaks it further."""
     if now is None or not beyond(now):
         return False
     if before is None:
         found.notes.append(f"{meaning} (by {now.max_abs:.3g}); for the creator that did not run")
         return False
-    if not beyond(before):
+    if evidence.is_rounding(before):
         # the creator's own gap is one more measurement of the rounding on this path of computation
         return now.max_abs > now.allowance + before.max_abs
     if now.max_abs <= before.max_abs + now.allowance or outputs_moved:

@@ -88,6 +88,10 @@ TABLE: list[tuple[str, Callable[[Pair], None], str, str, str]] = [
      SECOND, "loading", f"it holds the values of {KEYS[0]}"),
     ("another shape", parameter(FIRST, max_abs=None, stored_shape=[2, 4]), FIRST, "loading", "is 2×4"),
     ("a lost tensor", lost(BIAS), FIRST, "loading", f"{BIAS} is missing from the model"),
+    ("an effect, and a tensor that all layers share is lost", together(effect(FIRST), lost("base_model.shared_A")),
+     FIRST, "loading", "1 tensor is missing from the model: base_model.shared_A: the loading changed"),
+    ("an input, and a tensor before it is lost", together(given(FIRST), put_out(0), lost("base_model.model.embed.x")),
+     FIRST, "loading", "the loading changed"),
     ("another input", together(given(SECOND), put_out(1)), SECOND, "base", "its input differs already"),
     ("another base", together(given(FIRST), lambda pair: pair.move_base(0.3)), FIRST, "base",
      "the base changed before it"),
@@ -121,6 +125,12 @@ def test_attributes_that_changed_since_the_creator_are_named() -> None:
     cell = Cell(id="s@a:b[cpu]", scenario="s", creator="a", loader="b", verdict=Verdict.SILENT_WRONG)
     found = where.find(cell, pair.golden.observed(), pair.now.observed(), pair.golden.observed())
     assert "the computation changed (scaling: 1.0 → 2.0), not the loading" in found.said
+
+
+def test_another_effect_is_not_said_to_load_while_a_tensor_of_another_layer_is_lost() -> None:
+    found = traced(together(effect(FIRST), lost(KEYS[-1])))
+    assert (found.first, found.doing) == (FIRST, "computation")
+    assert found.said[-1] == "the computation changed"
 
 
 def test_a_renamed_layer_is_recognised() -> None:
