@@ -92,7 +92,7 @@ def environment(spec: str, path: Path, python: str) -> Environment:
     """
     lock = read(path, python)
     digest = locks.digest_of(lock.packages)
-    name = f"lock-{re.sub(r'[^A-Za-z0-9.]+', '-', path.stem)}-{digest[:8]}"
+    name = f"lock_{re.sub(r'[^A-Za-z0-9.]+', '_', path.stem)}_{digest[:8]}"
     used = lock.python or python
     notes = lock.notes + ([] if lock.python else [f"it does not say its Python: {used} is used"])
     return Environment(

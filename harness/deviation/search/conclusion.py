@@ -196,7 +196,7 @@ def _held_by(mix: Mix, clean: Iterable[Trial]) -> bool:
 
 
 def _needed(ends: Ends, held: Mix, clean: Sequence[Trial]) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
-    """The packages that a clean trial lacks as the only ones, and what must change together with them."""
+    """The packages that a clean trial lacks as the only ones, and what else must have its new version with them."""
     lacking = sorted({held - one.new for one in clean}, key=len)
     needed: list[str] = []
     companions: dict[str, tuple[str, ...]] = {}
@@ -205,9 +205,14 @@ def _needed(ends: Ends, held: Mix, clean: Sequence[Trial]) -> tuple[tuple[str, .
         if head is None or group & set(needed):
             continue
         needed.append(head)
-        if along := tuple(sorted(group - {head}, key=rank)):
+        if along := tuple(p for p in sorted(held - {head}, key=rank) if p in group or _goes_along(ends, p, head)):
             companions[head] = along
     return tuple(sorted(needed, key=rank)), companions
+
+
+def _goes_along(ends: Ends, package: str, head: str) -> bool:
+    """True if a package, which is no likely culprit, cannot be put back while another is new."""
+    return package in ends.companions(head) and package not in LIKELY
 
 
 def _head(ends: Ends, group: Mix) -> str | None:

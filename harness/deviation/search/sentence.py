@@ -34,7 +34,11 @@ def notes(found: Blame) -> tuple[str, ...]:
     said = []
     for one in found.causes:
         for package, along in one.companions.items():
-            said.append(f"{', '.join(along)} had to change together with {package}, because of their requirements")
+            shown = [one for one in along if one in ACTORS] if len(along) > MOST_SUSPECTS else along
+            names = listed(
+                [*shown, *([many(len(along) - len(shown), "more package")] if len(along) > len(shown) else [])]
+            )
+            said.append(f"{names} had to change together with {package}, because of their requirements")
         if len(one.needed) > 1 and not one.shown and not one.unknown:
             said.append(f"{listed(one.needed)} were not tried with everything else put back")
     if not found.complete and found.why_not:

@@ -115,7 +115,7 @@ def test_two_locks_of_a_user(libraries: Libraries, tmp_path: Path) -> None:
     assert "before.txt, line 5: mine is left out" in said.err
     said = libraries.world.run("blame", "two-layers", "--good", str(bad), "--bad", str(good))
     assert said.code == 2, "exchanged: the bad end is clean"
-    assert "does not deviate under lock-before-" in said.err
+    assert "does not deviate under lock_before_" in said.err
     bad.write_text("peft>=71.0\n")
     said = libraries.world.run("blame", "two-layers@old", "--good", str(good), "--bad", str(bad))
     assert said.code == 64, said
