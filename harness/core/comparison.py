@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
+
+import pydantic
 
 from harness.core.model import Model
 from harness.core.verdict import Verdict
@@ -26,6 +28,65 @@ class Comparison(Model):
         sides = (self.before, self.now)
         unjudged = any(side is None or side.cannot_tell for side in sides)
         return unjudged or (self.change == "new" and self.now is not None and self.now.is_deviation)
+
+
+class Writes(Model):
+    """What one side saved when it created a scenario anew."""
+
+    files: tuple[str, ...] = ()
+    tensors: dict[str, tuple[str, tuple[int, ...], str]] = pydantic.Field(default_factory=dict)
+    """Key → type, shape and digest of the values."""
+    config: dict[str, Any] = pydantic.Field(default_factory=dict)
+
+
+class WrittenChange(Model):
+    """One difference in what a change writes, with all scenarios that have it."""
+
+    kind: str
+    """`files`, `keys`, `shapes`, `types`, `values` or `config`."""
+    what: str
+    scenarios: tuple[str, ...]
+    details: tuple[str, ...] = ()
+    """Full keys in the first of these scenarios."""
+
+
+class Reader(Model):
+    """What one release makes of an adapter that the change wrote, and of the baseline's."""
+
+    scenario: str
+    release: str
+    """`peft 0.18.1 (v0181)`."""
+    before: Verdict | None = None
+    """The verdict on the adapter that the baseline wrote."""
+    now: Verdict | None = None
+    worse: bool = False
+    why: str = ""
+
+    @property
+    def verdicts(self) -> str:
+        """`exact → silent-wrong`, or one verdict for both."""
+        sides = [str(side) if side else "–" for side in (self.before, self.now)]
+        return sides[0] if sides[0] == sides[1] else " → ".join(sides)
+
+
+class WritesOtherwise(Model):
+    """A change that saves adapters in another form than the baseline."""
+
+    changes: tuple[WrittenChange, ...]
+    readers: tuple[Reader, ...] = ()
+    """Releases that loaded such adapters, the newest first."""
+    unread: str = ""
+    """Why no release loaded one."""
+
+    @property
+    def scenarios(self) -> tuple[str, ...]:
+        """The scenarios with a difference."""
+        return tuple(sorted({name for change in self.changes for name in change.scenarios}))
+
+    @property
+    def worse(self) -> tuple[Reader, ...]:
+        """Releases that load what the change writes worse than what the baseline writes."""
+        return tuple(reader for reader in self.readers if reader.worse)
 
 
 class Against(Model):
@@ -56,6 +117,8 @@ class Against(Model):
     """When the oldest of these was computed."""
     failed: str = ""
     """Which side could not be had; empty where both could."""
+    writes: WritesOtherwise | None = None
+    """How the change saves adapters, if it is not as the baseline does."""
 
     @property
     def subject(self) -> str:

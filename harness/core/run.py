@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pydantic
 
 from harness.core.cell_settings import place
-from harness.core.comparison import Against, Comparison
+from harness.core.comparison import Against, Comparison, Writes
 from harness.core.errors import ExitCode
 from harness.core.key_conversion import Conversion
 from harness.core.model import Model
@@ -182,6 +182,7 @@ class Cell(Model):
     log_tail: str = ""  # last lines of the worker's log, for a cell that died
     reproduce: str = ""
     reading: Reading = ""  # what the loader did with the checkpoint; empty if unknown
+    writes: Writes | None = None  # what the loader saves; only for `check --against`, and not in report.json
     fixture: str = ""  # digest of the adapter's files: equal digests mean equal checkpoints
     fixture_origin: Literal["", "committed", "created"] = ""
 
@@ -301,6 +302,8 @@ def _exit_code_of_change(run: Run) -> ExitCode:
     """In a PR check, a deviation on both sides neither fails the change nor lets it pass."""
     if any(comparison.change == "regressed" for comparison in run.comparisons):
         return ExitCode.REGRESSED
+    if run.against and run.against.writes and run.against.writes.worse:
+        return ExitCode.REGRESSED
     apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
     cells = [cell for cell in run.cells if cell.verdict.is_judged]
     unknown = any(comparison.unknown for comparison in apart.values())
@@ -313,5 +316,6 @@ def finished(run: Run) -> Run:
     """The run with its cells in plan order and its counts and exit code computed."""
     place = {cell: index for index, cell in enumerate(run.plan)}
     cells = tuple(sorted(run.cells, key=lambda cell: (place.get(cell.id, len(place)), cell.id)))
+    cells = tuple(cell.model_copy(update={"writes": None}) if cell.writes else cell for cell in cells)
     run = run.model_copy(update={"cells": cells, "counts": counts_of(cells, len(run.plan))})
     return run.model_copy(update={"exit_code": int(exit_code_of(run))})

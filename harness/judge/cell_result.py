@@ -10,7 +10,7 @@ from harness.core.matrix import CellId
 from harness.core.observation import Done, Observed
 from harness.core.run import Cell
 from harness.core.verdict import Verdict, worst
-from harness.judge import compare, load_behaviour, outcomes, precision, size
+from harness.judge import compare, load_behaviour, outcomes, precision, size, writes
 from harness.judge.compare import Judgement
 from harness.judge.contracts import finding
 from harness.judge.numbers import same_bits
@@ -53,6 +53,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         config_differences=judgement.config_differences,
         new_warnings=judgement.new_warnings,
         error=judgement.error,
+        writes=writes.of(now),
     )
     return found.model_copy(update={"reading": load_behaviour.of(found), "worst_ratio": size.ratio(found)})
 

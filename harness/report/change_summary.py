@@ -10,6 +10,7 @@ from harness.core.run import Run, exit_code_of
 from harness.core.text import enumerated, listed, many
 from harness.core.verdict import Verdict
 from harness.judge import causes
+from harness.report import written
 
 _FILES = 8
 """How many changed files are named."""
@@ -29,7 +30,7 @@ def sentence(run: Run) -> list[str]:
         f"{changes['still']:,} also fail{'s' * (changes['still'] == 1)} on the baseline" if changes["still"] else "",
         f"{many(len(run.left_out), 'scenario')} left out" if run.left_out else "",
     ]
-    return [*opening, *rest]
+    return [*opening, written.sentence(run.against.writes if run.against else None), *rest]
 
 
 def _clean(run: Run) -> list[str]:
@@ -37,6 +38,8 @@ def _clean(run: Run) -> list[str]:
 
 
 def _regressed(run: Run) -> list[str]:
+    if not run.deviations:
+        return [f"No regressions in {_adapters(run)}, but in what the change writes", _undetermined(run)]
     found = causes.unexpected(run)
     worst = enumerated((f"{n:,} {v}" for v, n in Counter(c.verdict for c in run.deviations).items()), 4)
     why = f"({worst}; {many(len(found), 'cause')})"

@@ -19,6 +19,7 @@ from harness.report.grid import Box, Grid
 from harness.report.provenance import Environments
 from harness.report.structure_history import History
 from harness.report.view import Group, Section, View
+from harness.report.written import Written
 
 COMMENT_BUDGET = 20_000
 """Characters that a comment on a pull request may have, well under GitHub's own limit of 65,536."""
@@ -84,6 +85,8 @@ def _blocks(section: Section, width: int, verbose: bool) -> Iterable[Block]:
             return _failures(section)
         case view.Changes():
             return _changes(section)
+        case Written():
+            return _writes(section)
         case Grid():
             return _grid(section)
         case view.Causes():
@@ -146,6 +149,17 @@ def _changes(section: view.Changes) -> Iterator[Block]:
         title = f"{change.name} ({len(rows):,}): {change.meaning}"
         opened = change.name == "regressed" and len(rows) <= 20
         yield Block(_folded(title, table(("verdict", "cell"), rows), opened), f"cells {change.name}", len(rows))
+
+
+def _writes(section: Written) -> Iterator[Block]:
+    rows = [(prose(kind), code(what), prose(scenarios)) for kind, what, scenarios in section.rows]
+    yield Block(f"**{section.title}**\n\n{table(section.header, rows)}", "differences in what is written", len(rows))
+    readers = [
+        (prose(name), code(scenario), prose(said), prose(clip(why, 200)))
+        for name, scenario, said, why in section.readers
+    ]
+    body = f"\n\n{table(section.readers_header, readers)}" if readers else ""
+    yield Block(f"{prose(section.readers_title)}{body}", "" if section.worse else "loads by releases", len(readers))
 
 
 def _grid(grid: Grid) -> Iterator[Block]:

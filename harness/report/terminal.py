@@ -23,6 +23,7 @@ from harness.report.grid import Grid
 from harness.report.provenance import Environments
 from harness.report.structure_history import History
 from harness.report.view import Group, Section, View
+from harness.report.written import Written
 
 QUIET, NORMAL, VERBOSE = -1, 0, 1
 """`-q`: the sentence only. Default: what needs attention. `-v`: also one line per cell, and nothing shortened."""
@@ -81,6 +82,12 @@ def _section(section: Section, painter: Painter, verbose: bool) -> None:
                 painter.print(painter.block(lines), indent=2)
         case view.Changes():
             _changes(section, painter, verbose)
+        case Written():
+            painter.heading(section.title)
+            painter.print(_rows(painter, section.rows, styles=("bold",)), indent=2)
+            painter.line(section.readers_title, indent=2)
+            if section.readers:
+                painter.print(_rows(painter, section.readers, styles=("bold",)), indent=4)
         case Grid():
             _creators_under_loaders(section, painter, verbose)
         case view.Causes():

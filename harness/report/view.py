@@ -16,11 +16,12 @@ from harness.core.text import many, seconds
 from harness.core.verdict import Verdict
 from harness.judge import causes
 from harness.judge.causes import Cause
-from harness.report import cell_facts, change_summary, grid, provenance, structure_history, summary
+from harness.report import cell_facts, change_summary, grid, provenance, structure_history, summary, written
 from harness.report.cell_facts import Fact
 from harness.report.grid import Grid
 from harness.report.provenance import Environments
 from harness.report.structure_history import History
+from harness.report.written import Written
 
 
 @dataclass(frozen=True)
@@ -170,8 +171,8 @@ class Notices:
 
 
 Section = (
-    Failures | Changes | Grid | Causes | Problems | Undetermined | History | KnownBreaks | Aside | Environments
-    | Cells | Notices
+    Failures | Changes | Written | Grid | Causes | Problems | Undetermined | History | KnownBreaks | Aside
+    | Environments | Cells | Notices
 )  # fmt: skip
 
 
@@ -225,6 +226,7 @@ class _Assembly:
         failed = tuple((one.name, one.failed) for one in run.environments if one.failed)
         yield Failures(failed) if failed else None
         yield self._changes()
+        yield written.build(run)
         yield grid.build(run)
         yield self._causes()
         yield self._problems()

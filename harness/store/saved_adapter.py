@@ -89,8 +89,8 @@ def read(store: Store, manifest: Manifest) -> Written:
         dtypes=facts.get("dtypes") or {key: _TORCH.get(dtype, dtype) for key, (dtype, _, _) in tensors.items()},
         digests=facts.get("digests") or _digests(tensors),
         contents={key: digest for key, (_, _, digest) in tensors.items()},
-        config={key: value for key, value in config.items() if not _is_version(key)},
-        versions={key: value for key, value in config.items() if _is_version(key)},
+        config={key: value for key, value in config.items() if not is_version(key)},
+        versions={key: value for key, value in config.items() if is_version(key)},
         libraries=manifest.versions,
     )
 
@@ -102,7 +102,8 @@ def _digests(tensors: Mapping[str, tuple[str, tuple[int, ...], str]]) -> dict[st
     return {key: digest[:_DIGITS] for key, (_, _, digest) in tensors.items()}
 
 
-def _is_version(key: str) -> bool:
+def is_version(key: str) -> bool:
+    """True for an entry of the config that only names a release."""
     return key == "version" or key.endswith("_version")
 
 

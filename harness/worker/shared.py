@@ -115,7 +115,8 @@ RELOADED = "reloaded."
 WRAPPERS: Mapping[str, bool] = {
     **dict.fromkeys(("attribute", "delegating"), True),
     **dict.fromkeys(("compile", "data-parallel", "accelerate", "value-head"), False),
-    **{"adapter": True, "peft": False},
+    **dict.fromkeys(("adapter",), True),
+    **dict.fromkeys(("peft",), False),
 }
 """What can be put around a model → whether it takes a name, as in `attribute:model`."""
 

@@ -21,7 +21,7 @@ from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.judge import expected
 from harness.runner import folder as runs
-from harness.runner.change import scope, select
+from harness.runner.change import older, scope, select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
 from harness.runner.change.known_cells import KnownCell, KnownCells
@@ -71,6 +71,7 @@ class ChangePlan:
     about: Against
     notes: tuple[str, ...]
     known: KnownCells
+    environments: Environments
 
     @property
     def to_run(self) -> list[Planned]:
@@ -102,7 +103,18 @@ class ChangePlan:
                 "notes": (*run.notes, *self.notes),
             }
         )
-        return judge.held(run, before, self.about)
+        return judge.held(run, before, self._with_writes(run, computed))
+
+    def _with_writes(self, run: Run, computed: Mapping[str, Cell]) -> Against:
+        """The sides, with how the change saves adapters if it is not as the baseline does."""
+        mine = {str(cell.id): cell.declared for cell in self.cells}
+        before = [*(one.cell for one in self.cached.values()), *(c for c in computed.values() if c.id not in mine)]
+        now = [cell for cell in computed.values() if cell.id in mine]
+        if run.interrupted:
+            return self.about
+        declared = list({one.name: one for one in mine.values()}.values())
+        found = older.observed(before, now, self.request, self.environments, self.sides, declared)
+        return self.about.model_copy(update={"writes": found})
 
     def _recalled(self, run: Run, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
         """The cached cells of what was replayed now, with today's known breaks."""
@@ -177,7 +189,7 @@ def plan_change(
     request = replace(chosen.request, cells=to_run, expression="")
     return ChangePlan(
         request, sides, built, tuple(mine), tuple(baseline), cached, chosen.left_out, chosen.features, about, notes,
-        known,
+        known, environments,
     )  # fmt: skip
 
 

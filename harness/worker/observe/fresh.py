@@ -36,6 +36,7 @@ def fresh(ctx: Context) -> None:
     if not ctx.creating:
         ctx.fact(PROBE, "asked", dict(ctx.scenario["adapter"]["args"]))
         ctx.fact(PROBE, "dtypes", {key: _dtype(value) for key, value in sorted(tensors.items())})
+        ctx.fact(PROBE, "digests", {key: accounting.digest(value) for key, value in sorted(tensors.items())})
         ctx.fact(PROBE, "moved", _moved(libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER), tensors))
         _read_again(ctx, folder)
 
