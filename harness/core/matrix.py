@@ -241,11 +241,12 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
     """
     scenario, base = declared.scenario, declared.base
     args, config = dict(scenario.adapter.args), scenario.adapter.config
-    expects, skip = scenario.expects, dict(scenario.skip)
+    expects, skip, leaves_out = scenario.expects, dict(scenario.skip), scenario.leaves_out
     for when in scenario.when:
         if requirements.parse(when.if_).holds(versions):
             args = {key: value for key, value in (args | when.args).items() if key not in when.drop}
             config, expects, skip = when.config or config, when.expects or expects, skip | when.skip
+            leaves_out = when.leaves_out or leaves_out
     adapter: dict[str, Any] = {"config": config, "args": args, "name": scenario.adapter_name}
     resolved: dict[str, Any] = {
         "name": scenario.name,
@@ -275,6 +276,8 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         resolved["wrap"] = scenario.wrap.model_dump()
     if load_paths := scenario.every_load_path():
         resolved["doors"] = list(load_paths)  # stored fixtures have this spelling
+    if leaves_out:
+        resolved["leaves_out"] = leaves_out
     if expects and expects.shapes:
         resolved["expects_shapes"] = expects.shapes
     return resolved

@@ -213,6 +213,7 @@ class When(Strict):
     """Arguments of the adapter that this version does not have."""
     config: str | None = None
     expects: Expects | None = None
+    leaves_out: str | None = pydantic.Field(default=None, min_length=1)
     skip: dict[str, str] = {}
 
     _check = pydantic.field_validator("if_")(lambda text: _condition(text))
@@ -258,6 +259,9 @@ class Scenario(Strict):
     expects: Expects | None = None
     skip: dict[str, str] = {}
     """Probe → why it is not run. A load path is the probe `door.NAME`."""
+    leaves_out: str | None = pydantic.Field(default=None, min_length=1)
+    """Why saving is meant to leave something out, so that the reloaded adapter computes something else than it did when
+    it was saved. The creator's own reload is the standard then."""
     fill: dict[str, list[float]] = {}
     """Glob of parameter names → [centre, spread], instead of the method's own; [] does not fill the parameter."""
     steps: Steps | None = None

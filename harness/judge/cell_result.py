@@ -149,12 +149,21 @@ def last_words(error: HarnessError) -> str:
     return str(getattr(error, "tail", "") or error.found.partition("\n")[2])
 
 
-def unless_unstable(first: Cell, now: Observed, again: Observed) -> Cell:
-    """The first result; `unstable` where a second replay of the same fixture yields other numbers."""
+def unless_unstable(first: Cell, second: Cell, now: Observed, again: Observed) -> Cell:
+    """The first result; `unstable` where a second replay of the same fixture yields other numbers.
+
+    What deviates in both replays is wrong, even if the numbers differ: a tensor that each load draws at random.
+
+    Args:
+        second: the result of the second replay.
+    """
     deviating = [f.figures.array for f in first.findings if f.figures and f.verdict is first.verdict]
-    moved = [name for name in deviating if not _same(name, now, again)]
+    differing = [name for name in deviating if not _same(name, now, again)]
+    wrong = {f.figures.array for f in second.findings if f.figures and f.verdict is first.verdict}
+    moved = [name for name in differing if name not in wrong]
     if not moved:
-        return first
+        note = f"two replays give different results, and both are wrong: {', '.join(differing[:3])}"
+        return first.model_copy(update={"notes": (*first.notes, note)}) if differing else first
     note = f"two replays disagree in {', '.join(moved[:3])}"
     findings = tuple(
         f.model_copy(update={"verdict": Verdict.UNSTABLE}) if f.figures and f.figures.array in moved else f

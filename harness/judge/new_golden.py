@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
-from harness.judge import checkpoint_keys, compare, numbers, signal
+from harness.judge import checkpoint_keys, compare, numbers, signal, standard
 
 EFFECT = 1e-3
 """An adapter must move the output by this share of its root mean square; else losing the adapter would not show.
@@ -23,9 +23,16 @@ class CreationRefused(HarnessError):
 
 
 def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
-    """Raise CreationRefused where a golden would prove nothing."""
+    """Raise CreationRefused where a golden would prove nothing.
+
+    A creator that cannot load or run its own file is no reason: the file is what people have, and `created` is the
+    standard for it (`harness.judge.standard`).
+    """
     name = golden.scenario
-    _refuse_failed(golden, name)
+    if not standard.has_saved(golden):
+        _refuse_failed(golden, name)
+    if wrong := standard.undeclared(golden, resolved):
+        raise CreationRefused(f"{name}: {wrong[0]}", *wrong[1:])
     if problems := checkpoint_keys.unmet(golden, resolved):
         raise CreationRefused(
             f"{name}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
@@ -85,8 +92,12 @@ def _said(golden: Observed, probe: str) -> Mapping[str, Any]:
 
 
 def effect_of(golden: Observed) -> float:
-    """How far the adapter moves the base's output, as a share of its root mean square; the greatest of all outputs."""
-    adapted, plain = golden.group("forward", "float32"), golden.group("base", "float32")
+    """How far the adapter moves the base's output, as a share of its root mean square; the greatest of all outputs.
+
+    The adapter is the one that was saved; a golden of another device has only the reloaded one.
+    """
+    adapted = golden.group("created", "float32") or golden.group("forward", "float32")
+    plain = golden.group("base", "float32")
     shares = [0.0]
     for name in set(adapted) & set(plain) - {"sketch"}:
         if adapted[name].shape != plain[name].shape:
@@ -111,11 +122,8 @@ def kernel_error(golden: Observed) -> float:
 def standing_defects(golden: Observed) -> tuple[str, ...]:
     """Checks without a golden that the creator's own library fails: the golden is compared with itself."""
     defects = list(compare.judge(golden, golden).standing_defects)
-    before, after = golden.group("created", "float32"), golden.group("forward", "float32")
-    noise = numbers.measure(golden)
-    for name in sorted(set(before) & set(after)):
-        full = f"forward/float32/{name}"
-        gap = numbers.difference(full, before[name], after[name], numbers.allowance(full, before[name], noise, noise))
-        if numbers.beyond(gap):
-            defects.insert(0, f"saved and reloaded by its own library it computes something else, by {gap.max_abs:.3g}")
+    if (gap := standard.reload_loss(golden)) is not None:
+        defects.insert(0, f"saved and reloaded by its own library it computes something else, by {gap.max_abs:.3g}")
+    if standard.has_saved(golden) and (error := standard.reload_error(golden)) is not None:
+        defects.insert(0, f"its own library cannot load and run what it saved: {error.type}: {error.message}")
     return tuple(defects)

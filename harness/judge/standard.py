@@ -9,8 +9,9 @@ standard, and the other probes of the reload count only for a loader that repeat
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harness.core.observation import Array, Observed
 from harness.core.run import ErrorReport, Figures
@@ -36,7 +37,7 @@ class Standard:
     Attributes:
         golden: the observation to compare with.
         creator: what the creator's own library computed, for checks within one library. A wrong reload proves
-            nothing about unloading, so it is without that.
+            nothing about unloading, and one at random proves nothing at all: it is without these.
         loss: how far the creator's own reload is from what it saved; None if it agrees, or raised.
         raised: the error of the creator's own reload.
         repeated: the replay computes what the creator's own reload computes.
@@ -75,8 +76,8 @@ def of(golden: Observed, now: Observed) -> Standard:
     raised, loss = reload_error(golden), reload_loss(golden)
     if not _saved(golden) or (raised is None and loss is None):
         return Standard(_made_alone(golden), golden)
-    repeated = raised is None and _agrees(golden, now)
-    creator = golden if repeated else _without(golden, _NO_EVIDENCE)
+    repeated = raised is None and not _at_random(golden) and _agrees(golden, now)
+    creator = golden if repeated else _of_base(golden) if _at_random(golden) else _without(golden, _NO_EVIDENCE)
     return Standard(_made_alone(_as_saved(golden, keep_reload=repeated)), creator, loss, raised, repeated)
 
 
@@ -104,14 +105,26 @@ def _made_alone(golden: Observed) -> Observed:
 def reload_loss(golden: Observed) -> Figures | None:
     """How far the creator's own reload is from what the adapter computed when it was saved; None if it agrees."""
     before, after = _saved(golden), golden.group("forward", "float32")
-    noise = numbers.measure(golden)
+    noise = numbers.measure(_of_base(golden) if _at_random(golden) else golden)
     gaps = []
     for name in sorted(set(before) & set(after)):
         full = f"forward/float32/{name}"
-        gaps.append(
-            numbers.difference(full, before[name], after[name], numbers.allowance(full, before[name], noise, noise))
-        )
+        allowance = numbers.allowance(full, before[name], noise, noise)
+        gaps.append(numbers.difference(full, before[name], after[name], allowance))
     return next((gap for gap in numbers.by_ratio(gaps) if beyond(gap)), None)
+
+
+def _at_random(golden: Observed) -> bool:
+    """True if two reloads of the creator give different outputs, as when a lost tensor gets random values."""
+    return any(name.startswith("forward/") for name in golden.facts.get("repeat", {}))
+
+
+def _of_base(golden: Observed) -> Observed:
+    """The golden without all that rests on the creator's reload: its noise is that of the base."""
+    left_out = {"forward", *ON_RELOAD, *(name for name in golden.probes if name.startswith(LOAD_PATH))}
+    repeat = {name: spread for name, spread in golden.facts.get("repeat", {}).items() if name.startswith("base/")}
+    kept = _without(golden, left_out)
+    return dataclasses.replace(kept, facts={**kept.facts, "repeat": repeat})
 
 
 def reload_error(golden: Observed) -> ErrorReport | None:
@@ -130,6 +143,28 @@ def own_verdict(golden: Observed) -> Verdict | None:
         loaded = golden.load.get("float32", {}).get("outcome") == "ok"
         return Verdict.RUN_ERROR if loaded else Verdict.LOAD_ERROR
     return Verdict.SILENT_WRONG if reload_loss(golden) is not None else None
+
+
+def has_saved(golden: Observed) -> bool:
+    """True if the golden holds what the adapter computed when it was saved, and what the base computes alone."""
+    return bool(_saved(golden)) and bool(golden.group("base", "float32"))
+
+
+def undeclared(golden: Observed, resolved: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """What is wrong with a scenario's `leaves_out`, in three parts; None if nothing is."""
+    differs = reload_loss(golden) is not None or reload_error(golden) is not None
+    if not resolved.get("leaves_out") or not has_saved(golden) or differs:
+        return None
+    return (
+        "`leaves_out` is declared, but the reloaded adapter computes what it did when it was saved",
+        "a difference, as declared",
+        "remove `leaves_out` from the scenario",
+    )
+
+
+def declared(golden: Observed, resolved: Mapping[str, Any]) -> Observed:
+    """The golden as the scenario means it: if saving is meant to leave something out, the reload is the standard."""
+    return without_saved(golden) if resolved.get("leaves_out") else golden
 
 
 def without_saved(golden: Observed) -> Observed:

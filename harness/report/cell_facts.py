@@ -43,6 +43,8 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *_many("new warning", cell.new_warnings, limit),
         *_probes(cell),
         *_errors(cell, whole),
+        Fact("creator", cell.creators_own and f"the creator's own reload is {cell.creators_own}"),
+        *_fixed(cell, limit),
         *_many("standing", cell.standing_defects, limit if whole else 0),
         *_many("note", cell.notes, limit),
         *([Fact("GPU memory", f"{cell.gpu_peak_mb:,.1f} MB at most")] if cell.gpu_peak_mb is not None else []),
@@ -61,6 +63,10 @@ def alike(cell: Cell) -> str:
         if creator
         else ""
     )
+
+
+def _fixed(cell: Cell, limit: int) -> list[Fact]:
+    return [Fact(each.label, each.value, "good") for each in _many("fixed", cell.fixed, limit)]
 
 
 def _broke(cell: Cell, limit: int) -> list[Fact]:

@@ -270,6 +270,8 @@ def _aside(section: view.Aside) -> Iterator[Block]:
     rows += [("left out", code(clip(reason, 300)), f"{len(names):,}") for reason, names in section.left_out]
     if section.standing:
         rows.append(("standing defects", section.standing_note, f"{len(section.standing):,}"))
+    if section.fixed:
+        rows.append(("fixed defects", section.fixed_note, f"{len(section.fixed):,}"))
     body = table(("", "reason", "count"), rows, right=(2,))
     yield Block(_folded(section.title, body), "rows on what was not compared", len(rows))
 

@@ -60,6 +60,8 @@ class Tally:
     refused: int
     """Those of `unsupported` that the loader tried and refused."""
     not_run: int
+    fixed: int
+    """Those of `clean` that the creator's own library cannot read back."""
 
     @property
     def asked(self) -> int:
@@ -81,6 +83,7 @@ def tally(run: Run) -> Tally:
         unsupported=sum(cell.verdict is Verdict.UNSUPPORTED for cell in rest),
         refused=sum(cell.verdict is Verdict.UNSUPPORTED and cell.reading == "refused" for cell in rest),
         not_run=len(run.not_run),
+        fixed=sum(bool(cell.creators_own) for cell in rest if cell.verdict.is_clean),
     )
 
 
@@ -107,7 +110,7 @@ def _clean(run: Run, counts: Tally) -> list[str]:
     verbs = ("loads", "computes") if one else ("load", "compute")
     same = f"{_of(run, len(counts.clean), counts.asked)} {verbs[0]} under {_loaders(run)} and {verbs[1]} the same"
     how = f" ({by_verdict(counts.clean)})" if counts.clean else ""
-    return [f"{same}{how}", f"{_known(counts)}, 0 unexpected" if counts.known else ""]
+    return [f"{same}{how}", _fixed(counts), f"{_known(counts)}, 0 unexpected" if counts.known else ""]
 
 
 def _regressed(run: Run, counts: Tally) -> list[str]:
@@ -116,7 +119,19 @@ def _regressed(run: Run, counts: Tally) -> list[str]:
     bad = f"{_of(run, len(counts.deviating), counts.asked)} {verb} under {_loaders(run)}"
     why = f"{by_verdict(counts.deviating)}; {many(len(found), 'cause')}"
     opening = f"{bad} ({why})" if counts.deviating else "No unexpected breaks"
-    return [_problems(run), opening, _same(counts), _known(counts), _undetermined(counts)]
+    return [_problems(run), opening, _same(counts), _fixed(counts), _known(counts), _undetermined(counts)]
+
+
+def _fixed(counts: Tally) -> str:
+    """`1 is fixed: its creator's own library cannot read it back`."""
+    if not counts.fixed:
+        return ""
+    verb, whose = (
+        ("is", "its creator's own library cannot read it")
+        if counts.fixed == 1
+        else ("are", "their creators' own libraries cannot read them")
+    )
+    return f"{counts.fixed:,} {verb} fixed: {whose} back"
 
 
 def _could_not_tell(run: Run, counts: Tally) -> list[str]:
@@ -124,7 +139,7 @@ def _could_not_tell(run: Run, counts: Tally) -> list[str]:
         return ["Nothing was compared", _undetermined(counts)]
     unknown = f"{_of(run, len(counts.undetermined), counts.asked)} could not be judged under {_loaders(run)}"
     opening = f"{unknown} ({by_verdict(counts.undetermined)})" if counts.undetermined else ""
-    return [opening, _same(counts), _known(counts), "No unexpected breaks"]
+    return [opening, _same(counts), _fixed(counts), _known(counts), "No unexpected breaks"]
 
 
 def _interrupted(run: Run, counts: Tally) -> list[str]:
@@ -278,7 +293,7 @@ def remark(cell: Cell) -> str:
         return ""
     if cell.verdict is Verdict.WARNED and cell.new_warnings:
         return cell.new_warnings[0]
-    return cell.reason
+    return cell.reason or "".join(f"fixed: {text}" for text in cell.fixed[:1] if cell.creators_own)
 
 
 def lasts(cell: Cell) -> str:

@@ -301,13 +301,18 @@ def _aside(section: view.Aside, painter: Painter, verbose: bool) -> None:
     for reason, names in section.left_out:
         which = painter.text(f" ({', '.join(names) if verbose else enumerated(names, 6)})", "dim")
         painter.line(f"{len(names):,} left out: ", painter.text(reason), which, indent=2)
-    if section.standing:
-        where = many(len({cell for cell, _ in section.standing}), "cell")
+    _listed(section.standing, "standing defect", section.standing_note, painter, verbose)
+    _listed(section.fixed, "fixed defect", section.fixed_note, painter, verbose)
+
+
+def _listed(rows: Sequence[tuple[str, str]], word: str, note: str, painter: Painter, verbose: bool) -> None:
+    """The number of defects, and with `verbose` each with its cell."""
+    if rows:
+        where = many(len({cell for cell, _ in rows}), "cell")
         hint = "" if verbose else "; -v lists them"
-        said = f"{many(len(section.standing), 'standing defect')} in {where} ({section.standing_note}{hint})"
-        painter.line(said, indent=2)
-    for cell, defect in section.standing if verbose else ():
-        painter.line(painter.text(cell), "  ", painter.text(defect, "dim"), indent=4)
+        painter.line(f"{many(len(rows), word)} in {where} ({note}{hint})", indent=2)
+    for cell, text in rows if verbose else ():
+        painter.line(painter.text(cell), "  ", painter.text(text, "dim"), indent=4)
 
 
 def _cells(section: view.Cells, painter: Painter) -> None:

@@ -143,13 +143,16 @@ class Aside:
     """What needs no action."""
 
     id: ClassVar[str] = "aside"
-    title: ClassVar[str] = "Unsupported, left out, standing defects"
+    title: ClassVar[str] = "Unsupported, left out, standing defects, fixed"
     unsupported: tuple[Group, ...]
     left_out: tuple[tuple[str, tuple[str, ...]], ...]
     """Reason → names of cells or scenarios."""
     standing: tuple[tuple[str, str], ...]
     """Cell and defect."""
     standing_note: ClassVar[str] = "the creator's own library has them too; they do not count against the loader"
+    fixed: tuple[tuple[str, str], ...] = ()
+    """Cell, and what the creator's own library gets wrong there."""
+    fixed_note: ClassVar[str] = "the creator's own library gets this wrong, and the loader gets it right"
 
 
 @dataclass(frozen=True)
@@ -278,8 +281,9 @@ class _Assembly:
             unsupported=self._groups(causes.unsupported(self._run)),
             left_out=tuple((reason, tuple(names)) for reason, names in reasons.items()),
             standing=tuple((cell.id, defect) for cell in self._run.cells for defect in cell.standing_defects),
+            fixed=tuple((cell.id, text) for cell in self._run.cells for text in cell.fixed),
         )
-        return found if found.unsupported or found.left_out or found.standing else None
+        return found if found.unsupported or found.left_out or found.standing or found.fixed else None
 
     def _cells(self) -> Cells | None:
         cells = self._run.cells

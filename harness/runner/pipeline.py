@@ -21,7 +21,7 @@ from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import CURRENT
-from harness.judge import cell_result, checkpoint_keys, load_behaviour
+from harness.judge import cell_result, checkpoint_keys, load_behaviour, standard
 from harness.judge.new_golden import CreationRefused
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.fixture_source import Fixture
@@ -94,8 +94,7 @@ def laid_out(identity: CellId, fixture: Fixture, folder: Path, device: Device) -
     name, note = device_class.golden_for(fixture.manifest, device)
     fixture.store.materialise(fixture.manifest, folder, name)
     golden = observation.read(folder / "golden")
-    _refuse_unexpected(identity, fixture.manifest, golden)
-    return Golden(golden, name, note)
+    return Golden(_as_declared(identity, fixture.manifest, golden), name, note)
 
 
 def in_store(identity: CellId, fixture: Fixture) -> Golden:
@@ -111,17 +110,20 @@ def in_store(identity: CellId, fixture: Fixture) -> Golden:
         data["golden/observation.json"],
         data["golden/arrays.safetensors"],
     )
-    _refuse_unexpected(identity, manifest, golden)
-    return Golden(golden)
+    return Golden(_as_declared(identity, manifest, golden))
 
 
-def _refuse_unexpected(identity: CellId, manifest: Manifest, golden: Observed) -> None:
+def _as_declared(identity: CellId, manifest: Manifest, golden: Observed) -> Observed:
+    """The golden as the scenario means it."""
     if problems := checkpoint_keys.unmet(golden, manifest.resolved):
         raise BadFixture(
             f"{identity}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
             "the keys and shapes under `expects`",
             f"create it anew: `peft-regress create {identity.creator} -k {identity.scenario} --replace --reason …`",
         )
+    if wrong := standard.undeclared(golden, manifest.resolved):
+        raise BadFixture(f"{identity}: {wrong[0]}", *wrong[1:])
+    return standard.declared(golden, manifest.resolved)
 
 
 # -- request, reply, judged, decorated ---------------------------------------------------------------------------------
@@ -275,7 +277,8 @@ class Replay:
         if self.shared.agree(self.cell, now):
             return result
         again = self.run(fixture, "-again")
-        return judged(self.cell.id, again) if again.now is None else cell_result.unless_unstable(result, now, again.now)
+        second = judged(self.cell.id, again)
+        return second if again.now is None else cell_result.unless_unstable(result, second, now, again.now)
 
     def _golden(self, fixture: Fixture, folder: Path) -> Golden:
         asked = self.cell.id.device

@@ -106,6 +106,10 @@ LOAD_PATHS: Mapping[str, str] = {
 
 WITHOUT_AUTOCAST = ("transformers", "transformers-auto", "inject", "weighted-linear", "weighted-svd", "weighted-cat")
 """Load paths whose functions do not promise `autocast_adapter_dtype`: there an adapter may take the base's type."""
+
+NOT_LOADED = "not loaded"
+"""Where a tensor is that the creator's own library refused to load (`found` in the probe `accounting`)."""
+
 LOAD_PATH = "door."
 """The prefix of a load path's probe: `door.auto`. The word is the one that stored observations have."""
 

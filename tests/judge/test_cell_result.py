@@ -70,13 +70,21 @@ def deviating(*arrays: str) -> Cell:
 
 def test_two_replays_that_disagree_accuse_nobody() -> None:
     first = deviating("forward/float32/y")
-    assert cell_result.unless_unstable(first, observed(1.0), observed(1.0)) == first
-    cell = cell_result.unless_unstable(first, observed(1.0), observed(2.0))
+    assert cell_result.unless_unstable(first, first, observed(1.0), observed(1.0)) == first
+    cell = cell_result.unless_unstable(first, deviating(), observed(1.0), observed(2.0))
     assert cell.verdict is Verdict.UNSTABLE
     assert cell.notes == ("two replays disagree in forward/float32/y",)
 
 
+def test_what_is_wrong_in_both_replays_is_wrong_although_they_differ() -> None:
+    first = deviating("forward/float32/y")
+    cell = cell_result.unless_unstable(first, first, observed(1.0), observed(2.0))
+    assert cell.verdict is Verdict.SILENT_WRONG
+    assert cell.notes == ("two replays give different results, and both are wrong: forward/float32/y",)
+
+
 def test_what_both_replays_show_stays_wrong() -> None:
-    cell = cell_result.unless_unstable(deviating("forward/float32/y", "merged/float32/y"), observed(1.0), observed(2.0))
+    first = deviating("forward/float32/y", "merged/float32/y")
+    cell = cell_result.unless_unstable(first, deviating("merged/float32/y"), observed(1.0), observed(2.0))
     assert cell.verdict is Verdict.SILENT_WRONG
     assert [f.verdict for f in cell.findings] == [Verdict.UNSTABLE, Verdict.SILENT_WRONG]

@@ -87,6 +87,13 @@ def test_what_could_not_be_judged_says_why_and_how_often() -> None:
     assert "× No solution found: because peft==9 does not exist" in shown
 
 
+def test_what_the_creator_gets_wrong_and_the_loader_right_is_counted_and_listed_with_v() -> None:
+    shown = printed(samples.fixed())
+    assert "1 is fixed: its creator's own library cannot read it back" in flat(shown)
+    assert "1 fixed defect in 1 cell" in shown
+    assert "the creator's own reload is wrong" in printed(samples.fixed(), 1)
+
+
 def test_standing_defects_are_counted_and_listed_with_v() -> None:
     assert "1 standing defect in 1 cell" in printed(samples.clean())
     assert "can't merge this either" not in printed(samples.clean())

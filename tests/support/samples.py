@@ -237,6 +237,15 @@ def clean() -> Run:
     )
 
 
+def fixed() -> Run:
+    """The creator cannot read back what it saved, and the loader can."""
+    wrong_reload = "silent-wrong: the output differs by 0.5"
+    return run(
+        exact("lora-llama"),
+        close("lora-head", fixed=("the creator's own reload is wrong",), creators_own=wrong_reload),
+    )
+
+
 def regressed() -> Run:
     """Three causes, a known break, cells that could not be judged."""
     return run(

@@ -164,6 +164,8 @@ def detail(cell: Cell) -> dict[str, Any]:
         "warnings": warnings(cell.new_warnings),
         "error": _error(cell.error) if cell.error else None,
         "log": tail(cell.log_tail, _TAIL_LINES),
+        "fixed": cell.fixed,
+        "creator": cell.creators_own,
         "standing": cell.standing_defects,
         "notes": (*cell.notes, *([f"{cell_facts.alike(cell).capitalize()}."] if cell.same_as else [])),
         "expectation": _expectation(cell) if cell.expected else None,

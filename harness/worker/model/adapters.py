@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from ..compat import libraries
 from ..shared import canonical
@@ -35,8 +35,13 @@ def save_experts(torch: Any, scenario: Mapping[str, Any]) -> None:
         save(model, f"{EXPERTS_FOLDER}/{name}", "default")
 
 
-def create(torch: Any, base: Any, scenario: Mapping[str, Any]) -> tuple[Any, list[str]]:
+def create(
+    torch: Any, base: Any, scenario: Mapping[str, Any], look: Callable[[Any], None] | None = None
+) -> tuple[Any, list[str]]:
     """The scenario's adapter on a base, filled and active, beside the one that `beside` declares.
+
+    Args:
+        look: gets the model in eval mode before another adapter is put beside it; not called if there is none.
 
     Returns:
         the model in eval mode and the canonical names of the parameters that were filled.
@@ -47,6 +52,10 @@ def create(torch: Any, base: Any, scenario: Mapping[str, Any]) -> tuple[Any, lis
         libraries.save_initial(model, _INITIAL_FOLDER, adapter["name"])
     filled = fill_adapter(torch, model, scenario, adapter["name"])
     if scenario.get("beside"):
+        if look is not None:
+            training = model.training
+            look(model.eval())
+            model.train(training)
         put_beside(torch, model, scenario, make_config(scenario["beside"]))
         model.set_adapter(adapter["name"])
     return model.eval(), filled

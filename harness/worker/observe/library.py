@@ -102,9 +102,13 @@ class Library:
         if scenario.get("sft"):
             model, computes, filled = sft.create(context)
         else:
-            model, filled = adapters.create(torch, base, scenario)
+            # recorded before another adapter is put beside it: switching back from that may fail
+            model, filled = adapters.create(
+                torch, base, scenario, lambda alone: context.record("created", context.run(alone))
+            )
             computes = model
-        context.record("created", context.run(computes))
+        if not scenario.get("beside"):
+            context.record("created", context.run(computes))
         observation.facts["created"] = {"filled": filled}
         wrapped = wrappers.around(torch, model, scenario, "saved")
         if wrapped is not model:

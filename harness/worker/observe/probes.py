@@ -8,7 +8,7 @@ import numpy as np
 
 from ..compat import libraries
 from ..model import adapters, bases, fill, quantised, wrappers
-from ..shared import NARROW, canonical
+from ..shared import NARROW, NOT_LOADED, canonical
 from . import accounting, renamed_layers, structure
 from .capture import Skip
 from .context import Context
@@ -157,13 +157,26 @@ def account(ctx: Context) -> None:
     model = ctx.untouched()
     stored = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
     ctx.fact("accounting", "tensors", accounting.account(ctx.torch, stored, model, ctx.adapter_name))
-    ctx.fact("accounting", "shapes", {key: list(value.shape) for key, value in sorted(stored.items())})
-    ctx.fact("accounting", "dtypes", {key: str(value.dtype)[len("torch.") :] for key, value in sorted(stored.items())})
-    ctx.fact("accounting", "digests", {key: accounting.digest(value) for key, value in sorted(stored.items())})
+    _describe(ctx, stored)
     ctx.fact("accounting", "base_changed", structure.changed_base_weights(ctx.base(), model, ctx.adapter_name, stored))
     if libraries.is_prompt_learning(model):
         # the prompt may be computed from the tensor: the layers probe compares it
         ctx.fact("accounting", "computed", sorted(stored))
+
+
+def _describe(ctx: Context, stored: dict[str, Any]) -> None:
+    """Shapes, dtypes and digests of the checkpoint's tensors."""
+    ctx.fact("accounting", "shapes", {key: list(value.shape) for key, value in sorted(stored.items())})
+    ctx.fact("accounting", "dtypes", {key: str(value.dtype)[len("torch.") :] for key, value in sorted(stored.items())})
+    ctx.fact("accounting", "digests", {key: accounting.digest(value) for key, value in sorted(stored.items())})
+
+
+def without_reload(ctx: Context) -> None:
+    """What can be observed of a checkpoint that its own creator cannot load: its tensors, and the base alone."""
+    ctx.record("base", ctx.run(ctx.base()))
+    stored = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
+    ctx.fact("accounting", "tensors", {key: {"found": NOT_LOADED, "at": []} for key in sorted(stored)})
+    _describe(ctx, stored)
 
 
 def structure_of(ctx: Context) -> None:

@@ -236,6 +236,8 @@ function whole(index, detail) {
     ...part("Config", codes(detail.config)),
     ...part("New warnings", warned(detail.warnings)),
     ...part("Log", detail.log && el("pre", {}, detail.log)),
+    ...part("The creator's own reload", detail.creator ? [el("p", {}, detail.creator)] : []),
+    ...part("Fixed (the creator's own library gets it wrong)", list(detail.fixed)),
     ...part("Standing defects (the creator's own library has them too)", list(detail.standing)),
     ...part("Notes", list(detail.notes)),
     ...part(`Packages that differ (${apart.length})`, apart.length && table(["package", word("creator", index), word("loader", index)], apart)),
