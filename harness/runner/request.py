@@ -149,8 +149,8 @@ class CheckRequest:
     pair: bool = False
     """Make each fixture first, in the creator's environment, and store none."""
     forward: bool = False
-    """Also run loaders that are older than a scenario's feature, as `pair` always does. Do they refuse, or load something
-    else?"""
+    """Also run loaders that are older than a scenario's feature: do they refuse, or load something else? `pair` always
+    does so."""
     each: bool = False
     """Replay every fixture; do not reuse the result of one that the loader cannot tell apart."""
     time_limit: float | None = None
