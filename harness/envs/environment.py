@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.core.errors import ExitCode, HarnessError
+from packaging.version import Version
+
+from harness.core.errors import ExitCode, HarnessError, UsageError
+from harness.core.versions import version_of
 
 _TAIL_LINES = 15
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
@@ -38,6 +41,27 @@ class EnvFailed(HarnessError):
     def __str__(self) -> str:
         said = "".join(f"\n  | {line}" for line in self.tail.splitlines())
         return super().__str__() + said
+
+
+OLDEST_PEFT = Version("0.3")
+"""Older releases have no names for adapters, which everything here relies on: the worker, and every scenario."""
+
+
+def refuse_too_old(spec: str, versions: Mapping[str, str]) -> None:
+    """Refuse an environment whose PEFT is older than what the worker can run.
+
+    Args:
+        versions: canonical package name → version.
+
+    Raises:
+        UsageError: it is.
+    """
+    found = version_of(versions.get("peft", ""))
+    if found is not None and Version(found.base_version) < OLDEST_PEFT:
+        raise UsageError(
+            f"{spec!r}: PEFT {found} is too old", f"PEFT {OLDEST_PEFT} or later: older releases do not name adapters",
+            f"use peft=={OLDEST_PEFT}.0 or later",
+        )  # fmt: skip
 
 
 def last_lines(text: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import hashlib
 import os
 import shutil
@@ -22,11 +21,12 @@ from harness.envs import lock as locks
 from harness.envs import spec as specs
 from harness.envs.declaration import Declaration
 from harness.envs.draft import Draft
-from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus
+from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, refuse_too_old
 from harness.envs.index import Fetch, Releases
 from harness.envs.installers import RunUv, Uv
 from harness.envs.lock import Lock
 from harness.envs.overlay import Overlays
+from harness.envs.pinned import PinnedLocks
 
 CURRENT = "current"
 """The base of checkouts, and the template of environments that a spec pins."""
@@ -62,6 +62,9 @@ class Environments:
         self.releases = Releases(lambda: real.settings.indexes(), self.cache / "releases", fetch)
         """The releases on the package index."""
         self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
+        self._pins = PinnedLocks(
+            self.releases, [one.parent for one in self._folders], self.cache / "locks", self._uv, log
+        )
         self._overlays = Overlays(self.cache / "git", log, CURRENT)
 
     # --- describing
@@ -89,19 +92,27 @@ class Environments:
         """Describe an environment without building it. Pins are resolved, unless their lock is cached.
 
         Raises:
-            UsageError: the spec has none of the forms, or names something that does not exist.
+            UsageError: the spec has none of the forms, or names something that does not exist or is too old.
             EnvFailed: no lock, a stale lock, packages that do not resolve, or a git URL that cannot be fetched.
         """
+        described = self._described(spec)
+        refuse_too_old(spec, described.versions)
+        return described
+
+    def _described(self, spec: str) -> Environment:
         match specs.parse(spec, self.names()):
             case specs.Named(name):
                 return self._named(name, spec)
             case specs.Pins() as pins:
+                refuse_too_old(spec, dict(pins.pins))  # before anything is resolved
                 return self._pinned(pins, spec)
             case specs.Checkout() | specs.Git() as above:
                 self._template()
                 return self._overlays.of(spec, above, self._named(CURRENT, spec))
             case specs.Over(above, base):
-                above = self._spelled(above) if isinstance(above, specs.Pins) else above
+                if isinstance(above, specs.Pins):
+                    refuse_too_old(spec, dict(above.pins))
+                    above = self._spelled(above)
                 return self._overlays.of(spec, above, self.describe(base))
             case specs.Interpreter(python):
                 return self._interpreter(spec, python)
@@ -176,15 +187,18 @@ class Environments:
             raise UsageError(
                 f"{requirement!r} does not pin PEFT", "peft==VERSION, and optionally more pins", "add peft==…"
             )
+        refuse_too_old(requirement, dict(pins.pins))
         data.refuse_packaged(self._folders[0])
         template = self._template()
         for package, version in pins.pins:
-            self._refuse_unfit(package, version, template.python)
-        pins, day = self._dated(pins)
-        draft = Draft.of(pins, template, day, self._folders[0])
+            self._pins.refuse_unfit(package, version, template.python)
+        dated = self._pins.dated(pins, template)
+        draft = Draft.of(dated.pins, template, dated.days[0], self._folders[0])
         draft.refuse_declared()
-        self._log(f"resolving {draft.name} as of {day}")
-        return replace(draft, packages=locks.resolve(draft.name, draft.declared, self._uv))
+        found = self._pins.resolve(
+            dated, lambda day: Draft.of(dated.pins, template, day, draft.folder).declared, draft.name
+        )
+        return replace(draft, declared=found.declared, packages=found.packages)
 
     def beside(self, matrices: Path) -> Environments:
         """The environments of another folder, with the same cache, uv and index."""
@@ -263,26 +277,9 @@ class Environments:
             )  # fmt: skip
         return declaration.load(self._declaration_path(CURRENT))
 
-    def _dated(self, pins: specs.Pins) -> tuple[specs.Pins, datetime.date]:
-        """The pins as the index spells them, and the release day of the youngest.
-
-        Packages that the template pins do not count, unless nothing else is pinned.
-        """
-        held = self._template().exact()
-        asked = {package for package, _ in pins.pins if package not in held} or {package for package, _ in pins.pins}
-        found = {package: self.releases.of(package, version) for package, version in pins.pins if package in asked}
-        spelled = [(package, found[package].version if package in found else text) for package, text in pins.pins]
-        return specs.Pins(tuple(spelled)), max(release.date for release in found.values())
-
     def _pinned(self, pins: specs.Pins, spec: str) -> Environment:
-        pins, day = self._dated(pins)
-        declared = self._template().with_pins(dict(pins.pins), day, f"{spec}, everything else as of its release")
-        path = self.cache / "locks" / f"{pins.name}-{declared.digest()[:12]}.txt"
-        if not path.exists():
-            self._log(f"resolving {pins.name} as of {declared.released}")
-            packages = locks.resolve(pins.name, declared, self._uv)
-            locks.write(path, locks.render(pins.name, declared, packages, "made on the fly"))
-        return _environment(pins.name, spec, "pins", declared, locks.read(path, pins.name, declared))
+        name, declared, lock = self._pins.lock(pins, self._template(), f"{spec}, everything else as of its release")
+        return _environment(name, spec, "pins", declared, lock)
 
     def _spelled(self, pins: specs.Pins) -> specs.Pins:
         """Pins as the index spells them; an unknown release is an error now, before anything is installed."""
@@ -321,19 +318,6 @@ class Environments:
             return replace(status, built=built.python.parent.parent if built else None)
         except HarnessError as error:
             return replace(status, problem=str(error))
-
-    def _refuse_unfit(self, package: str, version: str, python: str) -> None:
-        release = self.releases.of(package, version, anew=True)
-        if release.yanked:
-            raise UsageError(
-                f"{package} {version} is yanked", "a release that is not yanked", "use the previous or next one"
-            )
-        if not release.fits(python):
-            raise UsageError(
-                f"{package} {version} has no wheel for Python {python} here",
-                "a release with a wheel",
-                "use the previous or next one",
-            )
 
     def _needed(self) -> Iterator[Path]:
         """Directories of the environments that are locked: declared ones, and those whose lock is cached."""

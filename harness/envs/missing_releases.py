@@ -9,6 +9,7 @@ from packaging.version import Version
 
 from harness.core.text import enumerated
 from harness.envs.declaration import Declaration
+from harness.envs.environment import OLDEST_PEFT
 from harness.envs.index import Known, Release
 
 PACKAGE = "peft"
@@ -28,7 +29,7 @@ class Series:
 
 
 SERIES = {
-    PACKAGE: Series("PEFT", Version("0.3"), "peft-regress env add --missing"),
+    PACKAGE: Series("PEFT", OLDEST_PEFT, "peft-regress env add --missing"),
     "trl": Series("TRL", Version("0.7"), "copy the newest matrices/envs/trl-….toml and lock it"),
 }
 

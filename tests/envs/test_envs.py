@@ -28,6 +28,7 @@ held = "2.0"
 [exceptions]
 helper = {{ reason = "held needs it" }}
 """
+PEFT_DAY, TINY_DAY = "2024-02-29T00:00:00Z", "2024-05-06T00:00:00Z"
 FILES: dict[str, list[tuple[str, str, bool | str, str]]] = {
     "peft": [
         ("peft-0.9.0-py3-none-any.whl", "2024-02-28T10:00:00Z", False, ">=3.8.0"),
@@ -56,6 +57,9 @@ class FakeUv:
         self.calls: list[list[str]] = []
         self.asked: list[str] = []
         self.fail: dict[str, str] = {}
+        self.fail_as_of = ""
+        """Packages of this day do not go together."""
+        self.solutions: dict[str, str] = {}
         self.during: Callable[[], None] = lambda: None
 
     def __call__(self, args: Sequence[str], folder: Path) -> Outcome:
@@ -63,15 +67,22 @@ class FakeUv:
         self.calls.append(list(args))
         if command == "pip compile":
             self.asked = (folder / args[-1]).read_text().split()
-            answer = [re.sub(r"^(\w+)$", r"\1==9.9", item) for item in self.asked]
+            limited = {item.partition("<")[0] for item in self.asked if item in self.solutions}
+            wanted = [self.solutions.get(item, item) for item in self.asked if item not in limited]
+            answer = [re.sub(r"^(\w+)$", r"\1==9.9", item) for item in wanted]
             (folder / args[args.index("--output-file") + 1]).write_text("\n".join(answer))
         if command == "venv":
             python = Path(args[-1]) / "bin" / "python"
             python.parent.mkdir(parents=True)
             python.symlink_to(sys.executable)
         self.during()
-        said = self.fail.get(command)
+        said = self.fail.get(command) or ("no solution" if self.fail_as_of and self.fail_as_of in args else "")
         return Outcome(1 if said else 0, "", said or "")
+
+    def days(self) -> list[str]:
+        """The day of each resolution that has one."""
+        dated = [call for call in self.calls if "--exclude-newer" in call]
+        return [call[call.index("--exclude-newer") + 1] for call in dated]
 
     def count(self, command: str) -> int:
         return sum(" ".join(call).startswith(command) for call in self.calls)
@@ -90,6 +101,11 @@ class Room:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
         return path
+
+    def rule(self, condition: str, add: str, reason: str = "x") -> None:
+        """Add a rule for environments that a spec pins."""
+        with (self.matrices / "environment-rules.toml").open("a") as file:
+            file.write(f'[[rule]]\nif = "{condition}"\nadd = "{add}"\nreason = "{reason}"\n')
 
     def open(self) -> Environments:
         return Environments(self.matrices, self.cache, self.log.append, uv=self.uv, fetch=fetch)
@@ -166,12 +182,78 @@ def test_the_first_matrices_folder_wins_and_the_other_is_the_fallback(room: Room
 # --- pins
 
 
-def test_pins_are_resolved_as_of_the_youngest_release_with_the_templates_pins(room: Room) -> None:
+def test_pins_are_resolved_as_of_the_day_of_peft_with_the_templates_pins(room: Room) -> None:
     found = room.open().describe("tiny==1, peft==0.9")
     assert found.name == "peft-0.9.0+tiny-1.0"
     assert found.kind == "pins"
     assert room.uv.asked == ["held==2.0", "peft==0.9.0", "tiny==1.0"]
-    assert room.uv.calls[-1][room.uv.calls[-1].index("--exclude-newer") + 1] == "2024-05-06T00:00:00Z"
+    assert room.uv.days() == [PEFT_DAY], "a younger pin does not move the day"
+    assert room.open().describe("tiny==1").versions["tiny"] == "1.0"
+    assert room.uv.days() == [PEFT_DAY, TINY_DAY]
+
+
+def test_a_pin_that_nothing_of_the_day_goes_with_moves_it(room: Room) -> None:
+    room.uv.fail_as_of = PEFT_DAY
+    first = room.open().describe("tiny==1, peft==0.9")
+    assert room.uv.days() == [PEFT_DAY, TINY_DAY]
+    assert room.log[-1] == (
+        "nothing as of 2024-02-28, the day of peft 0.9.0, goes with tiny 1.0 of 2024-05-05: all other packages are of "
+        "that day"
+    )
+    count, room.log = len(room.uv.calls), []
+    again = room.open()
+    assert again.describe("tiny==1, peft==0.9") == first
+    assert again.describe("tiny==1, peft==0.9") == first
+    assert len(room.uv.calls) == count, "its lock is kept"
+    assert [line.partition(",")[0] for line in room.log] == ["nothing as of 2024-02-28"], "once for each command"
+    with pytest.raises(EnvFailed, match="no solution"):
+        room.open().describe("peft==0.9")
+
+
+def test_a_release_that_does_not_resolve_on_any_day_fails(room: Room) -> None:
+    room.uv.fail = {"pip compile": "no solution"}
+    with pytest.raises(EnvFailed, match="no solution"):
+        room.open().describe("tiny==1, peft==0.9")
+
+
+def test_what_the_rules_add_is_resolved_too_and_kept(room: Room) -> None:
+    first = room.open().describe("peft==0.9.0")
+    room.rule("peft<0.10, tiny>=9", "tiny<9")
+    room.rule("peft<0.9", "never<1")
+    room.rule("tiny>=9", "held<2")  # pinned by the template: it stays
+    room.uv.solutions = {"tiny<9": "tiny==8.0"}
+    found = room.open().describe("peft==0.9.0")
+    assert first.versions["tiny"] == "9.9"
+    assert (found.versions["tiny"], found.versions["held"]) == ("8.0", "2.0")
+    assert "never" not in found.versions
+    assert first.lock_digest != found.lock_digest, "a new rule is not passed over for a lock that is kept"
+    count = len(room.uv.calls)
+    assert room.open().describe("peft==0.9.0") == found
+    assert len(room.uv.calls) == count
+    assert room.open().describe("peft==0.9.0,tiny==1.0").versions["tiny"] == "1.0", "a pin comes before a rule"
+
+
+def test_an_added_release_has_what_the_rules_add_in_its_declaration(room: Room) -> None:
+    room.rule("peft<0.10", "never<1", "it is needed")
+    room.uv.solutions = {"never<1": "never==0.5"}
+    draft = room.open().draft("peft==0.9")
+    draft.write()
+    assert '"never<1" = "it is needed"' in draft.path.read_text()
+    assert room.open().describe("v090").versions["never"] == "0.5"
+
+
+@pytest.mark.parametrize("rule", ['if = "peft"', 'if = "peft<1"\nadd = "a b"\nreason = "x"', 'if = ">>"\nadd = "a"'])
+def test_a_wrong_rule_is_named(room: Room, rule: str) -> None:
+    (room.matrices / "environment-rules.toml").write_text(f"[[rule]]\n{rule}\n")
+    with pytest.raises(UsageError, match=r"environment-rules\.toml"):
+        room.open().describe("peft==0.9.0")
+
+
+@pytest.mark.parametrize("spec", ["peft==0.2.0", "tiny==1.0,peft==0.1.0", "peft==0.2 over current"])
+def test_a_peft_that_is_too_old_is_refused_in_these_words(room: Room, spec: str) -> None:
+    with pytest.raises(UsageError, match=r"PEFT 0\.\d(\.0)? is too old(.|\n)*expected: PEFT 0\.3 or later"):
+        room.open().describe(spec)
+    assert room.uv.count("pip compile") == 1, "for `current`: nothing is resolved in vain"
 
 
 def test_pins_are_resolved_once(room: Room) -> None:
