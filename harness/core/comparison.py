@@ -63,6 +63,11 @@ class Reader(Model):
     why: str = ""
 
     @property
+    def judged(self) -> bool:
+        """True if both adapters were judged."""
+        return all(side is not None and side.is_judged for side in (self.before, self.now))
+
+    @property
     def verdicts(self) -> str:
         """`exact → silent-wrong`, or one verdict for both."""
         sides = [str(side) if side else "–" for side in (self.before, self.now)]

@@ -52,7 +52,11 @@ def sentence(found: WritesOtherwise | None) -> str:
     if not found.readers:
         return f"{said}; no release has loaded that: {found.unread}"
     if not found.worse:
-        return f"{said}; {_releases(found.readers)} load it as they load what the baseline writes"
+        judged = tuple(reader for reader in found.readers if reader.judged)
+        unknown = many(len(found.readers) - len(judged), "load") if len(judged) < len(found.readers) else ""
+        words = [f"{_releases(judged)} load it as they load what the baseline writes"] * bool(judged)
+        words += [f"{unknown} by releases could not be judged"] * bool(unknown)
+        return "; ".join([said, *words])
     return f"{said}; {_releases(found.worse)} load it worse than what the baseline writes"
 
 

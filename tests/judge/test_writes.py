@@ -12,7 +12,7 @@ from harness.core.comparison import Against, Writes, WritesOtherwise
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, Run, exit_code_of
 from harness.judge import change, writes
-from harness.report import markdown, summary, terminal
+from harness.report import markdown, summary, terminal, written
 from harness.report.html.render import render
 from tests.support import samples
 from tests.support.samples import cell, exact, wrong
@@ -111,6 +111,15 @@ def test_what_is_red_on_both_sides_is_not_the_changes() -> None:
     both = [cell("lora-a", "load-error", loader="v0140")]
     (reader,) = writes.readers(both, both, RELEASES)
     assert not reader.worse
+
+
+def test_a_load_that_was_not_judged_is_not_called_sound() -> None:
+    unknown = [cell("lora-a", "no-fixture", loader="v0140")]
+    (reader,) = writes.readers([_loaded("lora-a", "v0140", sound=True)], unknown, RELEASES)
+    changes = writes.differences([_saves("current")], [_saves("checkout", config={"r": 8})])
+    said = written.sentence(WritesOtherwise(changes=changes, readers=(reader,)))
+    assert not reader.worse
+    assert said.endswith("; 1 load by releases could not be judged")
 
 
 @pytest.mark.parametrize("sound", [True, False])
