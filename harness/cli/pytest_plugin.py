@@ -31,7 +31,7 @@ from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.envs.environments import Environments
-from harness.report import summary
+from harness.report import sentence
 from harness.runner import plan as planning
 from harness.runner.check import Checking
 from harness.runner.folder import Recorder
@@ -257,7 +257,7 @@ class CheckPlugin:
         """Under plain pytest: the sentence, and where the report is."""
         if self.run is not None and self.checking.recorder is not None:
             terminalreporter.section("peft-regress")
-            terminalreporter.write_line(str(summary.sentence(self.run)))
+            terminalreporter.write_line(str(sentence.of(self.run)))
             terminalreporter.write_line(f"report: {self.checking.recorder.folder}")
 
 

@@ -29,6 +29,14 @@ class Comparison(Model):
         unjudged = any(side is None or side.cannot_tell for side in sides)
         return unjudged or (self.change == "new" and self.now is not None and self.now.is_deviation)
 
+    @property
+    def refused(self) -> bool:
+        """True if neither side loads it, so that nothing of it was compared."""
+        return self.change == "still" and self.before in _REFUSED and self.now in _REFUSED
+
+
+_REFUSED = {Verdict.LOAD_ERROR, Verdict.CRASH, Verdict.TIMEOUT}
+
 
 class Writes(Model):
     """What one side saved when it created a scenario anew."""

@@ -222,6 +222,19 @@ class ExpectationProblem(Model):
     message: str
 
 
+class KnownBreak(Model):
+    """What is recorded of a known break (`matrices/breaks/`)."""
+
+    title: str = ""
+    since: str = ""
+    """The release that introduced it."""
+    fixed: str = ""
+    verified: str = ""
+    """Which releases were seen to fail, and how."""
+    workaround: str = ""
+    references: tuple[str, ...] = ()
+
+
 class Run(Model):
     """The cells that were checked together."""
 
@@ -232,6 +245,8 @@ class Run(Model):
     tool_version: str
     command: str = ""
     title: str = ""
+    sentence: str = ""
+    """The verdict in a sentence, as every report has it first; filled in when reports are written."""
     environments: tuple[EnvironmentReport, ...] = ()
     plan: tuple[str, ...] = ()
     """Ids of all requested cells."""
@@ -239,6 +254,8 @@ class Run(Model):
     left_out: dict[str, str] = pydantic.Field(default_factory=dict)
     """Cell or scenario → why it was not run."""
     expectation_problems: tuple[ExpectationProblem, ...] = ()
+    breaks: dict[str, KnownBreak] = pydantic.Field(default_factory=dict)
+    """The known breaks that cover cells, by id."""
     baseline: str = ""
     comparisons: tuple[Comparison, ...] = ()
     against: Against | None = None
@@ -308,7 +325,8 @@ def _exit_code_of_change(run: Run) -> ExitCode:
     cells = [cell for cell in run.cells if cell.verdict.is_judged]
     unknown = any(comparison.unknown for comparison in apart.values())
     undetermined = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
-    compared = any(cell.id not in apart for cell in cells)
+    refused = {comparison.cell for comparison in run.comparisons if comparison.refused}
+    compared = any(cell.id not in apart and cell.id not in refused for cell in cells)
     return ExitCode.CLEAN if compared and not unknown and not undetermined else ExitCode.CANNOT_TELL
 
 

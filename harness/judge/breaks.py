@@ -18,6 +18,7 @@ from harness.core import toml_files
 from harness.core import versions as requirements
 from harness.core.errors import UsageError
 from harness.core.model import Strict
+from harness.core.run import KnownBreak
 from harness.core.text import first_sentence
 from harness.core.verdict import Verdict
 
@@ -90,6 +91,9 @@ class Condition(_Written):
         return f"{self.verdict}" + (f" ({', '.join(self.kinds)})" if self.kinds else "")
 
 
+_TEXTS = ("title", "since", "fixed", "verified", "workaround")
+
+
 class Break(_Written):
     """A known break. Its id is the name of its file; the file has the other keys."""
 
@@ -138,6 +142,12 @@ class Break(_Written):
     def issue(self) -> str:
         """The first reference."""
         return self.references[0]
+
+    @property
+    def report(self) -> KnownBreak:
+        """What a run's report says of it."""
+        texts = {name: " ".join((getattr(self, name) or "").split()) for name in _TEXTS}
+        return KnownBreak(**texts, references=tuple(self.references))
 
     def counts_on(self, day: date) -> bool:
         """True until it expires."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.core.files import must_take_files, write_atomically
 from harness.core.run import Run
 from harness.core.run_file import dump
-from harness.report import junit, markdown
+from harness.report import junit, markdown, sentence
 from harness.report.html import render
 
 FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
@@ -27,6 +27,7 @@ def write(run: Run, folder: Path) -> list[Path]:
         UsageError: `folder` is a file, or nothing can be written there.
     """
     must_take_files(folder)
+    run = run.model_copy(update={"sentence": str(sentence.of(run))})
     source = folder / "report.json"
     dump(run, source)
     written = [source]

@@ -20,6 +20,10 @@ Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is shown: `block` is text of several lines, the others are weight and colour."""
 
 
+_KEYS = 5
+"""How many keys of a checkpoint are named, unless all are."""
+
+
 @dataclass(frozen=True)
 class Fact:
     """A label and its text."""
@@ -37,7 +41,7 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *_figures(size.shown(cell)),
         *_start(cell),
         Fact("moved by", moved(cell)),
-        *_keys(cell.keys, limit),
+        *_keys(cell.keys, limit if whole else _KEYS),
         *_conversion(cell, whole),
         *_many("config", cell.config_differences, limit),
         *_many("new warning", cell.new_warnings, limit),
@@ -50,7 +54,26 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *([Fact("GPU memory", f"{cell.gpu_peak_mb:,.1f} MB at most")] if cell.gpu_peak_mb is not None else []),
         *([Fact("computed", alike(cell), "quiet")] if cell.same_as and whole else []),
         *([Fact("fixture", cell.fixture, "quiet")] if cell.fixture and whole else []),
+        *([] if whole else [Fact("see more", more(cell.id), "good")]),
         Fact("reproduce", cell.reproduce, "good"),
+    ]
+    return tuple(row for row in rows if row.value)
+
+
+def more(cell: str) -> str:
+    """The command that prints everything about a cell."""
+    return f"peft-regress show '{cell}'"
+
+
+def known_break(cell: Cell, run: Run) -> tuple[Fact, ...]:
+    """What is recorded of the known break that covers a cell; empty if none does."""
+    found = run.breaks.get(cell.expectation) if cell.expected else None
+    if found is None:
+        return ()
+    rows = [
+        Fact("known break", f"{cell.expectation}: {found.title}"),
+        *(Fact(label, getattr(found, label)) for label in ("since", "fixed", "verified", "workaround")),
+        *_many("reference", found.references, sys.maxsize),
     ]
     return tuple(row for row in rows if row.value)
 

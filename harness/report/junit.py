@@ -12,7 +12,7 @@ from harness.core.run import Cell, Run
 from harness.core.text import xml
 from harness.core.verdict import Verdict
 from harness.judge import causes
-from harness.report import cell_facts, summary
+from harness.report import cell_facts, sentence, summary
 
 Outcome = Literal["passed", "failure", "error", "skipped"]
 
@@ -141,7 +141,7 @@ def _compared(run: Run) -> list[Case]:
     """The failing case of a run that has nothing but skips."""
     if any(cell.verdict.is_deviation for cell in run.cells):
         return []
-    return [Case("something was compared", "run", "error", "nothing-compared", str(summary.sentence(run)))]
+    return [Case("something was compared", "run", "error", "nothing-compared", str(sentence.of(run)))]
 
 
 def _suite(root: ElementTree.Element, name: str, cases: Iterable[Case], run: Run) -> None:

@@ -236,10 +236,11 @@ def _problems(section: view.Problems, width: int) -> Iterator[Block]:
 def _undetermined(section: view.Undetermined) -> Iterator[Block]:
     if section.groups:
         rows = [
-            (prose(group.verdict), code(clip(group.title, 300)), prose(clip(group.reach, 300)), f"{len(group.cells):,}")
+            (prose(group.verdict), code(clip(group.title, 300)), prose(clip(group.reach, 300)), f"{len(group.cells):,}",
+             code(group.more))
             for group in section.groups
-        ]
-        body = table(("verdict", "reason", "where", "cells"), rows, right=(3,))
+        ]  # fmt: skip
+        body = table(("verdict", "reason", "where", "cells", "see more"), rows, right=(3,))
         count = sum(len(group.cells) for group in section.groups)
         yield Block(_folded(f"{many(count, 'cell')} could not be judged", body, opened=True), "cells not judged", count)
     if section.not_run:
@@ -257,12 +258,21 @@ def _history(section: History) -> Iterator[Block]:
 def _known(section: view.KnownBreaks) -> Iterator[Block]:
     rows = [
         (code(group.name), code(clip(group.title, 300)), link(group.issue) if group.issue else "",
-         prose(group.lasts), f"{len(group.cells):,}")
+         prose(group.lasts), f"{len(group.cells):,}", prose(group.verdict), *_recorded(group), code(group.more))
         for group in section.groups
     ]  # fmt: skip
-    body = table(("known break", "why", "issue", "lasts", "cells"), rows, right=(4,))
+    body = table(
+        ("known break", "why", "issue", "lasts", "cells", "verdict", "since", "verified", "workaround", "see more"),
+        rows,
+        right=(4,),
+    )
     title = f"{section.title}{f': {section.note}' if section.note else ''}"
     yield Block(_folded(title, body), "known breaks", sum(len(group.cells) for group in section.groups))
+
+
+def _recorded(group: Group) -> Iterator[str]:
+    about = {fact.label: fact.value for fact in group.about}
+    yield from (prose(clip(about.get(label, ""), 300)) for label in ("since", "verified", "workaround"))
 
 
 def _aside(section: view.Aside) -> Iterator[Block]:

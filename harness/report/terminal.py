@@ -49,6 +49,7 @@ _WORD_STYLES = {
 }
 _TONES = {"": "", "bad": "red", "good": "cyan", "quiet": "dim", "block": "dim"}
 _LABEL_WIDTH = 13
+_COMMANDS = ("see more", "reproduce")
 _OTHERS = 20
 """How many further cells of a cause are listed without `-v`."""
 _PLAIN = str.maketrans({"Δ": "d", "→": "->", "–": "-", "·": "-", "≠": "!=", "×": "x", "…": "...", "÷": "/"})
@@ -121,6 +122,7 @@ def show(cell: Cell, run: Run, console: Console) -> None:
     took = f"{cell.duration_s:.2f} s" if cell.duration_s else ""
     painter.line(painter.verdict(cell.verdict), "  ", painter.text(cell.id, "bold"))
     painter.line(painter.text("  ".join(part for part in (cell.family, said, took) if part), "dim"), indent=2)
+    _facts(painter, cell_facts.known_break(cell, run))
     _facts(painter, [fact for fact in cell_facts.facts(cell, whole=True) if fact.label != "probes"])
     probes = ("probe", "verdict", "array", "error", "allowance", "ratio")
     painter.table("Probes", probes, cell_facts.probe_rows(cell), right=(3, 4, 5))
@@ -251,19 +253,19 @@ def _cause(group: Group, painter: Painter, verbose: bool) -> None:
 
 
 def _facts(painter: Painter, rows: Sequence[Fact], indent: int = 2) -> None:
-    """Labels and values in two columns. The line to reproduce is never wrapped."""
+    """Labels and values in two columns. Commands are never wrapped."""
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(width=_LABEL_WIDTH, no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for row in rows:
-        if row.label != "reproduce":
+        if row.label not in _COMMANDS:
             value = (
                 painter.block(row.value, "dim") if row.tone == "block" else painter.text(row.value, _TONES[row.tone])
             )
             table.add_row(painter.text(row.label), value)
     painter.print(table, indent)
     for row in rows:
-        if row.label == "reproduce":
+        if row.label in _COMMANDS:
             label = painter.text(f"{row.label:<{_LABEL_WIDTH + 2}}", "dim")
             painter.unbroken(label, painter.text(row.value, _TONES[row.tone]), indent=indent)
 
@@ -273,6 +275,7 @@ def _undetermined(section: view.Undetermined, painter: Painter, verbose: bool) -
     for group in section.groups:
         painter.line(painter.verdict(group.verdict), "  ", painter.text(group.title), indent=2)
         painter.line(painter.text(f"{many(len(group.cells), 'cell')}: {group.reach}", "dim"), indent=4)
+        painter.unbroken(painter.text(group.more, "cyan"), indent=4)
         for line in group.cells if verbose else ():
             painter.line(painter.text(line.id), indent=6)
     if section.not_run:
@@ -287,10 +290,13 @@ def _known(section: view.KnownBreaks, painter: Painter, verbose: bool) -> None:
     if section.note:
         painter.line(painter.text(section.note, "dim"), indent=2)
     for group in section.groups:
-        head = Text.assemble(painter.text(group.name, "bold"), f"  {many(len(group.cells), 'cell')}  ")
+        count = f"  {many(len(group.cells), 'cell')}  {group.verdict}  "
+        head = Text.assemble(painter.text(group.name, "bold"), count)
         painter.print(Text.assemble(head, painter.text(group.reference, "dim"), overflow="fold"), indent=2)
         cause = " ".join(group.title.split())
         painter.print(painter.text(cause if verbose else cause.partition(". ")[0].removesuffix(".") + "."), indent=4)
+        _facts(painter, [fact for fact in group.about[1:] if verbose or fact.label == "workaround"], indent=4)
+        painter.unbroken(painter.text(group.more, "cyan"), indent=4)
 
 
 def _aside(section: view.Aside, painter: Painter, verbose: bool) -> None:

@@ -16,7 +16,16 @@ from harness.core.text import many, seconds
 from harness.core.verdict import Verdict
 from harness.judge import causes
 from harness.judge.causes import Cause
-from harness.report import cell_facts, change_summary, grid, provenance, structure_history, summary, written
+from harness.report import (
+    cell_facts,
+    change_summary,
+    grid,
+    provenance,
+    sentence,
+    structure_history,
+    summary,
+    written,
+)  # fmt: skip
 from harness.report.cell_facts import Fact
 from harness.report.grid import Grid
 from harness.report.provenance import Environments
@@ -60,10 +69,17 @@ class Group:
     cells: tuple[Line, ...]
     facts: tuple[Fact, ...]
     name: str = ""
-    """Of a known break: its id. The next three are also set for known breaks only."""
+    """Of a known break: its id. The next four are also set for known breaks only."""
     issue: str = ""
     lasts: str = ""
     reference: str = ""
+    about: tuple[Fact, ...] = ()
+    """What is recorded of it: since when, how it was verified, a workaround, references."""
+
+    @property
+    def more(self) -> str:
+        """The command that prints all of the first cell."""
+        return cell_facts.more(self.cells[0].id)
 
     @property
     def size(self) -> str:
@@ -203,7 +219,7 @@ def build(run: Run, whole: bool = False) -> View:
         run: the run.
         whole: do not shorten the facts of a cell.
     """
-    said = summary.sentence(run)
+    said = sentence.of(run)
     return View(
         word=said.word,
         code=exit_code_of(run),
@@ -313,6 +329,7 @@ class _Assembly:
             issue=known.get("issue", ""),
             lasts=summary.lasts(cause.representative),
             reference=summary.reference(cause.representative),
+            about=cell_facts.known_break(cause.representative, self._run),
         )
 
     def _line(self, cell: Cell) -> Line:

@@ -90,6 +90,7 @@ class Recorder:
                 cells=cells,
                 left_out=dict(left_out or {}),
                 expectation_problems=problems,
+                breaks={one.id: one.report for one in known if one.id in {cell.expectation for cell in cells}},
                 interrupted=interrupted,
                 strict=strict,
                 duration_s=round(time.monotonic() - self._started, 3),

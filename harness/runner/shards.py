@@ -31,6 +31,7 @@ def merge(runs: Sequence[Run]) -> Run:
             "cells": cells,
             "environments": environments,
             "left_out": {name: why for run in ordered for name, why in run.left_out.items() if name not in _ids(cells)},
+            "breaks": {name: one for run in ordered for name, one in run.breaks.items()},
             "expectation_problems": _problems(ordered, cells),
             "interrupted": any(run.interrupted for run in runs) and bool(missing),
             "strict": any(run.strict for run in runs),

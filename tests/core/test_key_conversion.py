@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.core import key_conversion
-from harness.core.run import Cell
+from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
 from harness.report import cell_facts
 from harness.report.html import data
@@ -78,7 +78,7 @@ def test_shown_where_it_may_matter(verdict: Verdict, views: Any, whole: bool, sh
 
 
 def test_the_page_has_all_of_it() -> None:
-    row = data.detail(_cell(Verdict.EXACT, seen(BASE, RAISES)))
+    row = data.detail(_cell(Verdict.EXACT, seen(BASE, RAISES)), Run(id="x", created="", tool_version=""))
     assert [view[0] for view in row["conversion"]] == ["base", "wrapper"]
     assert row["conversion"][0][5] == (("PrefixChange: ^vision → ", "tower"),)
     assert row["conversion"][1][4] == RAISES["error"]

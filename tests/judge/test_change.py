@@ -11,7 +11,7 @@ from harness.core.errors import ExitCode
 from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, Run
 from harness.core.verdict import Verdict
 from harness.judge import change
-from harness.report import markdown, summary
+from harness.report import markdown, sentence
 from tests.support import samples
 from tests.support.samples import cell, crashed, exact, known, refused, wrong
 
@@ -144,7 +144,7 @@ def test_an_expectation_that_the_change_makes_stale_is_good_news() -> None:
     found = one(known(off(0.5)), exact("a"), expectation_problems=(stale,))
     assert found.exit_code == ExitCode.CLEAN
     assert "expected until now" in found.comparisons[0].why
-    assert "1 fixed" in summary.sentence(found).text
+    assert "1 of them fixed" in sentence.of(found).text
 
 
 def test_a_new_warning_is_told_and_is_red_only_where_it_is_asked_to_be() -> None:
@@ -158,11 +158,11 @@ def test_a_new_warning_is_told_and_is_red_only_where_it_is_asked_to_be() -> None
 def test_the_comment_says_what_was_compared_and_what_is_worse() -> None:
     found = held([off(0.7), exact("b")], [off(0.5), exact("b")], left_out={"c": "not affected: only lokr changed"})
     said = markdown.render(found, budget=20_000)
-    assert said.startswith("**REGRESSED**: 1 of 2 adapters from v061 regresses")
+    assert said.startswith("**REGRESSED**: 1 new break (silent-wrong, 1 cause); 1 loads and computes the same")
     for part in ("- baseline: `peft 0.21.2 (current)`", "further off", "only lokr changed", "1 scenario that lokr"):
         assert part in said
     clean = markdown.render(held([exact("b")], [exact("b")]), budget=20_000)
-    assert "No regressions in 1 adapter from v061" in clean
+    assert "1 loads and computes the same (exact)" in clean
     assert "- change: `peft 0.22.dev0 from /src/peft`" in clean
 
 

@@ -12,7 +12,7 @@ from harness.core.comparison import Against, Writes, WritesOtherwise
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, Run, exit_code_of
 from harness.judge import change, writes
-from harness.report import markdown, summary, terminal, written
+from harness.report import markdown, sentence, terminal, written
 from harness.report.html.render import render
 from tests.support import samples
 from tests.support.samples import cell, exact, wrong
@@ -94,7 +94,7 @@ def test_old_releases_that_load_it_as_before_do_not_make_it_red() -> None:
     run = _checked(True, True)
     assert exit_code_of(run) is ExitCode.CLEAN
     assert "It writes otherwise in 1 scenario (r: 4 → 8); peft 0.21.2 (current), peft 0.14.0 (v0140) load it" in str(
-        summary.sentence(run)
+        sentence.of(run)
     )
 
 
@@ -104,7 +104,7 @@ def test_an_old_release_that_loads_it_worse_makes_it_red() -> None:
     assert run.against is not None
     assert run.against.writes is not None
     assert [reader.release for reader in run.against.writes.worse] == ["peft 0.14.0 (v0140)"]
-    assert "peft 0.14.0 (v0140) load it worse than what the baseline writes" in str(summary.sentence(run))
+    assert "peft 0.14.0 (v0140) load it worse than what the baseline writes" in str(sentence.of(run))
 
 
 def test_what_is_red_on_both_sides_is_not_the_changes() -> None:

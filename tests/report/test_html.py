@@ -272,7 +272,7 @@ def test_the_page_is_complete_without_its_script() -> None:
     markup = Markup(render.render(samples.against_baseline()))
     text = "\n".join(markup.texts)
     for wanted in (
-        "REGRESSED", "5 of 10 adapters from v061 fail", "0.6.1", "0.21.2", "lokr-alpha", "3 causes",
+        "REGRESSED", "5 new breaks (4 silent-wrong, 1 load-error, 3 causes)", "0.6.1", "0.21.2", "lokr-alpha",
         "lokr · forward: values differ", "golden -0.41250001, now 0.37873455 (golden's RMS 0.37)",
         "1 cell could not be judged",
         "no manifest fixtures/v061/lora-t5.json", "1 known break", "2027-06-30", "9 of 11 planned cells",

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from harness.core.run import Run
-from harness.report import markdown, summary
+from harness.report import markdown, sentence
 from tests.support import samples
 
 READER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
@@ -23,12 +23,12 @@ def tokens(text: str) -> list[Token]:
 
 def test_the_first_line_has_the_verdict_and_the_counts() -> None:
     first = markdown.render(samples.regressed()).split("\n")[0]
-    assert first == f"**REGRESSED**: {summary.sentence(samples.regressed()).text}"
+    assert first == f"**REGRESSED**: {sentence.of(samples.regressed()).text}"
 
 
 @pytest.mark.parametrize("run", [samples.green(), samples.clean()])
 def test_a_clean_run_is_one_line(run: Run) -> None:
-    assert markdown.render(run) == f"**CLEAN**: {summary.sentence(run).text}\n"
+    assert markdown.render(run) == f"**{sentence.of(run).word}**: {sentence.of(run).text}\n"
 
 
 def test_verbose_has_every_cell() -> None:
@@ -42,7 +42,7 @@ def test_verbose_has_every_cell() -> None:
 
 def test_nothing_compared_is_more_than_a_line() -> None:
     text = markdown.render(samples.nothing())
-    assert text.startswith("**COULD NOT TELL**: Nothing was compared")
+    assert text.startswith("**COULD NOT TELL**: nothing was compared")
     assert "`current: × No solution found`" in text
 
 

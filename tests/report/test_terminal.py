@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from harness.core.run import Run
-from harness.report import summary, terminal
+from harness.report import sentence, terminal
 from tests.support import samples
 
 SAMPLES = samples.plain()
@@ -32,7 +32,7 @@ def flat(text: str) -> str:
 
 @pytest.mark.parametrize("run", SAMPLES)
 def test_the_sentence_is_last_and_alone_with_q(run: Run) -> None:
-    said = flat(str(summary.sentence(run)))
+    said = flat(str(sentence.of(run)))
     assert flat(printed(run)).endswith(said)
     assert flat(printed(run, terminal.QUIET)) == said
 
@@ -42,7 +42,7 @@ def test_the_sentence_is_last_and_alone_with_q(run: Run) -> None:
 @pytest.mark.parametrize("verbosity", [0, 1])
 def test_no_line_is_too_long_but_the_one_to_copy(run: Run, width: int, verbosity: int) -> None:
     lines = printed(run, verbosity, width).splitlines()
-    assert [line for line in lines if cell_len(line) > width and "reproduce" not in line] == []
+    assert [line for line in lines if cell_len(line) > width and "peft-regress " not in line] == []
 
 
 def test_no_codes_without_a_terminal_and_the_same_words_with_one() -> None:
@@ -75,7 +75,7 @@ def test_a_wide_cause_lists_the_first_cells_and_counts_the_rest() -> None:
 def test_known_breaks_have_cells_issue_expiry_and_reason() -> None:
     shown = flat(printed(samples.clean(), width=200))
     assert "2 known breaks" in shown
-    assert "lokr-alpha 2 cells https://github.com/huggingface/peft/issues/1, until 2027-06-30" in shown
+    assert "lokr-alpha 2 cells silent-wrong https://github.com/huggingface/peft/issues/1, until 2027-06-30" in shown
     assert "LoKr with alpha ≠ r: no scaling up to 0.13.2" in shown
     assert "starts at" not in shown
 
@@ -89,7 +89,7 @@ def test_what_could_not_be_judged_says_why_and_how_often() -> None:
 
 def test_what_the_creator_gets_wrong_and_the_loader_right_is_counted_and_listed_with_v() -> None:
     shown = printed(samples.fixed())
-    assert "1 is fixed: its creator's own library cannot read it back" in flat(shown)
+    assert "1 of them fixed (its creator's own library cannot read it back)" in flat(shown)
     assert "1 fixed defect in 1 cell" in shown
     assert "the creator's own reload is wrong" in printed(samples.fixed(), 1)
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness import report
 from harness.core import run_file
+from harness.report import sentence
 from tests.support import samples
 
 
@@ -16,7 +17,10 @@ def test_all_formats_are_written(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["report.json", "report.md", "junit.xml", "report.html"]
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
     assert names == ["junit.xml", "report.html", "report.json", "report.md"]
-    assert run_file.load(tmp_path / "run") == samples.regressed()
+    assert run_file.load(tmp_path / "run").model_copy(update={"sentence": ""}) == samples.regressed()
+    said = str(sentence.of(samples.regressed()))
+    assert run_file.load(tmp_path / "run").sentence == said
+    assert said.partition(": ")[2] in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_report_md_has_the_whole_table_even_where_all_is_well(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Data:
 
 def build(run: Run) -> Data:
     """All that the script needs of a run."""
-    details = [_json(detail(cell)) for cell in run.cells]
+    details = [_json(detail(cell, run)) for cell in run.cells]
     chunks = (f"[{','.join(details[start : start + CHUNK])}]" for start in range(0, len(details), CHUNK))
     return Data(embedded(index(run)), tuple(map(_packed, chunks)))
 
@@ -148,7 +148,7 @@ def _short(value: float | None) -> float | str | None:
 # One cell ------------------------------------------------------------------------------------------------------------
 
 
-def detail(cell: Cell) -> dict[str, Any]:
+def detail(cell: Cell, run: Run) -> dict[str, Any]:
     """The details of a cell; a field without content is left out."""
     figures = size.shown(cell)
     fields = {
@@ -169,6 +169,7 @@ def detail(cell: Cell) -> dict[str, Any]:
         "standing": cell.standing_defects,
         "notes": (*cell.notes, *([f"{cell_facts.alike(cell).capitalize()}."] if cell.same_as else [])),
         "expectation": _expectation(cell) if cell.expected else None,
+        "recorded": [[fact.label, fact.value] for fact in cell_facts.known_break(cell, run)[1:]],
         "reason": cell.reason,
         "fixture": cell.fixture,
         "origin": cell.fixture_origin,

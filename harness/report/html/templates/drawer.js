@@ -156,11 +156,12 @@ function packages(index) {
   return differing.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1)).map((name) => [name, before[name] || "–", now[name] || "–"]);
 }
 
-function expectation(found) {
+function expectation(found, recorded) {
   if (!found) return null;
+  const more = (recorded ?? []).map(([label, said]) => el("div", {}, label ? el("i", {}, `${label}: `) : "", said));
   const [name, issue, lasts, reason] = found;
   const link = /^https:\/\/[\w.~:/?#@!$&'*+,;=%-]+$/.test(issue) ? el("a", { href: issue, rel: "noopener noreferrer" }, issue) : issue;
-  return el("div", { class: "callout" }, el("b", {}, `known break: ${name}`), lasts ? `, ${lasts}` : "", el("br"), reason, issue ? el("br") : "", link);
+  return el("div", { class: "callout" }, el("b", {}, `known break: ${name}`), lasts ? `, ${lasts}` : "", el("br"), reason, issue ? el("br") : "", link, ...more);
 }
 
 function sameCause(index) {
@@ -223,7 +224,7 @@ function whole(index, detail) {
   return [
     heading(index, detail),
     detail.reason ? el("p", { class: "lead lines" }, detail.reason) : null,
-    expectation(detail.expectation),
+    expectation(detail.expectation, detail.recorded),
     ...findings(detail),
     sameCause(index),
     ...part("Error", error && el("p", { class: "bad" }, `${error[0]}: ${error[1]}: ${error[2]}`), error?.[3] && el("pre", {}, error[3])),
