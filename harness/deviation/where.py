@@ -15,7 +15,7 @@ from harness.core.model import Model
 from harness.core.observation import Observed
 from harness.core.run import Cell, Figures, Finding
 from harness.core.text import enumerated, many
-from harness.judge import numbers
+from harness.judge import numbers, twins
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
 from harness.worker.shared import canonical
@@ -177,7 +177,7 @@ class _Layers:
         self.facts: Mapping[str, Any] = now.fact("trace", "layers") or {}
         self.before: Mapping[str, Any] = (creators.fact("trace", "layers") or {}) if creators else {}
         self.effects = self._by_layer("layers")
-        self.missing = now.missing()
+        self.missing = [*now.missing(), *twins.lost(golden, now)]
         self.changed: list[str] = list(now.fact("accounting", "base_changed") or [])
 
     def all(self) -> tuple[Layer, ...]:
@@ -241,7 +241,7 @@ def _within(key: str, layer: str) -> bool:
 def _elsewhere(layers: Iterable[Layer], golden: Observed, now: Observed) -> tuple[str, ...]:
     """Tensors of the checkpoint that are lost and belong to no observed layer: all layers may share them."""
     names = [layer.name for layer in layers if layer.kind == "adapter"]
-    lost = sorted(set(now.missing()) - set(golden.missing()))
+    lost = sorted({*now.missing(), *twins.lost(golden, now)} - set(golden.missing()))
     return tuple(key for key in lost if not any(_within(key, name) for name in names))
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from harness.core.observation import Observed
 from harness.core.run import CheckpointKeys
 from harness.core.verdict import Verdict
+from harness.judge import twins
 from harness.judge.contracts import Found
 
 
@@ -34,10 +35,12 @@ def compare(
         return
     computed = set(now.fact("accounting", "computed") or [])
     lost_before = set(creator.missing())
-    newly = [key for key in now.missing() if creators_losses or key not in lost_before]
+    in_twin = twins.lost(creator, now)
+    newly = [key for key in now.missing() if creators_losses or key not in lost_before] + in_twin
     undecided = [key for key in newly if key in computed or _vouched_for(key, agreeing_layers, outputs_agree)]
+    undecided += [key for key in in_twin if outputs_agree and key not in undecided]
     lost = [key for key in newly if key not in undecided]
-    arrived = sum(where["found"] in ("whole", "transposed", "slice") for where in tensors.values())
+    arrived = sum(where["found"] in ("whole", "transposed", "slice") for where in tensors.values()) - len(in_twin)
     found.keys = CheckpointKeys(
         total=len(tensors),
         arrived=arrived,
@@ -48,6 +51,8 @@ def compare(
     )
     if lost:
         message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint are nowhere in the loaded model"
+        if alone := [key for key in in_twin if key in lost]:
+            message += f" or in place of another with equal values only: {', '.join(alone[:3])}"
         if both := sorted(lost_before & set(lost)):
             message += f"; the creator's own reload loses {len(both)} of them too: {', '.join(both[:3])}"
         found.add("accounting", "lost-tensors", Verdict.SILENT_WRONG, message, details=tuple(lost))
