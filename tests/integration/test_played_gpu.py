@@ -59,7 +59,8 @@ def test_every_probe_runs_where_no_tensor_may_lie_on_the_cpu(environments: Envir
         failed = {name: probe.outcome for name, probe in cell.probes.items() if probe.outcome == "error"}
         assert not failed, cell.findings
         assert cell.gpu_peak_mb == 1.5
-    assert {str(cell.verdict) for cell in cells.values()} == {"close"}, "another Transformers, and nothing else"
+    unknown = {str(cell.verdict) for cell in cells.values() if not cell.expected}
+    assert unknown == {"close"}, "another Transformers, and nothing else but known breaks"
 
 
 def test_a_busy_one_is_no_regression(environments: Environments, box: Path, tmp_path: Path) -> None:
