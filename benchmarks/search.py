@@ -50,6 +50,7 @@ def main() -> int:
 def _row(command: str, cell: str, folder: str, environ: dict[str, str]) -> tuple[str, ...]:
     started = time.perf_counter()
     words = [sys.executable, "-m", "harness", command, cell, "--json", "-q", "--anew", "--reports", f"{folder}/reports"]
+    words += ["--no-pin"] if command == "blame" else []
     done = subprocess.run(words, cwd=data.root(), env=environ, capture_output=True, text=True)
     seconds = time.perf_counter() - started
     if done.returncode != 0:

@@ -55,16 +55,17 @@ class Libraries:
 
 @pytest.fixture
 def libraries(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Libraries]:
-    """PEFT 70.0 is sound, 71.0 scales differently, 72.0 does so only with TRL 2.0; idna and tqdm have no effect."""
+    """PEFT 70.0 is clean, 71.0 scales differently, 72.0 does so only with TRL 2.0; 73.1 raises with TRL 1.0."""
     for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(key)
     with serving(tmp_path / "wheels") as index:
-        for release in ("1.0", "2.0", "2.1", "2.8", "5.0"):
+        for release in ("1.0", "2.0", "2.1", "2.8", "5.0", "5.1"):
             index.library(release)
         index.peft("70.0", "minipeft==1.0")
         index.peft("71.0", "minipeft==2.1")
         index.peft("72.0", "minipeft==5.0")
         index.peft("72.1", "minipeft==5.0")
+        index.peft("73.1", "minipeft==5.1")
         for version in ("1.0", "2.0"):
             index.package("trl", version, f"SECOND = {version == '2.0'}\n")
             index.package("idna", version)

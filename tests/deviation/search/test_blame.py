@@ -61,6 +61,18 @@ def test_two_only_together(libraries: Libraries) -> None:
     assert list(found["pin"]["also"]) == ["trl==1.0"]
 
 
+def test_another_deviation_does_not_clear_a_library(libraries: Libraries) -> None:
+    libraries.ends(OLD, {**BROKEN, "peft": "73.1"})
+    found = blamed(libraries)
+    assert found["sentence"].startswith(
+        "peft 70.0 → 73.1 causes it; whether trl 1.0 → 2.0 is needed too is not known; with trl 1.0 another deviation "
+        "comes (load-error: "
+    )
+    assert "KeyError: 'the first release'); trl alone does not cause it: " in found["sentence"]
+    assert found["culprits"][0]["not_known"]["trl"]["kind"] == "other"
+    assert found["pin"]["command"].startswith("pip install 'peft<")
+
+
 def test_mixes_that_cannot_be_imported_are_skipped(libraries: Libraries) -> None:
     libraries.index.package("accelerate", "1.0", "import trl\nassert not trl.SECOND, 'too new'\n")
     libraries.index.package("accelerate", "2.0", "import trl\nassert trl.SECOND, 'too old'\n")
@@ -159,6 +171,20 @@ def test_ctrl_c_leaves_nothing_half_built_and_the_search_continues(libraries: Li
     halves = [path for path in environments.glob("try-*") if not (path / "peft-regress.json").exists()]
     assert [path for path in halves if path.is_dir()] == []
     assert blamed(libraries)["sentence"].startswith("peft 70.0 → 71.0 alone")
+
+
+def test_a_killed_search_tries_nothing_twice(libraries: Libraries) -> None:
+    libraries.ends(OLD, {**BROKEN, "peft": "72.0"})
+    journal = libraries.world.reports / "blame" / "two-layers_old_current_cpu_.jsonl"
+    process = libraries.world.start("blame", libraries.cell)
+    until(lambda: journal.exists() and len(journal.read_text().splitlines()) > 2)
+    process.kill()
+    process.wait()
+    found = blamed(libraries)
+    assert found["sentence"].startswith("peft 70.0 → 72.0 and trl 1.0 → 2.0 cause it only together")
+    assert found["spent"]["remembered"] > 2
+    tried = [json.loads(line)["environment"] for line in journal.read_text().splitlines()]
+    assert len(tried) == len(set(tried))
 
 
 def test_a_journal_that_cannot_be_written_is_an_error(libraries: Libraries) -> None:
