@@ -56,7 +56,7 @@ class Pin:
         """The answer in words."""
         said = [f"{self.command} helps: {self.verified}"] if self.command else []
         said += [f"{shlex.join(['pip', 'install', one])} helps too: {why}" for one, why in self.also.items()]
-        said += [f"{one} does not help: {why}" for one, why in self.failed.items()]
+        said += [f"{shlex.join(['pip', 'install', *one.split()])} was tried: {why}" for one, why in self.failed.items()]
         if len(self.requirements) > 1:
             said.insert(0, "no single pin helps")
         return tuple(said if self.command else ["no pin that helps was found", *said])
@@ -81,7 +81,7 @@ def find(work: Work, ends: Ends, found: Blame) -> Pin | None:
     if len(together) > 1:
         for requirements, why in search.old(together).items():
             return Pin(tuple(requirements.split()), why, {}, search.failed)
-    return Pin((), "", {}, search.failed) if search.failed else None
+    return Pin((), "", {}, search.failed)
 
 
 class _Pins:
@@ -99,7 +99,6 @@ class _Pins:
         """The old versions of some packages, if they help: `peft==0.6.1 trl==0.8.1` → what was tried."""
         pins = {package: self.ends.version(package, "old") or "" for package in packages}
         if not all(version_of(version) for version in pins.values()):
-            self.failed[" ".join(packages)] = "the old version is no release"
             return {}
         entry = self._tried([f"{package} {version}" for package, version in pins.items()], lambda: self._with(pins))
         said = " ".join(f"{package}=={version}" for package, version in pins.items())
@@ -119,7 +118,7 @@ class _Pins:
         try:
             row = rows.releases_between(self._known(package), package, str(old), str(new), self.work.bad.python)
         except (UsageError, EnvFailed) as error:
-            self.failed.setdefault(f"a newer {package}", error.found)
+            self.work.log(f"newer releases of {package} are not tried: {error.found}")
             return exact
         names = [f"{package} {one.version}" for one in row.releases]
         line = Line(names, lambda point: self._with({package: row.releases[point].version}))
