@@ -42,6 +42,7 @@ class Sign:
         text: an error's message without numbers and names; for other findings the tensors or layers concerned.
         shape: of the array with the greatest difference.
         size: the greatest difference; None if the finding has no array.
+        pattern: what turns one into the other, such as a factor; empty if none was recognised.
     """
 
     verdict: str
@@ -50,12 +51,15 @@ class Sign:
     array: str = ""
     shape: tuple[int, ...] = ()
     size: float | None = None
+    pattern: str = ""
 
     def is_like(self, other: Sign) -> bool:
-        """True if both say the same: the same finding, about the same tensors, of about the same size."""
+        """True if both say the same: one finding, about the same tensors, of one pattern and about one size."""
         if (self.verdict, self.what) != (other.verdict, other.what) or not self._same_text(other):
             return False
         if self.array == other.array and self.shape != other.shape:
+            return False
+        if self.pattern and other.pattern and self.pattern != other.pattern:
             return False
         return _alike(self.size, other.size)
 
@@ -192,8 +196,14 @@ def _sign(finding: Finding) -> Sign:
         return Sign(verdict, ("error", finding.stage or finding.probe, finding.error_type), text)
     what = (finding.probe, finding.kind)
     if (figures := finding.figures) is not None:
-        return Sign(verdict, what, "", figures.array, figures.shape, figures.max_abs)
+        return Sign(verdict, what, "", figures.array, figures.shape, figures.max_abs, _pattern(finding))
     return Sign(verdict, what, "\n".join(sorted(finding.details)) or causes.normalised(finding.message))
+
+
+def _pattern(finding: Finding) -> str:
+    if (one := finding.pattern) is None:
+        return ""
+    return f"{one.kind} {one.short} {'' if one.factor is None else f'{one.factor:.3g}'}".strip()
 
 
 def _among(sign: Sign, signs: tuple[Sign, ...]) -> bool:

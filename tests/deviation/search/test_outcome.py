@@ -8,6 +8,7 @@ import math
 
 import pytest
 
+from harness.core.pattern import Pattern
 from harness.core.run import Figures, Finding
 from harness.core.verdict import Verdict
 from harness.deviation.search.outcome import Deviation, Seen
@@ -19,10 +20,17 @@ def seen(*findings: Finding, verdict: Verdict = Verdict.SILENT_WRONG) -> Seen:
     return Seen.of(cell("two-layers", verdict, findings=findings))
 
 
-def values(size: float = 1.0, probe: str = "forward", shape: tuple[int, ...] = (2, 8), **more: object) -> Finding:
+def values(
+    size: float = 1.0, probe: str = "forward", shape: tuple[int, ...] = (2, 8), by: Pattern | None = None
+) -> Finding:
     """Values that differ."""
     figures = Figures(array=f"{probe}/float32/logits", shape=shape, max_abs=size)
-    return Finding(probe=probe, kind="values", verdict=Verdict.SILENT_WRONG, message="m", figures=figures, **more)
+    return Finding(probe=probe, kind="values", verdict=Verdict.SILENT_WRONG, message="m", figures=figures, pattern=by)
+
+
+def factor(number: float) -> Pattern:
+    """A constant factor."""
+    return Pattern(kind="factor", says=f"×{number}", factor=number)
 
 
 def lost(*keys: str) -> Finding:
@@ -50,6 +58,9 @@ TABLE = [
     ("three times the size", seen(values(1.0)), seen(values(3.0)), "other"),
     ("infinite", seen(values(1.0)), seen(values(math.inf)), "other"),
     ("infinite as before", seen(values(math.inf)), seen(values(math.inf)), "bad"),
+    ("the same factor", seen(values(by=factor(3.0))), seen(values(by=factor(3.0001))), "bad"),
+    ("another factor, of one size", seen(values(by=factor(3.0))), seen(values(by=factor(2.5))), "other"),
+    ("no factor was recognised", seen(values(by=factor(3.0))), seen(values()), "bad"),
     ("another shape", seen(values()), seen(values(shape=(2, 4))), "other"),
     ("another probe", seen(values()), seen(values(probe="merged")), "other"),
     ("an error instead", seen(values()), seen(error(), verdict=Verdict.LOAD_ERROR), "other"),
