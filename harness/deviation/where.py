@@ -18,7 +18,7 @@ from harness.core.text import enumerated, many
 from harness.judge import numbers, twins
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
-from harness.worker.shared import canonical
+from harness.worker.shared import LOAD_PATH, canonical
 
 FORMAT = 1
 """Format of the file that is kept beside a run. Raise it when an older reader would misread the file."""
@@ -155,6 +155,8 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
     layers = _Layers(golden, now, creators).all()
     first = next((layer for layer in layers if layer.differs), None)
     doing, said = _meaning(first, Evidence(golden, now), now, _elsewhere(layers, golden, now))
+    if doing == "afterwards" and (by_path := _load_path(cell)):
+        doing, said = by_path
     update = {"first": first.name if first else "", "doing": doing, "said": said, "layers": layers}
     return found.model_copy(update=update)
 
@@ -238,6 +240,17 @@ def _within(key: str, layer: str) -> bool:
     return f".{layer}." in f".{canonical(key)}."
 
 
+def _load_path(cell: Cell) -> tuple[Doing, tuple[str, ...]] | None:
+    """The conclusion if only other load paths than `PeftModel.from_pretrained` deviate; None if not."""
+    deviating = [finding for finding in cell.findings if finding.verdict.is_deviation]
+    if not deviating or not all(finding.probe.startswith(LOAD_PATH) for finding in deviating):
+        return None
+    names = enumerated(dict.fromkeys(finding.probe.removeprefix(LOAD_PATH) for finding in deviating), 4)
+    lost = next((finding for finding in deviating if finding.kind.endswith("lost-tensors")), deviating[0])
+    said = f"other load paths do not load it so ({names}): {lost.message}"
+    return "loading", ("loaded by PeftModel.from_pretrained, no layer differs", said)
+
+
 def _elsewhere(layers: Iterable[Layer], golden: Observed, now: Observed) -> tuple[str, ...]:
     """Tensors of the checkpoint that are lost and belong to no observed layer: all layers may share them."""
     names = [layer.name for layer in layers if layer.kind == "adapter"]
@@ -257,7 +270,7 @@ def _meaning(
         return _nothing_differs(evidence, now)
     said = [f"{first.name} is the first layer that differs, in execution order"]
     if first.kind == "block":
-        return _in_block(first, now, said)
+        return _in_block(first, now, said, () if _base_changed(evidence) else elsewhere)
     if first.kind == "prompt" and not first.foreign:
         return "prompt", (*said, *_own_effect(first), "the prompt that is put before the input changed")
     if first.input is not None:
@@ -300,8 +313,10 @@ def _nothing_differs(evidence: Evidence, now: Observed) -> tuple[Doing, tuple[st
     )
 
 
-def _in_block(first: Layer, now: Observed, said: list[str]) -> tuple[Doing, tuple[str, ...]]:
-    lost = [key for key in now.missing() if _within(key, first.name)]
+def _in_block(
+    first: Layer, now: Observed, said: list[str], elsewhere: tuple[str, ...]
+) -> tuple[Doing, tuple[str, ...]]:
+    lost = [*(key for key in now.missing() if _within(key, first.name)), *elsewhere]
     said.append(f"it is a block of the base; its output {_agreement(first.output)}" if first.output else "")
     said.append("all adapter layers up to its end agree")
     if lost:

@@ -63,7 +63,9 @@ def _gradient_names(creator: Observed, now: Observed, found: Found, converted: S
     if filled is not None and not gone & set(filled) and after >= before & set(filled):
         found.notes.append(f"{len(gone)} parameters get no gradient that did not train when the adapter was made")
     elif len(after) < len(before) and not (after - before and are_of(gone, converted)):
-        found.contract("gradients", "gradients-missing", f"{len(gone)} parameters get no gradient", sorted(gone))
+        absent = gone - set(now.fact("structure", "inference") or gone)
+        why = f" ({len(absent)} of them are not in the model)" if absent else ""
+        found.contract("gradients", "gradients-missing", f"{len(gone)} parameters get no gradient{why}", sorted(gone))
     else:
         found.notes.append(f"{len(gone)} gradients have other names; not compared")
 

@@ -99,6 +99,8 @@ TABLE: list[tuple[str, Callable[[Pair], None], str, str, str]] = [
     ("another block", together(a_block, put_out(1)), "layers.0", "base", "the base changed inside it"),
     ("a block's tensor", together(a_block, put_out(1), lost("base_model.model.layers.0.norm.bias")), "layers.0",
      "loading", "missing from the model"),
+    ("a block after a lost embedding", together(a_block, put_out(1), lost("base_model.model.embed.weight")), "layers.0",
+     "loading", "missing from the model: base_model.model.embed.weight: the loading changed"),
     ("only the output", lambda pair: pair.now.shift("forward", 0.3), "", "base", "the last observed layer changed"),
     ("no loading", lambda pair: refuses(pair.now), "", "not loaded", "it does not load (state dict)"),
 ]  # fmt: skip
@@ -125,6 +127,18 @@ def test_attributes_that_changed_since_the_creator_are_named() -> None:
     cell = Cell(id="s@a:b[cpu]", scenario="s", creator="a", loader="b", verdict=Verdict.SILENT_WRONG)
     found = where.find(cell, pair.golden.observed(), pair.now.observed(), pair.golden.observed())
     assert "the computation changed (scaling: 1.0 → 2.0), not the loading" in found.said
+
+
+def test_another_load_path_is_named_not_what_happens_after_loading() -> None:
+    def finding(kind: str, message: str) -> Finding:
+        return Finding(probe="door.auto", kind=kind, verdict=Verdict.SILENT_WRONG, message=message)
+
+    findings = (finding("auto-differs", "another output"), finding("auto-lost-tensors", "4 of 12 do not arrive"))
+    found = traced(lambda _: None, findings)
+    assert (found.first, found.doing) == ("", "loading")
+    assert found.said[-1] == "other load paths do not load it so (auto): 4 of 12 do not arrive"
+    other = Finding(probe="merged", kind="values", verdict=Verdict.SILENT_WRONG, message="m")
+    assert traced(lambda _: None, (*findings, other)).doing == "afterwards"
 
 
 def test_another_effect_is_not_said_to_load_while_a_tensor_of_another_layer_is_lost() -> None:
