@@ -178,6 +178,10 @@ def _running(one: Arguments) -> None:
     one.add_argument("--each", action="store_true", help="replay every fixture; do not reuse results")
     one.add_argument("--jobs", type=count, default=0, metavar="N", help="cells at once (default: cores)")
     one.add_argument("--time-limit", type=seconds, metavar="S", help="seconds for each cell, instead of its own limit")
+    one.add_argument(
+        "--startup-timeout", type=seconds, metavar="S",
+        help="seconds until a worker must have imported its libraries (default: 300, more on a busy machine)",
+    )  # fmt: skip
     one.add_argument("--resume", action="store_true", help="continue the newest unfinished run of the same cells")
     one.add_argument("--strict", dest="fail_on_warned", action="store_true", help="a new warning fails the run too")
     one.add_argument("--reports", metavar="DIR", help="where the run's folder is made (default: reports/)")

@@ -31,6 +31,7 @@ from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest, cores
 from harness.runner.session import Session
+from harness.runner.workers.start_limit import StartLimit
 from harness.store.fixtures import Store, recorded_versions
 
 OnCell = Callable[[Cell], None]
@@ -225,6 +226,7 @@ class Checking:
                 share=not request.each,
                 log=self._log,
                 handler=request.worker_handler,
+                start_limit=StartLimit(request.startup_timeout),
                 options=self._places(),
                 finished=self.keep,
             )

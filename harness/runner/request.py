@@ -155,6 +155,8 @@ class CheckRequest:
     """Replay every fixture; do not reuse the result of one that the loader cannot tell apart."""
     time_limit: float | None = None
     """Seconds for a cell, in the place of its scenario's limit."""
+    startup_timeout: float | None = None
+    """Seconds until a worker must have imported its libraries; None for 300, and more on a busy machine."""
     jobs: int = 0
     """Cells at once; 0 for as many as there are cores."""
     fail_on_warned: bool = False
@@ -172,9 +174,10 @@ class CheckRequest:
             UsageError: a number is out of range, or a text is given where several are expected.
         """
         must_be_count("jobs", self.jobs)
-        limit = self.time_limit
-        if limit is not None and not 0 < limit < math.inf:
-            raise UsageError(f"time_limit={limit!r}", "a number of seconds above 0", "leave it out for no other limit")
+        for name in ("time_limit", "startup_timeout"):
+            limit = getattr(self, name)
+            if limit is not None and not 0 < limit < math.inf:
+                raise UsageError(f"{name}={limit!r}", "a number of seconds above 0", "leave it out for no other limit")
         for name in ("creators", "loaders", "cells"):
             if isinstance(value := getattr(self, name), str):
                 raise UsageError(f"{name}={value!r}", "a tuple of names", f"write {name}=({value!r},)")

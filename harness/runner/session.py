@@ -30,6 +30,7 @@ from harness.runner.shared_replay import SharedReplays
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.schedule import Closed, Key, Pools
+from harness.runner.workers.start_limit import BY_LOAD, StartLimit
 from harness.store.fixtures import Store
 
 
@@ -55,6 +56,7 @@ class Session:
     log: Log = print
     handler: Path | None = None
     """Replaces the worker's own cell module, for tests."""
+    start_limit: StartLimit = BY_LOAD
     options: str = ""
     """Options that the command which reproduces a cell needs: where matrices and fixtures are."""
     finished: Callable[[Cell], None] = field(default=lambda _: None)
@@ -230,7 +232,7 @@ class Session:
         log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}"
         return gpus.pool_for(
             environment, jobs=self.jobs, log_dir=log_dir, preload=self._preload, device=key.device,
-            handler=self.handler, log=self.log,
+            handler=self.handler, log=self.log, start_limit=self.start_limit,
         )  # fmt: skip
 
     @contextlib.contextmanager

@@ -17,8 +17,10 @@ import pytest
 
 from harness.core.observation import Done
 from harness.runner.workers import pool as pool_module
+from harness.runner.workers import start_limit
 from harness.runner.workers.pool import Job, Pool, WorkerFailed
 from harness.runner.workers.process import WORKER
+from harness.runner.workers.start_limit import StartLimit
 
 FAKES = Path(__file__).parents[1] / "support" / "fakes"
 WAIT_S = 20.0
@@ -251,7 +253,7 @@ STARTS = [
     ({"command": ["/nowhere/python"]}, "/nowhere/python does not start", ""),
     ({"preload": ["exit"]}, "exit code 3", "printed at import"),
     ({"preload": ["raise"]}, "does not import", "no module named frobnicate"),
-    ({"preload": ["hang"], "start_limit_s": 0.3}, "said nothing for 0.3 s", ""),
+    ({"preload": ["hang"], "start_limit": StartLimit(0.3)}, "--startup-timeout", ""),
 ]
 
 
@@ -331,6 +333,8 @@ CONTROLLER = """
 import sys
 from pathlib import Path
 from harness.runner.workers.pool import Job, Pool
+from harness.runner.workers import start_limit
+from harness.runner.workers.start_limit import StartLimit
 
 folder, command, closes = Path(sys.argv[1]), sys.argv[3:], sys.argv[2] == "closes"
 pool = Pool(Path(sys.executable), jobs=2, log_dir=folder / "log", command=command)
@@ -391,3 +395,26 @@ def test_the_worker_sees_nothing_of_ours(start: Start) -> None:
     assert facts["numerics"]["environ"]["OMP_NUM_THREADS"] == "1"
     assert facts["numerics"]["hash_seed"] == "0"
     assert start(environ=environ, untouched=True).facts()["pythonpath"] == "/nowhere"
+
+
+@pytest.mark.parametrize(
+    ("asked", "busy", "limit"), [(None, 0.0, 300), (None, 0.5, 300), (None, 4.0, 1200), (20.0, 4.0, 20)]
+)
+def test_the_limit_of_a_start_grows_with_the_load(
+    monkeypatch: pytest.MonkeyPatch, asked: float | None, busy: float, limit: float
+) -> None:
+    monkeypatch.setattr(start_limit, "busy", lambda: busy)
+    assert StartLimit(asked).seconds() == limit
+
+
+def test_a_start_that_takes_too_long_says_how_to_wait_longer_and_not_to_rebuild(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(start_limit, "busy", lambda: 7.2)
+    found, expected, next_step = StartLimit().missed(300)
+    assert found.endswith(
+        "said nothing for 300 s after its start; the machine is busy, with 7.2 processes for each core"
+    )
+    assert "in that time" in expected
+    assert next_step == "wait until the machine is less busy, or --startup-timeout 600"
+    assert "rebuild" not in str(WorkerFailed(found, "", expected, next_step))

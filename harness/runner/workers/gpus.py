@@ -14,6 +14,7 @@ from harness.core.progress import Log
 from harness.envs.environment import BuiltEnvironment
 from harness.runner.workers.pool import Job, Pool, WorkerFailed
 from harness.runner.workers.process import worker_command
+from harness.runner.workers.start_limit import BY_LOAD, StartLimit
 from harness.worker.shared import VISIBLE_GPUS, visible_gpus
 
 
@@ -123,6 +124,7 @@ def pool_for(
     device: str,
     handler: Path | None,
     log: Log,
+    start_limit: StartLimit = BY_LOAD,
 ) -> WorkerPool:
     """The pool that computes an environment's cells on a device; one pool for each GPU where several are visible."""
 
@@ -130,7 +132,7 @@ def pool_for(
         return Pool(
             environment.python, jobs=jobs, log_dir=folder, preload=preload, device=device,
             command=worker_command(environment.python, handler),
-            environ=environ, untouched=environment.untouched,
+            environ=environ, start_limit=start_limit, untouched=environment.untouched,
         )  # fmt: skip
 
     gpus = visible_gpus(os.environ) if device == "cuda" else []

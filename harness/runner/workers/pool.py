@@ -23,6 +23,7 @@ from typing import Any, cast, get_args
 from harness.core.errors import HarnessError
 from harness.core.observation import Done
 from harness.runner.workers.process import Eof, Event, Processes, WorkerProcess, environment, tail, worker_command
+from harness.runner.workers.start_limit import BY_LOAD, StartLimit
 from harness.worker.shared import Hello, Outcome
 
 GRACE_S = 15.0
@@ -46,10 +47,11 @@ class Job:
 class WorkerFailed(HarnessError):
     """The worker did not start, or the environment does not import."""
 
-    def __init__(self, found: str, tail: str = "") -> None:
-        super().__init__(
-            found + (f"\n{tail}" if tail else ""), "an environment that imports", "read the lines above; rebuild it"
-        )
+    def __init__(
+        self, found: str, tail: str = "", expected: str = "an environment that imports",
+        next_step: str = "read the lines above; rebuild it",
+    ) -> None:  # fmt: skip
+        super().__init__(found + (f"\n{tail}" if tail else ""), expected, next_step)
         self.tail = tail
 
 
@@ -93,7 +95,7 @@ class Pool:
         device: str = "cpu",
         command: Sequence[str] | None = None,
         environ: Mapping[str, str] | None = None,
-        start_limit_s: float = 300,
+        start_limit: StartLimit = BY_LOAD,
         untouched: bool = False,
     ) -> None:
         """Starts nothing yet.
@@ -112,7 +114,7 @@ class Pool:
         self._log_dir = log_dir
         self._hello: Hello = {"id": "hello", "kind": "hello", "device": device, "preload": list(preload)}
         self._device = device
-        self._start_limit_s = start_limit_s
+        self._start_limit = start_limit
         self._lock = threading.Lock()
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._facts: Future[Mapping[str, Any]] = Future()
@@ -302,9 +304,9 @@ class Pool:
         if self._worker is None:
             return
         if not self._ready:
-            if now > self._started_at + self._start_limit_s:
-                found = f"the worker said nothing for {self._start_limit_s:g} s after its start"
-                self._give_up(WorkerFailed(found, tail(self._worker.log)))
+            if now > self._started_at + self._start_limit.seconds():
+                found, expected, next_step = self._start_limit.missed(now - self._started_at)
+                self._give_up(WorkerFailed(found, tail(self._worker.log), expected, next_step))
         elif any(now > task.overdue for task in self._flying.values()):
             self._worker_ended("the worker was silent past the time limit", "timeout")
         elif self._worker.is_gone():  # a process that it started keeps stdout open, so no end was read
