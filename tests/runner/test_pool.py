@@ -332,9 +332,6 @@ def test_an_id_is_taken_until_its_job_ended(cells: Cells, tmp_path: Path) -> Non
 CONTROLLER = """
 import sys
 from pathlib import Path
-from harness.runner.workers.pool import Job, Pool
-from harness.runner.workers import start_limit
-from harness.runner.workers.start_limit import StartLimit
 
 folder, command, closes = Path(sys.argv[1]), sys.argv[3:], sys.argv[2] == "closes"
 pool = Pool(Path(sys.executable), jobs=2, log_dir=folder / "log", command=command)
