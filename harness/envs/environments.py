@@ -192,7 +192,7 @@ class Environments:
         template = self._template()
         for package, version in pins.pins:
             self._pins.refuse_unfit(package, version, template.python)
-        dated = self._pins.dated(pins, template)
+        dated, template = self._pins.dated(pins, template), self._pins.governed(template)
         draft = Draft.of(dated.pins, template, dated.days[0], self._folders[0])
         draft.refuse_declared()
         found = self._pins.resolve(

@@ -100,7 +100,8 @@ class PinnedLocks:
             EnvFailed: nothing goes with the pins, or no index answers.
         """
         dated, applying = self.dated(pins, template), rules.load(self._folders)
-        wanted = [template.with_pins(dict(dated.pins.pins), day, why) for day in dated.days]
+        governed = self.governed(template)
+        wanted = [governed.with_pins(dict(dated.pins.pins), day, why) for day in dated.days]
         name = dated.pins.name
         paths = [self._path(name, one, applying) for one in wanted]
         for declared, path in zip(wanted, paths, strict=True):
@@ -111,6 +112,10 @@ class PinnedLocks:
         path = paths[dated.days.index(_day(found.declared))]
         locks.write(path, locks.render(name, found.declared, found.packages, "made on the fly"))
         return name, found.declared, Lock(found.packages, found.declared.digest())
+
+    def governed(self, template: Declaration) -> Declaration:
+        """A template without the requirements that rules add where they are needed."""
+        return rules.governed(rules.load(self._folders), template)
 
     def resolve(self, dated: Dated, declare: Callable[[datetime.date], Declaration], name: str) -> Resolved:
         """The packages of pins as of the first of their days that has some, with what the rules add.

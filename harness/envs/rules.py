@@ -62,6 +62,12 @@ def load(matrices: Iterable[Path]) -> tuple[Rule, ...]:
     return tuple(rule for file in files for rule in toml_files.validated(_File, toml_files.read(file), file).rule)
 
 
+def governed(rules: Iterable[Rule], template: Declaration) -> Declaration:
+    """A template without the requirements that a rule adds where they are needed."""
+    added = {one.add for one in rules}
+    return template.model_copy(update={"extra": {k: why for k, why in template.extra.items() if k not in added}})
+
+
 def applied(rules: Iterable[Rule], declared: Declaration, packages: Mapping[str, str]) -> Declaration:
     """A declaration with what these packages, resolved from it, still need. What it pins itself stays."""
     added = {one.add: one.reason for one in rules if one.package not in declared.exact() and one.unmet(packages)}

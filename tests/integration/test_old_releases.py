@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -26,6 +27,16 @@ def test_a_release_creates_with_the_libraries_of_its_day(creator: str, peft_regr
     said = peft_regress("pair", "--creator", creator, "--loader", "current", "--cell", "lora-linear@*")
     assert set(said.verdicts.values()) <= {"exact", "close"}, said.out
     assert said.code == 0
+
+
+def test_a_pinned_release_has_the_packages_of_the_environment_that_is_declared_for_it(
+    environments: Environments,
+) -> None:
+    declared = {name: one for name, one in environments.declarations().items() if re.fullmatch(r"v\d+", name)}
+    assert len(declared) > 15
+    for name, one in declared.items():
+        made = environments.describe(f"peft=={one.exact()['peft']}")
+        assert made.versions == environments.locked_versions(name), name
 
 
 def test_one_more_pin_does_not_move_the_day(environments: Environments) -> None:
