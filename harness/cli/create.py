@@ -68,6 +68,8 @@ def show(made: Sequence[Made], output: Output) -> int:
         for one in made:
             if one.outcome in ("refused", "differs"):
                 common.out(f"{one.scenario}: {one.outcome}: {one.detail}")
+            elif one.kept:
+                common.out(f"{one.scenario}: {one.outcome}: {one.kept}")
             elif one.detail and output.verbose:
                 common.out(f"{one.scenario}: {one.outcome} ({one.detail})")
         common.out(", ".join(f"{count} {outcome}" for outcome, count in Counter(one.outcome for one in made).items()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ EFFECT = 1e-3
 
 This is no tolerance: what a loader may deviate is measured. The fill makes effects of 0.1 to 1. An effect near this
 bound means that the adapter is off or that the inputs do not reach it."""
+
+
+_OTHER_RELOAD = "saved and reloaded by its own library it computes something else"
+_NO_RELOAD = "its own library cannot load and run what it saved"
+"""Words of standing defects. Manifests quote them, so they change only with the fixtures."""
 
 
 class CreationRefused(HarnessError):
@@ -63,7 +68,8 @@ def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
 
 
 def _refuse_weak(golden: Observed, name: str) -> None:
-    noise = numbers.measure(golden)
+    made = standard.of(golden, golden)
+    golden, noise = made.golden, numbers.measure(made.creator)
     decisive = (*signal.DECISIVE, "base")
     weak = [str(said) for said in signal.weak(golden, noise, noise, decisive).values()]
     weak += [f"the rounding of {array} is not a finite number" for array in signal.unmeasured(golden, noise, decisive)]
@@ -123,7 +129,13 @@ def standing_defects(golden: Observed) -> tuple[str, ...]:
     """Checks without a golden that the creator's own library fails: the golden is compared with itself."""
     defects = list(compare.judge(golden, golden).standing_defects)
     if (gap := standard.reload_loss(golden)) is not None:
-        defects.insert(0, f"saved and reloaded by its own library it computes something else, by {gap.max_abs:.3g}")
+        defects.insert(0, f"{_OTHER_RELOAD}, by {gap.max_abs:.3g}")
     if standard.has_saved(golden) and (error := standard.reload_error(golden)) is not None:
-        defects.insert(0, f"its own library cannot load and run what it saved: {error.type}: {error.message}")
+        defects.insert(0, f"{_NO_RELOAD}: {error.type}: {error.message}")
     return tuple(defects)
+
+
+def kept(defects: Sequence[str]) -> str:
+    """Why a fixture is kept although its creator cannot read it back; empty if it can."""
+    own = next((defect for defect in defects if defect.startswith((_OTHER_RELOAD, _NO_RELOAD))), "")
+    return f"{own}. It is kept: loaders are compared with what it computed when it was saved" if own else ""

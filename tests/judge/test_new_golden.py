@@ -89,3 +89,48 @@ def test_an_adapter_that_reads_back_as_another_is_a_standing_defect() -> None:
     created = golden(arrays={**golden().arrays, "created/float32/logits": BASE + np.float32(0.5)})
     (defect,) = new_golden.standing_defects(created)
     assert "saved and reloaded by its own library it computes something else, by 0.4" in defect
+
+
+def unloadable(**changes: Any) -> Observed:
+    """A golden by a creator that refuses its own file: what was saved, and the base."""
+    arrays = {name: array for name, array in golden().arrays.items() if name.startswith("base/")}
+    arrays["created/float32/logits"] = BASE + np.float32(0.1)
+    found = golden(load={"create": OK, "float32": ERROR, "float64": ERROR}, probes={"base": {"float32": OK}})
+    return replace(found, **{"arrays": arrays, **changes})
+
+
+def test_what_its_own_creator_cannot_load_is_kept() -> None:
+    new_golden.refuse_unfit(unloadable(), {"expects": {"*.lora_[AB]": 2}})
+    defects = new_golden.standing_defects(unloadable())
+    assert defects[0] == "its own library cannot load and run what it saved: ValueError: no"
+    assert "It is kept" in new_golden.kept(defects)
+    assert new_golden.kept(("merging in place changes the output",)) == ""
+
+
+def test_what_its_own_creator_cannot_load_must_still_have_an_effect() -> None:
+    arrays = {**unloadable().arrays, "created/float32/logits": BASE}
+    with pytest.raises(CreationRefused, match="moves the output by 0"):
+        new_golden.refuse_unfit(unloadable(arrays=arrays), {"expects": None})
+
+
+def test_a_declared_loss_must_occur() -> None:
+    declared = {"expects": None, "leaves_out": "the mask is drawn anew"}
+    sound = golden(arrays={**golden().arrays, "created/float32/logits": golden().arrays["forward/float32/logits"]})
+    with pytest.raises(CreationRefused, match="`leaves_out` is declared, but"):
+        new_golden.refuse_unfit(sound, declared)
+    new_golden.refuse_unfit(with_created(BASE + np.float32(0.5)), declared)
+
+
+def with_created(array: Any) -> Observed:
+    return golden(arrays={**golden().arrays, "created/float32/logits": array})
+
+
+def test_an_adapter_that_its_creator_loses_wholly_is_kept() -> None:
+    lost = golden(
+        arrays={
+            **golden().arrays,
+            **{f"forward/{each}/logits": BASE.astype(each) for each in ("float32", "float64")},
+            "created/float32/logits": BASE + np.float32(0.1),
+        }
+    )
+    new_golden.refuse_unfit(lost, {"expects": None})
