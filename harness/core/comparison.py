@@ -22,9 +22,14 @@ class Comparison(Model):
     why: str = ""
     """What is worse, where the verdicts alone do not say it; of a deviation that an expectation knows, which."""
 
+    unjudged: tuple[str, ...] = ()
+    """Probes that were judged under the baseline, and could not be judged here."""
+
     @property
     def unknown(self) -> bool:
-        """True if only one side has a result that can be compared."""
+        """True if only one side has a result that can be compared, or a probe has one on one side only."""
+        if self.unjudged:
+            return True
         sides = (self.before, self.now)
         unjudged = any(side is None or side.cannot_tell for side in sides)
         return unjudged or (self.change == "new" and self.now is not None and self.now.is_deviation)

@@ -323,7 +323,7 @@ def _exit_code_of_change(run: Run) -> ExitCode:
         return ExitCode.REGRESSED
     apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
     cells = [cell for cell in run.cells if cell.verdict.is_judged]
-    unknown = any(comparison.unknown for comparison in apart.values())
+    unknown = any(c.unknown for c in apart.values()) or any(c.unjudged for c in run.comparisons)
     undetermined = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
     refused = {comparison.cell for comparison in run.comparisons if comparison.refused}
     compared = any(cell.id not in apart and cell.id not in refused for cell in cells)

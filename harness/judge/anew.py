@@ -10,26 +10,41 @@ from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
 
 
-def compare(evidence: Evidence, all_figures: tuple[Figures, ...], outputs_moved: bool, found: Found) -> None:
-    """Compare the outputs of the new adapter.
+def compare(
+    evidence: Evidence, all_figures: tuple[Figures, ...], outputs_moved: bool, base_alone: bool, found: Found
+) -> bool:
+    """Compare the outputs of the new adapter; returns True if they differ only because the base does.
 
     Args:
         all_figures: the differences of the probe `fresh`.
         outputs_moved: the replay's own outputs differ from the golden's.
+        base_alone: they do, and the base's move explains that.
     """
     if not any(map(beyond, all_figures)):
         if all_figures and _creators_differs(evidence):
             found.fixed.append("created anew by the creator, the scenario gives another output than when it was made")
-        return
+        return False
     before, after = evidence.creator.fact("created", "filled"), evidence.now.fact("fresh", "filled")
     if before is not None and after is not None and set(before) != set(after):
         # each parameter is filled by its name: other names, other values
         found.notes.append("a new adapter has parameters with other names, and so other values: not compared")
+    elif base_alone and (other := _unlike_the_loaded(evidence)):
+        message = "created anew, the scenario gives another output than the loaded adapter with the same values"
+        found.add("fresh", "fresh-values", Verdict.CONTRACT, message, figures=other)
+    elif base_alone:
+        return True
     elif outputs_moved:
         found.notes.append("a new adapter with the same values gives another output too")
     else:
         message = "created anew, the scenario gives another output: new adapters do not mean what old ones mean"
         found.add("fresh", "fresh-values", Verdict.CONTRACT, message, figures=all_figures[0])
+    return False
+
+
+def _unlike_the_loaded(evidence: Evidence) -> Figures | None:
+    """How far the new adapter is from the loaded one, if they were alike for the creator and are not here."""
+    before, now = (evidence.twin_gap(side, "fresh", "forward") for side in (evidence.creator, evidence.now))
+    return now if before is not None and not beyond(before) and now is not None and beyond(now) else None
 
 
 def _creators_differs(evidence: Evidence) -> bool:

@@ -57,7 +57,32 @@ def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
 
 
 def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
-    """How one cell changed; None if it is sound on both sides, or undetermined on both."""
+    """How one cell changed; None if it is sound on both sides in every probe, or undetermined on both."""
+    found = _compared(before, now, strict)
+    unjudged = _no_longer_judged(before, now) if before is not None and now.verdict.is_judged else ()
+    if not unjudged:
+        return found
+    if found is not None:
+        return found.model_copy(update={"unjudged": unjudged})
+    why = f"{', '.join(unjudged)}: judged under the baseline, and not comparable here"
+    assert before is not None
+    return Comparison(cell=now.id, change="gone", before=before.verdict, now=now.verdict, why=why, unjudged=unjudged)
+
+
+def _no_longer_judged(before: Cell, now: Cell) -> tuple[str, ...]:
+    """The probes that ran on both sides, and have a verdict under the baseline alone."""
+    return tuple(
+        name
+        for name, probe in now.probes.items()
+        if probe.verdict is Verdict.NOT_COMPARABLE
+        and probe.outcome == "ok"
+        and name in before.probes
+        and before.probes[name].outcome == "ok"
+        and before.probes[name].verdict.is_judged
+    )
+
+
+def _compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
     sides = (run_diff.standing(before, strict), run_diff.standing(now, strict))
     said = partial(Comparison, cell=now.id, before=before.verdict if before else None, now=now.verdict)
     match sides:

@@ -37,6 +37,7 @@ from harness.judge import (
     structure_steps,
     tokens,
     trainability,
+    training,
     types,
     written,
 )
@@ -115,7 +116,8 @@ class _Judge:
         self._generated()
         self._gradients()
         self._trained()
-        anew.compare(self.evidence, self.figures["fresh"], self._outputs_moved, self.found)
+        if anew.compare(self.evidence, self.figures["fresh"], self._outputs_moved, self._base_alone, self.found):
+            self._follows("fresh")
         invariants.compare(self.evidence, self.found, self._outputs_moved)
         load_paths.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
@@ -207,6 +209,8 @@ class _Judge:
             message = f"the base model's own output moved{agrees}{self._reference('base')}"
             figures = next(f for f in self._own("base") if beyond(f))
             self._add("base", "base-moved", Verdict.BASE_MOVED, message, figures=figures)
+            if self._moved("forward"):
+                self.found.follow["forward"] = Verdict.BASE_MOVED
 
     def _effect_agrees(self) -> bool:
         """True if the adapter's effect is unchanged, though base and output moved.
@@ -259,39 +263,23 @@ class _Judge:
     def _first_difference(self) -> str:
         return next((row.name for row in self.layers if row.max_abs > row.allowance), "")
 
+    @property
+    def _base_alone(self) -> bool:
+        """True if the outputs moved, and the base's move explains that."""
+        return self.base_moved and not self._accused("layers") and not self._accused("forward")
+
     def _gradients(self) -> None:
         if not self._moved("gradients"):
             return
-        if self.base_moved:
-            self.found.notes.append("gradients differ too; not judged, since the base moved")
-        elif self._outputs_moved:
+        alone = self._base_alone
+        if (self._outputs_moved and not alone) or training.gradients(
+            self.evidence, self.figures["gradients"], alone, self.found
+        ):
             self._follows("gradients")
-        else:
-            figures = self.figures["gradients"][0]
-            count = sum(beyond(f) for f in self.figures["gradients"])
-            message = f"gradients differ in {count} array(s), most in {_name(figures)}"
-            self._values("gradients", figures, message, _name(figures))
 
     def _trained(self) -> None:
-        """Train mode: is dropout applied as before?
-
-        Releases draw different random numbers from the same seed, and training is sound all the same. That dropout
-        starts or stops acting is a finding.
-        """
-        if not self._moved("train"):
-            return
-        if self._outputs_moved:
+        if training.train(self.evidence, self.figures["train"], self._outputs_moved, self._base_alone, self.found):
             self._follows("train")
-            return
-        before, after = (self.evidence.twin_gap(side, "train", "forward") for side in (self.creator, self.now))
-        acts_before, acts_now = (gap is not None and beyond(gap) for gap in (before, after))
-        if acts_before and acts_now:
-            self.found.notes.append(
-                "train mode gives other numbers from the same seed: dropout draws or scales differently; not judged"
-            )
-            return
-        meaning = "dropout no longer acts in train mode" if acts_before else "the output in train mode differs"
-        self._add("train", "train-mode", Verdict.CONTRACT, meaning, figures=self.figures["train"][0])
 
     def _generated(self) -> None:
         if tokens.compare(self.evidence, self.figures["generate"], self._outputs_moved, self.found):
@@ -328,7 +316,7 @@ class _Judge:
         self.found.add(probe, kind, verdict, message, **more)
 
     def _judgement(self) -> Judgement:
-        if following := [probe for probe in self.found.follow if probe not in EQUALS]:
+        if following := [probe for probe in self.found.follow if probe not in EQUALS and probe != "forward"]:
             self.found.notes.append(f"{', '.join(following)}: the values differ too, like the output")
         verdict = worst([*(f.verdict for f in self.found.findings), self._agreement()])
         probes = sorted(set(self.golden.probes) | set(self.now.probes))

@@ -7,7 +7,7 @@ creator's library too is a standing defect: a loader is judged on what it makes 
 from __future__ import annotations
 
 from harness.core.run import Figures, Finding
-from harness.core.verdict import Verdict
+from harness.core.verdict import Verdict, worst
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
@@ -34,6 +34,11 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
         if _is_worse(evidence, now, before, equal.broken, found, outputs_moved):
             assert now is not None
             _broken(probe, now, before, found)
+        elif now is not None and not beyond(now) and any(map(beyond, evidence.figures(probe))):
+            # it differs from the golden's like its twin, and gets the twin's verdict
+            causes = ("base",) if equal.probe == "base" else ("forward", "base", "layers")
+            if moved := [f.verdict for f in found.findings if f.probe in causes]:
+                found.follow.setdefault(probe, worst(moved))
     now, before = evidence.disabled_gap(evidence.now), evidence.disabled_gap(evidence.creator)
     if _is_worse(evidence, now, before, _DISABLED, found, outputs_moved):
         found.add("base", "disabled-differs", Verdict.SILENT_WRONG, _worded(_DISABLED, before), figures=now)

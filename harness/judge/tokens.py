@@ -23,7 +23,14 @@ def compare(evidence: Evidence, all_figures: tuple[Figures, ...], outputs_moved:
         found.standing.append("the generated tokens are not those that the outputs predict, as for the creator")
     if before is False and after is True:
         found.fixed.append("the generated tokens are not those that the outputs predict for the creator, and are here")
-    if "base.tokens" in moved:
+    if moved and outputs_moved and before is True and after is False:
+        message = "the generated tokens differ, and are not those that its own outputs predict"
+        found.add(
+            "generate", "values", Verdict.SILENT_WRONG, message, subject="tokens", figures=next(iter(moved.values()))
+        )
+    elif "base.tokens" in moved and outputs_moved and after is True:
+        return True
+    elif "base.tokens" in moved:
         found.notes.append("the base alone generates other tokens than before; the adapter's tokens are not judged")
     elif "tokens" in moved and outputs_moved:
         return True

@@ -32,10 +32,12 @@ BASE_MOVED = [
     ("base_scaled", "lora-linear", "base-moved", "close"),
     ("base_scaled_and_dora_dim", "lora-dora-opt", "silent-wrong", "silent-wrong"),
     ("base_scaled_and_scaling", "lora-dora-opt", "silent-wrong", "silent-wrong"),
+    ("base_scaled_and_dora_attached", "lora-dora-opt", "silent-wrong", "base-moved"),
+    ("base_scaled_and_no_gradient", "lora-linear", "silent-wrong", "close"),
 ]
 CREATORS = {
     "lora-linear": "v061 v062 v071 v082 v090 v0100 v0111 v0120 v0132 v0140 v0152 v0160",
-    "lora-dora-opt": "v0171 v0181 v0191",
+    "lora-dora-opt": "v0171 v0181 v0191 v0200",
     "lora-dora-gpt2": "v0181",
     "oft-linear": "v0200",
     "doors-lora": "v0140",
@@ -68,4 +70,5 @@ def test_an_effect_moves_with_the_weights_of_the_base(cell: str, verdict: str, l
     found = broken[cell]
     assert found["verdict"] == verdict, found["findings"]
     assert found["probes"]["layers"]["verdict"] == layers
-    assert "base-moved" in kinds(found) or verdict == "silent-wrong"
+    assert "base-moved" in kinds(found) or layers == "silent-wrong"
+    assert "not-comparable" not in [probe["verdict"] for probe in found["probes"].values()] or layers == "silent-wrong"

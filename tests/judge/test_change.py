@@ -8,7 +8,7 @@ import pytest
 
 from harness.core.comparison import Against
 from harness.core.errors import ExitCode
-from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, Run
+from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, ProbeResult, Run
 from harness.core.verdict import Verdict
 from harness.judge import change
 from harness.report import markdown, sentence
@@ -172,3 +172,35 @@ def test_causes_of_what_was_sound_stand_apart_from_what_got_worse() -> None:
     before = [off(0.5), exact("b")]
     now = [off(0.7), off(0.7).model_copy(update={"id": "b@v061:current[cpu]", "scenario": "b"})]
     assert [len(cause.cells) for cause in causes.unexpected(held(now, before))] == [1, 1]
+
+
+def probed(verdict: Verdict, **more: Any) -> Cell:
+    """With this verdict of its gradients."""
+    outcome = more.pop("outcome", "ok")
+    return cell("a", "exact", probes={"gradients": ProbeResult(verdict=verdict, outcome=outcome)}, **more)
+
+
+def test_a_probe_that_can_no_longer_be_judged_counts_as_unknown() -> None:
+    run = one(probed(Verdict.CLOSE), probed(Verdict.NOT_COMPARABLE))
+
+    (comparison,) = run.comparisons
+    assert (comparison.change, comparison.unjudged) == ("gone", ("gradients",))
+    assert "gradients" in comparison.why
+    assert comparison.unknown
+    assert run.exit_code == ExitCode.CANNOT_TELL
+    assert "1 cell could not be judged on both sides" in summary.sentence(run).text
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        (probed(Verdict.NOT_COMPARABLE), probed(Verdict.NOT_COMPARABLE)),
+        (probed(Verdict.NOT_COMPARABLE), probed(Verdict.CLOSE)),
+        (probed(Verdict.CLOSE), probed(Verdict.UNSUPPORTED, outcome="skipped")),
+        (probed(Verdict.UNSUPPORTED, outcome="skipped"), probed(Verdict.NOT_COMPARABLE)),
+    ],
+    ids=["on neither side", "only now", "it does not apply any more", "it did not apply"],
+)
+def test_a_probe_that_was_not_judged_before_is_no_loss(before: Cell, now: Cell) -> None:
+    run = one(before, now)
+    assert (run.comparisons, run.exit_code) == ((), ExitCode.CLEAN)

@@ -186,28 +186,33 @@ def _effects_on(ctx: Context, base: Any, called: Mapping[str, str]) -> dict[str,
 
 
 def _sensitivity(ctx: Context, called: Mapping[str, str]) -> dict[str, float]:
-    """How far each layer's effect moves ÷ how far the base's output does, whichever way the weights move."""
-    base = ctx.base()
-    output, effects = ctx.run(base), _effects_on(ctx, ctx.base(), called)
+    """How far each layer's effect moves ÷ how far the base's output does, if the weights of that layer alone move.
+
+    Of three ways of moving them the one counts that moves the effect furthest. That the layer alone moved is the most
+    that can explain its effect.
+    """
+    output, effects = ctx.run(ctx.base()), _effects_on(ctx, ctx.base(), called)
     found: dict[str, float] = {}
-    for way in ("at random", "all alike"):
+    for way in ("at random", "all alike", "one"):
         nudged = ctx.base()
-        _nudge(ctx, nudged, way)
-        moved = max(float((value - output[name]).abs().max()) for name, value in ctx.run(nudged).items())
+        for name in called.values():
+            _nudge(ctx, nudged, name, way)
         for name, effect in _effects_on(ctx, nudged, called).items():
+            alone = ctx.base()
+            _nudge(ctx, alone, called[name], way)
+            moved = max(float((value - output[key]).abs().max()) for key, value in ctx.run(alone).items())
             ratio = float((effect - effects[name]).abs().max()) / moved if moved > 0 else 0.0
             found[name] = max(found.get(name, 0.0), ratio)
     return found
 
 
-def _nudge(ctx: Context, base: Any, way: str) -> None:
-    """Move the weights of the linear layers of a dequantised base."""
-    skipped = ctx.quantize["skip"]
-    for name, module in base.named_modules():
-        if type(module) is ctx.torch.nn.Linear and not any(part in skipped for part in name.split(".")):
-            weight = module.weight.data
-            if way == "all alike":
-                weight *= 1 + _NUDGE
-            else:
-                draw = fill.uniform("nudge", name, weight.numel()).reshape(tuple(weight.shape))
-                weight *= 1 + _NUDGE * ctx.torch.from_numpy(draw).to(weight)
+def _nudge(ctx: Context, base: Any, layer: str, way: str) -> None:
+    """Move the weights of a layer of a dequantised base."""
+    weight = _modules(base, ctx.adapter_name)[layer].weight.data
+    if way == "all alike":
+        weight *= 1 + _NUDGE
+    elif way == "one":  # as when a value is quantised to the next code
+        weight.view(-1)[weight.abs().argmax()] *= 1 + 100 * _NUDGE
+    else:
+        draw = fill.uniform("nudge", layer, weight.numel()).reshape(tuple(weight.shape))
+        weight *= 1 + _NUDGE * ctx.torch.from_numpy(draw).to(weight)
