@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.deviation.search.coupling import LIKELY, Ends, Mix, Side
-from harness.deviation.search.outcome import Kind, Outcome
+from harness.deviation.search.outcome import Outcome
 
 Label = Literal["needed", "free", "open"]
 MOST_IN_VAIN = 6
@@ -82,13 +82,12 @@ class _Hunt:
     ends: Ends
     mix: Mix
     labels: dict[str, Label] = field(default_factory=dict)
-    jumped: Kind | None = None
-    """Outcome of putting back at once all packages not known to be needed; None if that was not tried."""
 
     def run(self) -> Search:
         for package in self.ends.likely:
             if package in self.mix and package not in self.labels:
                 yield from self._put_back_one(package)
+        yield from self._jump("open")
         yield from self._put_back_rest()
         for package in [p for p in self.ends.likely if self.labels.get(p) == "open" and p in self.mix]:
             yield from self._try_again(package)
@@ -106,17 +105,20 @@ class _Hunt:
         if outcome.kind == "good":
             yield from self._jump()
 
-    def _jump(self) -> Generator[Ask, Outcome, None]:
-        """Put back at once all packages not known or implied to be needed. Usually this finishes the search."""
-        needed = self._needed()
-        least = self.ends.with_sides(frozenset(), dict.fromkeys(needed, "new"))
-        if least is None or not least < self.mix:
+    def _jump(self, *labels: Label) -> Generator[Ask, Outcome, None]:
+        """Put back at once all packages that nothing needed requires. Usually this finishes the search.
+
+        Args:
+            labels: packages with these labels stay too.
+        """
+        kept = [p for p in self.ends.differing if p in self.mix and self.labels.get(p) in ("needed", *labels)]
+        least = self.ends.with_sides(frozenset(), dict.fromkeys(kept, "new"))
+        if least is None or not least < self.mix or not (kept and self._unlabelled()):
             return
         outcome = yield Ask(self._candidate(least), (), self._left())
-        self.jumped = outcome.kind
         if outcome.kind == "bad":
             self._accept(least)
-            self.labels |= dict.fromkeys(least - set(needed), "open")
+            self.labels |= dict.fromkeys([p for p in least if p not in self.labels], "open")
 
     def _put_back_rest(self) -> Generator[Ask, Outcome, None]:
         """Put back the remaining packages: together, or in halves if the cell does not deviate in the same way."""

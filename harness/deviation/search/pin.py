@@ -18,6 +18,7 @@ from harness.deviation.search import rows
 from harness.deviation.search.candidates import Held, plain_versions
 from harness.deviation.search.conclusion import Blame
 from harness.deviation.search.coupling import LIKELY, Ends
+from harness.deviation.search.hunt import MOST_SUSPECTS
 from harness.deviation.search.journal import Entry
 from harness.deviation.search.turning_point import Line, border
 from harness.deviation.search.work import Work
@@ -71,13 +72,14 @@ def find(work: Work, ends: Ends, found: Blame) -> Pin | None:
     if not found.causes or found.misfits:
         return None
     search = _Pins(work, ends)
-    first = found.causes[0]
-    singles = first.needed if len(found.causes) == 1 else ()
-    for package in singles:
-        if (requirement := search.newest(package)) is not None:
-            also = {one: why for other in singles if other != package for one, why in search.old([other]).items()}
-            return Pin((requirement,), search.verified, also, search.failed)
     together = list(dict.fromkeys(package for one in found.causes for package in one.put_right))
+    if len(together) > MOST_SUSPECTS:
+        return None
+    for package in together:
+        if (requirement := search.newest(package)) is not None:
+            rest = together if len(found.causes) == 1 else ()
+            also = {one: why for other in rest if other != package for one, why in search.old([other]).items()}
+            return Pin((requirement,), search.verified, also, search.failed)
     if len(together) > 1:
         for requirements, why in search.old(together).items():
             return Pin(tuple(requirements.split()), why, {}, search.failed)
@@ -94,6 +96,7 @@ class _Pins:
         self.held = Held(f"all else as in {work.bad.name}", versions, overlays, work.bad.python)
         self.failed: dict[str, str] = {}
         self.verified = ""
+        self._deviates = False
 
     def old(self, packages: Sequence[str]) -> dict[str, str]:
         """The old versions of some packages, if they help: `peft==0.6.1 trl==0.8.1` → what was tried."""
@@ -101,6 +104,7 @@ class _Pins:
         if not all(version_of(version) for version in pins.values()):
             return {}
         entry = self._tried([f"{package} {version}" for package, version in pins.items()], lambda: self._with(pins))
+        self._deviates = entry.kind in ("bad", "other")
         said = " ".join(f"{package}=={version}" for package, version in pins.items())
         if entry.kind != "good":
             self.failed[said] = entry.shown
@@ -113,7 +117,8 @@ class _Pins:
         old, new = (version_of(self.ends.version(package, side) or "") for side in ("old", "new"))
         exact = next(iter(helps), None)
         self.verified = helps[exact] if exact else ""
-        if old is None or new is None or old > new or package in _WHOLE:
+        hopeless = exact is None and self._deviates  # then no release in between is better than the oldest
+        if old is None or new is None or old > new or package in _WHOLE or hopeless:
             return exact
         try:
             row = rows.releases_between(self._known(package), package, str(old), str(new), self.work.bad.python)

@@ -59,13 +59,14 @@ def libraries(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(key)
     with serving(tmp_path / "wheels") as index:
-        for release in ("1.0", "2.0", "2.1", "2.8", "5.0", "5.1"):
+        for release in ("1.0", "2.0", "2.1", "2.8", "5.0", "5.1", "5.2"):
             index.library(release)
         index.peft("70.0", "minipeft==1.0")
         index.peft("71.0", "minipeft==2.1")
         index.peft("72.0", "minipeft==5.0")
         index.peft("72.1", "minipeft==5.0")
         index.peft("73.1", "minipeft==5.1")
+        index.peft("73.2", "minipeft==5.2")
         for version in ("1.0", "2.0"):
             index.package("trl", version, f"SECOND = {version == '2.0'}\n")
             index.package("idna", version)

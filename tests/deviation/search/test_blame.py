@@ -73,6 +73,33 @@ def test_another_deviation_does_not_clear_a_library(libraries: Libraries) -> Non
     assert found["pin"]["command"].startswith("pip install 'peft<")
 
 
+def test_a_second_cause_that_the_first_hides(libraries: Libraries) -> None:
+    for version in ("1.0", "2.0"):
+        libraries.index.package("accelerate", version, f"SECOND = {version == '2.0'}\n")
+    same = {"peft": "73.2", "idna": "1.0"}
+    libraries.ends({**same, "trl": "1.0", "accelerate": "1.0"}, {**same, "trl": "2.0", "accelerate": "2.0"})
+    said = libraries.world.run("blame", libraries.cell)
+    assert said.code == 0, said
+    assert said.line.startswith(
+        "accelerate 1.0 → 2.0 alone causes it; with accelerate 1.0 it deviates otherwise (silent-wrong: "
+    )
+    assert "), and trl 1.0 → 2.0 alone causes that." in said.line
+    assert "no single pin helps pip install accelerate==1.0 trl==1.0 helps: the cell is clean" in said.line
+    assert "to find the release" not in said.err
+
+
+def test_a_pin_that_does_not_resolve_is_said(libraries: Libraries) -> None:
+    libraries.index.package("accelerate", "1.0", needs=("trl==1.0",))
+    libraries.index.package("accelerate", "2.0", needs=("trl==2.0",))
+    libraries.ends({**OLD, "peft": "72.0", "accelerate": "1.0"}, {**BROKEN, "peft": "72.0", "accelerate": "2.0"})
+    said = libraries.world.run("blame", libraries.cell, "--json")
+    assert said.code == 2, said
+    found = json.loads(said.out)
+    assert found["sentence"].startswith("trl 1.0 → 2.0 or accelerate 1.0 → 2.0 cause it, alone or together")
+    assert found["pin"]["command"] == "pip install trl==1.0 accelerate==1.0"
+    assert "no set of packages has" in found["pin"]["failed"]["trl==1.0"]
+
+
 def test_mixes_that_cannot_be_imported_are_skipped(libraries: Libraries) -> None:
     libraries.index.package("accelerate", "1.0", "import trl\nassert not trl.SECOND, 'too new'\n")
     libraries.index.package("accelerate", "2.0", "import trl\nassert trl.SECOND, 'too old'\n")
