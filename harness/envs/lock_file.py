@@ -91,14 +91,14 @@ def environment(spec: str, path: Path, python: str) -> Environment:
         UsageError: as `read`.
     """
     lock = read(path, python)
+    if "peft" not in lock.packages:
+        raise UsageError(f"{path} has no peft", "the packages of an environment that loads adapters", "check the path")
     digest = locks.digest_of(lock.packages)
     name = f"lock_{re.sub(r'[^A-Za-z0-9.]+', '_', path.stem)}_{digest[:8]}"
     used = lock.python or python
     notes = lock.notes + ([] if lock.python else [f"it does not say its Python: {used} is used"])
-    return Environment(
-        name, spec, "lock", digest, f"{len(lock.packages)} packages of {path.name}; " + "; ".join(notes), used,
-        lock.packages,
-    )  # fmt: skip
+    why = "; ".join([f"{len(lock.packages)} packages of {path.name}", *notes])
+    return Environment(name, spec, "lock", digest, why, used, lock.packages)
 
 
 class _Lines:

@@ -70,6 +70,18 @@ def test_what_is_left_out_is_said(tmp_path: Path) -> None:
     assert "nvidia-cublas-cu12 belong to a build of Torch" in notes
 
 
+def test_a_lock_is_an_environment(tmp_path: Path) -> None:
+    path = tmp_path / "my lock.txt"
+    path.write_text("peft==0.13.2\ntorch==2.5.1+cu121\n")
+    one = lock_file.environment(str(path), path, "3.11")
+    assert one.name.startswith("lock_my_lock_")
+    assert (one.python, one.versions) == ("3.11", {"peft": "0.13.2", "torch": "2.5.1"})
+    assert "it does not say its Python: 3.11 is used" in one.why
+    path.write_text("torch==2.5.1\n")
+    with pytest.raises(UsageError, match="has no peft"):
+        lock_file.environment(str(path), path, "3.11")
+
+
 @pytest.mark.parametrize(
     ("head", "python"),
     [

@@ -74,6 +74,15 @@ def test_a_checkout_is_a_path_with_a_project(tmp_path: Path, monkeypatch: pytest
         spec.parse("v061", [])
 
 
+def test_a_lock_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "after.txt").write_text("peft==0.13.2\n")
+    monkeypatch.chdir(tmp_path)
+    for text in ("after.txt", "./after.txt", str(tmp_path / "after.txt")):
+        assert spec.parse(text, []) == spec.UserLock((tmp_path / "after.txt").resolve())
+    with pytest.raises(UsageError, match="is not a file"):
+        spec.parse("./before.txt", [])
+
+
 def test_an_interpreter_is_not_resolved_to_what_it_links_to(tmp_path: Path) -> None:
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
