@@ -12,7 +12,7 @@ from typing import Literal
 
 from harness.core import key_conversion
 from harness.core.run import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
-from harness.core.text import enumerated, exactly, many, number, place, tail, times
+from harness.core.text import enumerated, exactly, listed, many, number, place, tail, times
 from harness.core.versions import package_order
 from harness.judge import causes, size
 
@@ -167,7 +167,10 @@ def arrived(keys: CheckpointKeys) -> str:
     if keys.lost_by:
         said += " by PeftModel.from_pretrained"
         said += "".join(f", {keys.arrived - len(lost):,} by {path}" for path, lost in keys.lost_by.items())
-    return said + (f" ({keys.constant:,} of one value each can't be recognised)" if keys.constant else "")
+    rest = total - keys.arrived - len(keys.lost) - len(keys.undecided)
+    also = [f"{keys.constant:,} of one value each can't be recognised" if keys.constant else ""]
+    also += [f"{rest:,} did not for the creator either" if rest > 0 else ""]
+    return said + (f" ({listed(also)})" if any(also) else "")
 
 
 def _keys(keys: CheckpointKeys | None, limit: int) -> list[Fact]:

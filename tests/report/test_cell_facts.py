@@ -22,6 +22,12 @@ def test_a_tensor_that_can_not_be_recognised_did_not_fail_to_arrive() -> None:
     assert cell_facts.arrived(keys) == "3 of 3 tensors arrived (1 of one value each can't be recognised)"
 
 
+def test_a_tensor_that_does_not_arrive_for_the_creator_either_is_counted_too() -> None:
+    keys = CheckpointKeys(total=4, arrived=0, lost=("a", "b", "c"))
+    assert cell_facts.arrived(keys) == "0 of 4 tensors arrived (1 did not for the creator either)"
+    assert cell_facts.arrived(keys.model_copy(update={"undecided": ("d",)})) == "0 of 4 tensors arrived"
+
+
 def test_tokens_have_no_greatest_difference() -> None:
     tokens = Figures(
         array="generate/float32/tokens", dtype="int64", elements=11, differing=4, max_abs=32.0, index=(0, 7),
