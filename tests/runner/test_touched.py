@@ -147,6 +147,43 @@ def test_other_packages_touch_those_who_use_them() -> None:
     assert set(sample.scenarios) == {"quantised"}, "a sample of those that use it"
 
 
+LORA_MODEL = "peft/tuners/lora/model.py"
+IMPORT = "from ..lokr.config import LoKrConfig"
+
+
+@pytest.mark.parametrize(
+    ("text", "affected"),
+    [
+        ("from peft.tuners.lokr.config import LoKrConfig\nclass M(LoKrConfig): pass", True),
+        ("def f():\n    IMPORT\n    LoKrConfig()\nclass M:\n    def m(self): f()", True),
+        ("class M:\n    def m(self):\n        IMPORT\n        LoKrConfig()", True),
+        ("class M:\n    def m(self, x):\n        IMPORT\n        isinstance(x, LoKrConfig)", False),
+        ("IMPORT\ndef f(x): return isinstance(x, (int, LoKrConfig))", False),
+        ("IMPORT\nx = isinstance(LoKrConfig(), int)", True),
+        ("IMPORT\ndef f(x: LoKrConfig) -> LoKrConfig: pass", False),
+        ("if TYPE_CHECKING:\n    IMPORT\nx: list[LoKrConfig]", False),
+        ("def convert_other():\n    IMPORT\n    LoKrConfig()", False),
+        ("def f_one():\n    f_two()\ndef f_two():\n    IMPORT\n    f_one(LoKrConfig)", False),
+        ("def b():\n    IMPORT\n    LoKrConfig()\nb()", True),
+        ("@register\ndef b():\n    IMPORT\n    LoKrConfig()", True),
+        ("def load_adapter():\n    IMPORT\n    LoKrConfig()", True),  # the worker calls it
+    ],
+)  # fmt: skip
+def test_an_import_counts_where_it_can_make_code_run(text: str, affected: bool) -> None:
+    found = hit("peft", {**PEFT, LORA_MODEL: text.replace("IMPORT", IMPORT)}, "peft/tuners/lokr/config.py")
+    assert ("lora" in found.scenarios) is affected
+    assert {"lokr", "unknown"} <= set(found.scenarios)
+
+
+def test_lora_does_not_need_adalora_and_adalora_needs_lora() -> None:
+    """LoRA imports a class of AdaLoRA in a method, to tell its layers from its own."""
+    text = "class LoraModel:\n    def m(self, x):\n        from peft.tuners.adalora import AdaLoraLayer\n"
+    text += "        return not isinstance(x, AdaLoraLayer)"
+    layer = {"peft/tuners/adalora/layer.py": "class AdaLoraLayer: pass"}
+    assert "lora" not in hit("peft", {**PEFT, **layer, LORA_MODEL: text}, *layer).scenarios
+    assert {"lora", "adalora"} <= set(hit("peft", {**PEFT, **layer, LORA_MODEL: text}, LORA_MODEL).scenarios)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

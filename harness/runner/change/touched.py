@@ -1,6 +1,6 @@
 """Which scenarios a change can affect: changed files → scenarios, with the reason. Pure.
 
-A method's own file (`peft/tuners/lora/…`) affects the scenarios of that method and of methods whose files import it. A
+A method's own file (`peft/tuners/lora/…`) affects the scenarios of that method and of methods whose files use it. A
 model's own file (`transformers/models/llama/…`) affects the scenarios on that model. All other installed files are
 shared and affect every scenario; so do files of an unknown layout. To check too much costs seconds, too little a break.
 """
@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.core import versions
 from harness.core.matrix import Declared
+from harness.runner.change import imports
 
 ROOTS = {"peft": "peft/tuners", "transformers": "transformers/models"}
 """Package → the folder with one folder for each method or model."""
@@ -262,17 +263,21 @@ class _Layout:
     def _imported_by(self, name: str) -> Iterator[str]:
         tree = ast.parse(self._text(name))
         of_any = False
-        for node in ast.walk(tree):
+        for each in imports.used(tree, self._calls.reach):
+            node, imported = each.node, each.alias.name
             if isinstance(node, ast.ImportFrom):
                 module = _absolute(name, node)
-                names = [alias.name for alias in node.names]
-                of_any = of_any or _REGISTRY in (module.rpartition("/")[2], *names)
-                yield from (self._group_in(f"{module}/{each}") or self._homes.get(each, "") for each in names)
-            elif isinstance(node, ast.Import):
-                yield from (self._group_in(alias.name.replace(".", "/")) for alias in node.names)
+                of_any = of_any or _REGISTRY in (module.rpartition("/")[2], imported)
+                yield self._group_in(f"{module}/{imported}") or self._homes.get(imported, "")
+            else:
+                yield self._group_in(imported.replace(".", "/"))
         if of_any:  # `auto` chooses the parts of such a model by their names
             constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
             yield from (value for value in constants if isinstance(value, str) and value in self._members)
+
+    @cached_property
+    def _calls(self) -> imports.Calls:
+        return imports.Calls(self.files.names, self.files.read)
 
     def _group_in(self, module: str) -> str:
         inner = module.removeprefix(f"{self.root}/")
