@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,11 +61,11 @@ def blame(options: BlameOptions) -> int:
     if options.json:
         common.out_json(answer.data())
     else:
-        _print(answer)
+        _print(answer, options.request)
     return ExitCode.CLEAN if answer.is_answer else ExitCode.CANNOT_TELL
 
 
-def _print(answer: Answer) -> None:
+def _print(answer: Answer, request: SearchRequest) -> None:
     common.out(answer.sentence + ".")
     for note in answer.notes:
         common.out(f"  note: {note}")
@@ -74,4 +75,7 @@ def _print(answer: Answer) -> None:
     searching.painter().table("Tried", ("candidate", "result", "seconds"), rows, right=(2,))
     searching.say_spent(answer.spent, answer.journal)
     if answer.culprit:
-        common.say(f"to find the release: peft-regress bisect '{answer.cell}' --package {answer.culprit}")
+        cell = request.about.cell if request.deviates_in else str(answer.cell)
+        ends = [("--good-env", request.sound_in), ("--bad-env", request.deviates_in)]
+        more = "".join(f"{option} {shlex.quote(spec)} " for option, spec in ends if spec)
+        common.say(f"to find the release: peft-regress bisect '{cell}' {more}--package {answer.culprit}")

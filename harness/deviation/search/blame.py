@@ -122,11 +122,21 @@ def _answer(work: Work, pins: bool) -> Answer:
     asked, differing = trials.deviation, len(ends.differing)
     work.log(f"{good.name} is clean, {bad.name} deviates ({asked.words}); {differing} packages differ")
     found = _played(work, hunt(ends, asked, clean.seen, deviating.seen))
-    helps = pin.find(work, ends, found) if pins else None
+    helps = _pin(work, ends, found) if pins else None
     return Answer(
         question.id, (good, question.good), (bad, question.bad), ends, found, helps, tuple(trials.tried),
         trials.spent.data(), trials.journal,
     )  # fmt: skip
+
+
+def _pin(work: Work, ends: Ends, found: Blame) -> Pin | None:
+    """The versions that help. A failure of disk or network here does not cost the answer that is known."""
+    work.log(sentence.sentence(found, ends))
+    try:
+        return pin.find(work, ends, found)
+    except EnvFailed as error:
+        work.log(f"the search for versions that help was given up: {error.found}")
+        return None
 
 
 def _played(work: Work, search: Hunt) -> Blame:

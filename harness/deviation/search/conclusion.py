@@ -75,6 +75,7 @@ class Cause:
         put_back: in how many such trials.
         clean: a clean trial; None if there is none.
         bad: the trial that deviates with the fewest changes.
+        start: the packages that were new when the search for it began.
         instead: True if the deviation came when the cause before this one was put right.
     """
 
@@ -87,6 +88,7 @@ class Cause:
     put_back: int
     clean: Trial | None
     bad: Trial
+    start: Mix
     instead: bool = False
 
     @property
@@ -111,13 +113,15 @@ class Blame:
 
     Attributes:
         causes: in the order in which they were found. If the trials do not fit any cause, there is none.
-        misfits: trials that contradict each other; empty if they do not.
+        misfits: clean trials that have a whole cause: the trials do not fit together. Empty if they do.
+        unexplained: trials that deviate without any of the causes.
         complete: True if the cell is clean with all causes put back.
         why_not: why there may be further causes.
     """
 
     causes: tuple[Cause, ...]
     misfits: tuple[Trial, ...] = ()
+    unexplained: tuple[Trial, ...] = ()
     complete: bool = True
     why_not: str = ""
 
@@ -154,7 +158,7 @@ def conclude(
     return Cause(
         deviation, needed, companions, unknown, shown=any(_not_old(ends, one) <= held for one in bads) and not unknown,
         free=free, put_back=sum(bool(one.old & set(free)) for one in bads), clean=_nearest(held, clean), bad=least,
-        instead=instead,
+        start=start, instead=instead,
     )  # fmt: skip
 
 
@@ -164,20 +168,23 @@ def counted(cause: Cause, trials: Sequence[Trial]) -> Cause:
     return replace(cause, unknown=unknown)
 
 
-def misfits(causes: Sequence[Cause], ends: Ends, judged: Sequence[Sequence[Trial]]) -> tuple[Trial, ...]:
-    """Trials that contradict the causes: one that deviates without any of them, or is clean with one of them.
+def misfits(causes: Sequence[Cause], judged: Sequence[Sequence[Trial]]) -> tuple[Trial, ...]:
+    """Clean trials that have all changes of a cause.
 
     Args:
         judged: for each cause all trials, judged by its deviation.
     """
+    pairs = [(cause, one) for cause, trials in zip(causes, judged, strict=True) for one in trials]
+    return tuple(dict.fromkeys(one for cause, one in pairs if one.kind == "good" and cause.changes <= one.new))
+
+
+def unexplained(causes: Sequence[Cause], ends: Ends, judged: Sequence[Sequence[Trial]]) -> tuple[Trial, ...]:
+    """Trials that deviate without any of the causes that were found for that deviation."""
     found: list[Trial] = []
-    for place, (cause, trials) in enumerate(zip(causes, judged, strict=True)):
+    for place, trials in enumerate(judged):
         alike = _of_the_same_deviation(causes, place)
-        for one in trials:
-            has = _not_old(ends, one)
-            lacks_all = one.kind == "bad" and not any(set(other.needed) <= has for other in alike)
-            if lacks_all or (one.kind == "good" and cause.changes <= one.new):
-                found.append(one)
+        bads = [one for one in trials if one.kind == "bad" and _not_old(ends, one) <= alike[0].start]
+        found += [one for one in bads if not any(set(other.needed) <= _not_old(ends, one) for other in alike)]
     return tuple(dict.fromkeys(found))
 
 

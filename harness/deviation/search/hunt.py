@@ -119,9 +119,10 @@ class _Table:
 
     def blame(self, why_not: str = "") -> Blame:
         judged = [[self._trial(words, one, by) for words, one in self.results] for by in self.deviations]
-        contradicting = conclusion.misfits(self.causes, self.ends, judged)
+        misfits = conclusion.misfits(self.causes, judged)
+        unexplained = conclusion.unexplained(self.causes, self.ends, judged)
         causes = tuple(conclusion.counted(one, trials) for one, trials in zip(self.causes, judged, strict=True))
-        return Blame(causes, contradicting, not why_not, why_not)
+        return Blame(causes, misfits, unexplained, not why_not and not unexplained, why_not)
 
     def _trial(self, words: str, one: Result, deviation: Deviation) -> Trial:
         outcome = deviation.outcome(one.seen)

@@ -24,7 +24,7 @@ KIND_WORDS: Mapping[Kind, str] = {
     "untestable": "untestable",
 }
 
-ALIKE = 1.5
+ALIKE = 1.2
 """How many times greater one difference may be than another of the same size. One cause under two releases of a
 library that it does not depend on differs by less than 1.01; other causes by a factor."""
 _SIMILAR = 0.6

@@ -26,7 +26,8 @@ def sentence(found: Blame, ends: Ends) -> str:
         said.append((_lead(one, back, ends) if place else "") + _caused(one, it, ends))
         said += _unknown(one, it, ends)
         back += one.put_right
-    return "; ".join([*said, *_not_needed(found)])
+    also = [f"it deviates in this way too: {one.words}" for one in found.unexplained[:_SHOWN]]
+    return "; ".join([*said, *also, *_not_needed(found)])
 
 
 def notes(found: Blame) -> tuple[str, ...]:
@@ -132,8 +133,7 @@ def _not_needed(found: Blame) -> list[str]:
 
 
 def _misfit(found: Blame) -> str:
-    shown = [f"{one.words}: {'deviates' if one.kind == 'bad' else 'clean'}" for one in found.misfits[:_SHOWN]]
-    return "; ".join(shown)
+    return "; ".join(f"clean: {one.words}" for one in found.misfits[:_SHOWN])
 
 
 def _line(text: str) -> str:

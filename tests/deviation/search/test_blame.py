@@ -152,6 +152,13 @@ def test_two_locks_of_a_user(libraries: Libraries, tmp_path: Path) -> None:
     assert said.line.startswith("peft 70.0 → 71.0 alone causes it; ")
     assert "pip install 'peft<71.0' helps" in said.line
     assert "before.txt, line 5: mine is left out" in said.err
+    assert f"bisect 'two-layers@old' --good-env {good} --bad-env {bad} --package peft" in said.err
+    found = json.loads(
+        libraries.world.run(
+            "bisect", "two-layers@old", "--good-env", str(good), "--bad-env", str(bad), "--package", "peft", "--json"
+        ).out
+    )
+    assert found["after"]["name"] == "peft 71.0"
     said = libraries.world.run("blame", "two-layers", "--good", str(bad), "--bad", str(good))
     assert said.code == 2, "exchanged: the bad end is clean"
     assert "does not deviate under lock_before_" in said.err

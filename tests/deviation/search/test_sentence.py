@@ -114,7 +114,8 @@ def contradictions(one: Played) -> list[str]:
             wrong += [f"{name}: no pair of trials shows that it is needed"] * (not shown)
     either = [set(re.findall(r"(\w+) 1 → 2", part)) for part in about_it if "alone or together" in part]
     for trial in bad if causes or either else ():
-        explained = any(one <= trial.new for one in causes) or any(one & trial.new for one in either)
+        explained = any(other.new == trial.new for other in one.found.unexplained)
+        explained |= any(one <= trial.new for one in causes) or any(one & trial.new for one in either)
         wrong += ["it deviates without any cause"] * (not explained)
     for name, count in re.findall(r"(\w+) alone does not cause it: (\d+) trial", said):
         wrong += [f"{name} alone"] * (int(count) != sum(name in trial.new for trial in clean))
