@@ -110,6 +110,9 @@ class Base(Strict):
     """The size of the vocabulary after loading. The stored model has fewer tokens, as if a user had added some."""
     load_with: dict[str, Any] = {}
     """More arguments of the base's `from_pretrained`."""
+    dtype: Literal["bfloat16", "float16"] | None = None
+    """The type that it is saved in; default: float32. It is then also loaded without a type, as users do. Transformers 4
+    loads it in float32 and Transformers 5 as it was saved."""
     quantize: Quantize | None = None
     when: list[BaseWhen] = []
 
@@ -117,6 +120,10 @@ class Base(Strict):
     def _one_kind(self) -> Base:
         if sum(kind is not None for kind in (self.transformers, self.hub, self.modules, self.python)) != 1:
             raise ValueError("a base has exactly one of `transformers`, `hub`, `modules`, `python`")
+        if self.dtype and (self.hub or self.quantize):
+            raise ValueError(
+                "`dtype` is for a base that is made: a Hub model and a quantised base have their own types"
+            )
         return self
 
 

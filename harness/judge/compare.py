@@ -121,7 +121,7 @@ class _Judge:
         invariants.compare(self.evidence, self.found, self._outputs_moved)
         load_paths.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
-        types.compare(self.now, self.found)
+        types.compare(self.creator, self.now, self.found)
         outcomes.kernels(self.golden, self.now, self.found)
         structure_steps.compare(self.golden, self.now, self.found)
         structure_steps.sft(self.golden, self.now, self.found)

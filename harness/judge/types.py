@@ -7,11 +7,14 @@ missing. Each path is compared with the reference of the same loader in the same
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from harness.core.observation import Observed
+from harness.core.verdict import Verdict
 from harness.judge import load_paths
 from harness.judge.contracts import Found
 from harness.worker.shared import (
+    AS_SAVED,
     AUTOCASTS,
     FOR_TRAINING,
     FROM_PRETRAINED,
@@ -31,8 +34,9 @@ _NOT_CAST = ("modules_to_save", "trainable_tokens_delta")
 """Parts of the names of parameters that are no adapter layer's: they are copies of the base's, in its type."""
 
 
-def compare(now: Observed, found: Found) -> None:
-    """Judge the types of each precision that the replay recorded."""
+def compare(golden: Observed, now: Observed, found: Found) -> None:
+    """Judge the types of each precision that the replay recorded, and of a base that is loaded without a type."""
+    _as_saved(golden.facts.get(AS_SAVED, {}), now.facts.get(AS_SAVED, {}), found)
     recorded: Mapping[str, Mapping[str, Types]] = now.facts.get(TYPES, {})
     for precision, paths in recorded.items():
         reference = paths.get(FROM_PRETRAINED, {})
@@ -48,6 +52,24 @@ def compare(now: Observed, found: Found) -> None:
         if lost := _narrower(reference, paths.get(NEW, {})):
             message = f"{len(lost)} adapter parameters have a narrower type than get_peft_model gives them"
             found.contract("structure", "adapter-dtype", message + _on(precision), lost)
+
+
+def _as_saved(before: Mapping[str, Any], after: Mapping[str, Any], found: Found) -> None:
+    """The types of a base that is saved in a narrow type and loaded without one, and of the adapter on it."""
+    if after.get("outcome") == "error" and before.get("outcome") == "ok":
+        error = after["error"]
+        message = f"the base is loaded without a dtype, and loading fails: {error['type']}: {error['message']}"
+        found.add("load", "as-saved-error", Verdict.LOAD_ERROR, message,
+                  stage=error["stage"], error_type=error["type"])  # fmt: skip
+    if not before.get("base") or not after.get("base"):
+        return
+    was, is_now = (", ".join(side["base"]) for side in (before, after))
+    if was != is_now:
+        message = f"loaded without a dtype, the base is in {is_now}; for the creator's library it is in {was}"
+        found.contract("base", "base-dtype", message)
+    if narrower := _narrower(after.get("adapter", {}), before.get("adapter", {})):
+        message = f"on a base that is loaded without a dtype, {len(narrower)} adapter parameters have another type"
+        found.contract("structure", "as-saved-dtype", f"{message} than for the creator", narrower)
 
 
 def _reference(types: Types, precision: str, autocasts: bool, found: Found) -> None:

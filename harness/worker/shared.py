@@ -141,6 +141,8 @@ STEPS: Mapping[str, str] = {
 TYPES, AUTOCASTS = "types", "autocasts"
 """Facts of a replay. Precision → load path → canonical name → type of the adapter's parameters; and whether
 `from_pretrained` promises `autocast_adapter_dtype`."""
+AS_SAVED = "as_saved"
+"""The fact with the types of a base that is saved in a narrow type and loaded without one, and of the adapter on it."""
 FROM_PRETRAINED, FOR_TRAINING, NEW = "", "is_trainable", "get_peft_model"
 """What the types have besides load paths: the reference, the same for training, and a new adapter."""
 

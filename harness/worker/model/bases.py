@@ -24,11 +24,11 @@ BASE_FOLDER = "base"
 
 
 def build(torch: Any, base: Mapping[str, Any]) -> Any:
-    """The base as declared, filled, in float32 and eval mode."""
+    """The base as declared, filled, in the type that it is saved in and in eval mode."""
     torch.manual_seed(0)
     model = _construct(torch, base)
     fill.fill_parameters(torch, model.named_parameters(), "base:" + base["name"], recipes=())
-    return model.eval()
+    return (model.to(getattr(torch, base["saved_dtype"])) if base.get("saved_dtype") else model).eval()
 
 
 def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
@@ -121,7 +121,10 @@ def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
     """Read the base from what `save` wrote, in eval mode, on the CPU.
 
     In float32 and with its release's own attention, unless the base says `dtype` or `attention`: settings of a replay.
+    One that is saved in a narrower type is read as users do, without a type, if it says `as_saved`.
     """
+    if base.get("saved_dtype") and not base.get("dtype") and not base.get("as_saved"):
+        base = {**base, "dtype": "float32"}
     if base.get("quantize"):
         return load_quantised(torch, base, folder)
     if os.path.isfile(os.path.join(folder, hub.MARK)):
@@ -143,6 +146,8 @@ def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
             tied = {name for name in missing if _is_tied(model, name, state)}
             if unexpected or set(missing) - tied:
                 raise ValueError(f"base checkpoint does not fit: missing {missing}, unexpected {unexpected}")
+            if base.get("as_saved"):  # a user's own code makes such a model in the type of its weights
+                model = model.to(getattr(torch, base["saved_dtype"]))
         model = model.to(getattr(torch, base["dtype"])) if base.get("dtype") else model
     if base.get("resize_to"):
         _add_tokens(torch, model, base["name"], base["resize_to"])

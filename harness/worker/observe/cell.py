@@ -120,6 +120,7 @@ def _observe_twice(library: Library, observation: Observation, inputs: Mapping[s
     for name, value in inputs.items():
         observation.array(INPUTS + name, value)
     observation.facts["repeat"] = _repeated(library, library.scenario, observation, inputs, {}, creating=True)
+    library.as_saved(observation, inputs)
     if library.scenario["base"].get("quantize"):
         observation.facts["kernel_spread"] = _kernel_spread(library, observation, inputs)
 

@@ -27,6 +27,7 @@ class Context:
             at creation, read from the golden at replay.
         kernels: which arithmetic a quantised base computes with: `own`; `arithmetic`, `truncated` or `scales` in
             bfloat16; `plain` (dequantised).
+        as_saved: the base is loaded without a type, as users load one that is saved in a narrower type.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Context:
         device: str = "cpu",
         creating: bool = False,
         kernels: str = "own",
+        as_saved: bool = False,
     ) -> None:
         self.torch = torch
         self.scenario = scenario
@@ -49,6 +51,7 @@ class Context:
         self.layer_inputs = layer_inputs
         self.device = device
         self.creating = creating
+        self.as_saved = as_saved
         self.quantize: Mapping[str, Any] = scenario["base"].get("quantize") or {}
         # float64 is dequantised: bitsandbytes has no kernel that computes in it
         self.kernels = "plain" if precision == "float64" else kernels
@@ -87,9 +90,13 @@ class Context:
                 model = quantised.dequantise(self.torch, model, self.quantize, self.precision)
         return model
 
-    def _dtype(self) -> dict[str, str]:
+    def _dtype(self) -> dict[str, Any]:
         """A narrow model is loaded in that type, as users do: what a library keeps in float32 stays in float32."""
-        return {"dtype": self.precision} if self.precision in NARROW else {}
+        if self.as_saved:
+            return {"as_saved": True}
+        if self.precision in NARROW:
+            return {"dtype": self.precision}
+        return {"dtype": "float32"} if self.scenario["base"].get("saved_dtype") else {}
 
     def loading(self) -> dict[str, Any]:
         """The arguments that a user gives where a library loads the base itself."""

@@ -10,7 +10,7 @@ from ..compat import trl
 from ..model import adapters, bases, wrappers
 from ..serve import devices, numerics
 from ..shared import TRAINER, VISIBLE_GPUS, Hello, Request
-from . import closer, identify, key_conversion, probes, probes_declared, settings, sft, trace, warmup
+from . import closer, identify, key_conversion, probes, probes_declared, settings, sft, trace, types, warmup
 from .context import Context
 from .recorder import Observation
 
@@ -143,6 +143,14 @@ class Library:
     def look_closer(self, context: Context, golden: Mapping[str, Any]) -> None:
         """Record more of the layers that differ from the golden's."""
         closer.observe(context, golden)
+
+    def as_saved(self, observation: Observation, inputs: Mapping[str, Any]) -> None:
+        """Record the types of a base that is saved in a narrow type and loaded without one."""
+        if self.scenario["base"].get("saved_dtype"):
+            device, scenario = self.device, self.scenario
+            types.observe_as_saved(
+                Context(self.torch, scenario, observation, "float32", inputs, {}, device, creating=True, as_saved=True)
+            )
 
     def trace(self, context: Context) -> None:
         """Record where each layer's input and parameters come from."""

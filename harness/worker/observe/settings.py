@@ -16,6 +16,7 @@ import numpy as np
 
 from ..compat import settings
 from ..model import bases
+from ..shared import AS_SAVED, NARROW
 from . import rounding, types
 from .capture import attempt
 from .context import Context
@@ -36,6 +37,7 @@ class Asked:
         self.torch, self.device = torch, device
         self.dtype, self.attention = said.get("dtype", ""), said.get("attention", "")
         self.plain = scenario
+        self.as_saved = False
 
     @property
     def scenario(self) -> Mapping[str, Any]:
@@ -72,8 +74,10 @@ class Asked:
         """Observe what is asked for besides float32 and float64, after those."""
 
         def context(precision: str, into: Observation, scenario: Mapping[str, Any]) -> Context:
-            return Context(self.torch, scenario, into, precision, inputs, layer_inputs, self.device)
+            as_saved = self.as_saved and precision in NARROW
+            return Context(self.torch, scenario, into, precision, inputs, layer_inputs, self.device, as_saved=as_saved)
 
+        self._without_dtype(observation, inputs)
         if not (self.dtype or self.attention) or not _loaded(observation, "float32"):
             return
         facts: dict[str, Any] = {"asked": {"dtype": self.dtype, "attention": self.attention}}
@@ -84,6 +88,16 @@ class Asked:
             facts["dtype"] = self.dtype
             self._narrow(observation, context, observe, facts)
         observation.facts["settings"] = facts
+
+    def _without_dtype(self, observation: Observation, inputs: Any) -> None:
+        """Load a base that is saved in a narrow type as users do; if it comes in that type, it is observed there."""
+        if not self.plain["base"].get("saved_dtype"):
+            return
+        context = Context(self.torch, self.plain, observation, "float32", inputs, {}, self.device, as_saved=True)
+        types.observe_as_saved(context)
+        narrow = [kind for kind in observation.facts[AS_SAVED].get("base", ()) if kind in NARROW]
+        if narrow and not self.dtype and _loaded(observation, "float32"):
+            self.dtype, self.as_saved = narrow[0], True
 
     def _base_alone(self, observation: Observation, context: Callable[..., Context]) -> None:
         """The base's outputs with its release's own attention."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..compat import libraries, load_paths
 from ..model import adapters, bases
-from ..shared import AUTOCASTS, FOR_TRAINING, FROM_PRETRAINED, NEW, TYPES, canonical
+from ..shared import AS_SAVED, AUTOCASTS, FOR_TRAINING, FROM_PRETRAINED, NEW, TYPES, canonical
 from .capture import attempt
 from .context import Context
 
@@ -28,6 +28,18 @@ def of(model: Any, adapter_name: str) -> dict[str, str]:
     """Canonical name → type of the parameters that have the adapter's name."""
     named = [(name, p) for name, p in model.named_parameters() if adapter_name in name.split(".")]
     return {canonical(name, (adapter_name,)): str(p.dtype)[len("torch.") :] for name, p in named}
+
+
+def observe_as_saved(ctx: Context) -> None:
+    """Load a base that is saved in a narrow type, without a type, and the adapter on it; record the types of both."""
+    facts: dict[str, Any] = {}
+    with attempt("base") as tried:
+        kinds = [p.dtype for p in ctx.base().parameters() if p.dtype.is_floating_point]
+        facts["base"] = sorted({str(kind)[len("torch.") :] for kind in kinds})
+    if tried.outcome == "ok":
+        with attempt("adapter") as tried, bases.precision(ctx.torch, "float32"):
+            facts["adapter"] = of(ctx.load(), ctx.adapter_name)
+    ctx.observation.facts[AS_SAVED] = {**tried.as_dict(), **facts}
 
 
 def observe(ctx: Context) -> None:
