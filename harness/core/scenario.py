@@ -111,8 +111,8 @@ class Base(Strict):
     load_with: dict[str, Any] = {}
     """More arguments of the base's `from_pretrained`."""
     dtype: Literal["bfloat16", "float16"] | None = None
-    """The type that it is saved in; default: float32. It is then also loaded without a type, as users do. Transformers 4
-    loads it in float32 and Transformers 5 as it was saved."""
+    """The type that it is saved in; default: float32. It is then also loaded without a type, as users do: by
+    Transformers 4 in float32, by Transformers 5 as it was saved."""
     quantize: Quantize | None = None
     when: list[BaseWhen] = []
 

@@ -193,7 +193,7 @@ def are_of(names: Iterable[str], layers: Set[str]) -> bool:
     return all(any(f".{layer}." in f".{name}." for layer in layers) for name in names)
 
 
-_TARGETS = ("target_modules", "target_parameters", "rank_pattern", "alpha_pattern")
+TARGETS = ("target_modules", "target_parameters", "rank_pattern", "alpha_pattern")
 """Entries of a config that name layers: they change with the names."""
 
 
@@ -222,7 +222,7 @@ def _roundtrip(golden: Observed, now: Observed, found: Found, converted: Set[str
     already = config_changes(golden.fact("roundtrip", "config_before") or {}, golden.fact("roundtrip", "config") or {})
     found.config_differences = tuple(d for d in differences if d not in already)
     changed = [d for d in found.config_differences if not (d.startswith("+ ") or d.endswith(SAID_NOTHING))]
-    if converted and changed and all(d.lstrip("+-~ ").startswith(_TARGETS) for d in changed):
+    if converted and changed and all(d.lstrip("+-~ ").startswith(TARGETS) for d in changed):
         found.notes.append("saved again, the config uses the loader's layer names")
     elif changed:
         found.contract("roundtrip", "config", f"saved again, {len(changed)} entries of the config differ", changed)

@@ -14,7 +14,7 @@ from typing import Any
 from harness.core.observation import Observed
 from harness.core.verdict import Verdict
 from harness.judge.config_entries import SAID_NOTHING, changed_entries, plain
-from harness.judge.contracts import Found, are_of
+from harness.judge.contracts import TARGETS, Found, are_of
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
 
@@ -133,8 +133,8 @@ def _config(golden: Observed, now: Observed, found: Found) -> None:
 
 
 def _is_worse(key: str, line: str, config: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    if line.startswith("+ ") or line.endswith(SAID_NOTHING):
-        return False
+    if line.startswith("+ ") or line.endswith(SAID_NOTHING) or key in TARGETS:
+        return False  # the keys show which layers an adapter has; a release may name each of them
     if key not in config:
         return key in asked
     return key not in asked or plain(config[key]) != plain(asked[key])

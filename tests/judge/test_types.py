@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from harness.core.verdict import Verdict
+from harness.judge.compare import Judgement
 from tests.support.observations import Pair, told
 
 NAME = "layers.0.q_proj.lora_A.weight"
@@ -64,3 +65,35 @@ def test_new_adapters_that_are_wider_accuse_loading() -> None:
 def test_what_loses_nothing_is_no_finding(paths: dict[str, dict[str, str]], more: dict[str, Any]) -> None:
     judgement = _pair(paths, **more).judge()
     assert not judgement.findings, told(judgement)
+
+
+def _loaded_without_dtype(base: str, adapter: str) -> dict[str, Any]:
+    return {"outcome": "ok", "base": [base], "adapter": {NAME: adapter}}
+
+
+def _as_saved(before: dict[str, Any], after: dict[str, Any]) -> Judgement:
+    pair = Pair()
+    pair.golden.facts["as_saved"], pair.now.facts["as_saved"] = before, after
+    return pair.judge()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kinds"),
+    [
+        (("float32", "float32"), ("bfloat16", "float32"), [("base", "base-dtype")]),
+        (("bfloat16", "float32"), ("bfloat16", "bfloat16"), [("structure", "as-saved-dtype")]),
+        (("bfloat16", "bfloat16"), ("bfloat16", "float32"), []),  # wider: nothing is lost
+        (("bfloat16", "float32"), ("bfloat16", "float32"), []),
+    ],
+)
+def test_a_base_that_is_loaded_without_a_dtype(
+    before: tuple[str, str], after: tuple[str, str], kinds: list[tuple[str, str]]
+) -> None:
+    judgement = _as_saved(_loaded_without_dtype(*before), _loaded_without_dtype(*after))
+    assert [(f.probe, f.kind) for f in judgement.findings] == kinds, told(judgement)
+
+
+def test_a_base_that_no_longer_loads_without_a_dtype() -> None:
+    error = {"stage": "base", "type": "ValueError", "message": "no", "traceback": ""}
+    judgement = _as_saved(_loaded_without_dtype("float32", "float32"), {"outcome": "error", "error": error})
+    assert judgement.verdict is Verdict.LOAD_ERROR, told(judgement)

@@ -37,7 +37,7 @@ def new_adapter(base: Any, config: Any, name: str) -> Any:
 
 
 def autocasts() -> bool:
-    """True if `from_pretrained` keeps adapters in float32 on a narrower base by default: since PEFT 0.11."""
+    """True if `from_pretrained` keeps adapters in float32 on a narrower base by default: since PEFT 0.12."""
     import peft
 
     said = inspect.signature(peft.PeftModel.from_pretrained).parameters.get("autocast_adapter_dtype")
