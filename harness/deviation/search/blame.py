@@ -57,7 +57,7 @@ class Answer:
     @property
     def notes(self) -> tuple[str, ...]:
         """What limits the answer: packages that had to change together, or further causes."""
-        return sentence.notes(self.found)
+        return sentence.notes(self.found, self.ends)
 
     @property
     def is_answer(self) -> bool:

@@ -30,7 +30,7 @@ def sentence(found: Blame, ends: Ends) -> str:
     return "; ".join([*said, *also, *_not_needed(found)])
 
 
-def notes(found: Blame) -> tuple[str, ...]:
+def notes(found: Blame, ends: Ends) -> tuple[str, ...]:
     """What limits the answer."""
     said = []
     for one in found.causes:
@@ -40,6 +40,9 @@ def notes(found: Blame) -> tuple[str, ...]:
                 [*shown, *([many(len(along) - len(shown), "more package")] if len(along) > len(shown) else [])]
             )
             said.append(f"{names} had to change together with {package}, because of their requirements")
+        for package in _shown(one):
+            if one.unknown[package].kind == "untestable":
+                said.append(f"{_old([package], ends)} could not be tested: {_line(one.unknown[package].why)}")
         if len(one.needed) > 1 and not one.shown and not one.unknown:
             said.append(f"{listed(one.needed)} were not tried with everything else put back")
     if not found.complete and found.why_not:
@@ -93,18 +96,20 @@ def _unknown(one: Cause, it: str, ends: Ends) -> list[str]:
         more = len(one.unknown) - len(named)
         whom = listed([*named, many(more, "more package")]) if more else listed(named)
         said.append(f"whether {whom} {'is' if len(one.unknown) == 1 else 'are'} needed too is not known")
-    likely = [p for p in one.unknown if p in ACTORS] if len(one.unknown) > _SHOWN else list(one.unknown)
-    for package in likely:
+    for package in _shown(one):
         said += _reason(package, one.unknown[package], it, ends)
     return said
+
+
+def _shown(one: Cause) -> list[str]:
+    """The unknown packages whose reasons are shown."""
+    return [p for p in one.unknown if p in ACTORS] if len(one.unknown) > _SHOWN else list(one.unknown)
 
 
 def _reason(package: str, unknown: Unknown, it: str, ends: Ends) -> list[str]:
     said = []
     if unknown.kind == "other":
         said.append(f"with {_old([package], ends)} another deviation comes ({_line(unknown.why)})")
-    elif unknown.kind == "untestable":
-        said.append(f"{_old([package], ends)} could not be tested ({_line(unknown.why)})")
     if unknown.clean:
         said.append(f"{package} alone does not cause {it}: {many(unknown.clean, 'trial')}")
     return said

@@ -14,7 +14,7 @@ from harness.deviation.search.conclusion import Blame, Trial
 from harness.deviation.search.coupling import Ends
 from harness.deviation.search.hunt import Result, hunt
 from harness.deviation.search.outcome import Deviation, Seen, Sign
-from harness.deviation.search.sentence import is_answer, sentence
+from harness.deviation.search.sentence import is_answer, notes, sentence
 
 WRONG = "silent-wrong: forward: values differ"
 SAME = Seen("silent-wrong", WRONG, (Sign("silent-wrong", ("forward", "values"), size=1.0),))
@@ -125,7 +125,7 @@ def contradictions(one: Played) -> list[str]:
     for name, why in re.findall(r"with (\w+) 1 another deviation comes \(([^)]*)\)", said):
         alike = [trial for trial in one.trials if trial.why.startswith(why.partition(", by ")[0])]
         wrong += [f"{name}: otherwise"] * (not any(name in trial.old for trial in alike))
-    for name in re.findall(r"(\w+) 1 could not be tested", said):
+    for name in re.findall(r"(\w+) 1 could not be tested", " ".join(notes(one.found, one.ends))):
         wrong += [f"{name}: untestable"] * (not any(name in trial.old for trial in one.of("untestable")))
     counted = "more package" in said or "which of" in said
     unnamed = [n for n in names if not counted and n not in said and all(n in trial.new for trial in bad)]
@@ -189,8 +189,7 @@ SAYS: list[tuple[tuple[str, ...], dict[str, Seen], str]] = [
      f"{P} alone causes it; with peft 1 it deviates otherwise (load-error: KeyError), and {T} alone causes that"),
     (TWO, {"peft": SAME, "transformers": SAME}, f"{T} alone causes it; independently, {P} alone causes it"),
     (TWO, {"peft": FAILED, "transformers": CLEAN},
-     f"{P} causes it; whether {T} is needed too is not known; transformers 1 could not be tested "
-     "(it cannot be installed); transformers alone does not cause it: 1 trial"),
+     f"{P} causes it; whether {T} is needed too is not known; transformers alone does not cause it: 1 trial"),
     (TWO, {"peft": SMALLER, "transformers": CLEAN},
      f"{P} causes it; whether {T} is needed too is not known; with transformers 1 another deviation comes "
      "(silent-wrong: forward: values differ, by 0.1 instead of 1); transformers alone does not cause it: 1 trial"),
