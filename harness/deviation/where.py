@@ -7,24 +7,23 @@ differ already? Do its parameters equal the checkpoint's? Does its own effect, c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
-
-import pydantic
+from typing import Literal
 
 from harness.core.model import Model
 from harness.core.observation import Observed
 from harness.core.run import Cell, Figures, Finding
 from harness.core.text import enumerated, many
-from harness.judge import numbers, twins
+from harness.deviation import where_base
+from harness.deviation.where_base import Base, BaseModule
+from harness.deviation.where_layers import Layer, Layers, belongs
+from harness.judge import twins
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
-from harness.worker.shared import LOAD_PATH, canonical
+from harness.judge.renaming import within
+from harness.worker.shared import LOAD_PATH
 
-FORMAT = 1
+FORMAT = 2
 """Format of the file that is kept beside a run. Raise it when an older reader would misread the file."""
-
-PROMPT = "prompt_encoder"
-"""The name of the pseudo-layer for a prompt that is put before the input (see the worker's `trace`)."""
 
 Doing = Literal["", "loading", "computation", "base", "base layer", "prompt", "afterwards", "not loaded"]
 """What caused the difference; `afterwards`: it appears only in what is done with the loaded adapter."""
@@ -42,80 +41,6 @@ COSTS: Mapping[str, str] = {
 """The work that the cheap probes do, the cheapest first."""
 
 
-class Parameter(Model):
-    """One parameter of an adapter layer, compared with the checkpoint."""
-
-    name: str
-    dtype: str = ""
-    shape: tuple[int, ...] = ()
-    key: str = ""
-    """The checkpoint's key that it was loaded from; empty if there is none, so that it keeps its initial value."""
-    found: Literal["by value", "by name", "nowhere"] = "nowhere"
-    max_abs: float | None = None
-    """Greatest difference from the checkpoint's tensor; None if there is none, or its shape differs."""
-    stored_shape: tuple[int, ...] = ()
-    holds: str = ""
-    """Another key of the checkpoint that has exactly its values."""
-
-    @property
-    def agrees(self) -> bool:
-        """True if it equals the checkpoint's tensor exactly."""
-        return self.max_abs == 0.0
-
-    def __str__(self) -> str:
-        short = f"{self.name} ({self.dtype}, {'×'.join(map(str, self.shape)) or 'scalar'})"
-        if not self.key:
-            return f"{short}: not in the checkpoint; it keeps its initial value"
-        if self.stored_shape:
-            return f"{short}: the shape of {self.key} is {'×'.join(map(str, self.stored_shape))}"
-        if self.agrees:
-            return f"{short}: equals {self.key}"
-        holds = f"; it holds the values of {self.holds}" if self.holds else ""
-        return f"{short}: differs from {self.key} by up to {self.max_abs:.3g}{holds}"
-
-
-class Layer(Model):
-    """One adapter layer or block, in execution order."""
-
-    name: str
-    kind: Literal["adapter", "block", "prompt"]
-    called: str = ""
-    """Its name under the loader, if the golden's differs."""
-    class_name: str = ""
-    input: Figures | None = None
-    """Its input, compared with its input when the golden was made; None if that was not stored."""
-    output: Figures | None = None
-    """A sketch of its output."""
-    effect: Figures | None = None
-    """What its adapter adds, computed from the golden's input."""
-    parameters: tuple[Parameter, ...] = ()
-    lost: tuple[str, ...] = ()
-    """Keys of the checkpoint that belong to it and are missing from the model."""
-    base_changed: tuple[str, ...] = ()
-    """Weights of the base within it that changed."""
-    scalars: dict[str, Any] = pydantic.Field(default_factory=dict)
-    scalars_before: dict[str, Any] = pydantic.Field(default_factory=dict)
-    """The same with the creator's libraries; empty if that was not traced."""
-
-    @property
-    def foreign(self) -> tuple[Parameter, ...]:
-        """The parameters that differ from the checkpoint's."""
-        return tuple(p for p in self.parameters if p.key and not p.agrees)
-
-    @property
-    def differs(self) -> bool:
-        """True if its input, output, effect or parameters differ."""
-        figures = (self.input, self.output, self.effect)
-        return bool(self.lost or self.foreign or any(f is not None and beyond(f) for f in figures))
-
-    @property
-    def scalar_changes(self) -> tuple[str, ...]:
-        """Attributes that changed since the creator's libraries: `scaling: 1.0 → 3.0`."""
-        before, now = self.scalars_before, self.scalars
-        shared = [name for name in before if name in now and before[name] != now[name]]
-        return tuple(f"{name}: {before[name]!r} → {now[name]!r}" for name in shared)
-
-
 class Where(Model):
     """Where a cell's deviation starts."""
 
@@ -129,6 +54,8 @@ class Where(Model):
     probe: str = ""
     """The cheapest probe that shows the deviation."""
     probe_says: str = ""
+    base: BaseModule | None = None
+    """The first module of the bare base whose output differs, if the base moved."""
     layers: tuple[Layer, ...] = ()
 
     @property
@@ -152,13 +79,29 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
         error = loaded.get("error") or {}
         raised = f"it does not load ({error.get('stage')}): {error.get('type')}: {error.get('message')}"
         return found.model_copy(update={"doing": "not loaded", "said": (raised, "no layer runs: the loading changed")})
-    layers = _Layers(golden, now, creators).all()
+    rows = [str(name) for name, _ in golden.fact("forward", "sketch") or []]
+    base = where_base.compare(rows, now, creators, bool(golden.facts.get("kernel_spread")))
+    layers = Layers(golden, now, creators, base).all()
     first = next((layer for layer in layers if layer.differs), None)
-    doing, said = _meaning(first, Evidence(golden, now), now, _elsewhere(layers, golden, now))
+    evidence = Evidence(golden, now)
+    elsewhere, undecided = _elsewhere(layers, golden, now), _undecided(first, layers, base)
+    doing, said = _meaning(first, evidence, now, elsewhere, undecided)
     if doing == "afterwards" and (by_path := _load_path(cell)):
         doing, said = by_path
-    update = {"first": first.name if first else "", "doing": doing, "said": said, "layers": layers}
+    moved = doing in ("base", "base layer") or _base_changed(evidence)
+    update = {
+        "first": first.name if first else "",
+        "doing": doing,
+        "said": _with_base(said, doing, base) if moved else said,
+        "base": base.first if moved else None,
+        "layers": layers,
+    }
     return found.model_copy(update=update)
+
+
+def _with_base(said: tuple[str, ...], doing: Doing, base: Base) -> tuple[str, ...]:
+    """The reasoning, with where the base moved; the conclusion stays last."""
+    return (*said, *base.said) if doing in ("base", "base layer") else (*said[:-1], *base.said, *said[-1:])
 
 
 def smallest(findings: Iterable[Finding]) -> tuple[str, str]:
@@ -167,77 +110,6 @@ def smallest(findings: Iterable[Finding]) -> tuple[str, str]:
     deviating = [f for f in findings if f.verdict.is_deviation or f.kind == "new-warning"]
     cheapest = min(deviating, key=lambda f: order.index(f.probe) if f.probe in order else len(order), default=None)
     return (cheapest.probe, cheapest.message) if cheapest else ("", "")
-
-
-class _Layers:
-    """Compares each layer of two traces."""
-
-    def __init__(self, golden: Observed, now: Observed, creators: Observed | None) -> None:
-        self.golden, self.now, self.creators = golden, now, creators
-        self.evidence = Evidence(golden, now)
-        self.renamed: Mapping[str, str] = now.fact("layers", "renamed") or {}
-        self.facts: Mapping[str, Any] = now.fact("trace", "layers") or {}
-        self.before: Mapping[str, Any] = (creators.fact("trace", "layers") or {}) if creators else {}
-        self.effects = self._by_layer("layers")
-        self.missing = [*now.missing(), *twins.lost(golden, now)]
-        self.changed: list[str] = list(now.fact("accounting", "base_changed") or [])
-
-    def all(self) -> tuple[Layer, ...]:
-        """All layers and blocks in execution order: the golden's, then those that only the trace has."""
-        rows = [self._row(name, kind) for name, kind in self._order()]
-        return tuple(rows)
-
-    def _order(self) -> list[tuple[str, str]]:
-        order = [(str(name), str(kind)) for name, kind in self.golden.fact("forward", "sketch") or []]
-        if PROMPT in self.facts:
-            order.insert(0, (PROMPT, "prompt"))
-        known = {name for name, _ in order} | set(self.renamed.values())
-        return order + [(name, "adapter") for name in self.facts if name not in known]
-
-    def _by_layer(self, probe: str) -> dict[str, Figures]:
-        """The figures of each layer: in float32 if they exceed the allowance, else those with the greatest ratio."""
-        found: dict[str, Figures] = {}
-        for figures in self.evidence.figures(probe):
-            found.setdefault(figures.array.split("/", 2)[2], figures)
-        return found
-
-    def _row(self, name: str, kind: str) -> Layer:
-        here = self.renamed.get(name, name)
-        facts = self.facts.get(here, {})
-        parameters = tuple(Parameter(**row) for row in facts.get("parameters", []))
-        arrived = {p.key for p in parameters if p.key}
-        sketches = {sketch.name: sketch for sketch in self.evidence.sketches()}
-        sketch = sketches.get(name)
-        output = Figures(array=f"sketch of {name}", max_abs=sketch.max_abs, allowance=sketch.allowance,
-                         scale=sketch.scale) if sketch else None  # fmt: skip
-        prompts = [f for n, f in self.effects.items() if n.startswith("prompt")] if kind == "prompt" else []
-        return Layer(
-            name=name,
-            kind=kind,  # type: ignore[arg-type]
-            called=here if here != name else "",
-            class_name=facts.get("class", ""),
-            input=self._input(name, here),
-            output=output,
-            effect=prompts[0] if prompts else self.effects.get(name),
-            parameters=parameters,
-            lost=tuple(k for k in self.missing if _within(k, name) and k not in arrived) if kind == "adapter" else (),
-            base_changed=tuple(weight for weight in self.changed if f"{weight}.".startswith(f"{here}.")),
-            scalars=facts.get("scalars", {}),
-            scalars_before=self.before.get(name, {}).get("scalars", {}),
-        )
-
-    def _input(self, name: str, here: str) -> Figures | None:
-        before = self.golden.arrays.get(f"layers/input/{name}")
-        after = self.now.arrays.get(f"trace/input/{here}")
-        if before is None or after is None:
-            return None
-        # an input is an activation like the outputs, so their allowance applies
-        allowance = self.evidence.allowance(f"forward/float32/{name}", before)
-        return numbers.difference(f"input of {name}", before, after, allowance)
-
-
-def _within(key: str, layer: str) -> bool:
-    return f".{layer}." in f".{canonical(key)}."
 
 
 def _load_path(cell: Cell) -> tuple[Doing, tuple[str, ...]] | None:
@@ -251,26 +123,35 @@ def _load_path(cell: Cell) -> tuple[Doing, tuple[str, ...]] | None:
     return "loading", ("loaded by PeftModel.from_pretrained, no layer differs", said)
 
 
+def _undecided(first: Layer | None, layers: Iterable[Layer], base: Base) -> set[str]:
+    """Tensors whose values may be fused: their absence explains nothing if the base changed in the same block."""
+    if first is None or base.first is None or not within(base.first.name, first.name):
+        return set()
+    return {key for layer in layers for key in layer.undecided}
+
+
 def _elsewhere(layers: Iterable[Layer], golden: Observed, now: Observed) -> tuple[str, ...]:
     """Tensors of the checkpoint that are lost and belong to no observed layer: all layers may share them."""
     names = [layer.name for layer in layers if layer.kind == "adapter"]
     lost = sorted({*now.missing(), *twins.lost(golden, now)} - set(golden.missing()))
-    return tuple(key for key in lost if not any(_within(key, name) for name in names))
+    return tuple(key for key in lost if not any(belongs(key, name) for name in names))
 
 
 def _meaning(
-    first: Layer | None, evidence: Evidence, now: Observed, elsewhere: tuple[str, ...]
+    first: Layer | None, evidence: Evidence, now: Observed, elsewhere: tuple[str, ...], undecided: set[str]
 ) -> tuple[Doing, tuple[str, ...]]:
     """What caused the difference, and why we think so.
 
     Args:
         elsewhere: tensors that are lost and belong to no observed layer.
+        undecided: tensors whose absence explains nothing.
     """
     if first is None:
         return _nothing_differs(evidence, now)
     said = [f"{first.name} is the first layer that differs, in execution order"]
     if first.kind == "block":
-        return _in_block(first, now, said, () if _base_changed(evidence) else elsewhere)
+        own = [key for key in now.missing() if belongs(key, first.name) and key not in undecided]
+        return _in_block(first, [*own, *(() if _base_changed(evidence) else elsewhere)], said)
     if first.kind == "prompt" and not first.foreign:
         return "prompt", (*said, *_own_effect(first), "the prompt that is put before the input changed")
     if first.input is not None:
@@ -313,10 +194,7 @@ def _nothing_differs(evidence: Evidence, now: Observed) -> tuple[Doing, tuple[st
     )
 
 
-def _in_block(
-    first: Layer, now: Observed, said: list[str], elsewhere: tuple[str, ...]
-) -> tuple[Doing, tuple[str, ...]]:
-    lost = [*(key for key in now.missing() if _within(key, first.name)), *elsewhere]
+def _in_block(first: Layer, lost: list[str], said: list[str]) -> tuple[Doing, tuple[str, ...]]:
     said.append(f"it is a block of the base; its output {_agreement(first.output)}" if first.output else "")
     said.append("all adapter layers up to its end agree")
     if lost:

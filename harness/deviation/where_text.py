@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from harness.core.run import Figures
 from harness.core.text import many, number, times
-from harness.deviation.where import COSTS, Layer, Where
+from harness.deviation.where import COSTS, Where
+from harness.deviation.where_layers import Layer
 
 _ROWS = 12
 
@@ -31,6 +32,8 @@ def lines(where: Where) -> Iterator[str]:
 def _whole(layer: Layer) -> Iterator[str]:
     called = f", named {layer.called} by the loader" if layer.called else ""
     yield f"  {layer.name}{f' ({layer.class_name})' if layer.class_name else ''}{called}"
+    if layer.elsewhere:
+        yield f"    {layer.elsewhere}"
     yield from (f"    {parameter}" for parameter in layer.parameters[:_ROWS])
     if len(layer.parameters) > _ROWS:
         yield f"    and {many(len(layer.parameters) - _ROWS, 'more parameter')}"
@@ -69,8 +72,14 @@ def _cell(figures: Figures | None) -> str:
 
 def _parameters(layer: Layer) -> str:
     known = [p for p in layer.parameters if p.key]
+    if layer.undecided:
+        return f"{_short(layer)}; its {many(len(layer.undecided), 'tensor')} may be fused too"
     if layer.lost:
         return f"{many(len(layer.lost), 'tensor')} missing"
     if layer.foreign:
         return f"{len(layer.foreign)} of {len(known)} differ from the checkpoint"
-    return f"{len(known)} equal the checkpoint" if known else "–"
+    return f"{len(known)} equal the checkpoint" if known else _short(layer) or "–"
+
+
+def _short(layer: Layer) -> str:
+    return layer.elsewhere.removeprefix("its weights are ")

@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from harness.core.observation import Array, Observed
 from harness.core.run import Figures, LayerSketch
-from harness.judge import numbers, signal
+from harness.judge import numbers, renaming, signal
 from harness.judge.numbers import beyond
 from harness.worker.shared import PRECISIONS, RELOADED
 
@@ -224,8 +224,12 @@ class Evidence:
 
     # -- the layer-by-layer sketch ------------------------------------------------------------------------------------
 
-    def sketches(self) -> tuple[LayerSketch, ...]:
-        """How far each layer's and block's activation is from the golden's, in the golden's order of execution."""
+    def sketches(self, names: renaming.Names | None = None) -> tuple[LayerSketch, ...]:
+        """How far each layer's and block's activation is from the golden's, in the golden's order of execution.
+
+        Args:
+            names: their names in the loaded model, if more is known of these.
+        """
         # for a quantised base float64 is the dequantised reference: only float32 shows where its kernels differ
         wide = "forward/float64/sketch" in self.now.arrays and self.noise.kernels is None
         precision = "float64" if wide else "float32"
@@ -234,11 +238,21 @@ class Evidence:
         if before is None or after is None or len(before) != len(names_before) or len(after) != len(names_after):
             return ()
         place = {name: index for index, (name, _) in enumerate(names_after)}
+        now = (names or self.names()).now
         return tuple(
-            self._sketch(name, kind, precision, before[index], after[place[name]])
+            self._sketch(name, kind, precision, before[index], after[place[now[name]]])
             for index, (name, kind) in enumerate(names_before)
-            if name in place
+            if now.get(name) in place
         )
+
+    def names(self, known: Mapping[str, str] | None = None) -> renaming.Names:
+        """The names of the golden's layers and blocks in the loaded model.
+
+        Args:
+            known: those that were found by other means.
+        """
+        before, after = (side.fact("forward", "sketch") or [] for side in (self.golden, self.now))
+        return renaming.names(before, after, {**(self.now.fact("layers", "renamed") or {}), **(known or {})})
 
     def _sketch(self, name: str, kind: str, precision: str, before: Array, after: Array) -> LayerSketch:
         # not `self.allowance`: it remembers arrays by their identity, and a row is a new array each time

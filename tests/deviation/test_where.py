@@ -12,7 +12,8 @@ from harness.core.run import Cell, Finding
 from harness.core.verdict import Verdict
 from harness.deviation import where
 from harness.deviation import where_text as report
-from harness.deviation.where import Parameter, Where
+from harness.deviation.where import Where
+from harness.deviation.where_layers import Parameter
 from tests.support.observations import BIAS, KEYS, LAYERS, Pair, lost, now, refuses
 
 FIRST, SECOND = LAYERS

@@ -153,6 +153,15 @@ def load_adapter_tensors(folder: str) -> dict[str, Any]:
     return found
 
 
+def load_base_tensors(folder: str) -> dict[str, Any]:
+    """All tensors of a saved base (`pytorch_model.bin` before Transformers 4.35)."""
+    import torch
+
+    path = os.path.join(folder, "pytorch_model.bin")
+    found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True) if os.path.isfile(path) else {}
+    return {**found, **load_adapter_tensors(folder)}
+
+
 def _never(*_: Any, **__: Any) -> bool:
     return False
 

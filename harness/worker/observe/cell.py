@@ -226,7 +226,8 @@ def replay(library: Library, request: Request, only: Collection[str] = ()) -> No
     scenario = asked.scenario
     observe(library, scenario, observation, inputs, layer_inputs, only=only)
     if only:
-        library.trace(library.context(scenario, observation, "float32", inputs, layer_inputs))
+        for precision in PRECISIONS:
+            library.trace(library.context(scenario, observation, precision, inputs, layer_inputs))
     else:
         _look_closer(library, scenario, observation, inputs, layer_inputs, golden)
         asked.observe(observation, inputs, layer_inputs, lambda context, some: _observe_in(library, context, some))

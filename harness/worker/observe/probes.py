@@ -102,7 +102,7 @@ def _called_otherwise(ctx: Context, found: dict[str, Any]) -> dict[str, str]:
     missing = [name for name in ctx.layer_inputs if name not in found]
     if not missing:
         return {}
-    stored = libraries.load_adapter_tensors(bases.BASE_FOLDER)
+    stored = libraries.load_base_tensors(bases.BASE_FOLDER)
     renamed = renamed_layers.layers(stored, ctx.base(), missing, set(found) - set(ctx.layer_inputs))
     if renamed:
         ctx.fact("layers", "renamed", renamed)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, Callable, Mapping
 
 from ..compat import libraries
-from ..model import adapters, bases
+from ..model import adapters
 from ..shared import canonical
-from . import accounting
+from . import accounting, base_trace
 from .capture import attempt
 from .context import Context
 
@@ -26,11 +26,15 @@ _KEPT_APART = ("base_layer", "original_module")
 
 
 def observe(ctx: Context) -> None:
-    """Record each adapter layer's input (its last row), parameters and scalar attributes, in float32."""
-    with bases.precision(ctx.torch, "float32"), attempt("trace") as tried:
-        ctx.fact("trace", "layers", _parameters(ctx))
-        ctx.fact("trace", "order", _inputs(ctx))
-    ctx.fact("trace", "outcome", tried.as_dict())
+    """Record each adapter layer's input (its last row), parameters and scalar attributes in float32, and the base."""
+    if ctx.precision == "float32":
+        with ctx.in_precision(), attempt("trace") as tried:
+            ctx.fact("trace", "layers", _parameters(ctx))
+            ctx.fact("trace", "order", _inputs(ctx))
+        ctx.fact("trace", "outcome", tried.as_dict())
+    with ctx.in_precision(), attempt("base trace") as tried:
+        base_trace.observe(ctx)
+    ctx.fact("base_trace", "outcome", tried.as_dict())
 
 
 def _inputs(ctx: Context) -> list[str]:

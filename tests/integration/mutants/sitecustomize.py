@@ -266,6 +266,21 @@ def base_moved(peft):
     LlamaMLP.forward = lambda self, x: forward(self, x) * 1.01
 
 
+def base_weight(peft):
+    """Not PEFT's doing: the first matrix of a base's second block is loaded a hundredth too great."""
+    from transformers import PreTrainedModel
+
+    load = PreTrainedModel.from_pretrained.__func__
+
+    def wrong(cls, *args, **kwargs):
+        model = load(cls, *args, **kwargs)
+        matrices = [p for name, p in model.named_parameters() if p.dim() > 1 and ".1." in name]
+        matrices[0].data.mul_(1.01)
+        return model
+
+    PreTrainedModel.from_pretrained = classmethod(wrong)
+
+
 def frozen(peft):
     """An adapter that is loaded for training does not train."""
     load = peft.PeftModel.from_pretrained.__func__
