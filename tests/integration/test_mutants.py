@@ -24,6 +24,7 @@ TABLE = [
     ("merged_twice", "lora-linear", "silent-wrong", "differs-from-forward"),
     ("base_touched", "lora-linear", None, "base-weights"),
     ("frozen", "lora-linear", "contract", "trainability"),
+    ("gradient_scaled", "lora-mlp", "silent-wrong", "values"),
     ("no_dropout", "lora-dropout", "contract", "train-mode"),
     ("not_saved", "lora-linear", None, "roundtrip-keys"),
     ("not_saved", "lora-linear", "silent-wrong", "reloaded-differs"),

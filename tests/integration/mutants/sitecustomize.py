@@ -295,6 +295,20 @@ def frozen(peft):
     peft.PeftModel.from_pretrained = classmethod(wrong)
 
 
+def gradient_scaled(peft):
+    """One of LoRA's two factors gets a gradient that is too large by a thousandth; all outputs are right."""
+    load = peft.PeftModel.from_pretrained.__func__
+
+    def wrong(cls, model, *args, **kwargs):
+        loaded = load(cls, model, *args, **kwargs)
+        for name, parameter in loaded.named_parameters():
+            if "lora_B" in name and parameter.requires_grad:
+                parameter.register_hook(lambda gradient: gradient * 1.001)
+        return loaded
+
+    peft.PeftModel.from_pretrained = classmethod(wrong)
+
+
 def no_dropout(peft):
     """LoRA's dropout is never applied."""
     import torch
