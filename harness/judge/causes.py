@@ -35,6 +35,10 @@ _PROBE_ORDER = (
 """Probes, the most important first: what is wrong in the forward pass is wrong in all others."""
 
 KIND_PHRASES = {
+    "adapter-dtype": "the adapter has a narrower type than a new one",
+    "adapter-not-autocast": "the adapter is not in float32, as promised",
+    "as-saved-dtype": "on a base that is loaded without a type, the adapter has another one",
+    "base-dtype": "the base is loaded in another type",
     "base-moved": "the base model's own output moved",
     "base-weights": "weights of the base change",
     "config": "the saved config differs",
@@ -49,6 +53,7 @@ KIND_PHRASES = {
     "roundtrip-keys": "saved again, keys are missing",
     "roundtrip-tensors": "saved again, tensors differ",
     "tie-broken": "tied weights are no longer tied",
+    "trainable-dtype": "loaded for training, the adapter has another type",
     "trainability": "other parameters are trainable",
     "train-mode": "train mode differs",
     "reloaded-differs": "saved and read again, a new adapter computes something else",

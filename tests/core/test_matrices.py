@@ -116,6 +116,18 @@ def test_when_is_applied_in_order(
     assert resolved["skip"] == ({"merged": "cannot"} if expects else {})
 
 
+def test_a_base_that_is_saved_in_a_narrow_type(tmp_path: Path) -> None:
+    (declared,) = make(tmp_path, base_extra='dtype = "bfloat16"').scenarios()
+    assert resolve(declared, {})["base"]["saved_dtype"] == "bfloat16"
+    (plain,) = make(tmp_path).scenarios()
+    assert "saved_dtype" not in resolve(plain, {})["base"], "the digests of stored scenarios would change"
+
+
+def test_a_quantised_base_has_no_type_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="`dtype` is for a base that is made"):
+        make(tmp_path, base_extra='dtype = "bfloat16"\nquantize = { bits = 8 }').scenarios()
+
+
 def test_rare_keys_are_only_in_the_scenarios_that_set_them(tmp_path: Path) -> None:
     (plain,) = make(tmp_path / "plain", extra='expects = { keys = { "a" = 1 } }').scenarios()
     assert not {"expects_shapes", "beside"} & set(resolve(plain, V061))

@@ -147,7 +147,7 @@ SOUND: list[tuple[str, Mutation]] = [
     ("a new config entry", _config(use_dora=False)),
     ("another release is asked for another value", both(_asks(lora_alpha=9), _config(lora_alpha=9))),
     ("an option that the release does not have", _config_without("lora_alpha")),
-    ("every layer is named", both(_asks(target_modules="all-linear"), _config(target_modules=["a.q_proj", "b.q_proj"]))),
+    ("every layer is named", both(_asks(target_modules="all-linear"), _config(target_modules=["a.q", "b.q"]))),
     ("the same types", _dtypes("float32")),
     ("read again, it is the same", both(_reads_again(0.0), _created(0.0))),
     ("a user's own adapter in half precision", fact("now", "fresh", "dtypes", dict.fromkeys(KEYS, "float16"))),

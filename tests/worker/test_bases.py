@@ -258,3 +258,42 @@ class TestSource:
             bases._construct(None, base)
 
         assert caught.value.filename == "own.py"
+
+
+class TestTypes:
+    """A base in a narrow type that its declaration does not name would meet inputs in float32."""
+
+    class Model:
+        def __init__(self, dtype: str) -> None:
+            self.dtype = dtype
+
+        def parameters(self) -> list[Any]:
+            return [SimpleNamespace(dtype=f"torch.{self.dtype}")]
+
+        def named_parameters(self) -> list[Any]:
+            return []
+
+        def to(self, dtype: str) -> TestTypes.Model:
+            return TestTypes.Model(dtype)
+
+        def eval(self) -> TestTypes.Model:
+            return self
+
+    TORCH = SimpleNamespace(manual_seed=lambda _: None, bfloat16="bfloat16")
+
+    @pytest.fixture(autouse=True)
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(bases, "_construct", lambda _, base: TestTypes.Model(base["made"]))
+        monkeypatch.setattr(bases.fill, "fill_parameters", lambda *_, **__: None)
+
+    def test_it_is_refused(self) -> None:
+        with pytest.raises(TypeError, match='next: add `dtype = "bfloat16"` to the base'):
+            bases.build(self.TORCH, {"name": "b", "made": "bfloat16"})
+
+    @pytest.mark.parametrize("made", ["float32", "bfloat16"])
+    def test_one_that_names_it_is_saved_in_it(self, made: str) -> None:
+        model = bases.build(self.TORCH, {"name": "b", "made": made, "saved_dtype": "bfloat16"})
+        assert model.dtype == "bfloat16"
+
+    def test_float32_needs_no_declaration(self) -> None:
+        assert bases.build(self.TORCH, {"name": "b", "made": "float32"}).dtype == "float32"

@@ -17,6 +17,7 @@ from typing import Any, Iterator, Mapping
 import numpy as np
 
 from ..compat import libraries, settings
+from ..shared import NARROW
 from . import fill, hub, quantised
 
 BASE_FOLDER = "base"
@@ -28,7 +29,15 @@ def build(torch: Any, base: Mapping[str, Any]) -> Any:
     torch.manual_seed(0)
     model = _construct(torch, base)
     fill.fill_parameters(torch, model.named_parameters(), "base:" + base["name"], recipes=())
-    return (model.to(getattr(torch, base["saved_dtype"])) if base.get("saved_dtype") else model).eval()
+    if base.get("saved_dtype"):
+        return model.to(getattr(torch, base["saved_dtype"])).eval()
+    narrow = sorted({str(p.dtype)[len("torch.") :] for p in model.parameters()} & set(NARROW))
+    if narrow:
+        raise TypeError(
+            f"the base has parameters in {narrow[0]}; expected float32, or a declared type; "
+            f'next: add `dtype = "{narrow[0]}"` to the base'
+        )
+    return model.eval()
 
 
 def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
