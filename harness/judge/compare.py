@@ -299,7 +299,7 @@ class _Judge:
         )
         contracts.compare(self.creator, self.now, self.found, converted, self.standard.lacks_reload)
         trainability.compare(self.creator, self.now, self.found, converted)
-        written.compare(self.evidence, self.found, converted)
+        written.compare(self.evidence, self.found, converted, self.standard.lacks_reload)
 
     def _accused(self, probe: str) -> bool:
         return any(f.probe == probe and f.verdict is Verdict.SILENT_WRONG for f in self.found.findings)
