@@ -282,7 +282,7 @@ class TestTypes:
     TORCH = SimpleNamespace(manual_seed=lambda _: None, bfloat16="bfloat16")
 
     @pytest.fixture(autouse=True)
-    def made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def faked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bases, "_construct", lambda _, base: TestTypes.Model(base["made"]))
         monkeypatch.setattr(bases.fill, "fill_parameters", lambda *_, **__: None)
 
