@@ -11,6 +11,7 @@ from harness import report
 from harness.cli import common, pytest_run
 from harness.cli.check_options import CheckOptions
 from harness.core.errors import ExitCode, UsageError
+from harness.core.text import many
 from harness.runner import folder as runs
 from harness.runner.change import select
 from harness.runner.change import sides as two_sides
@@ -34,6 +35,8 @@ def check(options: CheckOptions) -> int:
     left_out = {**planned.left_out, **options.left_out()}
     if options.dry_run:
         return _dry_run(planned, left_out, verbose=options.output.verbose > 0)
+    if not options.quiet:
+        common.say(_what_runs(planned))
     return pytest_run.replay(
         options, planned.request, planned.to_run, environments, left_out=left_out,
         finishing=lambda run, recorder: planned.finished(run, recorder.cells),
@@ -76,6 +79,16 @@ def _failed(sides: Sides, failed: SideFailed, options: CheckOptions) -> int:
     pytest_run.print_run(run, folder, options)
     common.say(f"peft-regress: {failed.what} can't be had: {failed.error}")
     return run.exit_code
+
+
+def _what_runs(planned: ChangePlan) -> str:
+    """`replaying 15 cells: 8 under the change, 7 under the baseline (1 more is cached)`."""
+    mine, cached = len(planned.cells), len(planned.cached)
+    baseline = len(planned.baseline) - cached
+    known = f" ({cached:,} more cached)" if cached else ""
+    return (
+        f"replaying {many(mine + baseline, 'cell')}: {mine:,} under the change, {baseline:,} under the baseline{known}"
+    )
 
 
 def _dry_run(planned: ChangePlan, left_out: Mapping[str, str], *, verbose: bool) -> int:

@@ -10,6 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from harness.core.run import Cell
 
+_KNOWN = ", with known breaks"
+"""Whether a deviation is new is known at the end."""
+
 
 class Listener:
     """Shows progress on a console. Use it as a context manager; leaving it removes the bar."""
@@ -42,7 +45,7 @@ class Listener:
             self.console.print(f"resuming: {resumed} of {total} cells are done")
         if self.console.is_terminal:
             columns = (
-                TextColumn("checking"),
+                TextColumn("replaying"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -61,7 +64,7 @@ class Listener:
 
     def _show(self) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=self.done, description=f"{self.deviating} deviate")
+            self._bar.update(self._task, completed=self.done, description=f"{self.deviating} deviate{_KNOWN}")
         elif not self.quiet and (self.done == self.total or time.monotonic() - self._last > self.EVERY_S):
             self._last = time.monotonic()
-            self.console.print(f"checked {self.done} of {self.total} cells, {self.deviating} deviate")
+            self.console.print(f"replayed {self.done} of {self.total} cells, {self.deviating} deviate{_KNOWN}")

@@ -289,6 +289,8 @@ def test_a_cell_is_checked_again_after_the_tree_has_changed(world: World) -> Non
     said = against(world, tree, "-k", "one-layer")
     assert said.code == 0, said
     assert [cell.scenario for cell in world.report().cells] == ["one-layer"]
+    assert world.report().left_out == {}, "nothing is said of what -k does not select"
+    assert "replaying 1 cell: 1 under the change, 0 under the baseline (1 more cached)" in said.err
 
 
 def test_a_cell_judged_on_one_side_only_could_not_be_judged(world: World) -> None:
@@ -318,7 +320,7 @@ def test_what_is_remembered_hangs_on_fixture_and_scenario(world: World) -> None:
     edit(tree / "minipeft.py", *FIX)
 
     def remembered(*more: str) -> int:
-        assert against(world, tree, *more).code == 1
+        assert against(world, tree, "--every-scenario", *more).code == 1
         return world.report().against.remembered  # type: ignore[union-attr]
 
     assert remembered() == 0

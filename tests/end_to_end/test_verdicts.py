@@ -202,7 +202,7 @@ def test_sound_releases_are_clean_from_the_command_line(mini: World) -> None:
     assert said.line.endswith(counts)
     assert all(name in said.line for name in loaders.split(" and "))
     assert f"report: {mini.folder()}" in said.err
-    assert "checked 6 of 6 cells, 0 deviate" in said.err
+    assert "replayed 6 of 6 cells, 0 deviate" in said.err
     assert {"report.json", "report.md", "junit.xml", "cells.jsonl"} <= {path.name for path in mini.folder().iterdir()}
     assert mini.report().command.startswith("peft-regress check --matrices=")
 

@@ -17,6 +17,7 @@ from harness.core.comparison import Against
 from harness.core.matrix import Declared
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run, finished
+from harness.core.text import many
 from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.judge import expected
@@ -178,7 +179,7 @@ def plan_change(
     versions = built.baseline.versions
     found, everything = scope.choose(declared, affected, why_all, versions), scope.choose(declared, None, "", versions)
     if affected is None and (request.every_creator or change.every_scenario):
-        found = replace(found, words=f"every scenario: {found.words}", rule="affected")
+        found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
     chosen = select.select(found, everything, declared, request, environments, sides)
     mine = [cell for cell in chosen.cells if cell.loader_spec == sides.change.spec]
     baseline = [cell for cell in chosen.cells if cell.loader_spec != sides.change.spec]

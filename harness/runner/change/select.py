@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
+from harness.core import keyword
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Run
+from harness.core.text import many
 from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.runner import plan, selected
@@ -88,8 +91,10 @@ def select(
             f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({found.words})",
         )  # fmt: skip
     if found.rule == "cover" and among.asked:  # who names creators gets all of theirs
-        found = replace(found, words=f"every scenario: {found.words}", rule="affected")
+        found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
     able = list({cell.declared.name: cell.declared for cell in cells}.values())
+    if found.rule == "affected" and not request.cells and len(able) < len(found.scenarios):
+        found = replace(found, words=f"{len(able):,} of {found.words}")
     found, features = scope.reduced(found, able, among.costs(cells))
     cells = [cell for cell in cells if cell.declared.name in found.scenarios]
     used = {cell.id.creator for cell in cells}
@@ -97,7 +102,9 @@ def select(
         request, creators=tuple(name for name in among.creators if name in used), every_creator=False,
         loaders=_loaders(sides),
     )  # fmt: skip
-    return Cells(request, tuple(cells), {**found.left_out, **out}, found.words, features)
+    names = among.selectable()
+    left_out = {name: why for name, why in {**found.left_out, **out}.items() if name in names}
+    return Cells(request, tuple(cells), left_out, found.words, features)
 
 
 def _loaders(sides: Sides) -> tuple[str, ...]:
@@ -148,6 +155,16 @@ class _Among:
             return every, out
         kept, gone = _only_those_of(self._sides.run, every)
         return kept, out | gone
+
+    def selectable(self) -> set[str]:
+        """The scenarios that `-k` and `--cell` select by their names. Of the others, nothing need be said."""
+        selects, patterns = keyword.parse(self._request.expression), self._request.cells
+        named = [plan.parsed(cell).scenario for cell in patterns]
+        return {
+            one.name for one in self._declared
+            if selects((one.name, one.file.name, one.family, one.scenario.adapter.config))
+            and (not patterns or any(fnmatch.fnmatchcase(one.name, name) for name in named))
+        }  # fmt: skip
 
     def _having(self, chosen: Sequence[str]) -> dict[str, frozenset[str]]:
         """Creator → scenarios that it has fixtures of. Creators whose file is not readable come last, with all.
