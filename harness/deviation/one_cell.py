@@ -262,7 +262,7 @@ def _with_fixture(
     def session(store: Store, creating: bool) -> Session:
         return stack.enter_context(Session(
             environments, store, scratch / ("made" if creating else "stored"), jobs=1, creating=creating, share=False,
-            log=log, handler=request.worker_handler,
+            forward=True, log=log, handler=request.worker_handler,
         ))  # fmt: skip
 
     stored = session(request.places.store(required=False), creating=False)

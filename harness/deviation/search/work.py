@@ -133,7 +133,7 @@ def work(request: SearchRequest, command: str, suffix: str = "", log: Log = quie
         store = Store(scratch / "fixtures", origin="created") if question.made else about.places.store()
         session = Session(
             environments, store, scratch, jobs=cores(), creating=question.made, share=False,
-            log=quiet, handler=about.worker_handler,
+            forward=True, log=quiet, handler=about.worker_handler,
         )  # fmt: skip
         with Trials(question, session, environments, journal) as trials:
             yield Work(request, question, environments, trials, good, bad, {}, file, log)
