@@ -16,7 +16,7 @@ from harness.core import data
 from harness.core.errors import HarnessError, UsageError
 from harness.core.progress import Log, quiet
 from harness.envs import build as envbuild
-from harness.envs import declaration, index, lock_file, source_tree
+from harness.envs import declaration, index, lock_file, rules, source_tree
 from harness.envs import lock as locks
 from harness.envs import spec as specs
 from harness.envs.declaration import Declaration
@@ -27,6 +27,7 @@ from harness.envs.installers import RunUv, Uv
 from harness.envs.lock import Lock
 from harness.envs.overlay import Overlays
 from harness.envs.pinned import PinnedLocks
+from harness.envs.rules import Rule
 
 CURRENT = "current"
 """The base of checkouts, and the template of environments that a spec pins."""
@@ -62,9 +63,7 @@ class Environments:
         self.releases = Releases(lambda: real.settings.indexes(), self.cache / "releases", fetch)
         """The releases on the package index."""
         self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
-        self._pins = PinnedLocks(
-            self.releases, [one.parent for one in self._folders], self.cache / "locks", self._uv, log
-        )
+        self._pins = PinnedLocks(self.releases, self._rules, self.cache / "locks", self._uv, log)
         self._overlays = Overlays(self.cache / "git", log, CURRENT)
 
     # --- describing
@@ -276,6 +275,10 @@ class Environments:
                 f"create {self._folders[0] / CURRENT}.toml, or pass a declared name",
             )  # fmt: skip
         return declaration.load(self._declaration_path(CURRENT))
+
+    def _rules(self) -> tuple[Rule, ...]:
+        """The rules that are declared beside the template."""
+        return rules.load(self._declaration_path(CURRENT).parent.parent)
 
     def _pinned(self, pins: specs.Pins, spec: str) -> Environment:
         name, declared, lock = self._pins.lock(pins, self._template(), f"{spec}, everything else as of its release")

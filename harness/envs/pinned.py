@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,13 +62,15 @@ class PinnedLocks:
 
     Args:
         releases: the index, for days and spellings.
-        folders: matrices with rules.
+        read_rules: returns the rules that hold; raises UsageError.
         cache: the folder for locks.
     """
 
-    def __init__(self, releases: Releases, folders: Iterable[Path], cache: Path, uv: RunUv, log: Log) -> None:
+    def __init__(
+        self, releases: Releases, read_rules: Callable[[], Sequence[Rule]], cache: Path, uv: RunUv, log: Log
+    ) -> None:
         self._releases = releases
-        self._folders = tuple(folders)
+        self._read_rules = read_rules
         self._cache = cache
         self._uv = uv
         self._log = log
@@ -99,7 +101,7 @@ class PinnedLocks:
             UsageError: the index has no such release, or the rules cannot be read.
             EnvFailed: nothing goes with the pins, or no index answers.
         """
-        dated, applying = self.dated(pins, template), rules.load(self._folders)
+        dated, applying = self.dated(pins, template), self._read_rules()
         governed = self.governed(template)
         wanted = [governed.with_pins(dict(dated.pins.pins), day, why) for day in dated.days]
         name = dated.pins.name
@@ -115,7 +117,7 @@ class PinnedLocks:
 
     def governed(self, template: Declaration) -> Declaration:
         """A template without the requirements that rules add where they are needed."""
-        return rules.governed(rules.load(self._folders), template)
+        return rules.governed(self._read_rules(), template)
 
     def resolve(self, dated: Dated, declare: Callable[[datetime.date], Declaration], name: str) -> Resolved:
         """The packages of pins as of the first of their days that has some, with what the rules add.
@@ -127,7 +129,7 @@ class PinnedLocks:
             UsageError: the rules cannot be read.
             EnvFailed: nothing goes with the pins.
         """
-        applying = rules.load(self._folders)
+        applying = self._read_rules()
         for day in dated.days[:-1]:
             try:
                 return self._as_of(name, declare(day), applying)

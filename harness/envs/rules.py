@@ -52,14 +52,14 @@ class _File(Strict):
     rule: list[Rule] = pydantic.Field(default_factory=list)
 
 
-def load(matrices: Iterable[Path]) -> tuple[Rule, ...]:
-    """The rules of these folders; one without the file has none.
+def load(matrices: Path) -> tuple[Rule, ...]:
+    """The rules of a matrices folder; none if it has no such file.
 
     Raises:
         UsageError: a key or value is not allowed.
     """
-    files = [folder / FILE for folder in matrices if (folder / FILE).is_file()]
-    return tuple(rule for file in files for rule in toml_files.validated(_File, toml_files.read(file), file).rule)
+    file = matrices / FILE
+    return tuple(toml_files.validated(_File, toml_files.read(file), file).rule) if file.is_file() else ()
 
 
 def governed(rules: Iterable[Rule], template: Declaration) -> Declaration:

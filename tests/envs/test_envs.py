@@ -233,6 +233,16 @@ def test_what_the_rules_add_is_resolved_too_and_kept(room: Room) -> None:
     assert room.open().describe("peft==0.9.0,tiny==1.0").versions["tiny"] == "1.0", "a pin comes before a rule"
 
 
+def test_rules_go_with_the_template(room: Room, tmp_path: Path) -> None:
+    room.rule("peft<0.10, tiny>=9", "tiny<9")
+    room.uv.solutions = {"tiny<9": "tiny==8.0"}
+    own = Environments(tmp_path / "own", room.cache, uv=room.uv, fetch=fetch, fallback=room.matrices)
+    assert own.describe("peft==0.9.0").versions["tiny"] == "8.0"
+    (tmp_path / "own" / "envs").mkdir(parents=True)
+    (tmp_path / "own" / "envs" / "current.toml").write_text(CURRENT)
+    assert own.describe("peft==0.9.0").versions["tiny"] == "9.9", "another template, other rules"
+
+
 def test_an_added_release_has_what_the_rules_add_in_its_declaration(room: Room) -> None:
     room.rule("peft<0.10", "never<1", "it is needed")
     room.uv.solutions = {"never<1": "never==0.5"}

@@ -12,7 +12,7 @@ from harness.envs.declaration import Declaration
 from harness.envs.environments import Environments
 from harness.envs.rules import Rule
 
-RULES = rules.load([data.matrices()])
+RULES = rules.load(data.matrices())
 
 
 def rule(condition: str, add: str) -> Rule:
