@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.envs.environments import Environments
-from tests.integration.conftest import Broken, Said, kinds, placed, run_broken
+from tests.integration.conftest import MUTANTS, Broken, Said, kinds, placed, run_broken
 from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
@@ -108,6 +109,25 @@ def test_on_a_processor_without_that_kernel_nothing_is_found(scenario: str, repl
     said = replay("no_avx512_bf16", "bnb-050", scenario)
     assert not said.kinds(scenario)
     assert said.verdicts[scenario] in ("exact", "close")
+
+
+#: scenario → break, verdict, verdict of the probe `layers`; without packed weights, which are a break of their own
+DRIFTS = {
+    "bnb4-dora-fp4": ("no_avx512_bf16", "base-moved", "base-moved"),
+    "bnb4-oft-fp4": ("no_avx512_bf16", "base-moved", "base-moved"),
+    "bnb4-ia3-fp4": ("no_avx512_bf16", "base-moved", "base-moved"),
+    "bnb4-dora-double": ("no_avx512_bf16_and_dora_dim", "silent-wrong", "silent-wrong"),
+}
+
+
+def test_an_effect_moves_with_weights_that_are_quantised_otherwise(peft_regress: Callable[..., Said]) -> None:
+    breaks = {f"{scenario}@bnb-047": name for scenario, (name, _, _) in DRIFTS.items()}
+    said = peft_regress(
+        "pair", "--creator", "bnb-047", "--loader", "bnb-050", "--scenarios", str(MUTANTS.parent / "scenarios"),
+        "--worker-handler", str(MUTANTS / "per_cell.py"), PEFT_REGRESS_MUTANTS=json.dumps(breaks),
+    )  # fmt: skip
+    found = {c["scenario"]: [c["verdict"], c["probes"]["layers"]["verdict"]] for c in said.report["cells"]}
+    assert found == {scenario: verdicts for scenario, (_, *verdicts) in DRIFTS.items()}
 
 
 CUT = """

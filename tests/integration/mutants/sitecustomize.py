@@ -509,6 +509,12 @@ def no_avx512_bf16(peft):
     bitsandbytes.nn.modules.has_avx512bf16 = bitsandbytes.functional.has_avx512bf16 = lambda: False
 
 
+def no_avx512_bf16_and_dora_dim(peft):
+    """No weight is packed, and DoRA takes the norm of the wrong side."""
+    no_avx512_bf16(peft)
+    dora_dim(peft)
+
+
 def auto_forgets(peft):
     """One door alone leaves an adapter as it was drawn: B is zero."""
     load = peft.AutoPeftModelForCausalLM.from_pretrained.__func__
