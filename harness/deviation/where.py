@@ -86,6 +86,10 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
     evidence = Evidence(golden, now)
     elsewhere, undecided = _elsewhere(layers, golden, now), _undecided(first, layers, base)
     doing, said = _meaning(first, evidence, now, elsewhere, undecided)
+    if first is None and cell.creators_own and cell.verdict.is_deviation:
+        # the layers are compared with the creator's reload, and the loader repeats it
+        own = f"no layer differs from the creator's own reload, which is {cell.creators_own}"
+        doing, said = "loading", (own, "the loss is in the saved file, or both libraries load it wrongly")
     if doing == "afterwards" and (by_path := _load_path(cell)):
         doing, said = by_path
     moved = doing in ("base", "base layer") or _base_changed(evidence)

@@ -192,3 +192,14 @@ def test_a_probe_without_a_deviation_is_not_the_smallest() -> None:
 )
 def test_a_parameter_explains_itself(values: dict[str, Any], says: str) -> None:
     assert says in str(Parameter(name="a", dtype="float32", shape=(2, 3), **values))
+
+
+def test_a_loader_that_repeats_the_creators_loss_is_not_blamed_for_its_computation() -> None:
+    pair = Pair()
+    cell = Cell(
+        id="x@a:b[cpu]", scenario="x", creator="a", loader="b", verdict=Verdict.SILENT_WRONG,
+        creators_own="silent-wrong: the output differs by 0.5",
+    )  # fmt: skip
+    found = where.find(cell, pair.golden.observed(), pair.now.observed())
+    assert (found.doing, found.first) == ("loading", "")
+    assert "no layer differs from the creator's own reload" in found.said[0]
