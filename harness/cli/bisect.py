@@ -11,7 +11,7 @@ from harness.core.errors import ExitCode
 from harness.core.progress import quiet
 from harness.deviation.search import bisect as search
 from harness.deviation.search.bisect import RESTS, Answer, BisectRequest
-from harness.deviation.search.outcome import KIND_WORDS
+from harness.deviation.search.outcome import result_words
 from harness.deviation.search.turning_point import TurningPoint
 
 
@@ -86,5 +86,5 @@ def _print(answer: Answer) -> None:
 
 
 def _print_tried(point: TurningPoint) -> None:
-    rows = [(one.name, one.day, KIND_WORDS[one.result], one.why) for one in point.tried]
+    rows = [(one.name, one.day, result_words(one.result, one.verdict), one.why) for one in point.tried]
     searching.painter().table("Tried", ("point", "day", "result", "verdict"), rows)

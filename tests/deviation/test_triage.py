@@ -33,7 +33,7 @@ from tests.support.breaks import known
 from tests.support.mini.world import REPOSITORY, World, filled
 from tests.support.samples import HOSTILE
 
-SENTENCE = "minipeft 2.0 → 2.1 alone does it; numpy is innocent"
+SENTENCE = "minipeft 2.0 → 2.1 alone causes it"
 
 
 def items(where: Run, there: tuple[Break, ...] = (), **more: object) -> tuple[triage.Item, ...]:

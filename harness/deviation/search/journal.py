@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import append_lines
-from harness.deviation.search.outcome import KIND_WORDS, Kind, Outcome, Seen
+from harness.deviation.search.outcome import KIND_WORDS, Kind, Outcome, Seen, result_words
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Entry:
     @property
     def shown(self) -> str:
         """What was found, for a person: `deviates (silent-wrong: lokr · layers: values differ)`."""
-        return KIND_WORDS[self.kind] + (f" ({self.why})" if self.why else "")
+        return result_words(self.kind, self.verdict) + (f" ({self.why})" if self.why else "")
 
 
 class Journal:

@@ -24,6 +24,14 @@ KIND_WORDS: Mapping[Kind, str] = {
     "untestable": "untestable",
 }
 
+
+def result_words(kind: Kind, verdict: str) -> str:
+    """An outcome in a word or two. A cell that still shows lesser findings is not called clean."""
+    if kind == "good" and verdict and not Verdict(verdict).is_clean:
+        return "without it"
+    return KIND_WORDS[kind]
+
+
 ALIKE = 1.2
 """How many times greater one difference may be than another of the same size. One cause under two releases of a
 library that it does not depend on differs by less than 1.01; other causes by a factor."""
@@ -142,7 +150,7 @@ class Deviation:
     Attributes:
         main: the main finding.
         all: all deviating findings.
-        accepted: deviating findings that the good end has too; a candidate with no others is `good`.
+        accepted: deviating findings that do not count; a candidate with no others is `good`.
     """
 
     main: Sign
@@ -154,6 +162,13 @@ class Deviation:
     def of(cls, seen: Seen, accepted: tuple[Sign, ...] = ()) -> Self:
         """The deviation that a candidate showed."""
         return cls(seen.signs[0], seen.signs, seen.words, accepted)
+
+    def accepting_lesser(self) -> Self:
+        """The same deviation, where a cell that shows its lesser findings alone is `good`.
+
+        They appear beside the main finding, so they do not hide it.
+        """
+        return replace(self, accepted=tuple(one for one in self.all if not one.is_like(self.main)))
 
     def accepting(self, good: Seen) -> Self:
         """The same deviation, where the good end shows some of its lesser findings too."""

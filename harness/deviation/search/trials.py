@@ -98,13 +98,15 @@ class Trials:
     # -- ends -------------------------------------------------------------------------------------------------------
 
     def deviates(self, bad: Environment) -> Entry:
-        """Try the bad end twice; its deviation becomes the deviation in question.
+        """Try the bad end twice; its main finding becomes the deviation in question.
 
         Raises:
             Refused: it does not deviate, cannot be tested, or the two tries disagree.
         """
         (seen,) = self._ends({"the bad end": bad})
-        return self._deviating(bad, seen)
+        entry = self._deviating(bad, seen)
+        self._deviation = self.deviation.accepting_lesser()
+        return entry
 
     def verify(self, good: Environment, bad: Environment) -> tuple[Entry, Entry]:
         """Try both ends, each twice. An end that the journal has is not tried again.

@@ -11,7 +11,7 @@ import pytest
 from harness.core.pattern import Pattern
 from harness.core.run import Figures, Finding
 from harness.core.verdict import Verdict
-from harness.deviation.search.outcome import Deviation, Seen
+from harness.deviation.search.outcome import Deviation, Seen, result_words
 from tests.support.samples import cell
 
 
@@ -104,6 +104,16 @@ def test_what_the_good_end_shows_too_is_accepted() -> None:
     assert not deviation.leaves(seen(lost("a"))), "the good end deviates otherwise"
     assert not deviation.leaves(asked)
     assert not deviation.leaves(Seen.untestable("it does not import"))
+
+
+def test_a_bisection_asks_for_the_main_finding_alone() -> None:
+    """What appears beside the main finding does not hide it."""
+    deviation = Deviation.of(seen(values(), CONTRACT)).accepting_lesser()
+    left = deviation.outcome(seen(CONTRACT, verdict=Verdict.CONTRACT))
+    assert (left.kind, result_words(left.kind, left.verdict)) == ("good", "without it")
+    assert deviation.outcome(seen(lost("a"))).kind == "other"
+    assert deviation.outcome(seen(values())).kind == "bad"
+    assert result_words("good", "exact") == "clean"
 
 
 def test_the_journal_keeps_everything() -> None:
