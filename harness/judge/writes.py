@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from harness.core.comparison import Reader, Writes, WrittenChange
 from harness.core.observation import Observed
 from harness.core.run import Cell
-from harness.judge import change
+from harness.judge import causes, change
 from harness.store import saved_diff
 from harness.store.saved_adapter import Written, is_version
 from harness.store.saved_diff import KINDS, Change
@@ -77,8 +77,9 @@ def _written(side: Writes) -> Written:
 
 
 def examples(changes: Iterable[WrittenChange], limit: int) -> list[str]:
-    """Scenarios that show every difference, if the limit allows: those with most differences first."""
-    left = list(changes)
+    """Scenarios that show every difference, if the limit allows: those with most differences first, then others."""
+    every = list(changes)
+    left = list(every)
     chosen: list[str] = []
     while left and len(chosen) < limit:
         count: dict[str, int] = {}
@@ -88,7 +89,8 @@ def examples(changes: Iterable[WrittenChange], limit: int) -> list[str]:
         best = max(sorted(count), key=lambda name: count[name])
         chosen.append(best)
         left = [each for each in left if best not in each.scenarios]
-    return chosen
+    others = {name: None for each in every for name in each.scenarios if name not in chosen}
+    return [*chosen, *others][:limit]
 
 
 def readers(before: Iterable[Cell], now: Iterable[Cell], releases: Mapping[str, str]) -> tuple[Reader, ...]:
@@ -107,12 +109,11 @@ def readers(before: Iterable[Cell], now: Iterable[Cell], releases: Mapping[str, 
 def _reader(before: Cell | None, now: Cell, release: str) -> Reader:
     compared = change.compared(before, now, strict=False)
     worse = compared is not None and compared.change == "regressed"
-    first = next((f"{each.probe}: {each.message}" for each in now.findings if each.verdict.is_deviation), now.reason)
     return Reader(
         scenario=now.scenario,
         release=release,
         before=before.verdict if before else None,
         now=now.verdict,
         worse=worse,
-        why=((compared.why if compared else "") or first) if worse else now.reason,
+        why=((compared.why if compared else "") or causes.title(now)) if worse else now.reason,
     )

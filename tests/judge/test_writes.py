@@ -72,7 +72,15 @@ def test_the_same_difference_of_several_scenarios_is_one() -> None:
     now = [_saves("checkout", name, config={"r": 8}) for name in ("lora-a", "lora-b")]
     (only,) = writes.differences(before, now)
     assert only.scenarios == ("lora-a", "lora-b")
-    assert writes.examples([only], 3) == ["lora-a"]
+    assert writes.examples([only], 3) == ["lora-a", "lora-b"]
+
+
+def test_the_examples_show_every_difference_first() -> None:
+    names = ("lora-a", "lora-b", "lora-c")
+    before = [_saves("current", name) for name in names]
+    now = [_saves("checkout", name, config={"r": 8}) for name in names[:2]]
+    now.append(_saves("checkout", "lora-c", files=(*FILES, "extra.json")))
+    assert writes.examples(writes.differences(before, now), 2) == ["lora-a", "lora-c"]
 
 
 def _loaded(scenario: str, loader: str, *, sound: bool) -> Cell:
