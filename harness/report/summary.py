@@ -95,7 +95,7 @@ def others(cause: Cause) -> tuple[tuple[Cell, str], ...]:
 
 
 def size(cell: Cell) -> str:
-    """How bad a cell is in one figure: error ÷ allowance; empty if nothing was measured."""
+    """How bad a cell is in one figure: error ÷ allowance; empty if that has no size (an error, tokens)."""
     return times(cell.worst_ratio) if cell.worst_ratio is not None else ""
 
 

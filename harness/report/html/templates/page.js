@@ -48,7 +48,7 @@ function lines(index) {
     `${letterOf(index)} ${word("verdict", index)}${data.expected[index] ? " (known break)" : ""} · ${word("scenario", index)}`,
     `saved by ${release(word("creator", index))}, loaded by ${release(word("loader", index))} on ${word("device", index)}`,
     word("title", index) || clean || "no reason given",
-    data.expected[index] && word("issue", index) ? word("issue", index) : ratio === null ? "nothing was measured" : `error ${times(ratio)} its allowance`,
+    data.expected[index] && word("issue", index) ? word("issue", index) : ratio === null ? "no size" : `error ${times(ratio)} its allowance`,
   ];
 }
 
