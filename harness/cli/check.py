@@ -81,6 +81,7 @@ def check(options: CheckOptions) -> int:
     for option, given in (
         ("--changed-files", options.change.changed_files),
         ("--every-scenario", options.change.every_scenario),
+        ("--last-red", options.change.last_red),
     ):
         if given:
             raise UsageError(f"{option} without --against", "a change to check", "add --against")

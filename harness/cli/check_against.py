@@ -15,7 +15,7 @@ from harness.core.text import many
 from harness.runner import folder as runs
 from harness.runner.change import select
 from harness.runner.change import sides as two_sides
-from harness.runner.change.check import ChangePlan, failed_run, plan_change
+from harness.runner.change.check import ChangePlan, again, failed_run, plan_change
 from harness.runner.change.sides import SideFailed, Sides
 
 
@@ -26,12 +26,13 @@ def check(options: CheckOptions) -> int:
     change = replace(options.change, changed_files=_changed_files(options.change.changed_files))
     environments = options.request.places.environments(common.say)
     sides = two_sides.sides(change.change, change.baseline, environments)
-    select.refuse_unknown(options.request, environments, sides)
+    request = again(change, options.request, sides)
+    select.refuse_unknown(request, environments, sides)
     try:
         built = two_sides.build(sides, environments)
     except SideFailed as failed:
         return _failed(sides, failed, options)
-    planned = plan_change(change, options.request, environments, sides, built)
+    planned = plan_change(change, request, environments, sides, built)
     left_out = {**planned.left_out, **options.left_out()}
     if options.dry_run:
         return _dry_run(planned, left_out, verbose=options.output.verbose > 0)

@@ -159,6 +159,9 @@ def change(one: Parser) -> None:
         help="names of the changed files, as in Git; - reads them from stdin, one a line",
     )  # fmt: skip
     group.add_argument("--every-scenario", action="store_true", help="check every scenario, whichever files changed")
+    group.add_argument(
+        "--last-red", action="store_true", help="only the cells that regressed when this change was last checked"
+    )
 
 
 def _selection(one: Arguments) -> None:

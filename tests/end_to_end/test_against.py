@@ -293,6 +293,22 @@ def test_a_cell_is_checked_again_after_the_tree_has_changed(world: World) -> Non
     assert "replaying 1 cell: 1 under the change, 0 under the baseline (1 more cached)" in said.err
 
 
+def test_the_last_red_cells_are_checked_again(world: World) -> None:
+    tree = unpacked(world)
+    said = against(world, tree, "--last-red")
+    assert (said.code, "no check of" in said.err) == (64, True), said
+    edit(tree / "minipeft.py", *FIX)
+    assert against(world, tree).code == 1
+    red = {cell.scenario for cell in world.report().deviations}
+    edit(tree / "minipeft.py", *reversed(FIX))
+    said = against(world, tree, "--last-red")
+    assert said.code == 0, said
+    assert {cell.scenario for cell in world.report().cells} == red
+    said = against(world, tree, "--last-red")
+    assert (said.code, "has no red cell" in said.err) == (64, True), said
+    assert world.run("check", "--last-red").code == 64
+
+
 def test_a_cell_judged_on_one_side_only_could_not_be_judged(world: World) -> None:
     tree = unpacked(world)
     edit(tree / "minipeft.py", "activation(y)", "activation(y)  # remark")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from harness import __version__
 from harness.core import run_file
 from harness.core.comparison import Against
+from harness.core.errors import UsageError
 from harness.core.matrix import Declared
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run, finished
@@ -22,7 +23,7 @@ from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.judge import expected
 from harness.runner import folder as runs
-from harness.runner.change import older, scope, select
+from harness.runner.change import last_red, older, scope, select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
 from harness.runner.change.known_cells import KnownCell, KnownCells
@@ -45,6 +46,8 @@ class ChangeRequest:
     """Names of the changed files, as Git has them; empty to find them."""
     every_scenario: bool = False
     """Check every scenario, whichever files changed."""
+    last_red: bool = False
+    """Check the cells that regressed when this change was last checked."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,7 @@ def check_change(
     """
     environments = request.places.environments(log)
     found = two_sides.sides(change.change, change.baseline, environments)
+    request = again(change, request, found)
     select.refuse_unknown(request, environments, found)
     with run_folders(request) as folder:
         try:
@@ -163,6 +167,19 @@ def check_change(
             run = asked.finished(checking.finished(left_out=left_out), recorder.cells)
             run_file.dump(run, recorder.folder / "report.json")
     return run
+
+
+def again(change: ChangeRequest, request: CheckRequest, sides: Sides) -> CheckRequest:
+    """The request; with `last_red` for the cells that were red.
+
+    Raises:
+        UsageError: there are none, or cells are named too.
+    """
+    if not change.last_red:
+        return request
+    if request.cells:
+        raise UsageError("--last-red with --cell", "one of them", "leave one out")
+    return replace(request, cells=last_red.cells(request.places.reports_folder, sides))
 
 
 def plan_change(
