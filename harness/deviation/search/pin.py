@@ -128,7 +128,7 @@ class _Pins:
         names = [f"{package} {one.version}" for one in row.releases]
         line = Line(names, lambda point: self._with({package: row.releases[point].version}))
         self.work.log(f"looking for the newest {package} that helps: {len(names) - 2} releases between")
-        found = border(self.work, line, ("good", "bad"), MOST_TRIES)
+        found = border(self.work, line, ("good", "bad"), MOST_TRIES, any_deviation=True)
         before, after = (row.releases[point].version for point in (found.before, found.after))
         if found.before == 0 and exact is None:
             return None

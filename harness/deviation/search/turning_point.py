@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from harness.deviation.search.bisection import Border, bisection
 from harness.deviation.search.candidates import PeriodTrue
 from harness.deviation.search.journal import Entry
-from harness.deviation.search.outcome import Kind
+from harness.deviation.search.outcome import Kind, Outcome
 from harness.deviation.search.work import Work
 from harness.envs.environment import EnvFailed, Environment
 
@@ -94,11 +94,12 @@ def wrong_end(work: Work, line: Line, kinds: Kinds, context: str = "") -> int | 
     return None
 
 
-def border(work: Work, line: Line, kinds: Kinds, most: int | None = None) -> Border:
+def border(work: Work, line: Line, kinds: Kinds, most: int | None = None, *, any_deviation: bool = False) -> Border:
     """Bisect a row whose ends were tried. Environments that may come next are built meanwhile.
 
     Args:
         most: stop after that many tries.
+        any_deviation: a point that deviates otherwise is bad too, instead of being skipped.
     """
     search = bisection(len(line.names), *kinds, most)
     try:
@@ -111,7 +112,8 @@ def border(work: Work, line: Line, kinds: Kinds, most: int | None = None) -> Bor
                 work.trials.ahead([one for one in following if one is not None])
             entry = line.entries[ask.point] = _try(work, line, ask.point)
             work.report(entry)
-            ask = search.send(entry.outcome)
+            is_bad = any_deviation and entry.kind == "other"
+            ask = search.send(Outcome("bad") if is_bad else entry.outcome)
     except StopIteration as stop:
         found: Border = stop.value
         return found

@@ -88,6 +88,15 @@ def test_a_second_cause_that_the_first_hides(libraries: Libraries) -> None:
     assert "to find the release" not in said.err
 
 
+def test_a_release_that_deviates_otherwise_is_no_pin(libraries: Libraries) -> None:
+    libraries.index.library("2.4")
+    libraries.index.peft("70.5", "minipeft==2.4")
+    libraries.ends({"peft": "70.0", "idna": "1.0"}, {"peft": "71.0", "idna": "2.0"})
+    found = blamed(libraries)
+    assert found["pin"]["command"] == "pip install 'peft<70.5'"
+    assert [one["result"] for one in found["tried"] if one["words"] == "peft 70.5"] == ["other"]
+
+
 def test_a_pin_that_does_not_resolve_is_said(libraries: Libraries) -> None:
     libraries.index.package("accelerate", "1.0", needs=("trl==1.0",))
     libraries.index.package("accelerate", "2.0", needs=("trl==2.0",))
