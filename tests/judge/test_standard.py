@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
+from harness.core.matrix import CellId
+from harness.core.observation import Done
 from harness.core.verdict import Verdict
-from harness.judge import standard
+from harness.judge import cell_result, change, standard
 from tests.support.observations import BIAS, FORWARD, LIKE_FORWARD, Pair, Side, exact, mutated, told
 
 SAVED = "created/float32/logits"
 RELOADED = ("forward", "layers", "gradients", "train", "generate", *LIKE_FORWARD)
 ERROR = {"stage": "state dict", "type": "KeyError", "message": "lora_head", "traceback": ""}
 
+DONE = Done("x", "done", "", "", 0.1)
 Step = Callable[[Pair], None]
 
 
@@ -207,3 +210,19 @@ def test_without_what_was_saved_the_reload_is_the_standard() -> None:
     loader_loses_alike(pair)
     golden = standard.without_saved(pair.golden.observed())
     assert standard.of(golden, pair.now.observed()).creators_own == ""
+
+
+def test_a_change_that_reads_what_was_lost_is_fixed_and_not_regressed() -> None:
+    """The baseline loses what the creator loses too; the change reads it."""
+    lost, read = Pair(), Pair()
+    creator_loses(lost)
+    loader_loses_alike(lost)
+    creator_loses(read)
+    before, now = (
+        cell_result.cell(CellId("lora-x", "v0140", loader, "cpu"), pair.golden.observed(), pair.now.observed(), DONE)
+        for loader, pair in (("baseline", lost), ("change", read))
+    )
+    for first, second, change_said in ((before, now, "fixed"), (now, before, "regressed")):
+        comparison = change.compared(first, second, strict=False)
+        assert comparison is not None
+        assert comparison.change == change_said
