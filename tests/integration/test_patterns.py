@@ -71,4 +71,6 @@ def test_an_effect_moves_with_the_weights_of_the_base(cell: str, verdict: str, l
     assert found["verdict"] == verdict, found["findings"]
     assert found["probes"]["layers"]["verdict"] == layers
     assert "base-moved" in kinds(found) or layers == "silent-wrong"
-    assert "not-comparable" not in [probe["verdict"] for probe in found["probes"].values()] or layers == "silent-wrong"
+    if layers != "silent-wrong":
+        ran = [probe for probe in found["probes"].values() if probe.get("golden_outcome", "ok") == "ok"]
+        assert "not-comparable" not in [probe["verdict"] for probe in ran]

@@ -11,6 +11,7 @@ how far the base's output moves, if the base's weights move a little.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Mapping
 
 import numpy as np
@@ -36,7 +37,7 @@ def observe(ctx: Context, golden: Mapping[str, Any]) -> None:
     Args:
         golden: its arrays.
     """
-    if ctx.layer_inputs and not libraries.is_prompt_learning(ctx.model()):
+    if ctx.layer_inputs:  # prompt learning has none
         _layers(ctx, golden)
         _probes(ctx, golden)
 
@@ -70,15 +71,17 @@ def _probes(ctx: Context, golden: Mapping[str, Any]) -> None:
         twin = EQUALS[probe].probe if probe in EQUALS else "forward"
         twins = {name: now[other] for name in own if (other := name.replace(f"{probe}/", f"{twin}/", 1)) in now}
         if any(_differ(twins, now, name) for name in twins):
-            watching = Watching(ctx)
-            for each in (_CONTINUES.get(probe), probe):
-                if each is not None:
-                    _probe(ctx, each)(watching)
-            ctx.record(f"effects.{probe}", watching.effects)
+            ctx.record(f"effects.{probe}", _watched(ctx, probe))
 
 
-def _probe(ctx: Context, name: str) -> probes.Probe:
-    return {**probes.PROBES, **dict(probes_declared.of(ctx.scenario))}[name]
+def _watched(ctx: Context, probe: str) -> dict[str, Any]:
+    """The layers' effects in the model of a probe; those seen until it raised."""
+    watching, all_probes = Watching(ctx), {**probes.PROBES, **dict(probes_declared.of(ctx.scenario))}
+    with contextlib.suppress(Exception):
+        for name in (_CONTINUES.get(probe), probe):
+            if name is not None:
+                all_probes[name](watching)
+    return watching.effects
 
 
 class Watching(Context):
