@@ -92,6 +92,7 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
         doing, said = "loading", (own, "the loss is in the saved file, or both libraries load it wrongly")
     if doing == "afterwards" and (by_path := _load_path(cell)):
         doing, said = by_path
+    said = (*_raised(now), *said)
     moved = doing in ("base", "base layer") or _base_changed(evidence)
     update = {
         "first": first.name if first else "",
@@ -101,6 +102,12 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
         "layers": layers,
     }
     return found.model_copy(update=update)
+
+
+def _raised(now: Observed) -> tuple[str, ...]:
+    """That the model does not run, so that no output of a layer is known; empty if it does."""
+    error = now.probes.get("forward", {}).get("float32", {}).get("error") or {}
+    return (f"the model loads and does not run: {error.get('type')}: {error.get('message')}",) if error else ()
 
 
 def _with_base(said: tuple[str, ...], doing: Doing, base: Base) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ class Layers:
         )
 
     def _elsewhere(self, name: str, here: str, kind: str) -> str:
-        if here in self.run or here in self.facts or kind == "prompt":
+        if not self.run or here in self.run or here in self.facts or kind == "prompt":
             return ""
         if name in self.names.unclear:
             return f"the loader's name is one of {', '.join(self.names.unclear[name])}: the order does not decide"
@@ -171,7 +171,7 @@ class Layers:
             return f"its weights are {self.base.places[name]}"
         if name in self.names.now:
             return "it ran no adapter here" if kind == "adapter" else "it did not run here"
-        return "the loader has no such module" if self.run else ""
+        return "the loader has no such module"
 
     def _input(self, name: str, here: str) -> Figures | None:
         before = self.golden.arrays.get(f"layers/input/{name}")

@@ -1,8 +1,8 @@
 """Which layer or block of a loaded model is which one of the golden, if the loader gave it another name (pure).
 
-Adapter layers are matched by the base's weights in them, which the worker does. Blocks are matched by the adapter
-layers inside them, then by their place in the order of execution. Adapter layers never are: releases run query, key and
-value in another order, and an adapter in the wrong layer would match itself.
+Adapter layers are matched by the base's weights in them, which the worker does, else by their name within a renamed
+block. Blocks are matched by the adapter layers inside them, then by their place in the order of execution. Adapter
+layers never are: releases run query, key and value in another order.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ def names(before: Rows, after: Rows, known: Mapping[str, str]) -> Names:
     new = [name for name, kind in after if kind == "block"]
     _by_layers_inside(found, old, new)
     by_order(found, old, new)
+    _by_block(found, [name for name, _ in before], there)
     return found
 
 
@@ -56,6 +57,15 @@ def _by_layers_inside(found: Names, old: Iterable[str], new: Sequence[str]) -> N
         places = [block for block in places if not any(within(name, block) for name in others if name not in new)]
         if len(places) == len(blocks):
             found.now.update(zip(sorted(blocks, key=len), sorted(places, key=len), strict=True))
+
+
+def _by_block(found: Names, rows: Iterable[str], there: set[str]) -> None:
+    """A layer has the same name in its block, if the block alone was renamed: its base may have lost its weights."""
+    for name in _unmatched(found, rows):
+        blocks = [block for block in found.now if within(name, block) and found.now[block] != block]
+        for block in sorted(blocks, key=len, reverse=True)[:1]:
+            if (now := found.now[block] + name[len(block) :]) in there:
+                found.now[name] = now
 
 
 def by_order(found: Names, old: Sequence[str], new: Sequence[str]) -> None:

@@ -148,6 +148,12 @@ def test_another_effect_is_not_said_to_load_while_a_tensor_of_another_layer_is_l
     assert found.said[-1] == "the computation changed"
 
 
+def test_a_model_that_does_not_run_is_said_first() -> None:
+    found = traced(together(effect(FIRST), now("raises", "forward")))
+    assert found.said[0] == "the model loads and does not run: ValueError: no"
+    assert found.first == FIRST
+
+
 def test_a_renamed_layer_is_recognised() -> None:
     def renamed(pair: Pair) -> None:
         pair.now.facts["layers"]["renamed"] = {FIRST: "blocks.0.q_proj"}

@@ -69,3 +69,55 @@ def test_whose_doing_it_is(cell: str, doing: str, first: str, probe: str, shown:
 @pytest.mark.parametrize(("cell", "says"), rows(3))
 def test_what_is_printed(cell: str, says: str, shown: Callable[..., str]) -> None:
     assert says in shown(cell)
+
+
+#: mutant, cell (`current` renamed its layers), whose doing, the first layer, the base's first module, its name there
+RENAMED = [
+    (
+        "base_weight",
+        "lora-llava-suffix@v0140",
+        "base",
+        "vision_tower.vision_model.encoder.layers.1",
+        "vision_tower.vision_model.encoder.layers.1.self_attn.k_proj",
+        "model.vision_tower.encoder.layers.1.self_attn.k_proj",
+    ),
+    (
+        "base_weight",
+        "lora-mixtral-experts@v0140",
+        "base layer",
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.1.self_attn.q_proj",
+        "",
+    ),
+    ("scaling", "lora-llava-vision@v0140", "computation", "vision_tower.vision_model.encoder.layers.0", "", ""),
+    ("none", "lora-clip-vision-suffix@v0140", "loading", "vision_model.encoder.layers.0.self_attn.q_proj", "", ""),
+]
+
+
+@pytest.fixture(scope="module")
+def renamed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reports of one run of these cells."""
+    folder = tmp_path_factory.mktemp("renamed")
+    run_broken(folder, [(cell, mutant) for mutant, cell, *_ in RENAMED], "--loader", "current")
+    return folder / "reports"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("cell", "doing", "first", "module", "called"), [row[1:] for row in RENAMED], ids=[row[1] for row in RENAMED]
+)
+def test_renamed_layers_are_followed_into_the_base(
+    cell: str, doing: str, first: str, module: str, called: str, renamed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEFT_REGRESS_MUTANTS", json.dumps({cell: mutant for mutant, cell, *_ in RENAMED}))
+    command = [sys.executable, "-m", "harness", "show", f"{cell}:current[cpu]", "--layers", "--json"]
+    command += ["--reports", str(renamed), "--worker-handler", str(MUTANTS / "per_cell.py")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["doing"] == doing
+    assert found["first"].startswith(first)
+    base = found.get("base") or {}
+    assert (base.get("name", ""), base.get("called", "")) == (module, called)
+    fused = [row for row in found["layers"] if not row.get("output") and not row.get("elsewhere")]
+    assert not fused, "every row has an output, or says where the layer is"

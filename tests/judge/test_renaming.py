@@ -96,6 +96,18 @@ TABLE: list[tuple[str, list[Row], list[Row], Mapping[str, str], Mapping[str, str
         {},
     ),
     (
+        "a layer within a renamed block, if the base lost the weights that would tell",
+        [*adapter("tower.layers.0.q"), *block("tower.layers.0", "tower.layers.1")],
+        [*adapter("tower.in.layers.0.q"), *block("tower.in.layers.0", "tower.in.layers.1")],
+        {},
+        {
+            "tower.layers.0": "tower.in.layers.0",
+            "tower.layers.1": "tower.in.layers.1",
+            "tower.layers.0.q": "tower.in.layers.0.q",
+        },
+        {},
+    ),
+    (
         "two blocks whose adapters changed places",
         [*adapter("layer.0.q"), *block("layer.0"), *adapter("layer.1.q"), *block("layer.1")],
         [*adapter("layers.0.q"), *block("layers.0"), *adapter("layers.1.q"), *block("layers.1")],
