@@ -65,6 +65,8 @@ class Trials:
         self.question = question
         self.spent = Spent()
         self.tried: list[Entry] = []
+        self.reused: set[str] = set()
+        """The candidates whose results the journal had."""
         self._session = session
         self._environments = environments
         self._journal = journal
@@ -189,6 +191,7 @@ class Trials:
         """
         if (known := self.known(environment)) is not None:
             self.spent.remembered += self.tried_before(environment) is None
+            self.reused.add(known.environment)
             self._note(known)
             return known
         begun = time.monotonic()

@@ -84,7 +84,8 @@ class Work:
 
     def report(self, entry: Entry) -> None:
         """Log the result of a candidate."""
-        self.log(f"  {entry.shown}, {entry.seconds:.1f} s")
+        reused = entry.environment in self.trials.reused
+        self.log(f"  {entry.shown}, {'from the journal' if reused else f'{entry.seconds:.1f} s'}")
 
     def keep(self, data: dict[str, Any]) -> None:
         """Write the result beside its journal."""
