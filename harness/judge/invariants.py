@@ -10,7 +10,7 @@ from harness.core.run import Figures, Finding
 from harness.core.verdict import Verdict, worst
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
-from harness.judge.numbers import beyond
+from harness.judge.numbers import BELIEVED, beyond
 from harness.worker.shared import EQUALS
 
 _DISABLED = "with the adapter disabled the output is not the base's"
@@ -23,7 +23,7 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
     """Run all these checks.
 
     Args:
-        outputs_moved: the replay's own outputs differ from the golden's, so sizes of defects cannot be compared.
+        outputs_moved: the replay's own outputs differ from the golden's: defects are compared by order of magnitude.
     """
     for probe, equal in EQUALS.items():
         now, before = (evidence.twin_gap(side, probe, equal.probe) for side in (evidence.now, evidence.creator))
@@ -56,7 +56,9 @@ def _is_worse(
     if evidence.is_rounding(before):
         # the creator's own gap is one more measurement of the rounding on this path of computation
         return now.max_abs > now.allowance + before.max_abs
-    if now.max_abs <= before.max_abs + now.allowance or outputs_moved:
+    # beside outputs that moved, a defect may have another size, but not another order of magnitude
+    bound = BELIEVED * before.max_abs if outputs_moved else before.max_abs
+    if now.max_abs <= bound + now.allowance:
         found.standing.append(f"{meaning} (by {now.max_abs:.3g}), as for the creator ({before.max_abs:.3g})")
         return False
     return True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from harness.core.verdict import Verdict
-from tests.support.observations import Mutation, Pair, base_moves, both, mutated, now, tokens, told
+from tests.support.observations import Mutation, Pair, base_moves, both, golden, mutated, now, tokens, told
 
 V = Verdict
 PROBES = ("forward", "gradients", "train", "fresh", "merged", "unmerged", "merge_and_unload", "roundtrip", "unloaded")
@@ -43,6 +43,13 @@ TABLE: list[tuple[str, Mutation, str, str, Verdict]] = [
     ("dropout starts", dropout("now"), "train", "train-mode", V.CONTRACT),
     ("a new adapter means something else", now("shift", "fresh", 0.2), "fresh", "fresh-values", V.CONTRACT),
     ("merging", now("shift", "merged", 0.2), "merged", "differs-from-forward", V.SILENT_WRONG),
+    (
+        "a merge that the creator got wrong by far less",
+        both(golden("shift", "merged", 0.01), now("shift", "merged", 0.5)),
+        "merged",
+        "differs-from-forward",
+        V.SILENT_WRONG,
+    ),
     ("other tokens than it predicts", tokens("now", [0, 0]), "generate", "values", V.SILENT_WRONG),
 ]
 
@@ -60,4 +67,9 @@ def test_a_moved_base_hides_no_break(mutation: Mutation, probe: str, kind: str, 
 
 def test_dropout_beside_a_moved_base_is_no_break() -> None:
     judgement = mutated(both(base_moves(0.01), dropout("golden", "now")))
+    assert {f.kind for f in judgement.findings} == {"base-moved"}, told(judgement)
+
+
+def test_a_merge_that_the_creator_got_wrong_as_much_is_no_break() -> None:
+    judgement = mutated(both(base_moves(0.01), golden("shift", "merged", 0.1), now("shift", "merged", 0.2)))
     assert {f.kind for f in judgement.findings} == {"base-moved"}, told(judgement)
