@@ -1,4 +1,4 @@
-"""The types of adapter parameters behind every load path, compared with `PeftModel.from_pretrained`'s (pure).
+"""Types and devices of adapter parameters behind every load path, compared with `PeftModel.from_pretrained`'s (pure).
 
 Float32 values that a load path rounds to the base's type are another adapter, though no name, shape or tensor is
 missing. Each path is compared with the reference of the same loader in the same precision; a wider type loses nothing.

@@ -33,6 +33,12 @@ WRONG: list[tuple[str, dict[str, dict[str, str]], str, str]] = [
     ),
     ("loading for training casts", {"": FLOAT32, "is_trainable": HALF}, "structure", "trainable-dtype"),
     ("from_pretrained casts", {"": HALF, "get_peft_model": HALF}, "structure", "adapter-not-autocast"),
+    (
+        "a path leaves a parameter without values",
+        {"": FLOAT32, "auto": {NAME: "float32 on meta"}},
+        "door.auto",
+        "auto-dtype",
+    ),
     ("a path casts to a third type", {"": FLOAT32, "inject": {NAME: "bfloat16"}}, "door.inject", "inject-dtype"),
 ]
 

@@ -38,13 +38,13 @@ def load_by(ctx: Context, name: str) -> None:
         model = LOAD_PATHS[name](ctx)
     model.eval()
     bases.realign(model)
+    if ctx.precision == "float32" and not ctx.creating:
+        types.record(ctx, FROM_PRETRAINED, ctx.model())
+        types.record(ctx, name, model)
     model = ctx.cast(model)
     ctx.record(probe, ctx.run(model))
     if ctx.precision == "float32":
         stored = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
-        if not ctx.creating:
-            types.record(ctx, FROM_PRETRAINED, ctx.model())
-            types.record(ctx, name, model)
         ctx.fact(probe, "tensors", accounting.account(ctx.torch, stored, model, ctx.adapter_name))
 
 

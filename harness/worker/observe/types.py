@@ -25,9 +25,18 @@ def record(ctx: Context, path: str, model: Any) -> None:
 
 
 def of(model: Any, adapter_name: str) -> dict[str, str]:
-    """Canonical name → type of the parameters that have the adapter's name."""
-    named = [(name, p) for name, p in model.named_parameters() if adapter_name in name.split(".")]
-    return {canonical(name, (adapter_name,)): str(p.dtype)[len("torch.") :] for name, p in named}
+    """Canonical name → type of the parameters that have the adapter's name: `float32`.
+
+    `float32 on meta` for one that is on another device than its base.
+    """
+    named = list(model.named_parameters())
+    home = next((p.device.type for name, p in named if adapter_name not in name.split(".")), "")
+    found = {}
+    for name, p in named:
+        if adapter_name in name.split("."):
+            away = f" on {p.device.type}" if home and p.device.type != home else ""
+            found[canonical(name, (adapter_name,))] = str(p.dtype)[len("torch.") :] + away
+    return found
 
 
 def observe_as_saved(ctx: Context) -> None:
