@@ -75,7 +75,7 @@ class Lookout:
     def _said(self) -> str:
         known, why, following = dict(self._known), self._why, self._following or []
         silent = [package for package in _packages(self._environments, following) if package not in known]
-        if silent and not why:
+        if missing_releases.PACKAGE in silent and not why:
             why = f"the index did not answer within {time.monotonic() - self._started:.1f} s"
         kept = {package: self._environments.releases.kept(package) for package in silent}
         known |= {package: one for package, one in kept.items() if one.day}
@@ -83,8 +83,11 @@ class Lookout:
 
     def _look(self) -> None:
         try:
+            series = _packages(self._environments, [])  # first, because they need no lock to be read
+            for package in series:
+                self._ask(package)
             self._following = newer_releases.following(self._environments)
-            for package in _packages(self._environments, self._following):
+            for package in _packages(self._environments, self._following)[len(series) :]:
                 self._ask(package)
         except Exception as error:  # noqa: BLE001 - no error here may affect the check
             self._why = self._why or _short(error)
