@@ -8,12 +8,12 @@ from typing import Any
 from harness.core.errors import HarnessError
 from harness.core.matrix import CellId
 from harness.core.observation import Done, Observed
-from harness.core.run import Cell
+from harness.core.run import Cell, Figures
 from harness.core.verdict import Verdict, worst
 from harness.judge import compare, load_behaviour, outcomes, precision, size, writes
 from harness.judge.compare import Judgement
 from harness.judge.contracts import finding
-from harness.judge.numbers import same_bits
+from harness.judge.numbers import BELIEVED, difference, same_bits
 from harness.store import device_class
 
 _HARNESS_FAILED, _WORKER_FAILED = "peft-regress itself failed", "the worker itself failed"
@@ -152,17 +152,24 @@ def last_words(error: HarnessError) -> str:
 def unless_unstable(first: Cell, second: Cell, now: Observed, again: Observed) -> Cell:
     """The first result; `unstable` where a second replay of the same fixture yields other numbers.
 
-    What deviates in both replays is wrong, even if the numbers differ: a tensor that each load draws at random.
+    An array that deviates in both is wrong even if it differs between them, in two cases: if it deviates far more than
+    the replays differ, or if the creator's own reload is wrong, as where each load draws a lost tensor at random.
 
     Args:
         second: the result of the second replay.
     """
-    deviating = [f.figures.array for f in first.findings if f.figures and f.verdict is first.verdict]
-    differing = [name for name in deviating if not _same(name, now, again)]
+    deviating = [f.figures for f in first.findings if f.figures and f.verdict is first.verdict]
+    differing = [figures for figures in deviating if not _same(figures.array, now, again)]
     wrong = {f.figures.array for f in second.findings if f.figures and f.verdict is first.verdict}
-    moved = [name for name in differing if name not in wrong]
+    at_random = bool(first.creators_own)
+    moved = [
+        figures.array
+        for figures in differing
+        if figures.array not in wrong or not (at_random or _far_more(figures, now, again))
+    ]
     if not moved:
-        note = f"two replays give different results, and both are wrong: {', '.join(differing[:3])}"
+        names = ", ".join(figures.array for figures in differing[:3])
+        note = f"two replays give different results, and both are wrong: {names}"
         return first.model_copy(update={"notes": (*first.notes, note)}) if differing else first
     note = f"two replays disagree in {', '.join(moved[:3])}"
     findings = tuple(
@@ -178,6 +185,12 @@ def _same(name: str, now: Observed, again: Observed) -> bool:
     if name not in now.arrays or name not in again.arrays:
         return True  # the figures of an invariant are of two arrays; this name alone proves nothing
     return same_bits(now.arrays[name], again.arrays[name])
+
+
+def _far_more(figures: Figures, now: Observed, again: Observed) -> bool:
+    """True if an array deviates by more than two replays that differ say nothing about."""
+    apart = difference(figures.array, now.arrays[figures.array], again.arrays[figures.array], 0.0).max_abs
+    return figures.max_abs > BELIEVED * apart
 
 
 def _cell(identity: CellId, **fields: Any) -> Cell:

@@ -24,7 +24,7 @@ def lost(creator: Observed, now: Observed) -> list[str]:
     return [
         key
         for key in sorted(set(before) & set(after))
-        if after[key]["at"] and own[key] & _places(before[key], creator)
+        if after[key].get("at") and own[key] & _places(before[key], creator)
         if not own[key] & _places(after[key], now)
         if _places(after[key], now) <= {place for other in after if other != key for place in own[other]}
     ]
@@ -38,7 +38,7 @@ def _own_places(key: str) -> set[str]:
 
 def _places(where: Mapping[str, Any], side: Observed) -> set[str]:
     """Where a tensor is, with all that is tied to that."""
-    places = set(where["at"])
+    places = set(where.get("at", ()))
     return places | {name for group in _ties(side) if places & set(group) for name in group}
 
 

@@ -58,29 +58,45 @@ def observed(value: float) -> Observed:
     return Observed("lora-x", {}, {}, {}, {"forward/float32/y": np.full(3, value), "merged/float32/y": np.zeros(3)})
 
 
-def deviating(*arrays: str) -> Cell:
+def deviating(*arrays: str, by: float = 1.0, creators_own: str = "") -> Cell:
     findings = tuple(
         Finding(
-            probe=a.split("/")[0], kind="values", verdict=Verdict.SILENT_WRONG, message="x", figures=Figures(array=a)
+            probe=a.split("/")[0],
+            kind="values",
+            verdict=Verdict.SILENT_WRONG,
+            message="x",
+            figures=Figures(array=a, max_abs=by),
         )
         for a in arrays
     )
-    return cell_result.could_not_tell(ID, Verdict.SILENT_WRONG, "").model_copy(update={"findings": findings})
+    cell = cell_result.could_not_tell(ID, Verdict.SILENT_WRONG, "")
+    return cell.model_copy(update={"findings": findings, "creators_own": creators_own})
 
 
 def test_two_replays_that_disagree_accuse_nobody() -> None:
     first = deviating("forward/float32/y")
     assert cell_result.unless_unstable(first, first, observed(1.0), observed(1.0)) == first
-    cell = cell_result.unless_unstable(first, deviating(), observed(1.0), observed(2.0))
-    assert cell.verdict is Verdict.UNSTABLE
-    assert cell.notes == ("two replays disagree in forward/float32/y",)
+    for second in (deviating(), first):
+        cell = cell_result.unless_unstable(first, second, observed(1.0), observed(2.0))
+        assert cell.verdict is Verdict.UNSTABLE
+        assert cell.notes == ("two replays disagree in forward/float32/y",)
 
 
-def test_what_is_wrong_in_both_replays_is_wrong_although_they_differ() -> None:
-    first = deviating("forward/float32/y")
-    cell = cell_result.unless_unstable(first, first, observed(1.0), observed(2.0))
-    assert cell.verdict is Verdict.SILENT_WRONG
-    assert cell.notes == ("two replays give different results, and both are wrong: forward/float32/y",)
+@pytest.mark.parametrize(
+    ("first", "again", "verdict"),
+    [
+        (deviating("forward/float32/y", by=1.0), 1.05, Verdict.SILENT_WRONG),
+        (deviating("forward/float32/y", by=1.0), 1.15, Verdict.UNSTABLE),
+        (deviating("forward/float32/y", by=1.0), np.nan, Verdict.UNSTABLE),
+        (deviating("forward/float32/y", creators_own="silent-wrong: 1 tensor is missing"), 2.0, Verdict.SILENT_WRONG),
+    ],
+    ids=["far more than they differ", "little more", "one is NaN", "the creator's own reload is wrong too"],
+)
+def test_what_is_wrong_in_both_replays_although_they_differ(first: Cell, again: float, verdict: Verdict) -> None:
+    cell = cell_result.unless_unstable(first, first, observed(1.0), observed(again))
+    assert cell.verdict is verdict
+    note = "two replays give different results, and both are wrong: forward/float32/y"
+    assert (note in cell.notes) is (verdict is Verdict.SILENT_WRONG)
 
 
 def test_what_both_replays_show_stays_wrong() -> None:

@@ -515,9 +515,11 @@ def test_an_observation_against_itself_has_no_findings(mutations: list[Mutation]
     _apply(pair, mutations)
     pair.golden = pair.now
     judgement = pair.judge()
-    assert judgement.findings == ()
+    proves_nothing = {f.kind for f in judgement.findings} == {"proves-nothing"}
+    assert judgement.findings == () or proves_nothing
     assert judgement.verdict in (Verdict.EXACT, Verdict.NOT_COMPARABLE)
-    assert judgement.verdict is Verdict.EXACT or pair.now.probes["forward"]["float32"]["outcome"] == "error"
+    failed = pair.now.probes["forward"]["float32"]["outcome"] == "error"
+    assert judgement.verdict is Verdict.EXACT or failed or proves_nothing
 
 
 @settings(max_examples=30, deadline=None)

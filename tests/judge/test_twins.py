@@ -25,7 +25,7 @@ TABLE: list[tuple[str, Places, Ties, Places, Ties, list[str]]] = [
     ("tied only now", BOTH, [], ONE, TIED, []),
     ("never in its own place", ONE, [], ONE, [], []),
     ("tied under another name", ONE, TIED, ONE, [[IN_EMBEDDING, "output.weight"]], []),
-    ("both under other names", ONE, TIED, dict.fromkeys((EMBEDDING, HEAD), ["tokens.weight"]), [], []),
+    ("both under other names", ONE, TIED, {EMBEDDING: ["tokens.weight"], HEAD: ["tokens.weight"]}, [], []),
     ("nowhere, which is found without this", ONE, TIED, {EMBEDDING: [], HEAD: []}, [], []),
     ("a transpose in its twin", {"a.lora_A.weight": ["b.lora_B"], "b.lora_B": ["b.lora_B"]},
      [["a.lora_A.weight", "b.lora_B"]], {"a.lora_A.weight": ["b.lora_B"], "b.lora_B": ["b.lora_B"]}, [],

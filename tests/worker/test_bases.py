@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.worker.model import bases
+from harness.worker.model import bases, fill
 
 IDS: dict[str, Any] = {"kind": "tokens", "shape": [2, 7], "low": 3, "high": 48}
 MASK: dict[str, Any] = {"kind": "mask", "shape": [2, 7], "pad_right": [0, 2]}
@@ -284,7 +284,7 @@ class TestTypes:
     @pytest.fixture(autouse=True)
     def faked(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bases, "_construct", lambda _, base: TestTypes.Model(base["made"]))
-        monkeypatch.setattr(bases.fill, "fill_parameters", lambda *_, **__: None)
+        monkeypatch.setattr(fill, "fill_parameters", lambda *_, **__: None)
 
     def test_it_is_refused(self) -> None:
         with pytest.raises(TypeError, match='next: add `dtype = "bfloat16"` to the base'):

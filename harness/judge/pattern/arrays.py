@@ -115,12 +115,13 @@ def _best(change: Change, axes: tuple[int, ...]) -> Array:
     square, product = (np.sum(a, axis=axes, keepdims=True) for a in (golden * golden, golden * now))
     factor = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
     margin = change.allowance * np.maximum(1.0, np.abs(factor))
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         bounds = np.stack([(now - margin) / golden, (now + margin) / golden])
-    bounds = np.where(golden == 0, np.array([-np.inf, np.inf]).reshape(2, *(1,) * golden.ndim), bounds)
-    low = bounds.min(axis=0).max(axis=axes, keepdims=True)
-    high = bounds.max(axis=0).min(axis=axes, keepdims=True)
-    return np.asarray(np.where((low <= factor) & (factor <= high) | (low > high), factor, (low + high) / 2))
+        bounds = np.where(golden == 0, np.array([-np.inf, np.inf]).reshape(2, *(1,) * golden.ndim), bounds)
+        low = bounds.min(axis=0).max(axis=axes, keepdims=True)
+        high = bounds.max(axis=0).min(axis=axes, keepdims=True)
+        middle = (low + high) / 2  # of zeros alone, -∞ and ∞: any factor fits
+    return np.asarray(np.where((low <= factor) & (factor <= high) | (low > high), factor, middle))
 
 
 def _bias(change: Change) -> Iterator[Explanation]:

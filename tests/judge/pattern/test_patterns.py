@@ -194,6 +194,15 @@ def test_an_order_in_words(order: list[int], words: str) -> None:
 seeds = st.integers(0, 2**32 - 1)
 
 
+@pytest.mark.parametrize("value", [0.0, 1e-310], ids=["zeros", "a division overflows"])
+def test_a_row_without_values_is_not_in_the_way(value: float) -> None:
+    golden = effects()[NAMES[0]]
+    golden[..., 0] = value
+    now = golden * np.linspace(2, 3, SHAPE[-1])
+    explained = explain(Change.of(golden, noisy(now, 0, 0.9 * ALLOWANCE), ALLOWANCE))
+    assert explained is None, "factors are only said of columns that show them"
+
+
 @settings(max_examples=200, deadline=None)
 @given(seeds, seeds)
 def test_random_arrays_have_no_pattern(one: int, other: int) -> None:

@@ -394,7 +394,7 @@ FAULTS: dict[str, Callable[[], object]] = {
 SPOILS: dict[str, Callable[[Any], Any]] = {
     "nan": lambda y: y * np.nan,
     "inf": lambda y: np.where(y > 0, np.inf, y),
-    "flaky": lambda y: y + np.random.default_rng().uniform(0.1, 1.0),
+    "flaky": lambda y: y + np.random.default_rng().normal(size=y.shape),
 }
 CONVERSIONS = [
     {"of": "base", "given": "Model", "keys": 2, "changed": 2, "examples": [["old.layer1", "layer1"]], "kept": [],
