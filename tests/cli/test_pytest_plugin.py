@@ -108,6 +108,11 @@ def test_without_xdist_a_loader_is_started_once(mini: World) -> None:
     assert len(mini.traced("start")) == 2
 
 
+def test_no_folder_of_our_tests_is_taken_for_scenarios() -> None:
+    """Its cells would be collected beside the tests."""
+    assert [*(REPOSITORY / "tests").rglob("scenarios/*.toml")] == []
+
+
 @pytest.mark.slow
 def test_our_own_tests_are_not_its_business(tmp_path: Path) -> None:
     """The plugin is loaded by `conftest.py` in every run of this repository's tests."""

@@ -123,7 +123,7 @@ DRIFTS = {
 def test_an_effect_moves_with_weights_that_are_quantised_otherwise(peft_regress: Callable[..., Said]) -> None:
     breaks = {f"{scenario}@bnb-047": name for scenario, (name, _, _) in DRIFTS.items()}
     said = peft_regress(
-        "pair", "--creator", "bnb-047", "--loader", "bnb-050", "--scenarios", str(MUTANTS.parent / "scenarios"),
+        "pair", "--creator", "bnb-047", "--loader", "bnb-050", "--scenarios", str(MUTANTS.parent / "declared"),
         "--worker-handler", str(MUTANTS / "per_cell.py"), PEFT_REGRESS_MUTANTS=json.dumps(breaks),
     )  # fmt: skip
     found = {c["scenario"]: [c["verdict"], c["probes"]["layers"]["verdict"]] for c in said.report["cells"]}

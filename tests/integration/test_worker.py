@@ -17,7 +17,7 @@ import pytest
 from harness.envs.environments import Environments
 from harness.runner.workers.process import WORKER
 from harness.worker.model import fill
-from harness.worker.shared import process_variables
+from harness.worker.process import process_variables
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("real")]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from harness.worker.process import visible_gpus
 from harness.worker.serve import devices
-from harness.worker.shared import visible_gpus
 
 
 class Ones:

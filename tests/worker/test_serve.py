@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from harness.runner.workers.process import WORKER
+from harness.worker.process import process_variables
 from harness.worker.serve import children, numerics
-from harness.worker.shared import process_variables
 
 HANDLER = Path(__file__).parents[1] / "support" / "fakes" / "handler.py"
 

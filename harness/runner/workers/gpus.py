@@ -15,7 +15,7 @@ from harness.envs.environment import BuiltEnvironment
 from harness.runner.workers.pool import Job, Pool, WorkerFailed
 from harness.runner.workers.process import worker_command
 from harness.runner.workers.start_limit import BY_LOAD, StartLimit
-from harness.worker.shared import VISIBLE_GPUS, visible_gpus
+from harness.worker.process import VISIBLE_GPUS, visible_gpus
 
 
 class WorkerPool(Protocol):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import data
-from harness.worker.shared import process_variables, signal_name
+from harness.worker.process import process_variables, signal_name
 
 WORKER = data.CODE / "worker"
 """The folder that an interpreter runs as a script."""

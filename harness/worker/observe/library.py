@@ -8,8 +8,9 @@ from typing import Any, Mapping
 
 from ..compat import trl
 from ..model import adapters, bases, wrappers
+from ..process import VISIBLE_GPUS
 from ..serve import devices, numerics
-from ..shared import TRAINER, VISIBLE_GPUS, Hello, Request
+from ..shared import TRAINER, Hello, Request
 from . import closer, identify, key_conversion, probes, probes_declared, settings, sft, trace, types, warmup
 from .context import Context
 from .recorder import Observation

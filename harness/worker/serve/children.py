@@ -19,7 +19,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, Protocol
 
-from ..shared import Reply, Request, signal_name
+from ..process import signal_name
+from ..shared import Reply, Request
 
 if sys.platform != "win32":
     import resource

@@ -9,7 +9,7 @@ import gc
 import os
 from typing import Any, Dict, Optional
 
-from ..shared import VISIBLE_GPUS
+from ..process import VISIBLE_GPUS
 
 _MB = 2.0**20
 

@@ -1,6 +1,6 @@
 """Makes numbers portable: a golden that was made on one x86-64 machine is bit-equal on another.
 
-Most of it are variables that must be set before torch is imported (`shared.process_variables`). The controller sets
+Most of it are variables that must be set before torch is imported (`process.process_variables`). The controller sets
 them for the workers that it starts; a worker that is started by hand sets them and restarts itself (`missing`).
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..shared import process_variables
+from ..process import process_variables
 
 
 def missing(environ: Mapping[str, str], hash_seed: str | None = None) -> dict[str, str]:

@@ -28,7 +28,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
-from ..shared import PLAN_FORMAT, VISIBLE_GPUS, Reply, Request, visible_gpus
+from ..process import VISIBLE_GPUS, visible_gpus
+from ..shared import PLAN_FORMAT, Reply, Request
 from .children import DEFAULT_LIMIT_S, Children, InProcess, redirect
 from .server import Handler
 
