@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -12,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import pytest_run
 from harness.core import data
 from harness.core.errors import HarnessError
-from harness.envs import lock
+from harness.envs import lock, lookout
 from harness.runner import add_release
 from harness.store import integrity
 from harness.store.fixtures import Store
 from tests.support import manifests
 from tests.support.mini.index import Index, serving
-from tests.support.mini.world import HANDLER, Said, World, ended, interrupt, main, scenario, until
+from tests.support.mini.world import HANDLER, WAIT_S, Said, World, ended, interrupt, main, scenario, until
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 CURRENT = f'why = "x"\npython = "{PYTHON}"\n[pins]\npeft = "newest"\n'
@@ -37,6 +39,8 @@ def registry(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A registry that pip is told of, with one sound release of PEFT; and a world that has `current` only."""
     for key in [key for key in os.environ if key.startswith(("UV_", "PIP_"))]:
         monkeypatch.delenv(key)
+    patient = functools.partial(lookout.Lookout, limit_s=WAIT_S, patience_s=WAIT_S)  # a busy machine answers late
+    monkeypatch.setattr(pytest_run, "Lookout", patient)
     with serving(tmp_path / "wheels") as index:
         index.library("1.0")
         index.peft("70.0.0")
