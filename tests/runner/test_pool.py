@@ -333,6 +333,8 @@ CONTROLLER = """
 import sys
 from pathlib import Path
 
+from harness.runner.workers.pool import Job, Pool
+
 folder, command, closes = Path(sys.argv[1]), sys.argv[3:], sys.argv[2] == "closes"
 pool = Pool(Path(sys.executable), jobs=2, log_dir=folder / "log", command=command)
 futures = [pool.submit(Job(str(n), {"kind": "replay", "do": "stubborn"}, folder / str(n), 60.0)) for n in range(4)]
