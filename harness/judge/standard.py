@@ -19,6 +19,7 @@ from harness.core.verdict import Verdict
 from harness.judge import numbers
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
+from harness.judge.structure_steps import SFT
 from harness.worker.shared import EQUALS, LOAD_PATH
 
 ON_RELOAD = ("layers", "train", "gradients", "generate", *EQUALS)
@@ -94,12 +95,20 @@ def _made_alone(golden: Observed) -> Observed:
     """The golden whose new adapter (`fresh`) is the one that was made.
 
     They differ if the scenario has another adapter beside it, and the creator's library cannot switch back from that.
+    An adapter that was trained when it was made is another one than a new one, so there the probe's own is kept.
     """
+    if was_trained(golden):
+        return golden
     made = {f"fresh/float32/{name}": array for name, array in _saved(golden).items()}
     other = {name: array for name, array in made.items() if name in golden.arrays}
     if all(numbers.same_bits(array, golden.arrays[name]) for name, array in other.items()):
         return golden
     return dataclasses.replace(golden, arrays={**golden.arrays, **other})
+
+
+def was_trained(golden: Observed) -> bool:
+    """True if a trainer made and saved the adapter; the probe `fresh` creates and saves it without one."""
+    return SFT in golden.probes
 
 
 def reload_loss(golden: Observed) -> Figures | None:

@@ -17,6 +17,7 @@ from harness.judge.config_entries import SAID_NOTHING, changed_entries, plain
 from harness.judge.contracts import TARGETS, Found, are_of
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
+from harness.judge.standard import was_trained
 
 PROBE = "fresh"
 _NO_DATA = frozenset({"README.md"})
@@ -66,7 +67,9 @@ def _keys(golden: Observed, now: Observed, found: Found, converted: Set[str], on
         return
     gone, new = [key for key in before if key not in after], [key for key in after if key not in before]
     moved: Mapping[str, str] = now.fact(PROBE, "moved") or {}
+    not_its_own = set(golden.fact("roundtrip", "lost") or [])  # the creator's own reload drops them: another adapter's
     lost = [key for key in gone if key not in moved and not are_of([key.removeprefix("base_model.model.")], converted)]
+    lost = [key for key in lost if key not in not_its_own]
     instead = [key for key in new if key not in moved.values()]
     if _other_names(golden, now):  # each parameter is filled by its name, so values do not show what was renamed
         lost = _without_twin(lost, before, [after[key] for key in instead])
@@ -110,8 +113,8 @@ def _tensors(golden: Observed, now: Observed, found: Found) -> None:
               if before[key] != after[key]]  # fmt: skip
     if shapes:
         found.contract(PROBE, "written-shape", f"a new adapter is saved with {len(shapes)} other shapes", shapes)
-    if golden.fact("created", "filled") is None:
-        return  # a user's own adapter: its types are not those that its release would save
+    if golden.fact("created", "filled") is None or was_trained(golden):
+        return  # a user's own adapter, or a trainer's: its types are not those that its release would save
     stored, saved = now.fact("accounting", "dtypes") or {}, now.fact(PROBE, "dtypes") or {}
     dtypes = [f"{key}: {stored[key]} → {saved[key]}" for key in sorted(set(stored) & set(saved))
               if stored[key] != saved[key]]  # fmt: skip

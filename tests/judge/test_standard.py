@@ -204,6 +204,21 @@ def test_a_new_adapter_that_is_wrong_beside_another_is_no_standard() -> None:
     assert any("created anew by the creator" in text for text in judgement.fixed)
 
 
+@pytest.mark.parametrize("was_trained", [False, True])
+def test_a_new_adapter_is_not_what_a_trainer_made(was_trained: bool) -> None:
+    """What it computed after its training is no standard for a new adapter, which is not trained."""
+
+    def made_otherwise(pair: Pair) -> None:
+        saved(pair)
+        for side in (pair.golden, pair.now):
+            side.shift("fresh", 0.2)
+            if was_trained:
+                side.probes["sft"] = {"float32": {"outcome": "ok"}}
+
+    kinds = {finding.kind for finding in mutated(made_otherwise).findings}
+    assert ("fresh-values" in kinds) is not was_trained
+
+
 def test_without_what_was_saved_the_reload_is_the_standard() -> None:
     pair = Pair()
     creator_loses(pair)

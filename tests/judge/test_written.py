@@ -76,6 +76,12 @@ def _config_without(*names: str) -> Mutation:
     return apply
 
 
+def trained(pair: Pair) -> None:
+    """A trainer made and saved the adapter; the probe `fresh` creates it without one."""
+    for side in (pair.golden, pair.now):
+        side.probes["sft"] = {"float32": {"outcome": "ok"}}
+
+
 _FEWER = {key: [4, 4] for key in KEYS[:2]}
 _RENAMED = {key.replace("lora_", "lora."): [4, 4] for key in KEYS}
 
@@ -150,6 +156,11 @@ SOUND: list[tuple[str, Mutation]] = [
     ("every layer is named", both(_asks(target_modules="all-linear"), _config(target_modules=["a.q", "b.q"]))),
     ("the same types", _dtypes("float32")),
     ("read again, it is the same", both(_reads_again(0.0), _created(0.0))),
+    (
+        "another adapter's tensors, which the creator's own reload drops",
+        both(_saves({key: [4, 4] for key in KEYS[:3]}), fact("golden", "roundtrip", "lost", [KEYS[3]])),
+    ),
+    ("an adapter that a trainer saved in half precision", both(trained, _dtypes("float16"))),
     ("a user's own adapter in half precision", fact("now", "fresh", "dtypes", dict.fromkeys(KEYS, "float16"))),
 ]  # fmt: skip
 
