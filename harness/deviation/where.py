@@ -16,7 +16,7 @@ from harness.core.text import enumerated, many
 from harness.deviation import where_base
 from harness.deviation.where_base import Base, BaseModule
 from harness.deviation.where_layers import Layer, Layers, belongs
-from harness.judge import twins
+from harness.judge import standard, twins
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
 from harness.judge.renaming import within
@@ -79,6 +79,9 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
         error = loaded.get("error") or {}
         raised = f"it does not load ({error.get('stage')}): {error.get('type')}: {error.get('message')}"
         return found.model_copy(update={"doing": "not loaded", "said": (raised, "no layer runs: the loading changed")})
+    judged_by = standard.of(golden, now)
+    if judged_by.lacks_reload:  # the golden's layers are of a wrong reload, and prove nothing
+        golden = judged_by.golden
     rows = [str(name) for name, _ in golden.fact("forward", "sketch") or []]
     base = where_base.compare(rows, now, creators, bool(golden.facts.get("kernel_spread")))
     layers = Layers(golden, now, creators, base).all()
@@ -86,7 +89,15 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
     evidence = Evidence(golden, now)
     elsewhere, undecided = _elsewhere(layers, golden, now), _undecided(first, layers, base)
     doing, said = _meaning(first, evidence, now, elsewhere, undecided)
-    if first is None and cell.creators_own and cell.verdict.is_deviation:
+    if first is not None and doing == "computation" and _moves_with_base(cell):
+        # the judge ran the layers on the stored weights of the base
+        doing, said = (
+            "base",
+            (*said[:-1], "its effect contains the base's weights, and they explain it: the base changed"),
+        )
+    if first is None and judged_by.lacks_reload:
+        doing, said = _without_reload(cell, evidence)
+    elif first is None and cell.creators_own and cell.verdict.is_deviation:
         # the layers are compared with the creator's reload, and the loader repeats it
         own = f"no layer differs from the creator's own reload, which is {cell.creators_own}"
         doing, said = "loading", (own, "the loss is in the saved file, or both libraries load it wrongly")
@@ -102,6 +113,21 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
         "layers": layers,
     }
     return found.model_copy(update=update)
+
+
+def _moves_with_base(cell: Cell) -> bool:
+    return any(finding.probe == "layers" and finding.kind == "base-moved" for finding in cell.findings)
+
+
+def _without_reload(cell: Cell, evidence: Evidence) -> tuple[Doing, tuple[str, ...]]:
+    """The conclusion if no parameter differs, and the layers of the golden are of a reload that this one is unlike."""
+    own = f"the layers are not compared: the creator's own reload is {cell.creators_own}"
+    if any(map(beyond, evidence.figures("forward"))):
+        unlike = "the output is neither that of this reload nor what was saved"
+        return "loading", (own, unlike, "all parameters that arrived equal the checkpoint's: the saved file lacks some")
+    agrees = "the loaded adapter computes what it did when it was saved"
+    after = ("the deviation is in what happens after loading",) if cell.verdict.is_deviation else ()
+    return "afterwards", (own, agrees, *after)
 
 
 def _raised(now: Observed) -> tuple[str, ...]:
@@ -218,7 +244,8 @@ def _whose(first: Layer) -> list[str]:
     if first.parameters and not first.foreign and not first.lost:
         from_checkpoint = [p for p in first.parameters if p.key]
         if from_checkpoint:
-            said.append(f"its {len(from_checkpoint)} parameters equal the checkpoint's")
+            equal = "parameter equals" if len(from_checkpoint) == 1 else "parameters equal"
+            said.append(f"its {len(from_checkpoint)} {equal} the checkpoint's")
     said += [f"{key} is missing from the model" for key in first.lost[:3]]
     said += [str(parameter) for parameter in first.foreign[:3]]
     return said

@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.core.observation import Array, Observed
 from harness.core.run import ErrorReport, Figures
+from harness.core.text import enumerated, many
 from harness.core.verdict import Verdict
 from harness.judge import numbers
 from harness.judge.evidence import Evidence
@@ -68,7 +69,8 @@ class Standard:
         if self.loss is None:
             return ""
         lost = self.creator.missing()
-        tensors = f", and {len(lost)} tensors of the checkpoint are missing ({', '.join(lost[:3])})" if lost else ""
+        count = many(len(lost), "tensor of the checkpoint is", "tensors of the checkpoint are")
+        tensors = f", and {count} missing ({enumerated(lost, 3)})" if lost else ""
         return f"{Verdict.SILENT_WRONG}: the output differs by {self.loss.max_abs:.3g} {SINCE_SAVED}{tensors}"
 
 

@@ -209,3 +209,40 @@ def test_a_loader_that_repeats_the_creators_loss_is_not_blamed_for_its_computati
     found = where.find(cell, pair.golden.observed(), pair.now.observed())
     assert (found.doing, found.first) == ("loading", "")
     assert "no layer differs from the creator's own reload" in found.said[0]
+
+
+def unlike_the_reload(saved: float) -> Callable[[Pair], None]:
+    """The creator's own reload is wrong; this loader's output is further from it, and so far from what was saved.
+
+    The creator's layers are of its wrong reload.
+    """
+
+    def apply(pair: Pair) -> None:
+        logits = pair.now.arrays["forward/float32/logits"]
+        pair.golden.arrays["created/float32/logits"] = logits + np.float32(saved)
+        pair.golden.shift("forward", 0.3)
+        pair.now.shift("layers", 0.2, only=SECOND)
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("saved", "doing", "says"),
+    [
+        (0.0, "afterwards", "the loaded adapter computes what it did when it was saved"),
+        (0.5, "loading", "the output is neither that of this reload nor what was saved"),
+    ],
+)
+def test_no_layer_is_accused_by_a_wrong_reload_of_the_creator(saved: float, doing: str, says: str) -> None:
+    found = traced(unlike_the_reload(saved))
+    assert (found.doing, found.first) == (doing, ""), found.said
+    assert says in found.said
+    assert "the layers are not compared" in found.said[0]
+
+
+def test_an_effect_that_moves_with_the_weights_of_the_base_is_not_another_computation() -> None:
+    moved = Finding(probe="layers", kind="base-moved", verdict=Verdict.BASE_MOVED, message="like the base's weights")
+    found = traced(together(effect(SECOND), lambda pair: pair.move_base(0.3)), (moved,))
+    assert (found.doing, found.first) == ("base", SECOND)
+    assert "its effect contains the base's weights, and they explain it: the base changed" in found.said
+    assert traced(effect(SECOND)).doing == "computation"

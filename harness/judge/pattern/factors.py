@@ -81,7 +81,8 @@ def _pattern_ignored(config: Mapping[str, Any], layer: str) -> dict[str, float]:
         ratio = (general / own) ** exponent if own and general else 1.0
         found[f"{pattern} ignored"] = ratio
         both *= ratio
-    found["alpha_pattern and rank_pattern ignored"] = both
+    if config.get("alpha_pattern") and config.get("rank_pattern"):
+        found["alpha_pattern and rank_pattern ignored"] = both
     return found
 
 

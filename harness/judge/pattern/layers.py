@@ -88,6 +88,9 @@ def _factor(layers: _Layers, members: tuple[str, ...]) -> Pattern:
     """A factor, with the expressions of the config that give it in every layer."""
     of_config = {name: factors.of(layers.config, name) for name in layers.changes}
     common = _common({n: of_config[n] for n in members}, {n: layers.changes[n] for n in members})
+    quiet = [n for n in layers.changes if n not in layers.differing]
+    # an expression that has another value than 1 in a layer that agrees is right by chance, if one is 1 in all of these
+    common = tuple(text for text in common if not any(text in of_config[n] for n in quiet)) or common
     if common:
         first = common[0]
         members = tuple(n for n in layers.differing if holds(layers.changes[n], of_config[n].get(first, 1.0)))
@@ -99,7 +102,7 @@ def _factor(layers: _Layers, members: tuple[str, ...]) -> Pattern:
         same = tuple(n for n in layers.differing if holds(layers.changes[n], one))
         members, values = (same, [one]) if set(members) <= set(same) else (members, list(own.values()))
         left = max(_left_by(layers.changes[n], one if len(values) == 1 else own[n]) for n in members)
-    silent = [n for n in layers.changes if n not in layers.differing and common and common[0] not in of_config[n]]
+    silent = [n for n in quiet if common and common[0] not in of_config[n]]
     shown = _shown(values) + "".join(f" = {text}" for text in common[:_SHOWN])
     own_factors = " (each layer has its own)" if not common and len(values) > 1 else ""
     one_there = f" (it is 1 in {len(silent)} more)" if silent else ""

@@ -116,7 +116,19 @@ TABLE: list[tuple[str, Turn | dict[str, Turn], dict[str, Any], str]] = [
         "the alpha pattern is ignored",
         {NAMES[1]: times(12 / 7), NAMES[3]: times(12 / 7)},
         CONFIG | {"alpha_pattern": {"v_proj": 7}},
-        "×1.714 = alpha_pattern ignored = alpha_pattern and rank_pattern ignored in 2 of 4 layers",
+        "×1.714 = alpha_pattern ignored in 2 of 4 layers (it is 1 in 2 more)",
+    ),
+    (
+        "the alpha pattern is ignored, the rank pattern is not",
+        {NAMES[1]: times(12 / 7), NAMES[3]: times(12 / 7)},
+        CONFIG | {"alpha_pattern": {"v_proj": 7}, "rank_pattern": {"q_proj": 2}},
+        "×1.714 = alpha_pattern ignored in 2 of 4 layers (it is 1 in 2 more)",
+    ),
+    (
+        "both patterns are ignored",
+        {NAMES[0]: times(1 / 2), NAMES[1]: times(12 / 7), NAMES[2]: times(1 / 2), NAMES[3]: times(12 / 7)},
+        CONFIG | {"alpha_pattern": {"v_proj": 7}, "rank_pattern": {"q_proj": 2}},
+        "×0.500 to ×1.714 = alpha_pattern and rank_pattern ignored in 4 of 4 layers",
     ),
     ("dropout always scales", times(1 / 0.9), CONFIG | {"lora_dropout": 0.1}, "×1.111 = 1/(1 − lora_dropout) in 4"),
     (
