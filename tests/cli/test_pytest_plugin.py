@@ -41,7 +41,8 @@ def test_failures_skips_and_the_report(mini: World) -> None:
     assert "1 failed, 3 passed, 2 skipped" in done.stdout
     failure = done.stdout.partition("FAILURES")[2]
     assert f"{mini.id('two-layers', '2.1')}: silent-wrong" in failure
-    assert "forward: the output differs; the first layer that differs is layer1" in failure
+    said = "the output differs; the first layer that differs is layer1"
+    assert f"forward: ×2.000 = √r = 2 in 2 of 2 layers: {said}" in failure
     assert f"reproduce: peft-regress check --cell '{mini.id('two-layers', '2.1')}' --loader" in failure
     assert "Traceback" not in failure
     assert "REGRESSED: " in done.stdout
