@@ -19,7 +19,7 @@ from harness.core.observation import Done
 from harness.runner.workers import pool as pool_module
 from harness.runner.workers import start_limit
 from harness.runner.workers.pool import Job, Pool, WorkerFailed
-from harness.runner.workers.process import WORKER
+from harness.runner.workers.process import WORKER, WorkerProcess
 from harness.runner.workers.start_limit import StartLimit
 
 FAKES = Path(__file__).parents[1] / "support" / "fakes"
@@ -319,6 +319,21 @@ def test_close_leaves_no_process_behind(cells: Cells) -> None:
             each.result(0)
     with pytest.raises(RuntimeError, match="closed"):
         cells.submit()
+
+
+def test_the_end_of_a_worker_that_was_closed_is_no_result(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
+    future = cells.submit("stubborn")
+    until((cells.folder / "stubborn-1" / "pids").exists)
+    kill = WorkerProcess.kill
+
+    def slowly(worker: Any) -> None:
+        kill(worker)
+        time.sleep(0.2)  # the pool's thread sees the end of the worker before it is woken
+
+    monkeypatch.setattr(WorkerProcess, "kill", slowly)
+    cells.pool.close()
+    with pytest.raises(CancelledError):
+        future.result(0)
 
 
 def test_an_id_is_taken_until_its_job_ended(cells: Cells, tmp_path: Path) -> None:

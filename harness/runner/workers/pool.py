@@ -263,8 +263,8 @@ class Pool:
                 return task
 
     def _handle(self, event: Event) -> None:
-        if event is None or event.worker is not self._worker or self._worker is None:
-            return  # a wake-up, or the last lines of a worker that is gone
+        if event is None or event.worker is not self._worker or self._worker is None or self._processes.closed:
+            return  # a wake-up, or the last lines of a worker that is gone or was killed by `close`
         if isinstance(event, Eof):
             self._worker_ended(f"the worker process ended: {self._worker.ending()}")
             return
