@@ -90,6 +90,11 @@ def _judged(cell: Cell, active: Sequence[Break], versions: Versions) -> Cell:
     )
 
 
+def _is_own(cell: Cell) -> bool:
+    """True under the creator's own library, where what fails for the creator too is a standing defect: no evidence."""
+    return cell.creator == cell.loader
+
+
 _Selected = Sequence[tuple[Condition, Cell]]
 """Each condition of a break with each cell that it selects."""
 
@@ -102,7 +107,10 @@ def _problems(known: Break, selected: _Selected, today: date, complete: bool) ->
     others = [(one, cell) for one, cell in selected if not states(one, cell)]
     # a warning of another kind than the stated one is no sign of a fix
     mismatched = [(one, cell) for one, cell in others if cell.verdict.is_deviation or cell.verdict is one.verdict]
-    stale = [pair for pair in others if pair[1].verdict.is_clean and pair not in mismatched]
+    stale = [
+        (one, cell) for one, cell in others
+        if cell.verdict.is_clean and (one, cell) not in mismatched and not _is_own(cell)
+    ]  # fmt: skip
     problems = []
     if stale and complete:
         problems.append(_problem(known, "stale", _stale(known, stale, len(_cells_of(selected)))))
