@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from harness.core.run import Cell
 
-_KNOWN = ", with known breaks"
+_KNOWN = ", known breaks included"
 """Whether a deviation is new is known at the end."""
 
 

@@ -156,7 +156,7 @@ def _load_path(cell: Cell) -> tuple[Doing, tuple[str, ...]] | None:
         return None
     names = enumerated(dict.fromkeys(finding.probe.removeprefix(LOAD_PATH) for finding in deviating), 4)
     lost = next((finding for finding in deviating if finding.kind.endswith("lost-tensors")), deviating[0])
-    said = f"other load paths do not load it so ({names}): {lost.message}"
+    said = f"other load paths deviate ({names}): {lost.message}"
     return "loading", ("loaded by PeftModel.from_pretrained, no layer differs", said)
 
 

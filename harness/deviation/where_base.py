@@ -51,7 +51,7 @@ class BaseModule(Model):
 
     def _why(self) -> str:
         if self.changed:
-            return f"{', '.join(self.changed[:3])} of the checkpoint is not what was loaded"
+            return f"{', '.join(self.changed[:3])} of the checkpoint is not in the loaded base"
         if self.input is not None and beyond(self.input):
             return "its input differs already, though no module before it does"
         agrees = "its weights equal the checkpoint's and its input agrees" if self.input else "its weights agree"
@@ -85,7 +85,7 @@ class Base:
         if self.first is not None:
             return self.first.said
         if self.changed:
-            return (f"the base changed: {', '.join(self.changed[:3])} of its checkpoint is not what was loaded",)
+            return (f"the base changed: {', '.join(self.changed[:3])} of its checkpoint is not in the loaded base",)
         if self.compared:
             return (f"none of the {self.compared} modules of the bare base differs: the change is between them",)
         return ("the creator's environment is not available, so the base's modules were not compared",)

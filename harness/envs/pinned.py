@@ -1,7 +1,7 @@
 """Resolves environments that a spec pins: the day that counts for their other packages, and their lock.
 
 The day is the release day of the package that an environment is about: PEFT's, if PEFT is pinned. A further pin does
-not move it, unless nothing of that day goes with that pin. Then the day of the youngest pinned release counts.
+not move it, unless it does not work with the packages of that day. Then the day of the youngest pinned release counts.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Dated:
         """A sentence on why a day is not the first; empty if it is."""
         if day == self.days[0]:
             return ""
-        return f"nothing as of {self.days[0]}, the day of {self.about}, goes with {self.youngest} of {day}"
+        return f"{self.youngest} of {day} does not work with the packages of {self.days[0]}, the day of {self.about}"
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class PinnedLocks:
     def _say(self, moved: str) -> None:
         if moved and moved not in self._said:
             self._said.add(moved)
-            self._log(f"{moved}: all other packages are of that day")
+            self._log(f"{moved}; all others are as of the later day")
 
     def refuse_unfit(self, package: str, version: str, python: str) -> None:
         """Refuse a release that cannot be a creator of the matrix.

@@ -52,7 +52,7 @@ def compare(
     if lost:
         message = f"{len(lost)} of {len(tensors)} tensors of the checkpoint are nowhere in the loaded model"
         if alone := [key for key in in_twin if key in lost]:
-            message += f" or in place of another with equal values only: {', '.join(alone[:3])}"
+            message += f", or only in the place of one with equal values: {', '.join(alone[:3])}"
         if both := sorted(lost_before & set(lost)):
             message += f"; the creator's own reload loses {len(both)} of them too: {', '.join(both[:3])}"
         found.add("accounting", "lost-tensors", Verdict.SILENT_WRONG, message, details=tuple(lost))

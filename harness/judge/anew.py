@@ -22,21 +22,25 @@ def compare(
     """
     if not any(map(beyond, all_figures)):
         if all_figures and _creators_differs(evidence):
-            found.fixed.append("created anew by the creator, the scenario gives another output than when it was made")
+            found.fixed.append(
+                "created again by the creator, the scenario gives another output than at first, and not here"
+            )
         return False
     before, after = evidence.creator.fact("created", "filled"), evidence.now.fact("fresh", "filled")
     if before is not None and after is not None and set(before) != set(after):
         # each parameter is filled by its name: other names, other values
-        found.notes.append("a new adapter has parameters with other names, and so other values: not compared")
+        found.notes.append(
+            "the parameters of a new adapter have other names, so they were filled with other values: not compared"
+        )
     elif base_alone and (other := _unlike_the_loaded(evidence)):
-        message = "created anew, the scenario gives another output than the loaded adapter with the same values"
+        message = "a new adapter with the same values gives another output than the loaded one"
         found.add("fresh", "fresh-values", Verdict.CONTRACT, message, figures=other)
     elif base_alone:
         return True
     elif outputs_moved:
         found.notes.append("a new adapter with the same values gives another output too")
     else:
-        message = "created anew, the scenario gives another output: new adapters do not mean what old ones mean"
+        message = "created again with the same config and values, the adapter gives another output than the old one"
         found.add("fresh", "fresh-values", Verdict.CONTRACT, message, figures=all_figures[0])
     return False
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.run import Figures
+from harness.core.text import many
 from harness.core.verdict import Verdict
 from harness.judge import numbers
 from harness.judge.contracts import Found
@@ -39,9 +40,9 @@ def report(evidence: Evidence, moved: tuple[Figures, ...], found: Found) -> None
     if not moved:
         return
     on_stored = bool(evidence.now.fact("closer", "base_weights"))
-    why = "on the stored weights it agrees" if on_stored else "by no more than the base's move explains"
+    why = "with the stored weights it agrees" if on_stored else "by no more than that explains"
     count = len({f.array.split("/", 2)[2] for f in moved})
-    message = f"the adapter's effect differs in {count} layer(s), like the base's weights in them; {why}"
+    message = f"the adapter's effect differs in {many(count, 'layer')} because the base's weights do; {why}"
     found.add("layers", "base-moved", Verdict.BASE_MOVED, message, figures=moved[0])
 
 

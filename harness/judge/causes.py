@@ -43,7 +43,7 @@ KIND_PHRASES = {
     "base-weights": "weights of the base change",
     "config": "the saved config differs",
     "disabled-differs": "disabled, the output is not the base's",
-    "fresh-values": "created anew, it computes something else",
+    "fresh-values": "a new adapter computes something else",
     "gradients-missing": "parameters get no gradient",
     "layers-missing": "adapter layers are missing",
     "lost-tensors": "tensors of the checkpoint never arrive",

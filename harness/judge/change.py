@@ -64,7 +64,7 @@ def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
         return found
     if found is not None:
         return found.model_copy(update={"unjudged": unjudged})
-    why = f"{', '.join(unjudged)}: judged under the baseline, and not comparable here"
+    why = f"{', '.join(unjudged)}: judged under the baseline, but not comparable under the change"
     assert before is not None
     return Comparison(cell=now.id, change="gone", before=before.verdict, now=now.verdict, why=why, unjudged=unjudged)
 
@@ -89,7 +89,7 @@ def _compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None
         case "sound", "deviates":
             return said(change="regressed")
         case "deviates", "sound":
-            known = f"expected until now ({before.expectation})" if before and before.expectation else ""
+            known = f"no longer shows the known break {before.expectation}" if before and before.expectation else ""
             return said(change="fixed", why=known)
         case "deviates", "deviates":
             assert before is not None

@@ -22,6 +22,7 @@ from harness.core import key_conversion
 from harness.core.key_conversion import Conversion
 from harness.core.observation import Observed
 from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
+from harness.core.text import many
 from harness.core.verdict import Verdict, worst
 from harness.judge import (
     accounting,
@@ -138,7 +139,7 @@ class _Judge:
                 spread = max(numbers.spread(f.array, golden, now) for f in doubtful)
                 whose = "creator" if any(golden.spread.get(f.array, 0.0) == spread for f in doubtful) else "loader"
                 message = (
-                    f"two runs of the {whose} differ by {spread:.3g} in {len(doubtful)} array(s), "
+                    f"two runs of the {whose} differ by {spread:.3g} in {many(len(doubtful), 'array')}, "
                     "so the replay's difference says nothing"
                 )
                 self._add(probe, "unstable", Verdict.UNSTABLE, message, figures=doubtful[0])
@@ -169,7 +170,7 @@ class _Judge:
             worst_layer = self.figures["layers"][0]
             name = _name(worst_layer)
             count = len({_name(f) for f in self.figures["layers"] if beyond(f)})
-            message = f"the adapter's own effect differs in {count} layer(s), most in {name}"
+            message = f"the adapter's own effect differs in {many(count, 'layer')}, most in {name}"
             self._values("layers", worst_layer, message, name)
         base_drift.report(self.evidence, self.moved_with_base, self.found)
         if called_otherwise := self.now.fact("layers", "renamed"):
@@ -246,7 +247,7 @@ class _Judge:
             own = self.standard.creators_own
             self.found.fixed.append(f"the creator's own reload is {own}; this loader computes what was saved")
             self.found.notes.append(
-                "layers, gradients and training are not compared: the creator's own are of its wrong reload"
+                "layers, gradients and train mode are not compared, because the creator's come from its wrong reload"
             )
 
     def _reference(self, probe: str) -> str:

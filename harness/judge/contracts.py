@@ -210,7 +210,7 @@ def _roundtrip(golden: Observed, now: Observed, found: Found, converted: Set[str
             found.notes.append(f"saved again, {len(renamed)} keys of the checkpoint follow the loader's layer names")
             after -= renamed
         if after and lacks_reload and not any(finding.probe == "roundtrip" for finding in found.findings):
-            found.notes.append(f"{meaning} ({len(after)}), and reloaded it computes the same")
+            found.notes.append(f"{meaning} ({len(after)}), but what was saved computes the same")
         elif after - before:
             found.contract("roundtrip", kind, f"{meaning} ({len(after - before)})", sorted(after - before))
         elif after:

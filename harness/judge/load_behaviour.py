@@ -67,7 +67,7 @@ def tried(cell: Cell, lacks: str) -> Cell:
         reason = f"loader: {lacks}; it refuses at stage {error.stage}: {error.type}: {said}"
         return cell.model_copy(update={"verdict": Verdict.UNSUPPORTED, "reason": reason, "findings": ()})
     if cell.verdict.is_judged:
-        note = f"the loader lacks the feature by declaration ({lacks}), and does not refuse{_LOADS.get(of(cell), '')}"
+        note = f"the loader lacks the feature ({lacks}), but does not refuse{_LOADS.get(of(cell), '')}"
         return cell.model_copy(update={"notes": (*cell.notes, note)})
     return cell
 

@@ -72,7 +72,9 @@ def _refuse_weak(golden: Observed, name: str) -> None:
     golden, noise = made.golden, numbers.measure(made.creator)
     decisive = (*signal.DECISIVE, "base")
     weak = [str(said) for said in signal.weak(golden, noise, noise, decisive).values()]
-    weak += [f"the rounding of {array} is not a finite number" for array in signal.unmeasured(golden, noise, decisive)]
+    weak += [
+        f"the measured rounding noise of {array} is not finite" for array in signal.unmeasured(golden, noise, decisive)
+    ]
     for said in weak:
         raise CreationRefused(
             f"{name}: {said}",
@@ -138,4 +140,4 @@ def standing_defects(golden: Observed) -> tuple[str, ...]:
 def kept(defects: Sequence[str]) -> str:
     """Why a fixture is kept although its creator cannot read it back; empty if it can."""
     own = next((defect for defect in defects if defect.startswith((_OTHER_RELOAD, _NO_RELOAD))), "")
-    return f"{own}. It is kept: loaders are compared with what it computed when it was saved" if own else ""
+    return f"{own}. The fixture is kept: loaders are compared with what it computed when it was saved" if own else ""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from harness.core.observation import Observed
 from harness.core.run import ErrorReport
+from harness.core.text import many
 from harness.core.verdict import Verdict
 from harness.judge import load_paths, signal, structure_steps
 from harness.judge.contracts import Found
@@ -102,7 +103,7 @@ def limits(evidence: Evidence, found: Found) -> None:
         else:
             found.notes.append(f"{said}; not judged")
     if alone := [name for name in evidence.unmeasured if name.split("/")[0] not in evidence.weak]:
-        found.notes.append(f"the rounding of {', '.join(alone[:3])} was measured as not finite; not judged")
+        found.notes.append(f"the measured rounding noise of {', '.join(alone[:3])} is not finite; not judged")
     loaded = now.load.get("float64", {})
     if unmeasured := _unmeasured(evidence):
         what = f" of {', '.join(unmeasured)}" if evidence.noise.measured else ""
@@ -117,7 +118,7 @@ def limits(evidence: Evidence, found: Found) -> None:
     if hidden := evidence.hidden_by_float32():
         names = ", ".join(hidden[:3])
         size = "by less than float32 can show, though the base's outputs are equal"
-        found.notes.append(f"in float64 {len(hidden)} array(s) differ {size}: {names}")
+        found.notes.append(f"in float64 {many(len(hidden), 'array')} differ {size}: {names}")
 
 
 def _unmeasured(evidence: Evidence) -> list[str]:

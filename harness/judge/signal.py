@@ -36,7 +36,7 @@ class Weak:
 
     def __str__(self) -> str:
         allowed = f"rounding may move {self.array} by {self.allowance:.2g}" if np.isfinite(self.allowance) else (
-            f"the rounding of {self.array} is not a finite number"
+            f"the measured rounding noise of {self.array} is not finite"
         )  # fmt: skip
         return f"the golden's {self.probe} proves nothing: {allowed}, and {self.what} {self.signal:.2g}"
 

@@ -22,7 +22,9 @@ def compare(evidence: Evidence, all_figures: tuple[Figures, ...], outputs_moved:
     if before is False and after is not True:
         found.standing.append("the generated tokens are not those that the outputs predict, as for the creator")
     if before is False and after is True:
-        found.fixed.append("the generated tokens are not those that the outputs predict for the creator, and are here")
+        found.fixed.append(
+            "for the creator, the generated tokens are not those that the outputs predict; here they are"
+        )
     if moved and outputs_moved and before is True and after is False:
         message = "the generated tokens differ, and are not those that its own outputs predict"
         found.add(

@@ -30,8 +30,8 @@ def _trainable(creator: Observed, now: Observed, found: Found, converted: Set[st
     lost, gained = sorted(set(before) - set(after)), sorted(set(after) - set(before))
     if after and set(after) == set(creator.fact("created", "filled") or []):
         found.fixed.append(
-            f"loaded for training by the creator, {len(before)} parameters train; here it is the {len(after)} of the "
-            "adapter, as when it was made"
+            f"after the creator's own reload {len(before)} parameters train; here the {len(after)} of the "
+            "adapter do, as when it was made"
         )
         return
     if _shapes(creator, lost) == _shapes(now, gained):
@@ -61,7 +61,7 @@ def _gradient_names(creator: Observed, now: Observed, found: Found, converted: S
         return
     filled = creator.fact("created", "filled")
     if filled is not None and not gone & set(filled) and after >= before & set(filled):
-        found.notes.append(f"{len(gone)} parameters get no gradient that did not train when the adapter was made")
+        found.notes.append(f"{len(gone)} parameters get no gradient; they did not train when the adapter was made")
     elif len(after) < len(before) and not (after - before and are_of(gone, converted)):
         absent = gone - set(now.fact("structure", "inference") or gone)
         why = f" ({len(absent)} of them are not in the model)" if absent else ""
@@ -86,7 +86,9 @@ def _switching(creator: Observed, now: Observed, found: Found) -> None:
         if before == after:
             continue
         if inactive in before and inactive not in after:
-            found.fixed.append(f"{when}, the parameters of {was} train for the creator, though {inactive} is inactive")
+            found.fixed.append(
+                f"{when}, the parameters of {was} train for the creator, although {inactive} is inactive; not here"
+            )
         elif inactive in after and inactive not in before:
             message = f"{when}, the parameters of {said} train, although {inactive} is inactive; before, those of {was}"
             found.contract("second", "switch-trainability", message)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.core.run import Figures
+from harness.core.text import many
 from harness.core.verdict import Verdict
 from harness.judge import numbers
 from harness.judge.contracts import Found
@@ -33,7 +34,7 @@ def gradients(evidence: Evidence, all_figures: tuple[Figures, ...], base_alone: 
         return bool(base_alone)
     name = moved[0].array.split("/", 2)[2]
     beside = ", by more than the base's move explains" if base_alone else ""
-    message = f"gradients differ in {len(moved)} array(s){beside}, most in {name}"
+    message = f"gradients differ in {many(len(moved), 'array')}{beside}, most in {name}"
     found.add("gradients", "values", Verdict.SILENT_WRONG, message, subject=name, figures=moved[0])
     return False
 

@@ -1,4 +1,4 @@
-"""Types and devices of adapter parameters behind every load path, compared with `PeftModel.from_pretrained`'s (pure).
+"""Types and devices of adapter parameters after every load path, compared with `PeftModel.from_pretrained`'s (pure).
 
 Float32 values that a load path rounds to the base's type are another adapter, though no name, shape or tensor is
 missing. Each path is compared with the reference of the same loader in the same precision; a wider type loses nothing.
@@ -99,7 +99,9 @@ def _narrower(types: Types, reference: Types) -> list[str]:
 def _report(path: str, narrower: list[str], precision: str, found: Found) -> None:
     probe = LOAD_PATH + path
     action = _OWN.get(path) or load_paths.titled(probe)
-    message = f"by {action} {len(narrower)} adapter parameters have another type than by PeftModel.from_pretrained"
+    message = (
+        f"loaded by {action}, {len(narrower)} adapter parameters have another type than by PeftModel.from_pretrained"
+    )
     where, kind = ("structure", "trainable-dtype") if path in _OWN else (probe, load_paths.kind(probe, "dtype"))
     first = narrower[0].partition(": ")[2]
     found.contract(where, kind, f"{message} ({first}){_on(precision)}", narrower)

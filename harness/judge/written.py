@@ -112,14 +112,16 @@ def _tensors(golden: Observed, now: Observed, found: Found) -> None:
     shapes = [f"{key}: {before[key]} → {after[key]}" for key in sorted(set(before) & set(after))
               if before[key] != after[key]]  # fmt: skip
     if shapes:
-        found.contract(PROBE, "written-shape", f"a new adapter is saved with {len(shapes)} other shapes", shapes)
+        found.contract(
+            PROBE, "written-shape", f"{len(shapes)} tensors of a new adapter are saved with another shape", shapes
+        )
     if golden.fact("created", "filled") is None or was_trained(golden):
         return  # a user's own adapter, or a trainer's: its types are not those that its release would save
     stored, saved = now.fact("accounting", "dtypes") or {}, now.fact(PROBE, "dtypes") or {}
     dtypes = [f"{key}: {stored[key]} → {saved[key]}" for key in sorted(set(stored) & set(saved))
               if stored[key] != saved[key]]  # fmt: skip
     if dtypes:
-        found.contract(PROBE, "written-dtype", f"a new adapter is saved with {len(dtypes)} tensors of another dtype",
+        found.contract(PROBE, "written-dtype", f"{len(dtypes)} tensors of a new adapter are saved with another dtype",
                        dtypes)  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def test_another_load_path_is_named_not_what_happens_after_loading() -> None:
     findings = (finding("auto-differs", "another output"), finding("auto-lost-tensors", "4 of 12 do not arrive"))
     found = traced(lambda _: None, findings)
     assert (found.first, found.doing) == ("", "loading")
-    assert found.said[-1] == "other load paths do not load it so (auto): 4 of 12 do not arrive"
+    assert found.said[-1] == "other load paths deviate (auto): 4 of 12 do not arrive"
     other = Finding(probe="merged", kind="values", verdict=Verdict.SILENT_WRONG, message="m")
     assert traced(lambda _: None, (*findings, other)).doing == "afterwards"
 

@@ -100,14 +100,14 @@ def test_a_weight_that_was_not_loaded_is_named() -> None:
     found = compared(trace(NEW, after("layers.1.q_proj"), **lost), trace(OLD))
     assert found.first is not None
     assert found.first.changed == ("enc.layer.1.query.weight",)
-    assert "enc.layer.1.query.weight of the checkpoint is not what was loaded" in found.said[-1]
+    assert "enc.layer.1.query.weight of the checkpoint is not in the loaded base" in found.said[-1]
 
 
 def test_without_the_creators_side_the_weights_still_tell() -> None:
     lost = {"embed": {"found": "nowhere", "at": []}}
     found = compared(trace(NEW, after("embed"), **lost), None)
     assert found.names["enc.layer.0"] == "layers.0"
-    assert found.said == ("the base changed: embed.weight of its checkpoint is not what was loaded",)
+    assert found.said == ("the base changed: embed.weight of its checkpoint is not in the loaded base",)
     assert "not available" in compared(trace(NEW), None).said[0]
 
 

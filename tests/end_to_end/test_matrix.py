@@ -57,7 +57,7 @@ def test_a_refusal_says_what_is_lacking_and_how_it_refuses(two: World) -> None:
     )
     silent = cells[two.name("1.1")]
     assert silent.notes[-1] == (
-        "the loader lacks the feature by declaration (needs minipeft>=3.0, has minipeft 1.1), and does not refuse: "
+        "the loader lacks the feature (needs minipeft>=3.0, has minipeft 1.1), but does not refuse: "
         "it ignores entries of the config"
     )
     words = shlex.split(silent.reproduce)

@@ -190,7 +190,7 @@ def test_a_loader_that_is_older_than_the_feature_is_tried(empty: World) -> None:
     said = empty.run(*pair(empty, "-k", "tilted", creator="3.0", loader="1.1"))
     found = empty.cell("tilted")
     assert (said.code, found.verdict, found.reading) == (1, "silent-wrong", "ignored"), said
-    lacks = "lacks the feature by declaration (needs minipeft>=3.0, has minipeft 1.1), and does not refuse"
+    lacks = "lacks the feature (needs minipeft>=3.0, has minipeft 1.1), but does not refuse"
     assert lacks in said.line
     words = shlex.split(found.reproduce)
     assert "--forward" not in words, "`pair` has no such option"

@@ -49,7 +49,7 @@ VERDICTS = [
     ("1.1", "exact", "exact", ""),
     ("2.0", "exact", "exact", ""),
     ("2.0.1", "close", "close", ""),
-    ("2.1", "silent-wrong", "exact", "the adapter's own effect differs in 2 layer(s)"),
+    ("2.1", "silent-wrong", "exact", "the adapter's own effect differs in 2 layers"),
     ("2.2", "silent-wrong", "exact", "2 of 4 tensors of the checkpoint are nowhere in the loaded model"),
     ("2.3", "contract", "contract", "entries of the config differ"),
     ("2.4", "load-error", "load-error", "KeyError"),

@@ -143,7 +143,7 @@ def test_an_expectation_that_the_change_makes_stale_is_good_news() -> None:
     stale = ExpectationProblem(id="scaling", problem="stale", message="nothing deviates any more")
     found = one(known(off(0.5)), exact("a"), expectation_problems=(stale,))
     assert found.exit_code == ExitCode.CLEAN
-    assert "expected until now" in found.comparisons[0].why
+    assert "no longer shows the known break" in found.comparisons[0].why
     assert "1 of them fixed" in sentence.of(found).text
 
 

@@ -449,7 +449,7 @@ def test_a_base_that_moved_under_the_padding_excuses_no_other_token() -> None:
 def test_what_float32_can_not_show_is_said() -> None:
     judgement = mutated(lambda pair: pair.now.shift("layers", 3e-9, precision="float64"))
     assert judgement.verdict is Verdict.CLOSE
-    assert any("in float64 2 array(s) differ by less than float32 can show" in note for note in judgement.notes)
+    assert any("in float64 2 arrays differ by less than float32 can show" in note for note in judgement.notes)
 
     judgement = mutated(lambda pair: pair.now.shift("", 3e-9, precision="float64"))
     assert not judgement.notes, "where the base differs as finely, the model computes in float32 inside"

@@ -81,7 +81,7 @@ def test_a_tried_loader_that_loads_counts_as_any_other(make: Any) -> None:
     tried = load_behaviour.tried(before, LACKS)
     assert tried.verdict is before.verdict
     assert tried.findings == before.findings
-    lacks = f"the loader lacks the feature by declaration ({LACKS}), and does not refuse"
+    lacks = f"the loader lacks the feature ({LACKS}), but does not refuse"
     assert tried.notes[-1] == f"{lacks}: it reads tensors and config completely"
 
 

@@ -103,7 +103,7 @@ def test_what_its_own_creator_cannot_load_is_kept() -> None:
     new_golden.refuse_unfit(unloadable(), {"expects": {"*.lora_[AB]": 2}})
     defects = new_golden.standing_defects(unloadable())
     assert defects[0] == "its own library cannot load and run what it saved: ValueError: no"
-    assert "It is kept" in new_golden.kept(defects)
+    assert "The fixture is kept" in new_golden.kept(defects)
     assert new_golden.kept(("merging in place changes the output",)) == ""
 
 

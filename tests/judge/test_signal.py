@@ -52,10 +52,10 @@ TABLE = [
     ("sound", lambda _: None, "close", "", ""),
     ("kernels that overflow", overflowed, "not-comparable", "forward", "rounding may move forward/float32/logits by"),
     ("rounding as large as the effect", kernels_cost(50.0, "forward"), "not-comparable", "forward", "moves it by"),
-    ("NaN as a cost", kernels_cost(float("nan"), "forward"), "not-comparable", "forward", "not a finite number"),
-    ("an infinite cost", kernels_cost(float("inf"), "layers"), "not-comparable", "layers", "not a finite number"),
+    ("NaN as a cost", kernels_cost(float("nan"), "forward"), "not-comparable", "forward", "is not finite"),
+    ("an infinite cost", kernels_cost(float("inf"), "layers"), "not-comparable", "layers", "is not finite"),
     ("gradients alone", kernels_cost(1e6, "gradients"), "close", "gradients", "its greatest value is"),
-    ("merged alone", kernels_cost(float("nan"), "merged"), "close", "merged", "not a finite number"),
+    ("merged alone", kernels_cost(float("nan"), "merged"), "close", "merged", "is not finite"),
 ]
 
 
@@ -113,7 +113,7 @@ def test_one_array_without_a_cost_spoils_no_other() -> None:
 
     found = judged(change)
     assert found.verdict == "silent-wrong"
-    assert f"the rounding of layers/float32/{LAYERS[0]} was measured as not finite" in told(found)
+    assert f"the measured rounding noise of layers/float32/{LAYERS[0]} is not finite" in told(found)
     assert {f.array for f in found.probes["layers"].figures} == {
         f"layers/{precision}/{LAYERS[1]}" for precision in ("float32", "float64")
     } | {f"layers/float64/{LAYERS[0]}"}
@@ -139,7 +139,7 @@ def test_kernels_that_overflow_are_refused() -> None:
 def test_one_layer_of_many_without_a_cost_is_refused_too() -> None:
     pair = quantised()
     pair.golden.facts["kernel_spread"]["scales"][f"layers/float32/{LAYERS[1]}"] = float("inf")
-    with pytest.raises(CreationRefused, match="not a finite number"):
+    with pytest.raises(CreationRefused, match="is not finite"):
         new_golden.refuse_unfit(pair.golden.observed(), {"expects": None})
 
 

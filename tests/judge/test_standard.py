@@ -130,7 +130,7 @@ def test_probes_of_a_wrong_reload_are_not_compared_with_a_right_loader() -> None
     judgement = mutated(creator_loses)
     assert judgement.probes["layers"].verdict is Verdict.NOT_COMPARABLE
     assert judgement.probes["merged"].verdict is Verdict.CLOSE
-    assert any("layers, gradients and training are not compared" in note for note in judgement.notes)
+    assert any("layers, gradients and train mode are not compared" in note for note in judgement.notes)
 
 
 def test_unloading_and_saving_again_are_no_findings_where_the_creators_reload_proves_nothing() -> None:
@@ -201,7 +201,7 @@ def test_a_new_adapter_that_is_wrong_beside_another_is_no_standard() -> None:
 
     judgement = mutated(switches_wrongly)
     assert judgement.verdict is Verdict.CLOSE, told(judgement)
-    assert any("created anew by the creator" in text for text in judgement.fixed)
+    assert any("created again by the creator" in text for text in judgement.fixed)
 
 
 @pytest.mark.parametrize("was_trained", [False, True])

@@ -76,7 +76,7 @@ class Cause:
         clean: a clean trial; None if there is none.
         bad: the trial that deviates with the fewest changes.
         start: the packages that were new when the search for it began.
-        instead: True if the deviation came when the cause before this one was put right.
+        instead: True if the deviation came when the cause before this one was put back.
     """
 
     deviation: str

@@ -1,6 +1,6 @@
 """The search for all causes of a deviation, one after the other (pure).
 
-`delta` reduces a mix that deviates, and `conclusion` says what the trials show. Then the cause is put right: what still
+`delta` reduces a mix that deviates, and `conclusion` says what the trials show. Then the cause is put back: what still
 deviates has another cause, of the same deviation or of another one that comes instead.
 """
 

@@ -94,7 +94,7 @@ def _not_finite(change: Change) -> Iterator[Explanation]:
         what = "NaN" if np.isnan(change.now).any() else "infinite"
         rest = np.where(bad, change.golden, change.now)
         alone = Change(change.golden, rest, change.allowance).left(change.golden) <= 1
-        yield Explanation("not-finite", 0.0, what if bad.all() or not alone else f"{what} in some elements alone")
+        yield Explanation("not-finite", 0.0, what if bad.all() or not alone else f"{what} in some elements only")
 
 
 def _zero(change: Change) -> Iterator[Explanation]:

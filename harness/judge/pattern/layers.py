@@ -105,7 +105,7 @@ def _factor(layers: _Layers, members: tuple[str, ...]) -> Pattern:
     silent = [n for n in quiet if common and common[0] not in of_config[n]]
     shown = _shown(values) + "".join(f" = {text}" for text in common[:_SHOWN])
     own_factors = " (each layer has its own)" if not common and len(values) > 1 else ""
-    one_there = f" (it is 1 in {len(silent)} more)" if silent else ""
+    one_there = f", and ×1 in {len(silent)} more" if silent else ""
     return Pattern(
         kind="factor",
         says=f"{shown}{own_factors} {layers.where(members)}{one_there}{_rest(layers.others(members))}",

@@ -1,4 +1,4 @@
-"""The types of an adapter's parameters behind every load path; recorded by replays only.
+"""The types of an adapter's parameters after every load path; recorded by replays only.
 
 In float32 a load path can hide what it casts. So a replay in a narrow type records them there, for the declared load
 paths and for those that every adapter can take.

@@ -110,7 +110,7 @@ TABLE: list[tuple[str, Turn | dict[str, Turn], dict[str, Any], str]] = [
         "alpha equals the rank in some layers",
         {NAMES[0]: times(3), NAMES[2]: times(3)},
         CONFIG | {"alpha_pattern": {"v_proj": 4}},
-        "×3.000 = alpha/r in 2 of 4 layers (it is 1 in 2 more)",
+        "×3.000 = alpha/r in 2 of 4 layers, and ×1 in 2 more",
     ),
     (
         "the alpha pattern is ignored",
@@ -139,7 +139,7 @@ TABLE: list[tuple[str, Turn | dict[str, Turn], dict[str, Any], str]] = [
     ),
     ("the adapter is absent", times(0), CONFIG, "the effect is 0, as if there were no adapter, in 4 of 4 layers"),
     ("the sign", times(-1), CONFIG, "the effect has the opposite sign in 4 of 4 layers"),
-    ("NaN", with_nan, CONFIG, "the effect is NaN in some elements alone in 4 of 4 layers"),
+    ("NaN", with_nan, CONFIG, "the effect is NaN in some elements only in 4 of 4 layers"),
     ("all NaN", times(np.nan), CONFIG, "the effect is NaN in 4 of 4 layers"),
     ("a bias", lambda a: a + np.arange(8), CONFIG, "the effect differs by the same vector in each row, as a bias does"),
     ("features reversed", lambda a: a[..., ::-1], CONFIG, f"{ORDER} (features reversed)"),
