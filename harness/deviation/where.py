@@ -93,7 +93,10 @@ def find(cell: Cell, golden: Observed, now: Observed, creators: Observed | None 
         # the judge ran the layers on the stored weights of the base
         doing, said = (
             "base",
-            (*said[:-1], "its effect contains the base's weights, and they explain it: the base changed"),
+            (
+                *said[:-1],
+                "its effect contains the base's weights, and their change explains the difference: the base changed",
+            ),
         )
     if first is None and judged_by.lacks_reload:
         doing, said = _without_reload(cell, evidence)
@@ -120,12 +123,12 @@ def _moves_with_base(cell: Cell) -> bool:
 
 
 def _without_reload(cell: Cell, evidence: Evidence) -> tuple[Doing, tuple[str, ...]]:
-    """The conclusion if no parameter differs, and the layers of the golden are of a reload that this one is unlike."""
+    """The conclusion if no parameter differs, and the golden has the layers of a reload that this one does not repeat."""
     own = f"the layers are not compared: the creator's own reload is {cell.creators_own}"
     if any(map(beyond, evidence.figures("forward"))):
-        unlike = "the output is neither that of this reload nor what was saved"
+        unlike = "the output is neither that of this reload nor that of the saved adapter"
         return "loading", (own, unlike, "all parameters that arrived equal the checkpoint's: the saved file lacks some")
-    agrees = "the loaded adapter computes what it did when it was saved"
+    agrees = "the loaded adapter computes what it computed when it was saved"
     after = ("the deviation is in what happens after loading",) if cell.verdict.is_deviation else ()
     return "afterwards", (own, agrees, *after)
 
@@ -133,7 +136,7 @@ def _without_reload(cell: Cell, evidence: Evidence) -> tuple[Doing, tuple[str, .
 def _raised(now: Observed) -> tuple[str, ...]:
     """That the model does not run, so that no output of a layer is known; empty if it does."""
     error = now.probes.get("forward", {}).get("float32", {}).get("error") or {}
-    return (f"the model loads and does not run: {error.get('type')}: {error.get('message')}",) if error else ()
+    return (f"the model loads, but does not run: {error.get('type')}: {error.get('message')}",) if error else ()
 
 
 def _with_base(said: tuple[str, ...], doing: Doing, base: Base) -> tuple[str, ...]:

@@ -188,7 +188,7 @@ def _same(name: str, now: Observed, again: Observed) -> bool:
 
 
 def _far_more(figures: Figures, now: Observed, again: Observed) -> bool:
-    """True if an array deviates by more than two replays that differ say nothing about."""
+    """True if an array deviates far more than the two replays differ from each other."""
     apart = difference(figures.array, now.arrays[figures.array], again.arrays[figures.array], 0.0).max_abs
     return figures.max_abs > BELIEVED * apart
 

@@ -150,7 +150,7 @@ def test_another_effect_is_not_said_to_load_while_a_tensor_of_another_layer_is_l
 
 def test_a_model_that_does_not_run_is_said_first() -> None:
     found = traced(together(effect(FIRST), now("raises", "forward")))
-    assert found.said[0] == "the model loads and does not run: ValueError: no"
+    assert found.said[0] == "the model loads, but does not run: ValueError: no"
     assert found.first == FIRST
 
 
@@ -229,8 +229,8 @@ def unlike_the_reload(saved: float) -> Callable[[Pair], None]:
 @pytest.mark.parametrize(
     ("saved", "doing", "says"),
     [
-        (0.0, "afterwards", "the loaded adapter computes what it did when it was saved"),
-        (0.5, "loading", "the output is neither that of this reload nor what was saved"),
+        (0.0, "afterwards", "the loaded adapter computes what it computed when it was saved"),
+        (0.5, "loading", "the output is neither that of this reload nor that of the saved adapter"),
     ],
 )
 def test_no_layer_is_accused_by_a_wrong_reload_of_the_creator(saved: float, doing: str, says: str) -> None:
@@ -244,5 +244,8 @@ def test_an_effect_that_moves_with_the_weights_of_the_base_is_not_another_comput
     moved = Finding(probe="layers", kind="base-moved", verdict=Verdict.BASE_MOVED, message="like the base's weights")
     found = traced(together(effect(SECOND), lambda pair: pair.move_base(0.3)), (moved,))
     assert (found.doing, found.first) == ("base", SECOND)
-    assert "its effect contains the base's weights, and they explain it: the base changed" in found.said
+    assert (
+        "its effect contains the base's weights, and their change explains the difference: the base changed"
+        in found.said
+    )
     assert traced(effect(SECOND)).doing == "computation"

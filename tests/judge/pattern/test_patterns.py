@@ -116,13 +116,13 @@ TABLE: list[tuple[str, Turn | dict[str, Turn], dict[str, Any], str]] = [
         "the alpha pattern is ignored",
         {NAMES[1]: times(12 / 7), NAMES[3]: times(12 / 7)},
         CONFIG | {"alpha_pattern": {"v_proj": 7}},
-        "×1.714 = alpha_pattern ignored in 2 of 4 layers (it is 1 in 2 more)",
+        "×1.714 = alpha_pattern ignored in 2 of 4 layers, and ×1 in 2 more",
     ),
     (
         "the alpha pattern is ignored, the rank pattern is not",
         {NAMES[1]: times(12 / 7), NAMES[3]: times(12 / 7)},
         CONFIG | {"alpha_pattern": {"v_proj": 7}, "rank_pattern": {"q_proj": 2}},
-        "×1.714 = alpha_pattern ignored in 2 of 4 layers (it is 1 in 2 more)",
+        "×1.714 = alpha_pattern ignored in 2 of 4 layers, and ×1 in 2 more",
     ),
     (
         "both patterns are ignored",
