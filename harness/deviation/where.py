@@ -123,7 +123,7 @@ def _moves_with_base(cell: Cell) -> bool:
 
 
 def _without_reload(cell: Cell, evidence: Evidence) -> tuple[Doing, tuple[str, ...]]:
-    """The conclusion if no parameter differs, and the golden has the layers of a reload that this one does not repeat."""
+    """The conclusion if no parameter differs, and the layers are those of a reload that this one does not repeat."""
     own = f"the layers are not compared: the creator's own reload is {cell.creators_own}"
     if any(map(beyond, evidence.figures("forward"))):
         unlike = "the output is neither that of this reload nor that of the saved adapter"
