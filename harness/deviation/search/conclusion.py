@@ -184,8 +184,13 @@ def unexplained(causes: Sequence[Cause], ends: Ends, judged: Sequence[Sequence[T
     for place, trials in enumerate(judged):
         alike = _of_the_same_deviation(causes, place)
         bads = [one for one in trials if one.kind == "bad" and _not_old(ends, one) <= alike[0].start]
-        found += [one for one in bads if not any(set(other.needed) <= _not_old(ends, one) for other in alike)]
+        found += [one for one in bads if not any(_explains(other, _not_old(ends, one)) for other in alike)]
     return tuple(dict.fromkeys(found))
+
+
+def _explains(cause: Cause, mix: Mix) -> bool:
+    """True if a mix has all that the cause needs; if that is not known, one of its suspects."""
+    return set(cause.needed) <= mix if cause.needed else not mix.isdisjoint(cause.suspects)
 
 
 def _of_the_same_deviation(causes: Sequence[Cause], place: int) -> Sequence[Cause]:

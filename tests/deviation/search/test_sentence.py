@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from harness.deviation.search.conclusion import Blame, Trial
@@ -147,7 +147,21 @@ TWO = ("peft", "transformers")
 NAMES = (*TWO, "trl", "accelerate", "idna")
 
 
+SUSPECTS_ALONE = {
+    frozenset({"peft"}): SAME,
+    frozenset({"transformers"}): SAME,
+    frozenset({"trl"}): SAME,
+    frozenset({"peft", "transformers"}): SAME,
+    frozenset({"trl", "transformers"}): SAME,
+    frozenset({"accelerate"}): OTHER,
+    frozenset({"idna"}): OTHER,
+    frozenset({"accelerate", "idna"}): SAME,
+}
+"""The first cause has suspects only; PEFT alone deviates too, without any of them."""
+
+
 @settings(max_examples=300, deadline=None)
+@example(SUSPECTS_ALONE)
 @given(st.dictionaries(st.frozensets(st.sampled_from(NAMES)), st.sampled_from([*ALL.values(), SMALLER])))
 def test_no_sentence_contradicts_a_trial(rows: dict[frozenset[str], Seen]) -> None:
     known = rows | {frozenset(): CLEAN, frozenset(NAMES): SAME}
