@@ -166,7 +166,6 @@ def _question(request: SearchRequest, environments: Candidates) -> Question:
     cell, planned = located.cell, located.planned
     made = cell is not None and cell.fixture_origin == "created"
     made = made and not request.about.places.store(required=False).has(planned.id.creator, planned.id.scenario)
-    made = made and planned.creator_spec not in environments.names()
     return questions.about(planned, request.sound_in, request.deviates_in, made=made)
 
 

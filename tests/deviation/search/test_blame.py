@@ -39,6 +39,16 @@ def test_one_library_alone(libraries: Libraries) -> None:
     assert json.loads(kept.read_text())["sentence"].startswith("peft 70.0 → 71.0 alone")
 
 
+def test_a_cell_of_pair_whose_fixture_is_not_stored(libraries: Libraries) -> None:
+    """The creator is a declared environment, and the fixture was made for the run alone."""
+    libraries.declare("old", OLD)
+    libraries.declare("current", {**OLD, "peft": "71.0"})
+    said = libraries.world.run("pair", "--creator", "old", "--loader", "current", "-k", "two-layers")
+    assert said.code == 1, said
+    assert not libraries.world.fixtures.exists()
+    assert blamed(libraries, "--no-pin")["sentence"].startswith("peft 70.0 → 71.0 alone causes it")
+
+
 def test_another_library_alone(libraries: Libraries) -> None:
     libraries.ends({**OLD, "peft": "72.0"}, {**BROKEN, "peft": "72.1"})
     world = libraries.world
