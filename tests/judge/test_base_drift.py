@@ -46,6 +46,19 @@ def closer(mutation: Mutation) -> Mutation:
     return apply
 
 
+def output_moves(by: float, restored_off: float) -> Mutation:
+    """The output moves further than the base's; on the stored weights it is off by so much."""
+
+    def apply(pair: object) -> None:
+        golden, replay = pair.golden, pair.now  # type: ignore[attr-defined]
+        replay.shift("forward", by)
+        for name in [name for name in golden.arrays if name.startswith("forward/") and not name.endswith("sketch")]:
+            stored = name.replace("forward/", "restored_forward/", 1)
+            replay.arrays[stored] = golden.arrays[name] + restored_off
+
+    return apply
+
+
 both_move = both(base_moves(0.01), effects_move(0.01))
 TABLE: list[tuple[str, Mutation, Verdict]] = [
     ("on the stored weights it agrees", both(both_move, restored()), V.BASE_MOVED),
@@ -74,3 +87,10 @@ def test_a_layer_that_is_not_finite_is_never_explained() -> None:
 
     judgement = mutated(both(base_moves(0.01), spoil, closer(sensitive(1.0))))
     assert judgement.verdict is V.SILENT_WRONG
+
+
+@pytest.mark.parametrize(("off", "verdict"), [(0.0, V.BASE_MOVED), (0.4, V.SILENT_WRONG)])
+def test_an_output_that_moves_far_is_explained_only_by_the_stored_weights(off: float, verdict: Verdict) -> None:
+    judgement = mutated(both(both_move, restored(), output_moves(0.5, off)))
+    accused = {finding.probe for finding in judgement.findings if finding.verdict is V.SILENT_WRONG}
+    assert ("forward" in accused) is (verdict is V.SILENT_WRONG), told(judgement)

@@ -4,6 +4,7 @@
 layer has, and whether it acts transposed.
 `restored/…`: the effect once more, with the stored weights in the layers of the base. An effect that contains the
 base's own weights (DoRA's norm, a saved module) moves with them; then this one agrees with the golden.
+`restored_forward/…`: the model's output with all stored weights in the base.
 `effects.PROBE/…`: the layers' effects in the model of a probe whose output is not that of `forward`.
 `sensitivity`: for a quantised base, whose stored weights are not what it computes with: how far each effect moves ÷
 how far the base's output moves, if the base's weights move a little.
@@ -156,6 +157,16 @@ def _restored(ctx: Context, called: Mapping[str, str]) -> None:
     if changed:
         for name, effect in _effects_on(ctx, base, called).items():
             ctx.record("restored", {name: effect})
+        ctx.record("restored_forward", ctx.run(ctx.load(base=_all_put_back(ctx))))
+
+
+def _all_put_back(ctx: Context) -> Any:
+    """A base with every stored weight that has a parameter of its name."""
+    base, stored = ctx.base(), libraries.load_adapter_tensors(bases.BASE_FOLDER)
+    for name, parameter in base.named_parameters():
+        if name in stored and stored[name].shape == parameter.shape:
+            parameter.data.copy_(stored[name].to(parameter))
+    return base
 
 
 def _put_back(ctx: Context, base: Any, called: Mapping[str, str]) -> list[str]:
