@@ -169,7 +169,11 @@ def detail(cell: Cell, run: Run) -> dict[str, Any]:
         "standing": cell.standing_defects,
         "notes": (*cell.notes, *([f"{cell_facts.alike(cell).capitalize()}."] if cell.same_as else [])),
         "expectation": _expectation(cell) if cell.expected else None,
-        "recorded": [[fact.label, fact.value] for fact in cell_facts.known_break(cell, run)[1:]],
+        "recorded": [
+            [fact.label, fact.value]
+            for fact in cell_facts.known_break(cell, run)[1:]
+            if fact.value != cell.expectation_issue  # the page has it as the break's link
+        ],
         "reason": cell.reason,
         "fixture": cell.fixture,
         "origin": cell.fixture_origin,
