@@ -119,7 +119,7 @@ class _Judge:
         self._trained()
         if anew.compare(self.evidence, self.figures["fresh"], self._outputs_moved, self._base_alone, self.found):
             self._follows("fresh")
-        invariants.compare(self.evidence, self.found, self._outputs_moved)
+        invariants.compare(self.evidence, self.found, self._outputs_moved, self.standard.lacks_reload)
         load_paths.compare(self.evidence, self.found, self._outputs_moved)
         self._contracts()
         types.compare(self.creator, self.now, self.found)

@@ -114,7 +114,9 @@ def _base_weights(golden: Observed, now: Observed, found: Found) -> None:
         if not after:
             continue
         if before is None:
-            found.notes.append(f"{meaning} {len(after)} weights of the base; for the creator that did not run")
+            found.notes.append(
+                f"{meaning} {len(after)} weights of the base; the creator has no result to compare it with"
+            )
         elif len(after) > len(before):
             names = sorted(set(after) - set(before)) or sorted(after)
             found.contract(probe, "base-weights", f"{meaning} {len(names)} weights of the base", names)

@@ -19,11 +19,13 @@ _MERGES = ("merged", "safe_merged", "merge_and_unload")
 """Three ways to one computation: what is wrong with all of them is reported once."""
 
 
-def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
+def compare(evidence: Evidence, found: Found, outputs_moved: bool, lacks_reload: bool = False) -> None:
     """Run all these checks.
 
     Args:
         outputs_moved: the replay's own outputs differ from the golden's: defects are compared by order of magnitude.
+        lacks_reload: the creator's own reload is wrong. Without a tensor that it lost, disabling the adapter may give
+            the base's output; with it, it need not.
     """
     for probe, equal in EQUALS.items():
         now, before = (evidence.twin_gap(side, probe, equal.probe) for side in (evidence.now, evidence.creator))
@@ -39,7 +41,7 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool) -> None:
             causes = ("base",) if equal.probe == "base" else ("forward", "base", "layers")
             if moved := [f.verdict for f in found.findings if f.probe in causes]:
                 found.follow.setdefault(probe, worst(moved))
-    now, before = evidence.disabled_gap(evidence.now), evidence.disabled_gap(evidence.creator)
+    now, before = evidence.disabled_gap(evidence.now), None if lacks_reload else evidence.disabled_gap(evidence.creator)
     if _is_worse(evidence, now, before, _DISABLED, found, outputs_moved):
         found.add("base", "disabled-differs", Verdict.SILENT_WRONG, _worded(_DISABLED, before), figures=now)
 
@@ -51,7 +53,7 @@ def _is_worse(
     if now is None or not beyond(now):
         return False
     if before is None:
-        found.notes.append(f"{meaning} (by {now.max_abs:.3g}); for the creator that did not run")
+        found.notes.append(f"{meaning} (by {now.max_abs:.3g}); the creator has no result to compare it with")
         return False
     if evidence.is_rounding(before):
         # the creator's own gap is one more measurement of the rounding on this path of computation

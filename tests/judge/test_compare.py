@@ -267,7 +267,7 @@ CLEAN: list[tuple[str, Mutation, str]] = [
     (
         "merging is wrong, the creator could not",
         both(golden("skips", "merged", "no"), now("shift", "merged", 0.1)),
-        "merging in place changes the output (by 0.1); for the creator that did not run",
+        "merging in place changes the output (by 0.1); the creator has no result to compare it with",
     ),
     (
         "unloading is new, and leaves something behind",
@@ -276,7 +276,7 @@ CLEAN: list[tuple[str, Mutation, str]] = [
             lambda p: p.golden.facts.pop("unloaded"),
             fact("now", "unloaded", "base_changed", ["w"]),
         ),
-        "unloading does not restore 1 weights of the base; for the creator that did not run",
+        "unloading does not restore 1 weights of the base; the creator has no result to compare it with",
     ),
     (
         "the base is spoilt as for the creator",

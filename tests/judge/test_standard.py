@@ -150,6 +150,17 @@ def test_unloading_and_saving_again_are_no_findings_where_the_creators_reload_pr
     assert any("unloading does not give the base back" in note for note in judgement.notes)
 
 
+def test_disabling_is_no_finding_where_the_creator_lost_what_acts_with_it() -> None:
+    pair = Pair()
+    saved(pair)
+    pair.now.shift("base", 0.3, only="disabled.logits")
+    assert {f.kind for f in pair.judge().findings} == {"disabled-differs"}
+    creator_loses(pair)
+    judgement = pair.judge()
+    assert not judgement.findings, told(judgement)
+    assert any("with the adapter disabled" in note for note in judgement.notes)
+
+
 @pytest.mark.parametrize(
     ("fact", "creator", "loader", "verdict", "fixed"),
     [
