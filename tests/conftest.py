@@ -1,5 +1,7 @@
 """Fixtures of all tests: the mini matrix of fake libraries (`tests/support/mini`), and the count of core-seconds."""
 
+import signal
+
 import pytest
 
 from tests.support.core_seconds import CoreSeconds
@@ -9,5 +11,10 @@ __all__ = ["created", "empty", "loaders", "mini"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count the processor time of the run."""
+    """Count the processor time of the run, and let tests interrupt processes that they start.
+
+    A shell starts background jobs with the interrupt ignored, and processes inherit that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.pluginmanager.register(CoreSeconds(config), "core-seconds")
