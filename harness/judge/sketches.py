@@ -15,8 +15,10 @@ Hence three times the mean square of the four measured errors estimates s², wit
 alone is a lucky sample too often: it shows less than a quarter of its noise once in 140 times. Therefore the tensors of
 one probe are pooled: ρ² = Σ s² ÷ Σ (root mean square of the tensor)². Sums of squares, not the greatest quotient: a
 gradient that cancels (that of an attention's key bias is 0, whatever the loss) is nothing but noise, and must not allow
-the others anything. A projection of another run ÷ its estimate follows Student's t distribution with four degrees of
-freedom for each tensor; its quantile at `SIGMAS` is what ρ allows.
+the others anything. A projection of another run ÷ its estimate follows Student's t distribution; its quantile at
+`SIGMAS` is what ρ allows. The degrees of freedom are four for each tensor if all are of one size, and fewer if one
+outweighs the rest: 4 (Σ size²)² ÷ Σ size⁴ (Satterthwaite, "An approximate distribution of estimates of variance
+components", 1946).
 
 A tensor whose own measured errors exceed that is noisier than the pool says. It has its own noise, times the
 `BELIEVED` of `harness.judge.numbers`, since it rests on four numbers again.
@@ -57,14 +59,14 @@ class Sketches:
 
     Attributes:
         share: ρ, pooled over all tensors; None if nothing was measured.
-        numbers: how many projections it rests on.
+        degrees: the degrees of freedom of ρ².
         own: tensor → root mean square of its error, by its own projections.
         greatest: tensor → its greatest measured error.
         largest: the greatest root mean square of a tensor.
     """
 
     share: float | None = None
-    numbers: int = 0
+    degrees: float = 0.0
     own: Mapping[str, float] = field(default_factory=dict)
     greatest: Mapping[str, float] = field(default_factory=dict)
     largest: float = 0.0
@@ -78,7 +80,7 @@ class Sketches:
         if self.share is None:
             return max(_FLOAT32 * (UNMEASURED * size + CANCELLED * self.largest), resolution)
         measured = self.greatest.get(name, 0.0)
-        pooled = min(_quantile(self.numbers) / math.sqrt(3) * self.share, UNMEASURED * _FLOAT32) * size
+        pooled = min(_quantile(self.degrees) / math.sqrt(3) * self.share, UNMEASURED * _FLOAT32) * size
         own = FEW * self.own.get(name, 0.0) if measured > pooled else 0.0
         return max(pooled, own, measured, resolution)
 
@@ -99,11 +101,16 @@ def measure(twins: Iterable[tuple[str, Array, Array | None]]) -> Sketches:
         own[name] = math.sqrt(3 * float(np.mean(errors[_PROJECTIONS] ** 2)))
         greatest[name] = float(errors.max())
         sizes.append(_size(wide))
-    count = len(own) * 4
     if not own:
         return Sketches(largest=largest)
     share = _norm(own.values()) / (_norm(sizes) or 1.0)
-    return Sketches(share, count, own, greatest, largest)
+    return Sketches(share, _degrees(sizes), own, greatest, largest)
+
+
+def _degrees(sizes: Iterable[float]) -> float:
+    """The degrees of freedom of the pooled noise of tensors of these sizes."""
+    squares = [size * size for size in sizes]
+    return 4 * sum(squares) ** 2 / (sum(square * square for square in squares) or 1.0) or 4.0
 
 
 def _size(sketch: Array) -> float:
@@ -116,7 +123,7 @@ def _norm(values: Iterable[float]) -> float:
     return math.sqrt(sum(value * value for value in values))
 
 
-def _quantile(degrees: int) -> float:
+def _quantile(degrees: float) -> float:
     """Student's t at `SIGMAS` for so many degrees of freedom.
 
     By Wallace, "Bounds on normal approximations to Student's and the chi-square distributions" (1959); for few degrees

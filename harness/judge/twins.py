@@ -18,7 +18,10 @@ _SAVED = "modules_to_save"
 
 
 def lost(creator: Observed, now: Observed) -> list[str]:
-    """Keys that were in their own place for the creator, and are now only in the places of others, sorted."""
+    """Keys that were in their own place for the creator, and are now only in the places of others of equal values.
+
+    Two tensors that are in each other's places both arrived: the layers show that they are exchanged.
+    """
     before, after = (side.fact("accounting", "tensors") or {} for side in (creator, now))
     own = {key: _own_places(key) for key in after}
     return [
@@ -26,7 +29,8 @@ def lost(creator: Observed, now: Observed) -> list[str]:
         for key in sorted(set(before) & set(after))
         if after[key].get("at") and own[key] & _places(before[key], creator)
         if not own[key] & _places(after[key], now)
-        if _places(after[key], now) <= {place for other in after if other != key for place in own[other]}
+        if _places(after[key], now)
+        <= {place for other in after if other != key for place in own[other] & _places(after[other], now)}
     ]
 
 

@@ -22,6 +22,13 @@ from tests.support.observations import LAYERS, Mutation, Pair, mutated, told
 
 EPSILON = float(np.finfo(np.float32).eps)
 DRAW = np.random.default_rng(20261130)
+_START = DRAW.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Draw the same numbers whatever ran before."""
+    DRAW.bit_generator.state = _START
 
 
 def sketch(tensor: Array) -> Array:

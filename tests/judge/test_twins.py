@@ -26,6 +26,8 @@ TABLE: list[tuple[str, Places, Ties, Places, Ties, list[str]]] = [
     ("never in its own place", ONE, [], ONE, [], []),
     ("tied under another name", ONE, TIED, ONE, [[IN_EMBEDDING, "output.weight"]], []),
     ("both under other names", ONE, TIED, {EMBEDDING: ["tokens.weight"], HEAD: ["tokens.weight"]}, [], []),
+    ("in each other's place", {"a.lora_B": ["a.lora_B"], "b.lora_B": ["b.lora_B"]}, [],
+     {"a.lora_B": ["b.lora_B"], "b.lora_B": ["a.lora_B"]}, [], []),
     ("nowhere, which is found without this", ONE, TIED, {EMBEDDING: [], HEAD: []}, [], []),
     ("a transpose in its twin", {"a.lora_A.weight": ["b.lora_B"], "b.lora_B": ["b.lora_B"]},
      [["a.lora_A.weight", "b.lora_B"]], {"a.lora_A.weight": ["b.lora_B"], "b.lora_B": ["b.lora_B"]}, [],
