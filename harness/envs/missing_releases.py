@@ -18,7 +18,7 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Series:
-    """A package of which every minor release has an environment."""
+    """A package whose every minor release has an environment."""
 
     name: str
     """Its name in messages."""

@@ -93,7 +93,7 @@ class Cause:
 
     @property
     def suspects(self) -> tuple[str, ...]:
-        """The needed packages, and those of which it is not known; without companions."""
+        """The needed packages, and those that may be needed; without companions."""
         return (*self.needed, *self.unknown)
 
     @property

@@ -18,7 +18,7 @@ from harness.deviation.search.outcome import Deviation, Outcome, Seen
 MOST_CAUSES = 3
 """How many causes are searched, one after the other."""
 MOST_SUSPECTS = 4
-"""With more packages than these of which it is not known whether they are needed, the search ends."""
+"""The search ends if more packages than this may be needed."""
 
 
 @dataclass(frozen=True)
