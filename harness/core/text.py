@@ -50,11 +50,9 @@ def visible_lines(text: str) -> str:
 
 
 def clip(text: str, limit: int) -> str:
-    """The text, or its first `limit` characters. The rest is counted."""
-    if len(text) <= limit:
-        return text
+    """The text, or its first `limit` characters. The rest is counted, unless it is no longer than the count."""
     note = f" … (+{len(text) - limit:,} characters)"
-    return text[:limit] + note
+    return text if len(text) <= limit + len(note) else text[:limit] + note
 
 
 def tail(text: str, lines: int) -> str:

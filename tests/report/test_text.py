@@ -128,6 +128,7 @@ def test_times(value: float | None, shown: str) -> None:
 
 
 def test_what_is_left_out_is_counted() -> None:
+    assert text.clip("a" * 20, 10) == "a" * 20
     assert text.clip("a" * 1010, 10) == "a" * 10 + " … (+1,000 characters)"
     assert text.tail("a\nb\nc\n", 2) == "… (1 lines before)\nb\nc"
     assert text.enumerated(["a", "b", "c"], 2) == "a, b and 1 more"
