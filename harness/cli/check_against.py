@@ -40,7 +40,7 @@ def check(options: CheckOptions) -> int:
         common.say(_what_runs(planned))
     return pytest_run.replay(
         options, planned.request, planned.to_run, environments, left_out=left_out,
-        finishing=lambda run, recorder: planned.finished(run, recorder.cells),
+        finishing=lambda run, recorder: planned.finished(run, recorder.cells), growing=planned,
     )  # fmt: skip
 
 
@@ -83,13 +83,12 @@ def _failed(sides: Sides, failed: SideFailed, options: CheckOptions) -> int:
 
 
 def _what_runs(planned: ChangePlan) -> str:
-    """`replaying 15 cells: 8 under the change, 7 under the baseline (1 more is cached)`."""
+    """`replaying 15 cells: 8 under the change, 7 under the baseline (1 more cached)`, and why some were added."""
     mine, cached = len(planned.cells), len(planned.cached)
     baseline = len(planned.baseline) - cached
     known = f" ({cached:,} more cached)" if cached else ""
-    return (
-        f"replaying {many(mine + baseline, 'cell')}: {mine:,} under the change, {baseline:,} under the baseline{known}"
-    )
+    counts = f"{mine:,} under the change, {baseline:,} under the baseline{known}"
+    return "\n".join([f"replaying {many(mine + baseline, 'cell')}: {counts}", *filter(None, [planned.newer.words])])
 
 
 def _dry_run(planned: ChangePlan, left_out: Mapping[str, str], *, verbose: bool) -> int:
@@ -103,6 +102,8 @@ def _dry_run(planned: ChangePlan, left_out: Mapping[str, str], *, verbose: bool)
             common.out(f"  covers {', '.join(sorted(features))}")
     for name, why in left_out.items():
         common.out(f"left out: {name}: {why}")
+    if words := planned.newer.words:
+        common.out(words)
     todo = len(planned.baseline) - len(planned.cached)
     common.out(
         f"{len(planned.cells)} cells would be checked; of the baseline's, {len(planned.cached)} are cached, {todo} not"

@@ -25,6 +25,7 @@ class Listener:
         self.total = self.done = 0
         self.deviating = 0
         self._last = time.monotonic()
+        self._news = self._said = ""
         self._lock = threading.Lock()
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -55,16 +56,28 @@ class Listener:
             self._bar.start()
             self._task = self._bar.add_task("importing the libraries …", total=total)
 
+    def grown(self, total: int, why: str) -> None:
+        """The run has `total` cells by now. Several threads call this."""
+        with self._lock:
+            self.total, self._news = total, why
+
     def finished(self, cell: Cell) -> None:
         """One cell is done. Several threads call this."""
         with self._lock:
             self.done += 1
             self.deviating += cell.verdict.is_deviation
-            self._show()
+            if not self.quiet:
+                self._show()
 
     def _show(self) -> None:
         if self._bar:
-            self._bar.update(self._task, completed=self.done, description=f"{self.deviating} deviate{_KNOWN}")
-        elif not self.quiet and (self.done == self.total or time.monotonic() - self._last > self.EVERY_S):
-            self._last = time.monotonic()
+            what = f"{self.deviating} deviate{_KNOWN}"
+            self._bar.update(self._task, completed=self.done, total=self.total, description=what)
+        if self.done < self.total and time.monotonic() - self._last <= self.EVERY_S:
+            return
+        self._last = time.monotonic()
+        if not self._bar:
             self.console.print(f"replayed {self.done} of {self.total} cells, {self.deviating} deviate{_KNOWN}")
+        if self._news != self._said:
+            self._said = self._news
+            self.console.print(self._news, soft_wrap=True)

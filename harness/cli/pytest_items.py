@@ -49,10 +49,13 @@ class ScenarioCollector(pytest.File):
             cells = self.check.cells_of(self.path)
         except HarnessError as error:
             raise self.CollectError(str(error)) from error
-        for planned in cells:
-            # the id is passed as text: pytest 9.2 does not recognise one made from a name that ends in "]" for --lf
-            node = f"{self.nodeid}::{planned.id}"
-            yield CellItem.from_parent(self, name=str(planned.id), nodeid=node, planned=planned)
+        yield from map(self.item, cells)
+
+    def item(self, planned: Planned) -> CellItem:
+        """The item of a cell."""
+        # the id is passed as text: pytest 9.2 does not recognise one made from a name that ends in "]" for --lf
+        node = f"{self.nodeid}::{planned.id}"
+        return CellItem.from_parent(self, name=str(planned.id), nodeid=node, planned=planned)
 
 
 class CellItem(pytest.Item):

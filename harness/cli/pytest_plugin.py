@@ -33,6 +33,7 @@ from harness.core.run import Cell, EnvironmentReport, Run
 from harness.envs.environments import Environments
 from harness.report import sentence
 from harness.runner import plan as planning
+from harness.runner.change.check import ChangePlan
 from harness.runner.check import Checking
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
@@ -48,6 +49,9 @@ class Listener(Protocol):
 
     def planned(self, total: int, resumed: int) -> None:
         """The run has `total` cells; an earlier run finished `resumed` of them."""
+
+    def grown(self, total: int, why: str) -> None:
+        """The run has `total` cells by now. Several threads call this."""
 
     def finished(self, cell: Cell) -> None:
         """One cell is done. Several threads call this."""
@@ -76,6 +80,7 @@ class CheckPlugin:
         notices: called when the report is written; what it says besides the cells.
         left_out: scenarios that are not checked, and why.
         finishing: has the last word on the run before it is written.
+        growing: the plan of a check of a change, which says what to check because of a finished cell.
     """
 
     def __init__(
@@ -88,6 +93,7 @@ class CheckPlugin:
         notices: Callable[[], tuple[str, ...]] = tuple,
         left_out: Mapping[str, str] | None = None,
         finishing: Callable[[Run, Recorder], Run] = lambda run, _: run,
+        growing: ChangePlan | None = None,
     ) -> None:
         self.request = request
         self.environments = environments
@@ -96,7 +102,11 @@ class CheckPlugin:
         self.notices = notices
         self.left_out = left_out
         self.finishing = finishing
-        self.checking = Checking(request, environments, log=say, on_cell=self._progress)
+        self.growing = growing
+        self.checking = Checking(
+            request, environments, log=say, on_cell=self._progress, side_by_side=growing is not None,
+            after=growing.after if growing else lambda _: (),
+        )  # fmt: skip
         self.config: pytest.Config
         self.items: list[CellItem] = []
         self._started: set[str] = set()
@@ -144,11 +154,15 @@ class CheckPlugin:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Loader by loader, as they are checked, though the files are collected one after the other."""
+        """In the order in which they are checked, though the files are collected one after the other."""
         cells = [item for item in items if isinstance(item, CellItem)]
         if len(cells) == len(items):  # among other tests they stay where they are
-            order = {spec: number for number, spec in enumerate(self.request.loaders)}
-            cells.sort(key=lambda item: order.get(item.planned.loader_spec, 0))
+            if self.growing:
+                place = {str(cell.id): number for number, cell in enumerate(self.planned or ())}
+                cells.sort(key=lambda item: place[str(item.planned.id)])
+            else:
+                order = {spec: number for number, spec in enumerate(self.request.loaders)}
+                cells.sort(key=lambda item: order.get(item.planned.loader_spec, 0))
             items[:] = cells
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -185,7 +199,8 @@ class CheckPlugin:
         """Open the run's folder."""
         try:
             command = shlex.join(["peft-regress", *sys.argv[1:]])
-            recorder = self.checking.record(ids, self.request.places.reports_folder, command)
+            selected = self.growing.selected if self.growing else None
+            recorder = self.checking.record(ids, self.request.places.reports_folder, command, selected)
         except HarnessError as error:
             self.error = error
             said = [] if self.listener else [str(error)]  # the command line prints the error itself
@@ -202,7 +217,17 @@ class CheckPlugin:
         if group not in self._started:
             self._started.add(group)
             self.checking.start(one.planned for one in self.items if group in ("", one.planned.id.loader))
-        return self.checking.result(item.planned)
+        cell = self.checking.result(item.planned)
+        self._grow(item)
+        return cell
+
+    def _grow(self, item: CellItem) -> None:
+        """Add items for the cells that are checked because of the item's; pytest's loop goes on to them."""
+        for planned in self.checking.added():
+            beside = next(one for one in self.items if one.planned.declared.file == planned.declared.file)
+            assert isinstance(beside.parent, ScenarioCollector)
+            self.items.append(beside.parent.item(planned))
+            item.session.items.append(self.items[-1])
 
     def expected(self, cell: Cell) -> Cell:
         """The cell with the known break that it matches, as far as this process knows."""
@@ -223,6 +248,8 @@ class CheckPlugin:
 
     def _progress(self, cell: Cell) -> None:
         if self.listener:
+            if self.growing:
+                self.listener.grown(len(self.checking.plan), self.growing.newer.words)
             self.listener.finished(cell)
 
     # -- ending -----------------------------------------------------------------------------------------------------

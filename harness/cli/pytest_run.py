@@ -19,6 +19,7 @@ from harness.core.run import Run
 from harness.envs.environments import Environments
 from harness.envs.lookout import Lookout
 from harness.report import markdown, terminal
+from harness.runner.change.check import ChangePlan
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest
@@ -38,6 +39,7 @@ def replay(
     *,
     left_out: Mapping[str, str],
     finishing: Callable[[Run, Recorder], Run] = lambda run, _: run,
+    growing: ChangePlan | None = None,
 ) -> int:
     """Run the planned cells that pytest's options select, and print the run; its exit code.
 
@@ -45,6 +47,7 @@ def replay(
         request: what was planned, with its creators and loaders named.
         left_out: scenarios that are not checked, and why.
         finishing: has the last word on the run before it is written.
+        growing: the plan of a check of a change, which says what to check because of a finished cell.
 
     Raises:
         HarnessError: an argument is wrong, or nothing was compared.
@@ -54,7 +57,7 @@ def replay(
     with Listener(common.console(stderr=True), quiet=silent) as listener:
         plugin = CheckPlugin(
             request, environments, planned=planned, listener=listener, left_out=left_out, finishing=finishing,
-            notices=lookout.notices if lookout else tuple,
+            notices=lookout.notices if lookout else tuple, growing=growing,
         )  # fmt: skip
         code = _run_pytest(plugin, options.runner)
     if options.runner.collect_only:

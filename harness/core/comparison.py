@@ -133,6 +133,10 @@ class Against(Model):
     """Cells of the baseline that an earlier run had computed."""
     remembered_since: str = ""
     """When the oldest of these was computed."""
+    newer_creators: str = ""
+    """How many cells were added for adapters of newer creators, and why."""
+    blind: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Scenarios that deviate under the baseline with every adapter that was tried → how. A break can hide there."""
     failed: str = ""
     """Which side could not be had; empty where both could."""
     writes: WritesOtherwise | None = None

@@ -37,8 +37,8 @@ def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
     it. Problems of expectations are dropped, since they are not the change's: what it fixed is reported as fixed.
     """
     old = {key_of(cell): cell for cell in before}
-    comparisons = tuple(
-        found for cell in run.cells if (found := compared(old.get(key_of(cell)), cell, run.strict)) is not None
+    comparisons = _traded(
+        [found for cell in run.cells if (found := compared(old.get(key_of(cell)), cell, run.strict)) is not None]
     )
     change = {comparison.cell: comparison for comparison in comparisons}
     cells = tuple(_shown(cell, change.get(cell.id), against) for cell in run.cells)
@@ -54,6 +54,29 @@ def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
             }
         )
     )
+
+
+def _traded(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """The comparisons; where one adapter of a scenario is fixed and another regressed, the former says so."""
+    worse: dict[str, list[str]] = {}
+    for each in comparisons:
+        if each.change == "regressed":
+            scenario, creator = _adapter_of(each)
+            worse.setdefault(scenario, []).append(creator)
+    return tuple(_but(each, worse.get(_adapter_of(each)[0], ())) for each in comparisons)
+
+
+def _but(comparison: Comparison, others: Sequence[str]) -> Comparison:
+    if comparison.change != "fixed" or not others:
+        return comparison
+    why = f"but it regressed with the adapter of {enumerated(others, _SHOWN)}"
+    return comparison.model_copy(update={"why": "; ".join(part for part in (comparison.why, why) if part)})
+
+
+def _adapter_of(comparison: Comparison) -> tuple[str, str]:
+    """A cell's scenario and creator."""
+    scenario, _, rest = comparison.cell.partition("@")
+    return scenario, rest.partition(":")[0]
 
 
 def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:

@@ -8,6 +8,8 @@ from harness.core.text import enumerated, listed, many
 
 _FILES = 8
 """How many changed files are named."""
+_BLIND = 12
+"""How many blind scenarios are named."""
 
 
 def failed_side(run: Run, against: Against) -> str:
@@ -45,7 +47,17 @@ def about(against: Against) -> list[tuple[str, str]]:
         ("change", against.subject),
         ("baseline", "; ".join(part for part in (against.baseline, when) if part)),
         ("changed", f"{changed} ({against.known_by})" if against.known_by else ""),
-        ("checked", against.scope),
+        ("checked", "; ".join(part for part in (against.scope, against.newer_creators) if part)),
+        ("blind", _blind(against)),
         ("also differs", enumerated(against.differs, _FILES)),
     ]
     return [(label, text) for label, text in rows if text]
+
+
+def _blind(against: Against) -> str:
+    """`2 scenarios deviate on the baseline with every adapter …: NAME (silent-wrong with …)`."""
+    if not against.blind:
+        return ""
+    named = enumerated([f"{name} ({how})" for name, how in against.blind.items()], _BLIND)
+    deviate = many(len(against.blind), "scenario deviates", "scenarios deviate")
+    return f"{deviate} on the baseline with every adapter that was tried, so a new break can hide there: {named}"

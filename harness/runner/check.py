@@ -13,8 +13,10 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import queue
 import shlex
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -35,6 +37,8 @@ from harness.runner.workers.start_limit import StartLimit
 from harness.store.fixtures import Store, recorded_versions
 
 OnCell = Callable[[Cell], None]
+After = Callable[[Cell], Sequence[Planned]]
+"""Which cells to check because of a finished one."""
 
 
 def planned(request: CheckRequest, environments: Environments | None = None) -> list[Planned]:
@@ -124,14 +128,22 @@ class Checking:
     """
 
     def __init__(
-        self, request: CheckRequest, environments: Environments, *, log: Log = quiet, on_cell: OnCell = lambda _: None
-    ) -> None:
+        self, request: CheckRequest, environments: Environments, *, log: Log = quiet, on_cell: OnCell = lambda _: None,
+        after: After = lambda _: (), side_by_side: bool = False,
+    ) -> None:  # fmt: skip
+        """Start nothing yet.
+
+        Args:
+            after: gets each finished cell, and says which cells to check because of it.
+            side_by_side: check the cells in their order, instead of loader by loader.
+        """
         self.request = request
         self.environments = environments
         self.plan: tuple[str, ...] = ()
         self.jobs = request.jobs or cores()
         self.recorder: Recorder | None = None
-        self._log, self._on_cell = log, on_cell
+        self._log, self._on_cell, self._after, self._side_by_side = log, on_cell, after, side_by_side
+        self._added: queue.SimpleQueue[Planned] = queue.SimpleQueue()
         self._session: Session | None = None
         self._begun: set[str] = set()
         self._met: list[EnvironmentReport] = []
@@ -149,8 +161,13 @@ class Checking:
 
     # -- before -----------------------------------------------------------------------------------------------------
 
-    def record(self, ids: Sequence[str], reports: Path, command: str = "") -> Recorder:
+    def record(
+        self, ids: Sequence[str], reports: Path, command: str = "", selected: Sequence[str] | None = None
+    ) -> Recorder:
         """Open the run's folder: a new one, or with `resume` that of the newest unfinished run of these cells.
+
+        Args:
+            selected: what identifies the run; default: `ids`. Of those, some may be cached when it is resumed.
 
         Raises:
             UsageError: there is no such run.
@@ -159,10 +176,11 @@ class Checking:
         cells = [plan.parsed(cell) for cell in ids]
         creators, loaders = sorted({cell.creator for cell in cells}), sorted({cell.loader for cell in cells})
         if self.request.resume:
-            folder = runs.to_resume(reports, ids)
+            folder = runs.to_resume(reports, ids if selected is None else selected)
         else:
             folder = runs.new_folder(reports, "+".join(creators[:3]) + "-" + "+".join(loaders[:3]))
-        self.recorder = Recorder(folder, ids, command, f"{', '.join(creators)} under {', '.join(loaders)}")
+        title = f"{', '.join(creators)} under {', '.join(loaders)}"
+        self.recorder = Recorder(folder, ids, command, title, selected)
         return self.recorder
 
     @functools.cached_property
@@ -185,8 +203,10 @@ class Checking:
     def run(self, cells: Sequence[Planned]) -> None:
         """Check cells and end the session."""
         self.start(cells)
-        for cell in cells:
-            self.result(cell)
+        waiting = deque(cells)
+        while waiting:
+            self.result(waiting.popleft())
+            waiting += self.added()
         self.close()
 
     def start(self, cells: Iterable[Planned]) -> None:
@@ -201,9 +221,23 @@ class Checking:
         return self.earlier.get(str(cell.id)) or self._opened().result(cell)
 
     def keep(self, cell: Cell) -> None:
-        """Keep a finished cell in the run's folder, once, and pass it on."""
-        if self.recorder and self.recorder.add(cell):
-            self._on_cell(cell)
+        """Keep a finished cell in the run's folder, once, pass it on, and start what is to be checked because of it."""
+        if not self.recorder or not self.recorder.add(cell):
+            return
+        if more := self._after(cell):
+            self.plan = (*self.plan, *self.recorder.extend(str(one.id) for one in more))
+            self.start(more)
+            for one in more:
+                self._added.put(one)
+        self._on_cell(cell)
+
+    def added(self) -> list[Planned]:
+        """The cells that were added to the run since the last call. Those of a cell are there before its result."""
+        found = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._added.get_nowait())
+        return found
 
     def expected(self, cell: Cell) -> Cell:
         """The cell with the known break that it matches, as far as this process knows."""
@@ -224,6 +258,7 @@ class Checking:
                 creating=request.pair,
                 forward=request.forward or request.pair,
                 share=not request.each,
+                side_by_side=self._side_by_side,
                 log=self._log,
                 handler=request.worker_handler,
                 start_limit=StartLimit(request.startup_timeout),

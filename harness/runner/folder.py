@@ -26,9 +26,16 @@ PLAN = "plan.json"
 
 
 class Recorder:
-    """One run's folder: its plan, and the cells that have finished."""
+    """One run's folder: its plan, and the cells that have finished.
 
-    def __init__(self, folder: Path, plan: Sequence[str], command: str = "", title: str = "") -> None:
+    Args:
+        selected: what `to_resume` finds the run by; default: the plan.
+    """
+
+    def __init__(
+        self, folder: Path, plan: Sequence[str], command: str = "", title: str = "",
+        selected: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
         self.folder = folder
         self.plan = tuple(plan)
         self.command = command
@@ -44,7 +51,8 @@ class Recorder:
         self.cells.update({cell.id: cell for cell in _judged(folder, self.plan)})
         self.resumed = frozenset(self.cells)
         self.environments = _environments_of(folder)
-        write_atomically(folder / PLAN, json.dumps({"plan": self.plan, "command": command}, indent=1).encode())
+        kept = {"plan": tuple(plan if selected is None else selected), "command": command}
+        write_atomically(folder / PLAN, json.dumps(kept, indent=1).encode())
 
     def add(self, cell: Cell) -> bool:
         """Keep a finished cell; it is on disk when this returns. False where it is kept already."""
@@ -55,6 +63,13 @@ class Recorder:
             self.cells[cell.id] = cell
             append_lines(self.folder / CELLS, [line])
         return True
+
+    def extend(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """Add cells to the plan; returns those that are new in it."""
+        with self._lock:
+            new = tuple(id for id in ids if id not in self.plan)
+            self.plan = (*self.plan, *new)
+        return new
 
     def close(self) -> None:
         """Release the folder."""

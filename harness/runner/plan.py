@@ -50,7 +50,7 @@ def creators_with_fixtures(
     """
     if asked:
         return tuple(asked)
-    found = sorted(store.creators(), key=lambda name: (_release(store, name), name))
+    found = sorted(store.creators(), key=lambda name: (release(store, name), name))
     if environments is not None:
         made = [name for name in environments.names() if _made_on_demand(environments, name)]
         found += [name for name in made if name not in found]
@@ -59,7 +59,7 @@ def creators_with_fixtures(
     return tuple(found)
 
 
-def _release(store: Store, creator: str) -> Version:
+def release(store: Store, creator: str) -> Version:
     """A creator's PEFT version; an unknown one sorts first."""
     return version_of(recorded_versions(store, creator).get("peft", "0")) or Version("0")
 

@@ -53,6 +53,8 @@ class Session:
     """Also run loaders that lack a feature which the scenario requires: do they refuse, or load something else?"""
     share: bool = True
     """Compute once what the loader can't tell apart (`harness.runner.shared_replay`)."""
+    side_by_side: bool = False
+    """Take the cells in their order, instead of loader by loader."""
     log: Log = print
     handler: Path | None = None
     """Replaces the worker's own cell module, for tests."""
@@ -92,9 +94,12 @@ class Session:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def start(self, cells: Sequence[Planned]) -> None:
-        """Begin to check these cells, loader by loader, without waiting."""
+        """Begin to check these cells, without waiting."""
         self._remember_models(cells)
-        order = {spec: number for number, spec in enumerate(dict.fromkeys(cell.loader_spec for cell in cells))}
+        order = {
+            spec: 0 if self.side_by_side else number
+            for number, spec in enumerate(dict.fromkeys(cell.loader_spec for cell in cells))
+        }
         new = {str(cell.id): cell for cell in cells if str(cell.id) not in self._futures}
         for cell in new.values():
             self._pools.expect(_loading(cell))
@@ -159,20 +164,19 @@ class Session:
     def _check(self, cell: Planned) -> Cell:
         begun = time.monotonic()
         try:
-            result = self._result(cell)
+            result = pipeline.decorated(
+                self._result(cell),
+                family=cell.declared.scenario.family,
+                method=cell.declared.method,
+                reproduce=pipeline.reproduce(cell, creating=self.creating, forward=self.forward, options=self.options),
+                duration_s=round(time.monotonic() - begun, 4),
+            )
+            if not self._ending:
+                self.finished(result)  # may start more cells, for which the pool stays open
         finally:
             self._shared.done(cell)
             self._pools.done(_loading(cell))
             shutil.rmtree(self._folder(cell), ignore_errors=True)
-        result = pipeline.decorated(
-            result,
-            family=cell.declared.scenario.family,
-            method=cell.declared.method,
-            reproduce=pipeline.reproduce(cell, creating=self.creating, forward=self.forward, options=self.options),
-            duration_s=round(time.monotonic() - begun, 4),
-        )
-        if not self._ending:
-            self.finished(result)
         return result
 
     def _result(self, cell: Planned) -> Cell:

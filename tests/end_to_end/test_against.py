@@ -373,3 +373,49 @@ def test_a_creator_whose_file_is_not_readable_is_chosen_only_for_what_nobody_els
     said = against(world, tree, "-k", "one-layer")
     assert said.code == 2, said
     assert {(cell.creator, cell.verdict) for cell in world.report().cells} == {("v0", Verdict.BAD_FIXTURE)}
+
+
+@pytest.fixture
+def blind(world: World) -> World:
+    """A world whose baseline `broken` computes what v1 saved wrongly, and what v2 saved (release 2.1) as v2 did."""
+    declare(world, "v2", "2.1")
+    assert world.run("env", "lock", "v2").code == 0
+    assert world.run("create", "v2").code == 0
+    return world
+
+
+def test_a_break_does_not_hide_behind_one_that_the_baseline_has(blind: World) -> None:
+    """The change repairs what v1 saved, and computes what v2 saved wrongly."""
+    tree = unpacked(blind, "2.1")
+    edit(tree / "minipeft.py", "self.config.alpha / self.config.r**0.5", "self.config.alpha / self.config.r")
+    said = against(blind, tree, "--baseline", "broken", "--every-scenario")
+    assert said.code == 1, said
+    more = "+2 cells: 1 of 3 deviates on the baseline too, so a newer creator's adapter is checked as well"
+    assert more in said.err
+    assert more in said.line
+    found = {comparison.cell.partition(":")[0]: comparison for comparison in blind.report().comparisons}
+    assert {name: each.change for name, each in found.items()} == {
+        "two-layers@v1": "fixed", "two-layers@v2": "regressed", "later@v2": "regressed",
+    }  # fmt: skip
+    assert found["two-layers@v1"].why == "but it regressed with the adapter of v2"
+    again = against(blind, tree, "--baseline", "broken", "--every-scenario")
+    assert again.code == 1, again
+    assert f"replaying 4 cells: 4 under the change, 0 under the baseline (4 more cached)\n{more}" in again.err
+    assert blind.report().against.remembered == 4  # type: ignore[union-attr]
+    assert against(blind, tree, "--baseline", "broken", "--creator", "v1").code == 0, "who names creators gets those"
+
+
+def test_an_earlier_run_is_blind_too(blind: World) -> None:
+    assert blind.run("check", "--loader", "broken").code == 1
+    tree = unpacked(blind, "2.1")
+    edit(tree / "minipeft.py", "self.config.alpha / self.config.r**0.5", "self.config.alpha / self.config.r")
+    assert against(blind, tree, "--baseline", str(blind.folder())).code == 1
+
+
+def test_a_scenario_without_a_sound_adapter_is_named(world: World) -> None:
+    tree = unpacked(world, "2.1")
+    edit(tree / "minipeft.py", "def activation(x: Any) -> Any:", "def activation(x: Any) -> Any:  # a remark")
+    said = against(world, tree, "--baseline", "broken", "--cell", "two-layers@*:*[cpu]")
+    assert said.code == 0, said
+    assert "1 scenario deviates on the baseline with every adapter that was tried" in said.line
+    assert world.report().against.blind == {"two-layers": "silent-wrong with the adapter of v1"}  # type: ignore[union-attr]

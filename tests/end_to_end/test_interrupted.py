@@ -10,8 +10,12 @@ import time
 import pytest
 
 from harness.core import run_file
+from tests.end_to_end.test_against import FIX, edit, unpacked
+from tests.end_to_end.test_environments import declare, named
 from tests.support.mini import releases
 from tests.support.mini.world import Said, World, ended, interrupt, scenario, until
+
+__all__ = ["named"]
 
 SLOW = ["slow-a", "slow-b"]
 
@@ -145,3 +149,33 @@ def test_two_runs_at_once_do_not_harm_each_other(waiting: World) -> None:
     for folder in folders:
         assert run_file.load(folder).counts["exact"] == 4
     until(lambda: not waiting.processes(), f"still there: {waiting.processes()}")
+
+
+def test_a_check_of_a_change_that_was_killed_has_cached_the_baseline(named: World) -> None:
+    """kill -9 after the first baseline's cell, and Ctrl-C after that: the next check takes up what they computed."""
+    declare(named, "current", "2.0")
+    assert named.run("env", "lock", "current").code == 0
+    named.scenarios(*(scenario(name, fault="wait") for name in SLOW), file="z-slow")
+    assert named.run("create", "v1").code == 0
+    named.trace.unlink()
+    tree = unpacked(named)
+    edit(tree / "minipeft.py", *FIX)
+    asked = ("check", "--against", str(tree), "--every-scenario", "--jobs", "4")
+    process = named.start(*asked)
+    until(lambda: len(named.kept()) == 4, "the cells did not come so far")
+    os.kill(process.pid, signal.SIGKILL)
+    ended(process)
+    process = named.start(*asked, "--resume")
+    until(lambda: len(named.traced("replay")) >= 12, "the waiting cells did not start again")
+    said = interrupt(process)
+    assert said.code == 130, said
+    assert "replaying 6 cells: 4 under the change, 2 under the baseline (2 more cached)" in said.err
+    assert "resuming: 2 of 6 cells are done" in said.err
+    assert {comparison.change for comparison in named.report().comparisons} == {"regressed"}
+    named.gate.touch()
+    said = named.spawn(*asked, "--resume")
+    assert said.code == 1, said
+    assert {cell.scenario for cell in named.report().cells} == {"one-layer", "two-layers", *SLOW}
+    assert len(list(named.reports.iterdir())) == 1
+    replays = named.traced("replay")
+    assert replays.count("one-layer") <= 3, "once a side, and twice where it deviates"

@@ -8,7 +8,7 @@ cells to replay, and turns their results into the run.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from harness import __version__
@@ -27,6 +27,8 @@ from harness.runner.change import last_red, older, scope, select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
 from harness.runner.change.known_cells import KnownCell, KnownCells
+from harness.runner.change.newer import NewerCreators
+from harness.runner.change.select import Pair
 from harness.runner.change.sides import Built, SideFailed, Sides
 from harness.runner.change.touched import Touched
 from harness.runner.check import Checking, OnCell, known_breaks, run_folders
@@ -50,40 +52,80 @@ class ChangeRequest:
     """Check the cells that regressed when this change was last checked."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChangePlan:
-    """The cells of a check of one change.
+    """The cells of a check of one change. It grows where the baseline deviates: see `after`.
 
     Attributes:
         request: the request for what is replayed: its cells are those that are not cached.
         cells: the change's.
         baseline: the same under the baseline; none where that is an earlier run.
         cached: cells of the baseline that an earlier check computed, by id.
+        selected: ids of the change's cells before newer creators were added.
         left_out: scenarios that are not checked, and why.
         features: scenario → what it covers, if a change can affect all and only some are checked.
-        about: both sides, for the report.
+        changed: both sides, for the report.
     """
 
     request: CheckRequest
     sides: Sides
     built: Built
-    cells: tuple[Planned, ...]
-    baseline: tuple[Planned, ...]
-    cached: Mapping[str, KnownCell]
+    cells: list[Planned]
+    baseline: list[Planned]
+    cached: dict[str, KnownCell]
+    selected: tuple[str, ...]
     left_out: Mapping[str, str]
     features: Mapping[str, Set[str]]
-    about: Against
+    changed: Against
     notes: tuple[str, ...]
     known: KnownCells
+    newer: NewerCreators
     environments: Environments
 
     @property
     def to_run(self) -> list[Planned]:
-        """The cells that are replayed."""
-        return [cell for cell in (*self.cells, *self.baseline) if str(cell.id) not in self.cached]
+        """The cells that are replayed, both sides of an adapter one after the other."""
+        pairs: dict[Pair, list[Planned]] = {}
+        for cell in (*self.baseline, *self.cells):
+            pairs.setdefault((cell.id.scenario, cell.id.creator), []).append(cell)
+        return [cell for pair in pairs.values() for cell in pair if str(cell.id) not in self.cached]
+
+    @property
+    def about(self) -> Against:
+        """Both sides, with what is known so far."""
+        return self.changed.model_copy(
+            update={
+                "remembered": len(self.cached),
+                "remembered_since": min((one.computed for one in self.cached.values()), default=""),
+                "newer_creators": self.newer.words,
+                "blind": self.newer.blind(),
+            }
+        )
+
+    def after(self, cell: Cell) -> list[Planned]:
+        """Cache a cell of the baseline as soon as it has finished; the further cells to replay because of it."""
+        planned = next((one for one in self.baseline if str(one.id) == cell.id), None)
+        if planned is None:
+            return []
+        self.known.keep([planned], {cell.id: cell})
+        return self.grow([cell])
+
+    def grow(self, known: Iterable[Cell]) -> list[Planned]:
+        """Add newer creators' cells where these cells of the baseline deviate; those that must be replayed."""
+        waiting, added = list(known), list[Planned]()
+        while waiting:
+            found = self.newer.after(waiting.pop(0))
+            mine, baseline = _of_sides(found, self.sides)
+            cached = {} if self.request.each else self.known.recall(baseline)
+            self.cells += mine
+            self.baseline += baseline
+            self.cached |= cached
+            added += [cell for cell in (*baseline, *mine) if str(cell.id) not in cached]
+            waiting += [one.cell for one in cached.values()] + _cells_of_run(self.sides, mine)
+        return added
 
     def finished(self, run: Run, computed: Mapping[str, Cell]) -> Run:
-        """The change's run, compared with the baseline. Caches what was computed of the baseline.
+        """The change's run, compared with the baseline.
 
         Args:
             run: all cells of `to_run`, as they were judged.
@@ -96,8 +138,6 @@ class ChangePlan:
         if run.interrupted:  # a cell without its other side is not done
             there = {judge.key_of(cell) for cell in before}
             cells = tuple(cell for cell in cells if judge.key_of(cell) in there)
-        else:
-            self.known.keep(self.baseline, computed)
         run = run.model_copy(
             update={
                 "cells": cells,
@@ -161,9 +201,12 @@ def check_change(
             return run
         asked = plan_change(change, request, environments, found, built)
         left_out = {**asked.left_out, **request.selection.left_out(request.places.matrix())}
-        with Checking(asked.request, environments, log=log, on_cell=on_cell) as checking:
-            recorder = checking.record([str(cell.id) for cell in asked.to_run], folder)
-            checking.run(asked.to_run)
+        with Checking(
+            asked.request, environments, log=log, on_cell=on_cell, after=asked.after, side_by_side=True
+        ) as checking:
+            to_run = asked.to_run
+            recorder = checking.record([str(cell.id) for cell in to_run], folder, selected=asked.selected)
+            checking.run(to_run)
             run = asked.finished(checking.finished(left_out=left_out), recorder.cells)
             run_file.dump(run, recorder.folder / "report.json")
     return run
@@ -198,17 +241,31 @@ def plan_change(
     if affected is None and (request.every_creator or change.every_scenario):
         found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
     chosen = select.select(found, everything, declared, request, environments, sides)
-    mine = [cell for cell in chosen.cells if cell.loader_spec == sides.change.spec]
-    baseline = [cell for cell in chosen.cells if cell.loader_spec != sides.change.spec]
+    mine, baseline = _of_sides(chosen.cells, sides)
     known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
     cached = {} if request.each else known.recall(baseline)
-    to_run = tuple(str(cell.id) for cell in (*mine, *baseline) if str(cell.id) not in cached)
-    about, notes = _about(sides, built, files, chosen.words, cached), tuple(scope.beside(files))
-    request = replace(chosen.request, cells=to_run, expression="")
-    return ChangePlan(
-        request, sides, built, tuple(mine), tuple(baseline), cached, chosen.left_out, chosen.features, about, notes,
-        known, environments,
+    asked = ChangePlan(
+        replace(chosen.request, expression=""), sides, built, mine, baseline, cached,
+        tuple(str(cell.id) for cell in mine), chosen.left_out, chosen.features,
+        _about(sides, built, files, chosen.words), tuple(scope.beside(files)), known,
+        NewerCreators(chosen.creators, chosen.cells_of), environments,
     )  # fmt: skip
+    asked.grow([*(one.cell for one in cached.values()), *_cells_of_run(sides, mine)])
+    asked.request = replace(asked.request, cells=tuple(str(cell.id) for cell in asked.to_run))
+    return asked
+
+
+def _of_sides(cells: Iterable[Planned], sides: Sides) -> tuple[list[Planned], list[Planned]]:
+    """The change's cells, and the baseline's."""
+    cells = list(cells)
+    mine = [cell for cell in cells if cell.loader_spec == sides.change.spec]
+    return mine, [cell for cell in cells if cell.loader_spec != sides.change.spec]
+
+
+def _cells_of_run(sides: Sides, cells: Iterable[Planned]) -> list[Cell]:
+    """The cells of an earlier run that these are compared with."""
+    wanted = {(cell.id.scenario, cell.id.creator, cell.id.place) for cell in cells}
+    return [cell for cell in sides.run.cells if judge.key_of(cell) in wanted] if sides.run else []
 
 
 def _affected(
@@ -224,14 +281,12 @@ def _affected(
     return files, two_sides.touched(sides, files, now, declared), ""
 
 
-def _about(sides: Sides, built: Built, files: Changed | None, words: str, cached: Mapping[str, KnownCell]) -> Against:
+def _about(sides: Sides, built: Built, files: Changed | None, words: str) -> Against:
     return two_sides.model(sides, built).model_copy(
         update={
             "scope": words,
             "changed": files.names if files else (),
             "known_by": files.known_by if files else "",
-            "remembered": len(cached),
-            "remembered_since": min((one.computed for one in cached.values()), default=""),
         }
     )
 

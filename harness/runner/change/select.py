@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from harness.core import keyword
@@ -13,6 +13,7 @@ from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Run
 from harness.core.text import many
+from harness.core.versions import version_of
 from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.runner import plan, selected
@@ -38,6 +39,9 @@ class Cells:
         left_out: scenarios that are not checked, and why.
         words: what is checked.
         features: scenario → what it covers, if the scenarios were chosen by that.
+        creators: scenario → all that have its fixture, from the oldest release to the newest, where the user leaves
+            the choice open.
+        cells_of: the cells of a scenario and one of these creators.
     """
 
     request: CheckRequest
@@ -45,6 +49,8 @@ class Cells:
     left_out: Mapping[str, str]
     words: str
     features: Mapping[str, Set[str]]
+    creators: Mapping[str, Sequence[str]]
+    cells_of: Callable[[str, str], list[Planned]]
 
 
 def asked(request: CheckRequest) -> CheckRequest:
@@ -104,7 +110,8 @@ def select(
     )  # fmt: skip
     names = among.selectable()
     left_out = {name: why for name, why in {**found.left_out, **out}.items() if name in names}
-    return Cells(request, tuple(cells), left_out, found.words, features)
+    creators = {} if among.asked or request.cells else among.creators_by_scenario([one.name for one in able])
+    return Cells(request, tuple(cells), left_out, found.words, features, creators, among.cells_by)
 
 
 def _loaders(sides: Sides) -> tuple[str, ...]:
@@ -141,20 +148,39 @@ class _Among:
     def cells_of(self, found: Scope) -> tuple[list[Planned], dict[str, str]]:
         """The cells of a scope that the options select, and scenarios without any."""
         chosen = list(found.scenarios)
-        pairs, out = scope.pair(chosen, {} if self.asked else self._having(chosen), self.asked)
-        used = {creator for _, creator in pairs}
-        request = replace(
-            self._request, creators=tuple(name for name in self.creators if name in used), every_creator=False,
-            loaders=_loaders(self._sides),
-        )  # fmt: skip
-        scenarios = [one for one in self._declared if one.name in found.scenarios]
-        every = plan.plan(scenarios, replace(request, cells=(), expression=""), self._environments)
-        pairs &= {_pair(cell) for cell in every if plan.is_selected(cell, request)}
-        every = [cell for cell in every if _pair(cell) in pairs]  # of both sides
+        readable, unreadable = ({}, {}) if self.asked else self._having(chosen)
+        pairs, out = scope.pair(chosen, readable | unreadable, self.asked)
+        every = self._planned(pairs)
         if self._sides.run is None:
             return every, out
         kept, gone = _only_those_of(self._sides.run, every)
         return kept, out | gone
+
+    def cells_by(self, scenario: str, creator: str) -> list[Planned]:
+        """The cells of one scenario and creator that the options select."""
+        every = self._planned({(scenario, creator)})
+        return _only_those_of(self._sides.run, every)[0] if self._sides.run else every
+
+    def _planned(self, pairs: Set[Pair]) -> list[Planned]:
+        """The cells of these scenarios and creators that the options select, of both sides."""
+        names, used = {name for name, _ in pairs}, {creator for _, creator in pairs}
+        request = replace(
+            self._request, creators=tuple(name for name in self.creators if name in used), every_creator=False,
+            loaders=_loaders(self._sides),
+        )  # fmt: skip
+        scenarios = [one for one in self._declared if one.name in names]
+        every = plan.plan(scenarios, replace(request, cells=(), expression=""), self._environments)
+        pairs = pairs & {_pair(cell) for cell in every if plan.is_selected(cell, request)}
+        return [cell for cell in every if _pair(cell) in pairs]
+
+    def creators_by_scenario(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Scenario → the creators that have its fixture and are no newer than the baseline."""
+        newest = version_of(self._sides.baseline.versions.get("peft", ""))
+        known = {
+            creator: scenarios for creator, scenarios in self._having(names)[0].items()
+            if newest is None or plan.release(self._store, creator) <= newest
+        }  # fmt: skip
+        return {name: [creator for creator in known if name in known[creator]] for name in names}
 
     def selectable(self) -> set[str]:
         """The scenarios that `-k` and `--cell` select by their names. Of the others, nothing need be said."""
@@ -166,10 +192,10 @@ class _Among:
             and (not patterns or any(fnmatch.fnmatchcase(one.name, name) for name in named))
         }  # fmt: skip
 
-    def _having(self, chosen: Sequence[str]) -> dict[str, frozenset[str]]:
-        """Creator → scenarios that it has fixtures of. Creators whose file is not readable come last, with all.
+    def _having(self, chosen: Sequence[str]) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
+        """Creator → scenarios that it has fixtures of; and creators whose file is not readable, with all.
 
-        So they are chosen only for what nobody else has, or if they are the reference; their cells report the file.
+        The latter are chosen only for what nobody else has, or if they are the reference; their cells report the file.
         """
         having: dict[str, frozenset[str]] = {}
         unreadable: dict[str, frozenset[str]] = {}
@@ -178,7 +204,7 @@ class _Among:
                 having[creator] = frozenset(self._store.scenarios(creator))
             except BadFixture:
                 unreadable[creator] = frozenset(chosen)
-        return having | unreadable
+        return having, unreadable
 
     def costs(self, cells: Iterable[Planned]) -> dict[str, float]:
         """Scenario → what its cell costs, by the size of its golden."""
