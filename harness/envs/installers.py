@@ -14,8 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import uv
-
 from harness.core.progress import Log
 from harness.envs import pip_config
 from harness.envs.environment import EnvFailed
@@ -97,8 +95,10 @@ def _binary() -> str:
         EnvFailed: uv is not installed.
     """
     try:
+        import uv  # not needed, and often not installed, where every environment is there already
+
         return str(uv.find_uv_bin())
-    except FileNotFoundError:
+    except (ImportError, FileNotFoundError):
         found = shutil.which("uv")
     if found is None:
         raise EnvFailed(

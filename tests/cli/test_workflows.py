@@ -87,7 +87,7 @@ def test_what_they_may(file: Path) -> None:
     assert "secrets." not in text
     assert "pull_request_target" not in text
     writing = [name for name, job in content["jobs"].items() if "write" in str(job.get("permissions"))]
-    assert writing == (["tell"] if file.stem == "nightly-gpu" else [])
+    assert writing == (["issue"] if file.stem == "nightly-gpu" else [])
     used = [step["uses"] for job in content["jobs"].values() for step in job["steps"] if "uses" in step]
     assert all(re.fullmatch(r"actions/[a-z/-]+@[0-9a-f]{40}", name) for name in used)
 
@@ -208,7 +208,8 @@ def runner(empty: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run
         assert empty.run("env", "lock", name).code == 0
     for name in ("v061", "v0140"):
         assert empty.run("create", name).code == 0
-    shutil.copytree(REPOSITORY / ".github", tmp_path / "checkout" / ".github")
+    for name in (".github", "tools"):
+        shutil.copytree(REPOSITORY / name, tmp_path / "checkout" / name)
     tools = tmp_path / "tools"
     tools.mkdir()
     ours = f"""#!/bin/sh
@@ -224,7 +225,7 @@ exec {sys.executable} -m harness $first --matrices={empty.matrices} --fixtures={
         (tools / name).chmod(0o755)
     environ = {
         **empty.environ(), "PATH": f"{tools}:{os.environ['PATH']}", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
-        "GH_LOG": str(tmp_path / "gh.log"), "GH_OPEN": "", "CUDA_VISIBLE_DEVICES": "0",
+        "GH_LOG": str(tmp_path / "gh.log"), "GH_OPEN": "", "PYTHON": sys.executable, "CUDA_VISIBLE_DEVICES": "0",
         "MINI_GPU": json.dumps({"usable": True, "name": "NVIDIA H200", "capability": "9.0"}),
     }  # fmt: skip
     return Runner(empty, environ)
@@ -248,7 +249,7 @@ def regress(world: World) -> None:
 
 @pytest.mark.slow
 def test_three_nights(runner: Runner) -> None:
-    """A green one, a red one that is held against it, and the issue that tells of it, opened once."""
+    """A green one, a red one that is compared with it, and an issue about it that is opened once."""
     assert runner.job("nightly-gpu", "replay", NIGHT, GITHUB) == 0
     assert runner.outputs["steps.check.outputs.code"] == "0"
     said = json.loads((runner.checkout / "reports" / "last" / "report.json").read_text())
@@ -258,12 +259,13 @@ def test_three_nights(runner: Runner) -> None:
     regress(runner.world)
     for number in ("", "12"):
         runner.environ["GH_OPEN"] = number
-        shutil.rmtree(runner.checkout / "reports" / "tonight")  # a checkout is fresh, but for what the cache restores
+        for name in ("tonight", "work"):  # a checkout is fresh, but for what the cache restores
+            shutil.rmtree(runner.checkout / "reports" / name)
         assert runner.job("nightly-gpu", "replay", NIGHT, GITHUB) == 1
         assert runner.outputs["steps.check.outputs.code"] == "1"
-        assert "--baseline reports/last" in (runner.world.root / "commands").read_text()
+        assert f"--baseline {runner.checkout}/reports/last" in (runner.world.root / "commands").read_text()
         shutil.copytree(runner.checkout / "reports" / "last", runner.checkout / "nightly" / "found", dirs_exist_ok=True)
-        assert runner.job("nightly-gpu", "tell", {}, GITHUB) == 0
+        assert runner.job("nightly-gpu", "issue", {}, GITHUB) == 0
     log = (runner.world.root / "gh.log").read_text()
     assert log.count("issue create") == 1
     assert "issue edit 12" in log
@@ -286,13 +288,13 @@ def test_a_night_without_a_gpu_is_red_and_opens_no_issue(runner: Runner) -> None
     runner.environ["MINI_GPU"] = "{}"
     assert runner.job("nightly-gpu", "replay", NIGHT, GITHUB) == 2
     assert runner.outputs["steps.check.outputs.code"] == "2"
-    assert workflow("nightly-gpu")["jobs"]["tell"]["if"].count("code == '1'") == 1
+    assert workflow("nightly-gpu")["jobs"]["issue"]["if"].count("code == '1'") == 1
 
 
 def test_a_long_report_is_cut_between_characters(runner: Runner) -> None:
     report = runner.world.root / "report.md"
     report.write_text("ß" * 40_000)
-    command = [str(REPOSITORY / ".github" / "scripts" / "tell.sh"), str(report), "https://example.org/7"]
+    command = [str(REPOSITORY / ".github" / "scripts" / "issue.sh"), str(report), "https://example.org/7"]
     subprocess.run(command, env=runner.environ, check=True, capture_output=True)
     body = (runner.world.root / "gh.log.body").read_text(encoding="utf-8")
     assert len(body.encode()) < 65_536

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -70,3 +71,24 @@ def test_a_busy_one_is_no_regression(environments: Environments, box: Path, tmp_
     assert done.returncode == 2
     assert "all CUDA-capable devices are busy or unavailable" in done.stderr
     assert not (copy / "out" / "cells").exists()
+
+
+@pytest.mark.nightly
+def test_a_whole_session_on_it(environments: Environments, tmp_path: Path) -> None:
+    """New adapters, their CPU goldens on the GPU, goldens of its class, and these again: what a real GPU will do."""
+    fakes = REPOSITORY / "tests" / "support" / "fakes"
+    steps = ("own-cpu", "own-cuda", "own-goldens", "own-again")
+    done = subprocess.run(
+        [str(REPOSITORY / "tools" / "gpu_session.sh"), "--python", str(fakes / "played_python"), "--minutes", "60",
+         "--out", str(tmp_path / "out"), *(word for step in steps for word in ("--only", step))],
+        env={**os.environ, "PYTHON": sys.executable, "PLAYED_PYTHON": str(environments.build("current").python)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "GPU: NVIDIA Played, architecture 9.0" in done.stdout
+    assert f"end: clean: {', '.join(steps)}" in done.stdout
+    with tarfile.open(tmp_path / "out" / "3-goldens.tar.gz") as archive:
+        archive.extractall(tmp_path / "home", filter="data")
+    manifests = [json.loads(path.read_text()) for path in (tmp_path / "home" / "fixtures").rglob("manifest.json")]
+    assert len(manifests) >= 5
+    assert all(set(one["goldens"]) == {"cpu", "cuda-sm90"} for one in manifests)

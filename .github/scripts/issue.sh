@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Opens the one issue that tells of a red night, or brings the open one up to date. Needs gh with a token that may write issues.
+# Opens an issue about a red night, or updates the open one. Needs gh with a token that may write issues.
 #
-#   tell.sh REPORT.md URL-OF-THE-RUN
+#   issue.sh REPORT.md URL-OF-THE-RUN
 set -euo pipefail
 
 report=$1
@@ -12,7 +12,7 @@ limit=60000 # of the 65,536 characters that an issue may have
 
 body=$(mktemp)
 trap 'rm -f "$body"' EXIT
-printf 'As of %s, by [this run](%s). It is brought up to date by every red night; close it when all is mended.\n\n' \
+printf 'Found on %s by [this run](%s). Every red night updates this issue. Close it when everything is fixed.\n\n' \
   "$(date -u +%F)" "$url" > "$body"
 head -c "$limit" "$report" | iconv -f utf-8 -t utf-8 -c >> "$body" # cut between characters
 if [ "$(wc -c < "$report")" -gt "$limit" ]; then
