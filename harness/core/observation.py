@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, load_file
+from safetensors.numpy import load, load_file, save
 
 from harness.core.errors import HarnessError
 from harness.worker.shared import OBSERVATION_FORMAT, Outcome
@@ -105,6 +107,39 @@ def parse(path: Path, text: bytes, arrays: bytes) -> Observed:
         return _observed(path, text, load(arrays), {})
     except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
         raise _unreadable(path, error) from error
+
+
+def packed(observed: Observed) -> str:
+    """An observation as a short text, equal for equal observations; durations are left out."""
+    first: dict[int, str] = {}
+    for name in sorted(observed.arrays):
+        first.setdefault(id(observed.arrays[name]), name)  # what was equal is one array
+    said = {
+        "format": OBSERVATION_FORMAT,
+        "scenario": observed.scenario,
+        "load": observed.load,
+        "probes": observed.probes,
+        "facts": observed.facts,
+        "same": {name: first[id(array)] for name, array in observed.arrays.items() if first[id(array)] != name},
+    }
+    text = json.dumps(said, sort_keys=True).encode()
+    arrays = save({name: observed.arrays[name] for name in sorted(first.values())})
+    return base64.b64encode(zlib.compress(len(text).to_bytes(8, "big") + text + arrays)).decode()
+
+
+def unpacked(text: str) -> Observed:
+    """The observation that `packed` gave.
+
+    Raises:
+        BadObservation: it is not one.
+    """
+    where = Path("a packed observation")
+    try:
+        data = zlib.decompress(base64.b64decode(text))
+    except (ValueError, zlib.error) as error:
+        raise _unreadable(where, error) from error
+    end = 8 + int.from_bytes(data[:8], "big")
+    return parse(where, data[8:end], data[end:])
 
 
 def _unreadable(path: Path, error: Exception) -> BadObservation:

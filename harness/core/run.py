@@ -183,6 +183,7 @@ class Cell(Model):
     reproduce: str = ""
     reading: Reading = ""  # what the loader did with the checkpoint; empty if unknown
     writes: Writes | None = None  # what the loader saves; only for `check --against`, and not in report.json
+    observed: str = ""  # all that it observed, packed; for `check --against` as well
     fixture: str = ""  # digest of the adapter's files: equal digests mean equal checkpoints
     fixture_origin: Literal["", "committed", "created"] = ""
 
@@ -334,6 +335,7 @@ def finished(run: Run) -> Run:
     """The run with its cells in plan order and its counts and exit code computed."""
     place = {cell: index for index, cell in enumerate(run.plan)}
     cells = tuple(sorted(run.cells, key=lambda cell: (place.get(cell.id, len(place)), cell.id)))
-    cells = tuple(cell.model_copy(update={"writes": None}) if cell.writes else cell for cell in cells)
+    inner = {"writes": None, "observed": ""}
+    cells = tuple(cell.model_copy(update=inner) if cell.writes or cell.observed else cell for cell in cells)
     run = run.model_copy(update={"cells": cells, "counts": counts_of(cells, len(run.plan))})
     return run.model_copy(update={"exit_code": int(exit_code_of(run))})

@@ -42,6 +42,7 @@ KIND_PHRASES = {
     "base-moved": "the base model's own output moved",
     "base-weights": "weights of the base change",
     "config": "the saved config differs",
+    "baseline-values": "values differ from the baseline's",
     "disabled-differs": "disabled, the output is not the base's",
     "fresh-values": "a new adapter computes something else",
     "gradients-missing": "parameters get no gradient",
@@ -293,14 +294,15 @@ def title(cell: Cell) -> str:
     if finding is not None and finding.kind == "new-warning":
         return f"a new warning: {finding.message}"
     if finding is not None:
-        what = f"{finding.probe}: {_phrase(finding)}"
+        what = f"{finding.probe}: {phrase(finding)}"
         return f"{cell.family} · {what}" if cell.family else what
     if cell.error is not None:
         return f"{cell.error.stage} · {cell.error.type}: {cell.error.message}"
     return cell.reason or last_line(cell.log_tail) or str(cell.verdict)
 
 
-def _phrase(finding: Finding) -> str:
+def phrase(finding: Finding) -> str:
+    """The kind of finding in words: `values differ`."""
     words = KIND_PHRASES.get(finding.kind, finding.kind.replace("-", " "))
     return f"{words}, {finding.pattern.short}" if finding.pattern is not None and finding.pattern.short else words
 

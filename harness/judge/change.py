@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 
+from harness.core import observation
 from harness.core.comparison import Against, Comparison
 from harness.core.run import Cell, Figures, Finding, Run, finished
 from harness.core.text import enumerated, many
-from harness.core.verdict import Verdict
-from harness.judge import causes, run_diff
+from harness.core.verdict import Verdict, worst
+from harness.judge import causes, run_diff, side_by_side, size
+from harness.judge.side_by_side import Differences
 
 Key = tuple[str, str, str]
 """Scenario, creator, device: common to two cells that differ only in their loader."""
 STILL = "(baseline)"
 """Replaces an expectation's id for cells that deviate on both sides without an expectation."""
 _UNKNOWN = "(no baseline)"
-_SHOWN = 3
+_UNLIKE = "unlike under the baseline"
+_SHOWN, _NOTES = 3, 12
 
 
 def key_of(cell: Cell) -> Key:
@@ -30,18 +35,23 @@ def key_of(cell: Cell) -> Key:
     return cell.scenario, cell.creator, cell.place
 
 
-def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
+def held(run: Run, before: Iterable[Cell], against: Against, observed: Mapping[str, str] = MappingProxyType({})) -> Run:
     """The change's run, compared with the baseline's cells.
 
     A cell that deviates on both sides counts as expected; one that regressed does not, even if an expectation covers
     it. Problems of expectations are dropped, since they are not the change's: what it fixed is reported as fixed.
+
+    Args:
+        observed: cell of either side → what it observed, packed.
     """
     old = {key_of(cell): cell for cell in before}
+    seen = {cell.id: _differences(old.get(key_of(cell)), cell, observed) for cell in run.cells}
+    cells = tuple(_with(cell, seen[cell.id], against) for cell in run.cells)
     comparisons = _traded(
-        [found for cell in run.cells if (found := compared(old.get(key_of(cell)), cell, run.strict)) is not None]
+        [found for cell in cells if (found := compared(old.get(key_of(cell)), cell, run.strict)) is not None]
     )
     change = {comparison.cell: comparison for comparison in comparisons}
-    cells = tuple(_shown(cell, change.get(cell.id), against) for cell in run.cells)
+    cells = tuple(_shown(cell, change.get(cell.id), against) for cell in cells)
     return finished(
         run.model_copy(
             update={
@@ -50,7 +60,7 @@ def held(run: Run, before: Iterable[Cell], against: Against) -> Run:
                 "comparisons": comparisons,
                 "against": against,
                 "expectation_problems": (),
-                "notes": (*run.notes, *_notes(run, old)),
+                "notes": (*run.notes, *_notes(run, old, observed), *_listed(seen)),
             }
         )
     )
@@ -77,6 +87,86 @@ def _adapter_of(comparison: Comparison) -> tuple[str, str]:
     """A cell's scenario and creator."""
     scenario, _, rest = comparison.cell.partition("@")
     return scenario, rest.partition(":")[0]
+
+
+# -- what the two sides observed ---------------------------------------------------------------------------------------
+
+
+def _differences(before: Cell | None, now: Cell, observed: Mapping[str, str]) -> Differences:
+    """What differs between the observations of the two sides; nothing where one of them has none.
+
+    Findings are the change's fault. What may be a fix, or follow from a deviation that is known, is listed.
+    """
+    sides = [observed.get(cell.id, "") for cell in (before, now) if cell is not None]
+    if before is None or len(sides) < 2 or not all(sides) or sides[0] == sides[1]:
+        return Differences()
+    found = side_by_side.compare(*map(observation.unpacked, sides))
+    every = (*found.values, *found.facts)
+    standings = [run_diff.standing(cell, strict=False) for cell in (before, now)]
+    if standings == ["sound", "deviates"]:
+        every = ()  # the golden says what broke
+    listed = (
+        every if _is_better(before, now) else [each for each in found.values if _is_known(each, before, now, found)]
+    )
+    return Differences(
+        facts=tuple(each for each in every if each not in listed),
+        listed=(*found.listed, *(f"{each.probe}: {causes.phrase(each)}" for each in listed)),
+    )
+
+
+def _is_better(before: Cell, now: Cell) -> bool:
+    """True if something that was wrong under the baseline is right or nearer: then a difference may be the fix."""
+    left = {_signature(finding) for finding in now.findings}
+    gone = [each for each in before.findings if each.verdict.is_deviation and _signature(each) not in left]
+    return bool(gone or _nearer(before, now))
+
+
+def _is_known(finding: Finding, before: Cell, now: Cell, found: Differences) -> bool:
+    """True if values differ where both sides deviate from the golden already, or follow from outputs that do."""
+    if not (before.verdict.is_deviation and now.verdict.is_deviation):
+        return False
+    moved = {each.probe for each in found.values}
+    return bool(moved & {*side_by_side.OUTPUTS}) or all(_is_wrong(cell, finding.probe) for cell in (before, now))
+
+
+def _is_wrong(cell: Cell, probe: str) -> bool:
+    return probe in cell.probes and cell.probes[probe].verdict.is_deviation
+
+
+def _with(now: Cell, found: Differences, against: Against) -> Cell:
+    """The cell with what differs from the baseline's."""
+    notes = tuple(f"{_UNLIKE}: {text}" for text in found.listed)
+    if not found.facts:
+        return now.model_copy(update={"notes": (*now.notes, *notes)})
+    probes = dict(now.probes)
+    for each in found.facts:
+        if each.probe in probes:
+            verdict = worst([each.verdict, probes[each.probe].verdict])
+            probes[each.probe] = probes[each.probe].model_copy(update={"verdict": verdict})
+    words = ["peft-regress", "check", "--against", against.spec, "--cell", now.id]
+    if against.baseline_loader not in ("", "current"):
+        words += ["--baseline", against.baseline_loader]
+    cell = now.model_copy(
+        update={
+            "findings": tuple(sorted((*now.findings, *found.facts), key=lambda each: each.verdict.severity)),
+            "verdict": worst([*([now.verdict] if now.verdict.is_judged else []), *(e.verdict for e in found.facts)]),
+            "probes": probes,
+            "notes": (*now.notes, *notes),
+            "reproduce": now.reproduce if now.verdict.is_deviation else shlex.join(words),
+        }
+    )
+    return cell.model_copy(update={"worst_ratio": size.ratio(cell)})
+
+
+def _listed(seen: Mapping[str, Differences]) -> list[str]:
+    """What the sides observe differently and that is nobody's fault, with the cells that it is in."""
+    cells: dict[str, list[str]] = {}
+    for cell, found in seen.items():
+        for text in found.listed:
+            cells.setdefault(text, []).append(cell)
+    notes = [f"{_UNLIKE}: {text} ({enumerated(where, 1)})" for text, where in cells.items()]
+    more = len(notes) - _NOTES
+    return [*notes[:_NOTES], *([f"{more:,} more such differences (see the cells' notes)"] if more > 0 else [])]
 
 
 def compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None:
@@ -110,7 +200,7 @@ def _compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None
     said = partial(Comparison, cell=now.id, before=before.verdict if before else None, now=now.verdict)
     match sides:
         case "sound", "deviates":
-            return said(change="regressed")
+            return said(change="regressed", why=_seen_only_by_side(now))
         case "deviates", "sound":
             known = f"no longer shows the known break {before.expectation}" if before and before.expectation else ""
             return said(change="fixed", why=known)
@@ -119,6 +209,8 @@ def _compared(before: Cell | None, now: Cell, strict: bool) -> Comparison | None
             worse = _worse(before, now)
             known = "; ".join(part for part in (now.expectation, _nearer(before, now)) if part)
             return said(change="regressed" if worse else "still", why=worse or known)
+        case "unjudged", "deviates" if any(map(side_by_side.is_of, now.findings)):
+            return said(change="regressed", why=_seen_only_by_side(now))
         case "unjudged", "sound" | "deviates":
             return said(change="new", why=before.reason if before else "")
         case "sound" | "deviates", "unjudged":
@@ -133,7 +225,8 @@ def _shown(cell: Cell, comparison: Comparison | None, against: Against) -> Cell:
         return cell
     none = {"expectation": "", "expectation_issue": "", "expectation_expires": "", "expectation_reason": ""}
     if comparison.change == "regressed":
-        why = (f"it deviates on the baseline too; here {comparison.why}",) if comparison.why else ()
+        too = comparison.why and comparison.before is not None and comparison.before.is_deviation
+        why = (f"it deviates on the baseline too; here {comparison.why}",) if too else ()
         covered = (f"expectation {cell.expectation} covers it here, but not on the baseline",) if cell.expected else ()
         return cell.model_copy(update={"expected": False, **none, "notes": (*cell.notes, *why, *covered)})
     if cell.expected:
@@ -147,15 +240,20 @@ def _shown(cell: Cell, comparison: Comparison | None, against: Against) -> Cell:
     return cell.model_copy(update={"expected": True, **none, "expectation": said[0], "expectation_reason": said[1]})
 
 
-def _notes(run: Run, old: Mapping[Key, Cell]) -> list[str]:
-    """Changes that are no deviation."""
+def _notes(run: Run, old: Mapping[Key, Cell], observed: Mapping[str, str]) -> list[str]:
+    """Changes that are no deviation, as far as the verdicts show them."""
     pairs = [(old[key_of(cell)], cell) for cell in run.cells if key_of(cell) in old]
     moved = sum(b.verdict is Verdict.EXACT and n.verdict is Verdict.CLOSE for b, n in pairs)
-    warned = [n for b, n in pairs if n.new_warnings and set(n.new_warnings) - set(b.new_warnings)]
+    unseen = [(b, n) for b, n in pairs if not observed.get(b.id)]
+    warned = [n for b, n in unseen if n.new_warnings and set(n.new_warnings) - set(b.new_warnings)]
     notes = [f"{moved} cells that were exact are now close"] * bool(moved)
     if warned:
         first = next(text for text in warned[0].new_warnings)
         notes.append(f"{len(warned)} cells have new warnings, for example {warned[0].id}: {first}")
+    if observed and unseen and len(unseen) == len(pairs):
+        notes.append(
+            "only findings were compared: the baseline is an earlier run, which does not keep what it observed"
+        )
     return notes
 
 
@@ -170,6 +268,14 @@ def _worse(before: Cell, now: Cell) -> str:
     if other := _other_cause(before, now):
         return f"for another reason: {other}"
     return _further_off(before, now)
+
+
+def _seen_only_by_side(now: Cell) -> str:
+    """What differs from the baseline in a cell that agrees with the golden; empty if it does not."""
+    deviating = [each for each in now.findings if each.verdict.is_deviation]
+    if not all(map(side_by_side.is_of, deviating)) or not deviating:
+        return ""
+    return f"{deviating[0].probe}: {deviating[0].message}"
 
 
 def _raises(cell: Cell) -> bool:

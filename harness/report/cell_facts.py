@@ -14,7 +14,7 @@ from harness.core import key_conversion
 from harness.core.run import Cell, CheckpointKeys, EnvironmentReport, Figures, Finding, LayerSketch, ProbeResult, Run
 from harness.core.text import enumerated, exactly, listed, many, number, place, tail, times
 from harness.core.versions import package_order
-from harness.judge import causes, size
+from harness.judge import causes, side_by_side, size
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is shown: `block` is text of several lines, the others are weight and colour."""
@@ -38,7 +38,7 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
     limit = sys.maxsize if whole else 4
     rows = [
         *_broke(cell, limit),
-        *_figures(size.shown(cell)),
+        *_figures(size.shown(cell), _sides(cell)),
         *_start(cell),
         Fact("moved by", moved(cell)),
         *_keys(cell.keys, limit if whole else _KEYS),
@@ -122,19 +122,26 @@ def _said(finding: Finding) -> str:
     return causes.raised(finding) if causes.is_error(finding) else finding.message
 
 
-def _figures(figures: Figures | None) -> list[Fact]:
+def _sides(cell: Cell) -> tuple[str, str]:
+    """The words for the two sides of a cell's main difference."""
+    main = causes.main_finding(cell)
+    return ("baseline", "change") if main is not None and side_by_side.is_of(main) else ("golden", "now")
+
+
+def _figures(figures: Figures | None, sides: tuple[str, str]) -> list[Fact]:
     if figures is None or not figures.max_abs:
         return []
     count = f"{figures.differing:,} of {figures.elements:,} of {figures.array}"
     at = f" at {place(figures.index)}" if figures.index else ""
-    values = f"golden {exactly(figures.golden)}, now {exactly(figures.now)}"
+    before, now = sides
+    values = f"{before} {exactly(figures.golden)}, {now} {exactly(figures.now)}"
     if not figures.is_size:
         return [Fact("elements", f"{count} differ"), Fact("first", f"{values}{at}")]
     rows = [Fact("elements", f"{count} beyond the allowance")]
     how_far = f"|Δ| {number(figures.max_abs)}{at}, allowance {number(figures.allowance)}, so {times(figures.ratio)}"
     rows.append(Fact("greatest", how_far))
     if figures.golden is not None or figures.now is not None:
-        scale = f" (golden's RMS {number(figures.scale)})" if figures.scale else ""
+        scale = f" ({before}'s RMS {number(figures.scale)})" if figures.scale else ""
         rows.append(Fact("values", f"{values}{scale}"))
     return rows
 

@@ -257,6 +257,7 @@ class Checking:
                 jobs=self.jobs,
                 creating=request.pair,
                 forward=request.forward or request.pair,
+                observations=request.observations,
                 share=not request.each,
                 side_by_side=self._side_by_side,
                 log=self._log,

@@ -56,7 +56,7 @@ class Recorder:
 
     def add(self, cell: Cell) -> bool:
         """Keep a finished cell; it is on disk when this returns. False where it is kept already."""
-        line = json.dumps(cell.model_dump(mode="json"), separators=(",", ":"))
+        line = _line(cell)
         with self._lock:
             if cell.id in self.cells:
                 return False
@@ -72,7 +72,10 @@ class Recorder:
         return new
 
     def close(self) -> None:
-        """Release the folder."""
+        """Release the folder. What the cells of a finished run observed has served its purpose: it is removed."""
+        if any(cell.observed for cell in self.cells.values()) and _is_finished(self.folder):
+            cells = [cell.model_copy(update={"observed": ""}) for cell in self.cells.values()]
+            write_atomically(self.folder / CELLS, "".join(f"{_line(cell)}\n" for cell in cells).encode())
         self._folder_lock.release()
         Path(self._folder_lock.lock_file).unlink(missing_ok=True)
 
@@ -112,6 +115,10 @@ class Recorder:
                 timings=dict(timings or {}),
             )
         )
+
+
+def _line(cell: Cell) -> str:
+    return json.dumps(cell.model_dump(mode="json"), separators=(",", ":"))
 
 
 def new_folder(reports: Path, label: str) -> Path:

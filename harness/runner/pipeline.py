@@ -220,6 +220,8 @@ class Replay:
     """The cell's own, for all that its replays leave."""
     forward: bool = False
     """Also run a loader that lacks a feature which the scenario requires."""
+    observations: bool = False
+    """Keep in the cell what was observed."""
 
     def result(self, fixture: Fixture) -> Cell:
         """The cell's verdict."""
@@ -258,12 +260,12 @@ class Replay:
         if taken is None:
             return None
         now, other = taken
-        result = judged(self.cell.id, Reply(golden, Done(str(self.cell.id), "done", "", "", 0.0), now))
+        result = self._judged(Reply(golden, Done(str(self.cell.id), "done", "", "", 0.0), now))
         return None if result.verdict.is_deviation else result.model_copy(update={"same_as": other})
 
     def _computed(self, fixture: Fixture) -> Cell:
         first = self.run(fixture)
-        result = judged(self.cell.id, first)
+        result = self._judged(first)
         self.shared.observed(self.cell, fixture.manifest, first.now)
         if result.verdict is Verdict.SILENT_WRONG and first.now is not None:
             return self._confirmed(fixture, result, first.now)
@@ -277,8 +279,14 @@ class Replay:
         if self.shared.agree(self.cell, now):
             return result
         again = self.run(fixture, "-again")
-        second = judged(self.cell.id, again)
+        second = self._judged(again)
         return second if again.now is None else cell_result.unless_unstable(result, second, now, again.now)
+
+    def _judged(self, reply: Reply) -> Cell:
+        result = judged(self.cell.id, reply)
+        if not self.observations or reply.now is None:
+            return result
+        return result.model_copy(update={"observed": observation.packed(reply.now)})
 
     def _golden(self, fixture: Fixture, folder: Path) -> Golden:
         asked = self.cell.id.device

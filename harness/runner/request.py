@@ -163,6 +163,8 @@ class CheckRequest:
     """A new warning is a regression too."""
     resume: bool = False
     """Go on with the newest unfinished run of the same cells."""
+    observations: bool = False
+    """Keep what each cell observed, to compare it with another loader's (`harness.judge.side_by_side`)."""
     places: Places = Places()
     worker_handler: Path | None = None
     """In the place of the worker's cell module, for tests of everything around it."""

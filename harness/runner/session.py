@@ -51,6 +51,8 @@ class Session:
     creating: bool = False
     forward: bool = False
     """Also run loaders that lack a feature which the scenario requires: do they refuse, or load something else?"""
+    observations: bool = False
+    """Keep in each cell what it observed."""
     share: bool = True
     """Compute once what the loader can't tell apart (`harness.runner.shared_replay`)."""
     side_by_side: bool = False
@@ -208,7 +210,7 @@ class Session:
         """The cell's steps, with its loader's pool open."""
         with self._pools.use(_loading(cell)) as pool:
             loader = Loader(self._environment(cell.loader_spec), pool, self._seen)
-            yield Replay(cell, loader, self._shared, self._folder(cell), self.forward)
+            yield Replay(cell, loader, self._shared, self._folder(cell), self.forward, self.observations)
 
     def _folder(self, cell: Planned) -> Path:
         return self.scratch / "cells" / str(cell.id).replace("/", "_")

@@ -147,7 +147,9 @@ class ChangePlan:
                 "notes": (*run.notes, *self.notes),
             }
         )
-        return judge.held(run, before, self._with_writes(run, computed))
+        both = [*(one.cell for one in self.cached.values()), *computed.values()]
+        observed = {cell.id: cell.observed for cell in both}
+        return judge.held(run, before, self._with_writes(run, computed), observed)
 
     def _with_writes(self, run: Run, computed: Mapping[str, Cell]) -> Against:
         """The sides, with how the change saves adapters if it is not as the baseline does."""
@@ -245,7 +247,7 @@ def plan_change(
     known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
     cached = {} if request.each else known.recall(baseline)
     asked = ChangePlan(
-        replace(chosen.request, expression=""), sides, built, mine, baseline, cached,
+        replace(chosen.request, expression="", observations=True), sides, built, mine, baseline, cached,
         tuple(str(cell.id) for cell in mine), chosen.left_out, chosen.features,
         _about(sides, built, files, chosen.words), tuple(scope.beside(files)), known,
         NewerCreators(chosen.creators, chosen.cells_of), environments,
