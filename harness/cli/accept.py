@@ -14,7 +14,8 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run
 from harness.core.text import enumerated, many, visible
 from harness.deviation import one_cell
-from harness.deviation.accept import break_file, conditions, expiry, proposal, select
+from harness.deviation.accept import break_file, conditions, expiry, measure, proposal, select
+from harness.deviation.accept.break_file import Change
 from harness.deviation.accept.conditions import Said
 from harness.deviation.accept.proposal import Proposal
 from harness.runner.request import Places
@@ -33,6 +34,7 @@ class AcceptOptions:
     """Of `--expires`: a date or a span."""
     remove: str = ""
     renew: str = ""
+    update: str = ""
     dry_run: bool = False
     json: bool = False
     places: Places = Places()
@@ -46,6 +48,7 @@ def add_to(commands: Any) -> None:
         "  peft-regress accept 'lora-bias-*' --until 'peft<0.22' --issue … --expires 2027-05-31 --reason …\n"
         "  peft-regress accept 'lokr-*' --range peft --dry-run --issue … --expires 90d --reason …\n"
         "  peft-regress accept --renew lokr-scaled-by-alpha-over-r --expires 90d\n"
+        "  peft-regress accept --update lokr-scaled-by-alpha-over-r --dry-run\n"
         "  peft-regress accept --remove lokr-scaled-by-alpha-over-r\n"
         "\nThe break is a new file in matrices/breaks/. It selects the named cells and no other cell that was judged\n"
         "in the run. It names creators and loaders as the run does, or by versions with --range, --until, --creators\n"
@@ -83,6 +86,9 @@ def add_to(commands: Any) -> None:
     there = one.add_argument_group("existing breaks").add_mutually_exclusive_group()
     there.add_argument("--remove", metavar="ID", help="remove a break whose cells no longer deviate (stale)")
     there.add_argument("--renew", metavar="ID", help="give a break that still holds (expired) another --expires")
+    there.add_argument(
+        "--update", metavar="ID", help="widen a break's shape and sizes to what its cells show in --run (mismatch)"
+    )
     one.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
     one.add_argument("--json", action="store_true", help="print JSON")
     where(one, fixtures=False)
@@ -99,7 +105,7 @@ def add_range(group: Any) -> None:
 def accept(options: AcceptOptions) -> int:
     """Write a known break for cells of a run; or remove one, or give it another date."""
     today = datetime.date.today()
-    if options.remove or options.renew:
+    if options.remove or options.renew or options.update:
         return _maintain(options, today)
     said = _said(options, today)
     folder = one_cell.run_folder(options.places, options.run)
@@ -177,26 +183,39 @@ def _data(proposed: Proposal, dry: bool) -> dict[str, object]:
 
 
 def _maintain(options: AcceptOptions, today: datetime.date) -> int:
-    """--remove and --renew, for a stale or expired break."""
+    """--remove, --renew and --update, for a break that does not hold."""
+    action = next(name for name in ("remove", "renew", "update") if getattr(options, name))
     given = [name for name in ("issue", "reason", "until", "creators", "loaders", "id") if getattr(options.said, name)]
-    if options.cells or given or (options.remove and options.last_day):
+    if options.cells or given or (action != "renew" and options.last_day):
+        other = "cells" if options.cells else f"--{given[0]}" if given else "--expires"
         raise UsageError(
-            f"accept: --{'remove' if options.remove else 'renew'} together with "
-            f"{'cells' if options.cells else '--' + given[0] if given else '--expires'}",
+            f"accept: --{action} together with {other}",
             "a known break's id, and with --renew the new --expires", "run two commands",
         )  # fmt: skip
-    matrices = options.places.matrix().folder
-    if options.remove:
-        done, change = f"{options.remove} removed", break_file.removed(matrices, options.remove)
-    else:
-        if not options.last_day:
-            raise UsageError("accept: --renew without --expires", expiry.FORMS, "add --expires DATE")
-        expires = expiry.parse(options.last_day, today)
-        if remark := expiry.remark(expires, today):
-            common.say(f"note: {remark}")
-        done, change = f"{options.renew} counts until {expires}", break_file.renewed(matrices, options.renew, expires)
+    done, change = {"remove": _removed, "renew": _renewed, "update": _updated}[action](options, today)
     if not options.dry_run:
         change.write()
     common.out(change.diff)
     common.out(f"\n{done}{' (nothing was written)' if options.dry_run else ''}: {change.path}")
     return ExitCode.CLEAN
+
+
+def _removed(options: AcceptOptions, today: datetime.date) -> tuple[str, Change]:  # noqa: ARG001
+    return f"{options.remove} removed", break_file.removed(options.places.matrix().folder, options.remove)
+
+
+def _renewed(options: AcceptOptions, today: datetime.date) -> tuple[str, Change]:
+    if not options.last_day:
+        raise UsageError("accept: --renew without --expires", expiry.FORMS, "add --expires DATE")
+    expires = expiry.parse(options.last_day, today)
+    if remark := expiry.remark(expires, today):
+        common.say(f"note: {remark}")
+    change = break_file.renewed(options.places.matrix().folder, options.renew, expires)
+    return f"{options.renew} counts until {expires}", change
+
+
+def _updated(options: AcceptOptions, today: datetime.date) -> tuple[str, Change]:
+    known = break_file.one(options.places.matrix().folder, options.update)
+    run = conditions.applied(run_file.load(one_cell.run_folder(options.places, options.run)), [], today)
+    change = break_file.remeasured(options.places.matrix().folder, measure.updated(run, known))
+    return f"{options.update} allows what its cells show in run {run.id}", change

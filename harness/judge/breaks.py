@@ -21,6 +21,7 @@ from harness.core.model import Strict
 from harness.core.run import KnownBreak
 from harness.core.text import first_sentence
 from harness.core.verdict import Verdict
+from harness.judge.shape import Line, Size
 
 FOLDER = "breaks"
 """The folder with one file a break, inside the matrices folder."""
@@ -59,7 +60,11 @@ class Condition(_Written):
     verdict: Verdict = pydantic.Field(strict=False)
     """The verdict that it covers. Any other verdict stays red."""
     kinds: list[str] | None = pydantic.Field(default=None, min_length=1)
-    """The kinds of findings that it covers; all kinds if absent."""
+    """The kinds of findings that it covers, as long as nobody measured its shape; all kinds if absent."""
+    shape: dict[str, Line] | None = pydantic.Field(default=None, min_length=1)
+    """What each finding is like (`harness.judge.shape`); replaces `kinds`."""
+    size: dict[str, dict[str, Size]] = pydantic.Field(default_factory=dict)
+    """Scenario → finding → its measured size."""
     note: str | None = pydantic.Field(default=None, min_length=1)
     """For readers: what is special about these cells."""
 
@@ -85,10 +90,24 @@ class Condition(_Written):
             raise ValueError(f"a deviation: one of {', '.join(allowed)}; nothing else can be expected")
         return verdict
 
+    @pydantic.model_validator(mode="after")
+    def _one_statement(self) -> Condition:
+        if self.shape is not None and self.kinds is not None:
+            raise ValueError("either `kinds` or, measured, `shape`")
+        if self.size and self.shape is None:
+            raise ValueError("`size` together with `shape`")
+        return self
+
+    @property
+    def lines(self) -> dict[str, Line]:
+        """The shape; before it is measured, its kinds."""
+        return self.shape or {kind: Line() for kind in self.kinds or ["*"]}
+
     @property
     def stated(self) -> str:
         """What the selected cells show: `silent-wrong (lost-tensors, values)`."""
-        return f"{self.verdict}" + (f" ({', '.join(self.kinds)})" if self.kinds else "")
+        kinds = dict.fromkeys(key.rpartition(" ")[2] for key in self.lines)
+        return f"{self.verdict}" + (f" ({', '.join(kinds)})" if "*" not in kinds else "")
 
 
 _TEXTS = ("title", "since", "fixed", "verified", "workaround")

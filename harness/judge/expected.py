@@ -8,12 +8,14 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from harness.core.run import Cell, ExpectationProblem
-from harness.core.verdict import Verdict
-from harness.judge import breaks
+from harness.core.text import enumerated
+from harness.judge import breaks, shape
 from harness.judge.breaks import Break, Condition
 
 Versions = Mapping[str, Mapping[str, str]]
 """Environment name → package → version."""
+NOT_AS_KNOWN = "known break"
+"""How the note of a cell begins that a break selects, but that deviates otherwise."""
 _SHOWN = 8
 
 
@@ -32,10 +34,16 @@ def selects(condition: Condition, cell: Cell, versions: Versions) -> bool:
 
 
 def states(condition: Condition, cell: Cell) -> bool:
-    """True if the cell deviates as the condition says: with its verdict, and findings of its kinds only."""
+    """True if the cell deviates as the condition says."""
+    return not unlike(condition, cell)
+
+
+def unlike(condition: Condition, cell: Cell) -> tuple[str, ...]:
+    """How the cell deviates otherwise than the condition says, a sentence each; empty if it deviates as stated."""
     if cell.verdict is not condition.verdict:
-        return False
-    return condition.kinds is None or set(kinds_of(cell)) <= set(condition.kinds)
+        kinds = kinds_of(cell)
+        return (f"it is {cell.verdict}" + (f" ({', '.join(kinds)})" if kinds else ""),)
+    return shape.unlike(condition.lines, condition.size.get(cell.scenario, {}), cell)
 
 
 def covers(known: Break, cell: Cell, versions: Versions) -> bool:
@@ -45,9 +53,7 @@ def covers(known: Break, cell: Cell, versions: Versions) -> bool:
 
 def kinds_of(cell: Cell) -> list[str]:
     """Kinds of the findings that make the cell deviate, sorted; of a `warned` cell, those that warn."""
-    warned = cell.verdict is Verdict.WARNED
-    deviating = (f for f in cell.findings if f.verdict.is_deviation or (warned and f.verdict is Verdict.WARNED))
-    return sorted({finding.kind for finding in deviating})
+    return sorted({finding.kind for finding in shape.deviating(cell)})
 
 
 def apply(
@@ -79,8 +85,11 @@ def apply(
 
 def _judged(cell: Cell, active: Sequence[Break], versions: Versions) -> Cell:
     by = next((known for known in active if covers(known, cell, versions)), None)
+    notes = tuple(note for note in cell.notes if not note.startswith(NOT_AS_KNOWN))
+    other = _not_as_known(cell, active, versions) if by is None and cell.verdict.is_deviation else ""
     return cell.model_copy(
         update={
+            "notes": (*notes, other) if other else notes,
             "expected": by is not None,
             "expectation": by.id if by else "",
             "expectation_issue": by.issue if by else "",
@@ -88,6 +97,17 @@ def _judged(cell: Cell, active: Sequence[Break], versions: Versions) -> Cell:
             "expectation_reason": by.cause if by else "",
         }
     )
+
+
+def _not_as_known(cell: Cell, active: Sequence[Break], versions: Versions) -> str:
+    """How a cell differs from the known break that is nearest to it; empty if none selects it."""
+    about = [
+        (known.id, unlike(one, cell)) for known in active for one in known.condition if selects(one, cell, versions)
+    ]
+    if not about:
+        return ""
+    id, others = min(about, key=lambda pair: len(pair[1]))
+    return f"{NOT_AS_KNOWN} `{id}`, but not as known: {enumerated(others, _SHOWN)}"
 
 
 def _is_own(cell: Cell) -> bool:
@@ -115,7 +135,7 @@ def _problems(known: Break, selected: _Selected, today: date, complete: bool) ->
     if stale and complete:
         problems.append(_problem(known, "stale", _stale(known, stale, len(_cells_of(selected)))))
     if mismatched:
-        problems.append(_problem(known, "mismatch", _mismatch(mismatched)))
+        problems.append(_problem(known, "mismatch", _mismatch(known, mismatched)))
     return problems
 
 
@@ -148,16 +168,14 @@ def _stale(known: Break, stale: _Selected, selected: int) -> str:
     )
 
 
-def _mismatch(mismatched: _Selected) -> str:
+def _mismatch(known: Break, mismatched: _Selected) -> str:
     cells = _cells_of(mismatched)
-    shown = [
-        f"{cell.id} is {cell.verdict}" + (f" ({', '.join(kinds)})" if (kinds := kinds_of(cell)) else "")
-        for cell in cells[:_SHOWN]
-    ]
+    said = {cell.id: unlike(one, cell) for one, cell in mismatched}
+    shown = [f"{id}: {enumerated(others, _SHOWN)}" for id, others in list(said.items())[:_SHOWN]]
     return (
-        f"{_number(cells)} {'deviates' if len(cells) == 1 else 'deviate'} in another way than stated: "
-        f"{', '.join(shown)}{_more(cells)}; expected: {_stated(mismatched)}. Next: find out what changed; a known "
-        "deviation needs a condition that states it"
+        f"a known break, but not as known: {_number(cells)} {'deviates' if len(cells) == 1 else 'deviate'} otherwise: "
+        f"{'; '.join(shown)}{_more(cells)}; expected: {_stated(mismatched)}. Next: `peft-regress show '{cells[0].id}'` "
+        f"to find out what changed; if it is the same break, `peft-regress accept --update {known.id}`"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 from harness.core.comparison import Change, Comparison
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
+from harness.judge import shape_measured
 
 Standing = Literal["sound", "deviates", "unjudged"]
 Key = tuple[str, ...]
@@ -16,9 +17,9 @@ Key = tuple[str, ...]
 def compare(before: Run, now: Run) -> tuple[Comparison, ...]:
     """How each cell changed, in the order of the later run; cells that are sound in both are left out.
 
-    Only verdicts are compared, with or without expectations: a cell that newly deviates has `regressed` even if an
-    expectation was added for it in between. So has a cell whose verdict is worse than before. A cell that can no longer
-    be judged is `gone`, not `regressed`.
+    Known breaks do not count: a cell that newly deviates has `regressed` even if a break was added for it in between.
+    So has a cell whose verdict is worse than before, or that deviates in another way or by more
+    (`harness.judge.shape`). A cell that can no longer be judged is `gone`, not `regressed`.
     """
     key = _key(before, now)
     old, new = {key(cell): cell for cell in before.cells}, {key(cell): cell for cell in now.cells}
@@ -44,11 +45,20 @@ def _key(before: Run, now: Run) -> Callable[[Cell], Key]:
 
 
 def _compared(before: Cell | None, now: Cell | None, strict: bool) -> Comparison | None:
-    change = _change(standing(before, strict), standing(now, strict), before, now)
+    sides = (standing(before, strict), standing(now, strict))
     cell = now or before
+    worse = _worse(before, now) if before and now and sides == ("deviates", "deviates") else None
+    change = _change(*sides, worse is not None)
     if change is None or cell is None:
         return None
-    return Comparison(cell=cell.id, change=change, before=_verdict(before), now=_verdict(now))
+    return Comparison(cell=cell.id, change=change, before=_verdict(before), now=_verdict(now), why=worse or "")
+
+
+def _worse(before: Cell, now: Cell) -> str | None:
+    """Why a cell that deviated is worse now; empty if the verdicts say it, None if it is not worse."""
+    if now.verdict is not before.verdict:
+        return "" if now.verdict.severity < before.verdict.severity else None
+    return "; ".join(shape_measured.worse(before, now)) or None
 
 
 def _verdict(cell: Cell | None) -> Verdict | None:
@@ -62,7 +72,7 @@ def standing(cell: Cell | None, strict: bool) -> Standing:
     return "deviates" if cell.verdict.is_deviation or (strict and cell.verdict is Verdict.WARNED) else "sound"
 
 
-def _change(old: Standing, new: Standing, before: Cell | None, now: Cell | None) -> Change | None:
+def _change(old: Standing, new: Standing, worse: bool) -> Change | None:
     """The change between two standings. The cases are the policy."""
     match old, new:
         case "sound", "deviates":
@@ -70,7 +80,6 @@ def _change(old: Standing, new: Standing, before: Cell | None, now: Cell | None)
         case "deviates", "sound":
             return "fixed"
         case "deviates", "deviates":
-            worse = before is not None and now is not None and now.verdict.severity < before.verdict.severity
             return "regressed" if worse else "still"
         case "unjudged", "sound" | "deviates":
             return "new"

@@ -77,7 +77,8 @@ WRONG = cell("lokr-a@v061:current")
 def test_one_cell_by_its_names() -> None:
     assert accepted(run(WRONG, SOUND), WRONG.id) == known(
         id="lokr-a-silent-wrong", title="Known", cause="Known.", references=[SAID.issue], expires=SAID.expires,
-        scenarios=["lokr-a"], creators=["v061"], loaders=["current"], verdict="silent-wrong", kinds=["values"],
+        scenarios=["lokr-a"], creators=["v061"], loaders=["current"], verdict="silent-wrong",
+        shape={"forward values": {"says": "…"}},
     )  # fmt: skip
 
 
@@ -112,7 +113,7 @@ def test_each_verdict_and_set_of_kinds_is_a_condition(
 
 
 def test_a_cell_without_findings_has_no_kinds() -> None:
-    assert stated(CELLS, "lokr-d")[0].kinds is None
+    assert stated(CELLS, "lokr-d")[0].shape is None
 
 
 THERE: dict[str, Any] = {
@@ -154,7 +155,7 @@ def test_a_warning_by_its_id_or_in_a_strict_run() -> None:
     warned = cell("w@v061:current", "warned", ["new-warning"])
     for where, word in ((run(warned), warned.id), (run(warned, strict=True), "w")):
         found = accepted(where, word)
-        assert [(one.verdict, one.kinds) for one in found.condition] == [("warned", ["new-warning"])]
+        assert [(one.verdict, list(one.lines)) for one in found.condition] == [("warned", ["forward new-warning"])]
         assert not conditions.applied(run(warned, strict=True), [found], TODAY).deviations
 
 

@@ -57,7 +57,8 @@ def test_a_deviation_is_accepted_and_the_next_check_is_clean(broken: World) -> N
     (condition,) = found.condition
     assert (found.id, condition.creators, condition.loaders) == (MADE, [one], [other])
     assert (condition.verdict, condition.devices) == ("silent-wrong", None)
-    assert condition.kinds
+    assert condition.shape
+    assert condition.size
     assert found.expires
     assert found.expires > datetime.date.today() + datetime.timedelta(days=150)
     assert f"covers 1 cell: {broken.id('two-layers', '2.1')}; 1 more match and need no known break" in said.out

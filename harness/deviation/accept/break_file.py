@@ -24,6 +24,7 @@ from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
 from harness.core.text import similar, visible
 from harness.judge import breaks
+from harness.judge.breaks import Break
 
 WIDTH = 120
 """Columns of a line."""
@@ -47,8 +48,39 @@ def text(fields: Mapping[str, Any], remarks: Iterable[str] = ()) -> str:
     """
     comment = [line for one in remarks for line in textwrap.wrap(visible(one), WIDTH - 2, break_on_hyphens=False)]
     parts = ["".join(f"# {line}\n" for line in comment) + _table(fields, KEYS)]
-    parts += ["[[condition]]\n" + _table(one, CONDITION) for one in fields["condition"]]
+    parts += ["[[condition]]\n" + _table(one, CONDITION) + measured_text(one) for one in fields["condition"]]
     return "\n".join(parts)
+
+
+def measured_text(condition: Mapping[str, Any]) -> str:
+    """The tables `shape` and `size` of a condition, each after an empty line."""
+    parts = []
+    for name in ("shape", "size"):
+        entries = {_key(key): _entries(value) for key, value in (condition.get(name) or {}).items()}
+        lines = {key: _inline(own) for key, own in entries.items()}
+        short = {key: line for key, line in lines.items() if len(key) + len(" = ") + len(line) <= WIDTH}
+        if short:
+            parts += [f"\n[condition.{name}]\n", *(f"{key} = {line}\n" for key, line in short.items())]
+        for key in [key for key in entries if key not in short]:
+            parts += [f"\n[condition.{name}.{key}]\n"]
+            parts += [f"{own} = {_value(value, WIDTH - len(own) - 3)}\n" for own, value in entries[key].items()]
+    return "".join(parts)
+
+
+def _entries(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What is there, by key as TOML; a list of one text is that text."""
+    there = {_key(key): one for key, one in value.items() if one is not None}
+    return {k: one[0] if isinstance(one, list) and len(one) == 1 else one for k, one in there.items()}
+
+
+def _inline(entries: Mapping[str, Any]) -> str:
+    return (
+        f"{{ {', '.join(f'{key} = {_value(value, 10**6)}' for key, value in entries.items())} }}" if entries else "{}"
+    )
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _quoted(key)
 
 
 def _table(fields: Mapping[str, Any], keys: Iterable[str]) -> str:
@@ -63,7 +95,9 @@ def _value(value: Any, room: int) -> str:
     if isinstance(value, str):
         line = _quoted(value)
         return line if len(line) <= room else _folded(value)
-    items = [_quoted(one) for one in value]
+    if isinstance(value, int | float):
+        return f"{value}"
+    items = [_value(one, 10**6) for one in value]
     line = f"[{', '.join(items)}]"
     return line if len(line) <= room else "[\n" + "".join(f"  {item},\n" for item in items) + "]"
 
@@ -169,6 +203,44 @@ def renewed(matrices: Path, id: str, expires: date) -> Change:
     if known.expires is None or breaks.parse(after, path) != known.model_copy(update={"expires": expires}):
         has = "is permanent" if known.permanent else "is written in a way that a command can't change"
         raise UsageError(f"{path} {has}; nothing was written", "a line `expires = DATE`", "edit the file by hand")
+    return Change(path, before, after)
+
+
+def one(matrices: Path, id: str) -> Break:
+    """The break with an id.
+
+    Raises:
+        UsageError: there is no such break.
+    """
+    path, text = _read(matrices, id)
+    return breaks.parse(text, path)
+
+
+_CONDITION = re.compile(r"(?m)^\[\[condition\]\][^\n]*\n")
+_REPLACED = re.compile(r"(?ms)^kinds *= *\[[^\]]*\][^\n]*\n|\n*^\[condition\.(shape|size)\b.*")
+
+
+def remeasured(matrices: Path, known: Break) -> Change:
+    """A break with the shapes and sizes of this one; the rest of its file stays as it is.
+
+    Raises:
+        UsageError: there is no such break, or it is written in a way that a command can't change.
+    """
+    path, before = _read(matrices, known.id)
+    head, *parts = _CONDITION.split(before)
+    places = _CONDITION.findall(before)
+    after = head
+    for place, part, one in zip(places, parts, known.condition, strict=True):
+        own = _REPLACED.sub("", part).rstrip("\n") + "\n"
+        tables = measured_text(one.model_dump(exclude_none=True)) if one.shape is not None else ""
+        after += place + (own + tables if tables else part.rstrip("\n") + "\n") + "\n"
+    after = after.rstrip("\n") + "\n"
+    if breaks.parse(after, path) != known:
+        raise UsageError(
+            f"{path} is written in a way that a command can't change; nothing was written",
+            "`[[condition]]` tables whose last tables are `[condition.shape]` and `[condition.size]`",
+            "edit the file by hand",
+        )
     return Change(path, before, after)
 
 

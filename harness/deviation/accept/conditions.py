@@ -24,7 +24,7 @@ from harness.core.text import first_sentence
 from harness.core.verdict import Verdict
 from harness.deviation.accept import blocks
 from harness.deviation.accept.blocks import Block, place_of
-from harness.judge import expected
+from harness.judge import expected, shape_measured
 from harness.judge.breaks import Break, Condition
 
 Fields = dict[str, Any]
@@ -104,11 +104,18 @@ def drafted(run: Run, cells: Sequence[Cell], said: Said, taken: Collection[str])
         "workaround": said.workaround or None,
         "expires": said.expires,
         "condition": [
-            _condition(run, block, said) | {"verdict": verdict, "kinds": kinds or None}
-            for (verdict, *kinds), group in groups.items()
+            _condition(run, block, said) | {"verdict": verdict} | _shape([c for c in group if block.holds(place_of(c))])
+            for (verdict, *_), group in groups.items()
             for block in blocks.blocks([place_of(cell) for cell in group], harmless)
         ],
     }
+
+
+def _shape(cells: Sequence[Cell]) -> Fields:
+    """What the cells show, as measured; nothing for a process that died."""
+    shape, size = shape_measured.measured(cells)
+    lines = {key: line.model_dump(exclude_none=True) for key, line in shape.items()}
+    return {"shape": lines or None, "size": size or None}
 
 
 def _condition(run: Run, block: Block, said: Said) -> Fields:
