@@ -29,6 +29,7 @@ from harness.judge import (
     anew,
     base_drift,
     contracts,
+    further,
     invariants,
     load_paths,
     numbers,
@@ -46,7 +47,7 @@ from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
 from harness.judge.pattern.findings import with_patterns
-from harness.worker.shared import EQUALS
+from harness.worker.shared import EQUALS, FURTHER
 
 COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *EQUALS)
 """Probes whose arrays are compared with the golden's."""
@@ -127,6 +128,7 @@ class _Judge:
         structure_steps.compare(self.golden, self.now, self.found)
         structure_steps.sft(self.golden, self.now, self.found)
         self.narrow = precision.compare(self.now, self.found)
+        further.compare(self.evidence, self.found)
         outcomes.limits(self.evidence, self.found)
         return self._judgement()
 
@@ -379,7 +381,7 @@ class _Judge:
         outcome = self.now.outcome(probe)
         if outcome in ("skipped", "missing"):
             return Verdict.UNSUPPORTED
-        undetermined = probe not in self.load_paths and self.golden.outcome(probe) != "ok"
+        undetermined = probe not in {*self.load_paths, *FURTHER} and self.golden.outcome(probe) != "ok"
         if self.standard.lacks_reload and probe in standard.ON_RELOAD:
             return Verdict.CLOSE if probe in EQUALS and outcome == "ok" else Verdict.NOT_COMPARABLE
         if outcome == "error" or undetermined or probe in self.evidence.weak or any(beyond(f) for f in figures):

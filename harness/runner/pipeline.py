@@ -139,6 +139,8 @@ def request(cell: Planned, versions: Mapping[str, str], kind: Kind = "replay") -
     task: Task = {"kind": kind, "scenario": matrix.resolve(cell.declared, versions), "device": cell.id.device}
     if settings := cell.id.settings.request:
         task["settings"] = dict(settings)
+    if cell.further and kind == "replay":
+        task["further"] = True
     return task
 
 
@@ -186,6 +188,7 @@ def reproduce(cell: Planned, *, creating: bool, forward: bool, options: str) -> 
     words += ["--forward"] if forward and not creating else []  # `pair` always does so
     words += ["--device", cell.id.device] if cell.id.device != device_class.CPU else []
     words += cell.id.settings.options
+    words += ["--further"] if cell.further else []
     return shlex.join(words) + options
 
 

@@ -30,6 +30,8 @@ class Planned:
     creator_spec: str
     loader_spec: str
     limit_s: float | None = None
+    further: bool = False
+    """Run the further probes too (`FURTHER` in `harness/worker/shared.py`)."""
 
     @property
     def time_limit_s(self) -> float:
@@ -100,7 +102,7 @@ def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Env
     cells = [
         Planned(
             CellId(s.name, creator, loader, request.device, request.settings),
-            s, creator_spec, loader_spec, request.time_limit,
+            s, creator_spec, loader_spec, request.time_limit, request.further,
         )
         for loader, loader_spec in loaders.items()
         for creator, creator_spec in creators.items()
@@ -108,6 +110,20 @@ def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Env
         if makes(environments, creator_spec, s.family)
     ]  # fmt: skip
     return [cell for cell in cells if is_selected(cell, request)]
+
+
+def with_further(cells: Iterable[Planned]) -> list[Planned]:
+    """The cells; of each loader, family and config class the first one runs the further probes.
+
+    They use an adapter in ways that depend on its method, less on the scenario, and take as long as all others.
+    """
+    seen = set()
+    found = []
+    for cell in cells:
+        kind = (cell.loader_spec, cell.declared.family, cell.declared.scenario.adapter.config)
+        found.append(replace(cell, further=cell.further or kind not in seen))
+        seen.add(kind)
+    return found
 
 
 def is_selected(cell: Planned, request: CheckRequest) -> bool:

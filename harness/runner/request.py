@@ -151,6 +151,8 @@ class CheckRequest:
     forward: bool = False
     """Also run loaders that are older than a scenario's feature: do they refuse, or load something else? `pair` always
     does so."""
+    further: bool = False
+    """Run the further probes in every cell. A check of a change runs them once for each family and config class."""
     each: bool = False
     """Replay every fixture; do not reuse the result of one that the loader cannot tell apart."""
     time_limit: float | None = None

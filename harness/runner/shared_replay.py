@@ -104,8 +104,8 @@ class SharedReplays:
 
     def _looked_at(self, cell: Planned) -> tuple[Manifest, str] | None:
         """The manifest and the traits of the cell's fixture; None where it can't be read, which the check reports."""
-        if cell.id.device != CPU:
-            return None  # replays on a GPU need not repeat to the bit
+        if cell.id.device != CPU or cell.further:
+            return None  # replays on a GPU need not repeat to the bit; others of a group have no further probes
         key = (cell.id.creator, cell.id.scenario)
         if key not in self._traits:
             try:

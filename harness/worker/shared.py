@@ -5,7 +5,8 @@ only, syntax of Python 3.8: every pinned environment runs it.
 
 To add a name, write it here with its words, and write the function that does it in the worker:
 
-    PROBES      observe/probes.py; observe/probes_declared.py where not every scenario has it
+    PROBES      observe/probes.py; observe/probes_declared.py where not every scenario has it; observe/further/ where
+                no golden has it
     LOAD_PATHS  compat/load_paths.py
     WRAPPERS    model/wrappers.py
     STEPS       observe/steps.py
@@ -55,8 +56,19 @@ PROBES: Mapping[str, ProbeWords] = {
     "merged_after_run": ProbeWords("merged after it was run"),
     "steps": ProbeWords(""),
     "sft": ProbeWords(""),
+    "several": ProbeWords("", "using two adapters at once"),
+    "together": ProbeWords("", "using two methods in one layer"),
+    "named": ProbeWords("", "loading under a name from its own keys"),
+    "narrow": ProbeWords("", "using the adapter on a base in bfloat16"),
+    "odd_files": ProbeWords("", "loading a damaged checkpoint"),
+    "files": ProbeWords("", "saving in both formats"),
+    "config": ProbeWords("", "making the config"),
 }
 """Every probe, in the order in which the worker runs them."""
+
+FURTHER = ("several", "together", "named", "narrow", "odd_files", "files", "config")
+"""Probes of a replay that is asked for more (`further`). No golden has them: they are compared within the loader, and
+between the two sides of a change."""
 
 
 class Equal(NamedTuple):
@@ -200,6 +212,8 @@ class Task(TypedDict, total=False):
     """`create`: `base/` and `adapter/` are there already; observe them on this device."""
     settings: Dict[str, str]
     """`replay`: `dtype` and `attention` to compute with besides."""
+    further: bool
+    """`replay`: run the probes of `FURTHER` too."""
     adapters: List[str]
     """`identify`: folders of adapters, below `adapters/`."""
     bases: Dict[str, str]

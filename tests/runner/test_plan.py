@@ -12,6 +12,7 @@ from harness.core.matrix import CellId, Declared, of_families
 from harness.core.scenario import Adapter, Base, Module, Scenario
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed, Environment
+from harness.runner import pipeline
 from harness.runner import plan as planning
 from harness.runner.request import CheckRequest, Selection
 from harness.store.fixtures import Store
@@ -160,3 +161,25 @@ def test_a_scenario_that_nothing_meets_is_reported_and_the_others_are_made(mini:
     assert ended.code == 0, ended
     assert "scenario 'never' has requirements that no environment meets" in ended.err
     assert mini.traced("create") == ["two-layers"]
+
+
+def test_the_first_cell_of_each_kind_runs_the_further_probes() -> None:
+    environments: Any = FakeEnvironments()
+    request = CheckRequest(pair=True, creators=("v1",), loaders=("x", "y"))
+    scenarios = [declared("a"), declared("b"), declared("c", "other")]
+    cells = planning.with_further(planning.plan(scenarios, request, environments))
+    assert [str(cell.id) for cell in cells if cell.further] == [
+        f"{name}@v1:{loader}[cpu]" for loader in "xy" for name in "ac"
+    ]
+    (cell,) = (cell for cell in cells if str(cell.id) == "a@v1:x[cpu]")
+    assert pipeline.request(cell, {})["further"] is True
+    assert "further" not in pipeline.request(cell, {}, "trace")
+    assert "--further" in pipeline.reproduce(cell, creating=False, forward=False, options="")
+    (other,) = (cell for cell in cells if str(cell.id) == "b@v1:x[cpu]")
+    assert "further" not in pipeline.request(other, {})
+
+
+def test_every_cell_runs_the_further_probes_if_asked() -> None:
+    environments: Any = FakeEnvironments()
+    request = CheckRequest(pair=True, creators=("v1",), loaders=("x",), further=True)
+    assert all(cell.further for cell in planning.plan([declared("a"), declared("b")], request, environments))

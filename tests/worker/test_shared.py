@@ -12,10 +12,10 @@ import pytest
 from harness.worker import process, shared
 from harness.worker.compat import load_paths
 from harness.worker.model import wrappers
-from harness.worker.observe import probes, probes_declared, steps
+from harness.worker.observe import further, probes, probes_declared, steps
 
 DONE = [
-    ("PROBES", [*shared.PROBES], [*probes.PROBES, *probes_declared.PROBES]),
+    ("PROBES", [*shared.PROBES], [*probes.PROBES, *probes_declared.PROBES, *further.PROBES]),
     ("LOAD_PATHS", [*shared.LOAD_PATHS], [*load_paths.LOAD_PATHS]),
     ("WRAPPERS", [*shared.WRAPPERS], [*wrappers.WRAPPERS, shared.ADAPTER_PLACE]),
     ("STEPS", [*shared.STEPS], [*steps.STEPS]),

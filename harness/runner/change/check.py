@@ -23,6 +23,7 @@ from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.judge import expected
 from harness.runner import folder as runs
+from harness.runner import plan
 from harness.runner.change import last_red, older, scope, select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
@@ -243,7 +244,7 @@ def plan_change(
     if affected is None and (request.every_creator or change.every_scenario):
         found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
     chosen = select.select(found, everything, declared, request, environments, sides)
-    mine, baseline = _of_sides(chosen.cells, sides)
+    mine, baseline = _of_sides(plan.with_further(chosen.cells), sides)
     known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
     cached = {} if request.each else known.recall(baseline)
     asked = ChangePlan(

@@ -127,7 +127,14 @@ class KnownCells:
             return ""
         resolved = matrix.digest(matrix.resolve(cell.declared, self._environment.versions))
         requires = repr((cell.declared.scenario.requires, cell.declared.scenario.creator_requires))
-        said = (manifest.model_dump_json(), resolved, requires, str(self._forward), platform.platform())
+        said = (
+            manifest.model_dump_json(),
+            resolved,
+            requires,
+            str(self._forward),
+            str(cell.further),
+            platform.platform(),
+        )
         return hashlib.sha256("\0".join((str(cell.id), *said)).encode()).hexdigest()
 
 

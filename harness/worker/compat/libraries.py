@@ -238,6 +238,11 @@ def adapter_arguments(model: Any, adapter_name: str) -> Any:
     return config
 
 
+def known_arguments(config: Any, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of a config class's arguments that this release has."""
+    return {name: value for name, value in arguments.items() if name in inspect.signature(config).parameters}
+
+
 def resize_vocabulary(model: Any, size: int) -> None:
     """Resize embedding and head, without a warning about how new rows are drawn: they are overwritten."""
     function = model.resize_token_embeddings

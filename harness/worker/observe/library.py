@@ -11,7 +11,7 @@ from ..model import adapters, bases, wrappers
 from ..process import VISIBLE_GPUS
 from ..serve import devices, numerics
 from ..shared import TRAINER, Hello, Request
-from . import closer, identify, key_conversion, probes, probes_declared, settings, sft, trace, types, warmup
+from . import closer, further, identify, key_conversion, probes, probes_declared, settings, sft, trace, types, warmup
 from .context import Context
 from .recorder import Observation
 
@@ -28,6 +28,7 @@ class Library:
 
         self.torch: Any = torch
         self.scenario: Mapping[str, Any] = request["scenario"]
+        self.further = bool(request.get("further"))
         makes = request["kind"] == "create" and not request.get("stored")
         self.device: str = "cpu" if makes else request.get("device", "cpu")
 
@@ -134,8 +135,9 @@ class Library:
         )
 
     def probes(self, scenario: Mapping[str, Any]) -> list[tuple[str, probes.Probe]]:
-        """Every probe, then those that the scenario declares."""
-        return [*probes.PROBES.items(), *probes_declared.of(scenario)]
+        """Every probe, then those that the scenario declares, then the further ones if they are asked for."""
+        asked = further.PROBES.items() if self.further else ()
+        return [*probes.PROBES.items(), *probes_declared.of(scenario), *asked]
 
     def conversion(self, context: Context) -> None:
         """Record how the loader converts names."""

@@ -258,6 +258,8 @@ def unloaded(ctx: Context) -> None:
     ctx.fact("unloaded", "base_changed", structure.changed_base_weights(ctx.base(), plain, ctx.adapter_name, {}))
     ctx.record("unloaded", ctx.run(plain))
     ctx.fact("unloaded", "ties", structure.ties(plain, ()))
+    if not ctx.creating:
+        ctx.fact("unloaded", "left", structure.left_behind(ctx.base(), plain))
 
 
 def merge_and_unload(ctx: Context) -> None:
@@ -268,6 +270,8 @@ def merge_and_unload(ctx: Context) -> None:
     plain.eval()
     ctx.record("merge_and_unload", ctx.run(plain))
     ctx.fact("merge_and_unload", "ties", structure.ties(plain, ()))
+    if not ctx.creating and ctx.precision == "float32":
+        ctx.fact("merge_and_unload", "left", structure.left_behind(ctx.base(), plain))
     ctx.keep("merged and unloaded", plain)
 
 

@@ -54,6 +54,52 @@ def changed_base_weights(base: Any, model: Any, adapter_name: str, stored: dict[
     return [name for name in changed if name not in brought]
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_state_dict_hooks", "_load_state_dict_pre_hooks")
+
+
+def left_behind(base: Any, plain: Any) -> dict[str, list[str]]:
+    """What a model from which the adapter was removed has besides the base, or lacks; kinds without any are left out.
+
+    Returns:
+        kind → names: keys of the state dict, buffers with other values, modules of another class, attributes and hooks
+        of modules, and entries of the model's config.
+    """
+    before, after = dict(base.named_modules()), dict(plain.named_modules())
+    both = [(name, before[name], after[name]) for name in sorted(set(before) & set(after))]
+    keys, keys_now = set(base.state_dict()), set(plain.state_dict())
+    buffers = {name: fingerprint(value) for name, value in base.named_buffers() if value.numel()}
+    found = {
+        "keys gone": sorted(keys - keys_now),
+        "keys left": sorted(keys_now - keys),
+        "modules left": sorted(n for n, module in after.items() if type(module).__module__.startswith("peft.")),
+        "classes": [
+            f"{name}: {type(a).__name__} → {type(b).__name__}" for name, a, b in both if type(a) is not type(b)
+        ],
+        "attributes": [f"{name}.{held}" for name, a, b in both for held in sorted(set(vars(b)) - set(vars(a)))],
+        "hooks": [f"{name}.{kind}" for name, module in after.items() for kind in _HOOKS if _has_hook(module, kind)],
+        "buffers": sorted(n for n, p in plain.named_buffers() if n in buffers and fingerprint(p) != buffers[n]),
+        "config": _differing(_config_of(base), _config_of(plain)),
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _has_hook(module: Any, kind: str) -> bool:
+    """True if a module has a hook of PEFT's; Transformers has hooks of its own."""
+    hooks = getattr(module, kind, {}).values()
+    places = [str(getattr(getattr(hook, "func", hook), "__module__", "")) for hook in hooks]
+    return any(place.partition(".")[0] == "peft" for place in places)
+
+
+def _config_of(model: Any) -> dict[str, Any]:
+    config: Any = getattr(model, "config", None)
+    return dict(config.to_dict()) if hasattr(config, "to_dict") else {}
+
+
+def _differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    names = sorted(set(before) | set(after))
+    return [f"{n}: {before.get(n)!r} → {after.get(n)!r}" for n in names if before.get(n) != after.get(n)]
+
+
 def _tensors(model: Any) -> list[tuple[str, Any]]:
     return [(name, p) for name, p in model.named_parameters() if p.numel()]
 

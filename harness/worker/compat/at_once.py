@@ -1,0 +1,76 @@
+"""Several adapters active at once: what each release has of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from . import libraries
+from .load_paths import absent
+
+
+def why_not(model: Any) -> str:
+    """Why two adapters cannot be active at once; empty if they can.
+
+    Raises:
+        Skip: this release activates one adapter alone; several came with 0.6.
+    """
+    if libraries.is_prompt_learning(model):
+        return "prompt learning has one active prompt"
+    import peft.tuners.tuners_utils as module
+
+    if not hasattr(module, "BaseTunerLayer"):
+        raise absent("several active adapters", "peft", "0.6")
+    if not isinstance(model.base_model, module.BaseTuner):
+        return f"{type(model.base_model).__name__} activates one adapter alone"
+    return ""
+
+
+def active(model: Any) -> dict[str, Any]:
+    """The names of the active adapters, as the model, its tuner and its layers have them."""
+    layers = [module.active_adapters for module in model.modules() if libraries.is_adapter_layer(module)]
+    return {
+        "model": _listed(getattr(model, "active_adapters", model.active_adapter)),
+        "layers": sorted({", ".join(_listed(names)) for names in layers}),
+    }
+
+
+def _listed(names: Any) -> list[str]:
+    if isinstance(names, str):
+        return [names]
+    return list(names() if callable(names) else names)  # up to 0.6 the model's is a method
+
+
+def merged(model: Any) -> list[str]:
+    """The names of the merged adapters that layers have, in order."""
+    return sorted(
+        {", ".join(module.merged_adapters) for module in model.modules() if hasattr(module, "merged_adapters")}
+    )
+
+
+def status(model: Any) -> dict[str, Any]:
+    """`get_model_status`, and the first row of `get_layer_status`.
+
+    Raises:
+        Skip: this release has no such functions; they came with 0.11.
+    """
+    import peft
+
+    if not hasattr(peft, "get_model_status"):
+        raise absent("get_model_status", "peft", "0.11")
+    return {
+        "model": dataclasses.asdict(peft.get_model_status(model)),
+        "layer": dataclasses.asdict(peft.get_layer_status(model)[0]),
+    }
+
+
+def activate_for_inference(model: Any, name: str) -> None:
+    """`set_adapter` that leaves the adapter frozen.
+
+    Raises:
+        Skip: this release has no such argument; it came with 0.19.
+    """
+    if "inference_mode" not in inspect.signature(model.set_adapter).parameters:
+        raise absent("inference_mode of set_adapter", "peft", "0.19")
+    model.set_adapter(name, inference_mode=True)

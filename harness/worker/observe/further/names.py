@@ -1,0 +1,50 @@
+"""The probe `named`: loaded under a name that occurs in the path of its own parameters.
+
+A library that cuts the adapter's name out of a key may cut out more.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...compat import libraries
+from ...model import adapters
+from .. import accounting
+from ..capture import Skip
+from ..context import Context
+from .step import step
+
+PROBE = "named"
+
+
+def observe(ctx: Context) -> None:
+    """Load under each such name, look for every tensor of the checkpoint, run, and save again."""
+    ctx.only_in_float32()
+    words = words_of(ctx.model(), ctx.adapter_name)
+    if not words:
+        raise Skip("no parameter has the adapter's name")
+    stored = libraries.load_adapter_tensors(adapters.ADAPTER_FOLDER)
+    for place, word in words.items():
+        with step(ctx, PROBE, place) as facts:
+            facts["name"] = word
+            model = ctx.load(adapter_name=word)
+            found = accounting.account(ctx.torch, stored, model, word)
+            facts["lost"] = sorted(key for key, where in found.items() if where["found"] == "nowhere")
+            ctx.record(PROBE, ctx.run(model), f"{place}.")
+            folder = ctx.folder(PROBE)
+            adapters.save(model, folder, word)
+            again = libraries.load_adapter_tensors(folder)
+            facts["saved without"] = sorted(set(stored) - set(again))
+            facts["saved besides"] = sorted(set(again) - set(stored))
+
+
+def words_of(model: Any, adapter_name: str) -> dict[str, str]:
+    """Place → name: that of the layer, of a module above it, and of the attribute that holds the adapter's part."""
+    paths = [name.split(".") for name, _ in model.named_parameters()]
+    path: list[str] = next((parts for parts in paths if adapter_name in parts), [])
+    before = [part for part in path[: path.index(adapter_name)] if not part.isdigit()] if path else []
+    places = {"attribute": before[-1:], "layer": before[-2:-1], "above": before[2:-3][-2:][:1]}
+    found = {place: parts[0] for place, parts in places.items() if parts and parts[0] != adapter_name}
+    return {
+        place: word for place, word in found.items() if word not in list(found.values())[: list(found).index(place)]
+    }
