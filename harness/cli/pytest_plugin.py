@@ -219,6 +219,8 @@ class CheckPlugin:
             self.checking.start(one.planned for one in self.items if group in ("", one.planned.id.loader))
         cell = self.checking.result(item.planned)
         self._grow(item)
+        if self.checking.hopeless:
+            item.session.shouldfail = self.checking.hopeless
         return cell
 
     def _grow(self, item: CellItem) -> None:

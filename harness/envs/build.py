@@ -21,7 +21,8 @@ from typing import Any
 import filelock
 
 from harness.core.progress import Log
-from harness.envs import byte_code, source_tree, unpacked_wheel, wheelhouse
+from harness.core.text import many
+from harness.envs import byte_code, layer, source_tree, unpacked_wheel, wheelhouse
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
 from harness.envs.installers import Outcome, RunUv
 
@@ -113,6 +114,8 @@ class Builder:
         stamp = read_stamp(directory)
         if stamp is None or not _python(directory).exists():
             return None
+        if (base := _below(environment)) and self.built(base) is None:  # the packages are links to it
+            return None
         return BuiltEnvironment(
             environment.name, environment.spec, environment.kind, _python(directory), environment.lock_digest,
             stamp["versions"], stamp["python_version"], untouched=False,
@@ -130,6 +133,8 @@ class Builder:
         ready = self.built(environment)
         if ready is not None:
             return ready
+        if base := _below(environment):
+            self.build(base)
         directory = self.directory(environment)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -146,10 +151,14 @@ class Builder:
     def _make(self, environment: Environment, directory: Path, wheels: Path | None) -> None:
         started = time.monotonic()
         remove(directory)  # an incomplete build, or its interpreter is gone
-        self._log(f"building {environment.name}: {len(environment.locked())} packages")
+        base, overlay = _below(environment), environment.overlay
+        from_lock = "" if base else many(len(environment.locked()), "package")
+        from_tree = f"{overlay.package} from {overlay.source}" if overlay else ""
+        self._log(f"building {environment.name}: {' and '.join(filter(None, [from_lock, from_tree]))}")
         try:
             self._fill(environment, directory, wheels)
-            self._share_byte_code(environment, directory)
+            if base is None:
+                self._share_byte_code(environment, directory)
             found = self._probe(environment, directory)
             _write_stamp(environment, directory, found, time.monotonic() - started)
         except BaseException:  # Ctrl-C too. Without a stamp, remains are deleted next time
@@ -168,6 +177,9 @@ class Builder:
                 self._run(environment, arguments, folder, "copy the wheelhouse again, or pack it for this machine")
                 return
             install = [*into, "--no-deps"]
+            if (below := _below(environment)) is not None:
+                self._lay_over(below, environment, directory, folder)
+                return
             (folder / "lock.txt").write_text("\n".join(environment.requirement_lines()) + "\n", encoding="utf-8")
             if environment.locked():
                 self._run(environment, [*install, "-r", "lock.txt"], folder)
@@ -176,9 +188,17 @@ class Builder:
                 # libraries, for example); they are added here.
                 self._run(environment, [*into, "--constraint", "lock.txt", f"torch=={torch}"], folder)
             if environment.overlay is not None:
-                self._log(f"installing {environment.overlay.package} from {environment.overlay.source}")
                 self._run(environment, [*install, _copied(environment.overlay, folder, environment.name)], folder)
                 self._check(environment, directory, folder)
+
+    def _lay_over(self, base: Environment, environment: Environment, directory: Path, folder: Path) -> None:
+        """Install the package of a source tree, and link all others of a built environment."""
+        assert environment.overlay is not None
+        # its files are copies: they are no one else's, so their times can be set
+        install = ["pip", "install", "--no-deps", "--link-mode", "copy", "--python", str(_python(directory))]
+        self._run(environment, [*install, _copied(environment.overlay, folder, environment.name)], folder)
+        layer.lay_under(self.directory(base), directory, environment.overlay.package)
+        self._check(environment, directory, folder)
 
     def _run(
         self, environment: Environment, args: list[str], folder: Path, fix: str = "fix the lock or pip's index"
@@ -238,6 +258,11 @@ class Builder:
 
 
 _ELSEWHERE = "free some space or fix the permissions, or set PEFT_REGRESS_CACHE to another folder"
+
+
+def _below(environment: Environment) -> Environment | None:
+    """The environment whose packages are linked; None if all are installed."""
+    return environment.overlay.base if environment.overlay else None
 
 
 def _identity(python_version: str) -> str:

@@ -42,6 +42,20 @@ def share(source: Path, target: Path) -> int:
     return linked
 
 
+def take_over(source: Path, target: Path) -> None:
+    """Link the byte code of a source file to another file of the same content, which gets the source's time.
+
+    Python looks at the time and the size of a source file, so an equal file of another time would be compiled again.
+    """
+    for compiled in (source.parent / _CACHE).glob(f"{source.stem}.*.pyc"):
+        try:
+            (target.parent / _CACHE).mkdir(exist_ok=True)
+            os.link(compiled, target.parent / _CACHE / compiled.name)
+            os.utime(target, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
+        except OSError:
+            continue
+
+
 def _compiled(root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Each folder of an environment that has byte code, with the names of its files."""
     for folder, folders, _ in os.walk(root / "lib"):

@@ -83,6 +83,8 @@ class Overlay:
     """SHA-256 of the tree's content."""
     source: str
     """The checkout's path, or the git URL with the commit."""
+    base: Environment | None = None
+    """The environment whose other packages are used; None if all others are installed from the lock."""
 
 
 @dataclass(frozen=True)

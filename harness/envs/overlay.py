@@ -65,7 +65,8 @@ class Overlays:
             why=f"{package} from {source} over {base.name}",
             lock_digest=lock.digest_of(base.versions, f"{package} @ tree sha256:{digest}"),
             versions={**base.versions, **({package: version} if version else {})},
-            overlay=Overlay(tree, package, version, digest, source),
+            overlay=Overlay(tree, package, version, digest, source, base),
+            tried_first=False,  # a checkout is built often, and a worker imports it at once
         )
 
     def _releases(self, spec: str, pins: Mapping[str, str], name: str, base: Environment) -> Environment:

@@ -24,6 +24,7 @@ from harness.core import run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run
+from harness.core.verdict import Verdict
 from harness.envs.environments import Environments
 from harness.judge import breaks, expected
 from harness.judge.breaks import Break
@@ -143,6 +144,8 @@ class Checking:
         self.jobs = request.jobs or cores()
         self.recorder: Recorder | None = None
         self._log, self._on_cell, self._after, self._side_by_side = log, on_cell, after, side_by_side
+        self.hopeless = ""
+        """Why the rest of the cells can't be compared: a side does not import."""
         self._added: queue.SimpleQueue[Planned] = queue.SimpleQueue()
         self._session: Session | None = None
         self._begun: set[str] = set()
@@ -204,7 +207,7 @@ class Checking:
         """Check cells and end the session."""
         self.start(cells)
         waiting = deque(cells)
-        while waiting:
+        while waiting and not self.hopeless:
             self.result(waiting.popleft())
             waiting += self.added()
         self.close()
@@ -224,6 +227,8 @@ class Checking:
         """Keep a finished cell in the run's folder, once, pass it on, and start what is to be checked because of it."""
         if not self.recorder or not self.recorder.add(cell):
             return
+        if self._side_by_side and cell.verdict is Verdict.ENV_FAILED:
+            self.hopeless = f"{cell.loader} does not import"
         if more := self._after(cell):
             self.plan = (*self.plan, *self.recorder.extend(str(one.id) for one in more))
             self.start(more)

@@ -247,13 +247,14 @@ def build(found: Sides, environments: Environments) -> Built:
     Raises:
         SideFailed: one can't be built.
     """
-    made = []
-    for what, environment in (("the change", found.change), ("the baseline", found.baseline)):
+    made = {}
+    # the baseline first: the change's packages are links to it
+    for what, environment in (("the baseline", found.baseline), ("the change", found.change)):
         try:
-            made.append(environments.build(environment.spec))
+            made[what] = environments.build(environment.spec)
         except EnvFailed as error:
             raise SideFailed(what, environment.name, environment.spec, error) from error
-    return Built(*made)
+    return Built(made["the change"], made["the baseline"])
 
 
 class SideFailed(Exception):
