@@ -21,7 +21,7 @@ from harness.judge.evidence import Evidence
 _EQUALS = (
     ("several", "merged.", "several", "both.", "merging two active adapters changes the output"),
     ("several", "unmerged.", "several", "both.", "merging and unmerging two adapters does not bring the output back"),
-    ("several", "both again.", "several", "both.", "two adapters, activated again, compute something else"),
+    ("several", "both_again.", "several", "both.", "two adapters, activated again, compute something else"),
     ("several", "disabled.", "base", "", "disabled twice and enabled once, two adapters act"),
     ("together", "mixed.merged.", "together", "mixed.", "merging two methods in one layer changes the output"),
     ("together", "lora.merged.", "together", "lora.", "merging LoRA with biases and tokens changes the output"),
@@ -82,7 +82,7 @@ def _named(now: Observed, found: Found) -> None:
     saved = {fact: set(now.fact("roundtrip", fact) or []) for fact in ("lost", "added")}
     for _, step in _steps(now, "named", now.facts.get("named") or {}):
         lost = set(step["lost"]) - plain
-        other = (set(step["saved without"]) - saved["lost"]) | (set(step["saved besides"]) - saved["added"])
+        other = (set(step["saved_without"]) - saved["lost"]) | (set(step["saved_besides"]) - saved["added"])
         name = step["name"]
         if lost:
             found.notes.append(
@@ -93,8 +93,8 @@ def _named(now: Observed, found: Found) -> None:
 
 
 def _silent(now: Observed, found: Found) -> None:
-    by_load = now.fact("odd_files", "lacks a key") or {}
-    by_name = now.fact("odd_files", "from_pretrained lacks a key") or {}
+    by_load = now.fact("odd_files", "lacks_a_key") or {}
+    by_name = now.fact("odd_files", "from_pretrained_lacks_a_key") or {}
     silent = all(step.get("outcome") == "ok" for step in (by_load, by_name))
     if silent and not by_load.get("missing") and not by_name.get("warnings"):
         found.notes.append("a checkpoint without one of its keys loads without a word")

@@ -27,13 +27,13 @@ FOUND: list[tuple[str, str, dict[str, Any], str, str]] = [
 
 NOTED: list[tuple[str, str, dict[str, Any], str]] = [
     ("a tensor does not arrive by a name", "named",
-     {"layer": {"outcome": "ok", "name": "q_proj", "lost": [KEYS[0]], "saved without": [], "saved besides": []}},
+     {"layer": {"outcome": "ok", "name": "q_proj", "lost": [KEYS[0]], "saved_without": [], "saved_besides": []}},
      "loaded under the name 'q_proj', 1 tensor did not arrive"),
     ("a tensor is saved under another key", "named",
-     {"layer": {"outcome": "ok", "name": "q_proj", "lost": [], "saved without": [KEYS[0]], "saved besides": ["x"]}},
+     {"layer": {"outcome": "ok", "name": "q_proj", "lost": [], "saved_without": [KEYS[0]], "saved_besides": ["x"]}},
      "saved under the name 'q_proj', it has other keys"),
     ("a missing key is passed over", "odd_files",
-     {"lacks a key": {"outcome": "ok", "missing": []}, "from_pretrained lacks a key": {"outcome": "ok"}},
+     {"lacks_a_key": {"outcome": "ok", "missing": []}, "from_pretrained_lacks_a_key": {"outcome": "ok"}},
      "without a word"),
 ]  # fmt: skip
 
@@ -42,9 +42,9 @@ SOUND: list[tuple[str, str, dict[str, Any]]] = [
     ("an attribute is left, as up to 0.18", "unloaded", {"left": {"attributes": [".peft_config"]}}),
     ("a step is not available", "config", {"defaults": {"outcome": "skipped", "changed": ["r"]}}),
     ("a missing key is returned", "odd_files",
-     {"lacks a key": {"outcome": "ok", "missing": ["a"]}, "from_pretrained lacks a key": {"outcome": "ok"}}),
+     {"lacks_a_key": {"outcome": "ok", "missing": ["a"]}, "from_pretrained_lacks_a_key": {"outcome": "ok"}}),
     ("a missing key is refused", "odd_files",
-     {"lacks a key": {"outcome": "error"}, "from_pretrained lacks a key": {"outcome": "error"}}),
+     {"lacks_a_key": {"outcome": "error"}, "from_pretrained_lacks_a_key": {"outcome": "error"}}),
 ]  # fmt: skip
 
 

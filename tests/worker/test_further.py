@@ -42,9 +42,9 @@ def test_a_step_that_raises_ends_alone() -> None:
 
 def test_a_release_without_the_feature_is_skipped() -> None:
     context = _context([])
-    with step(context, "narrow", "as is"):
+    with step(context, "narrow", "as_is"):
         _raise(Skip("this release has no autocast_adapter_dtype"))
-    assert context.recorded["narrow", "as is"]["outcome"] == "skipped"
+    assert context.recorded["narrow", "as_is"]["outcome"] == "skipped"
 
 
 @pytest.mark.parametrize(

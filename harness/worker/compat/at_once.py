@@ -11,13 +11,11 @@ from .load_paths import absent
 
 
 def why_not(model: Any) -> str:
-    """Why two adapters cannot be active at once; empty if they can.
+    """Why two adapters cannot be active at once in layers; empty if they can.
 
     Raises:
         Skip: this release activates one adapter alone; several came with 0.6.
     """
-    if libraries.is_prompt_learning(model):
-        return "prompt learning has one active prompt"
     import peft.tuners.tuners_utils as module
 
     if not hasattr(module, "BaseTunerLayer"):

@@ -27,7 +27,7 @@ def observe(ctx: Context) -> None:
         _round_trip(ctx, made, facts)
     with step(ctx, PROBE, "scenario") as facts:
         _round_trip(ctx, kind(**ctx.scenario["adapter"]["args"]), facts)
-    with step(ctx, PROBE, "unknown entry") as facts:
+    with step(ctx, PROBE, "unknown_entry") as facts:
         folder = ctx.folder(PROBE)
         _write(folder, {**structure.read_config(adapters.ADAPTER_FOLDER), "an_entry_of_the_future": 1})
         facts["read"] = type(peft.PeftConfig.from_pretrained(folder)).__name__

@@ -25,9 +25,9 @@ def odd(ctx: Context) -> None:
     key = sorted(stored)[0]
     first = stored[key]
     changes: Mapping[str, Callable[[], Tensors]] = {
-        "lacks a key": lambda: {name: value for name, value in stored.items() if name != key},
-        "has a further key": lambda: {**stored, f"{key}.further": first.clone()},
-        "has another shape": lambda: {**stored, key: ctx.torch.cat([first, first[:1]])},
+        "lacks_a_key": lambda: {name: value for name, value in stored.items() if name != key},
+        "has_a_further_key": lambda: {**stored, f"{key}.further": first.clone()},
+        "has_another_shape": lambda: {**stored, key: ctx.torch.cat([first, first[:1]])},
     }
     for name, change in changes.items():
         folder = ctx.folder(ODD)
@@ -35,8 +35,8 @@ def odd(ctx: Context) -> None:
         with step(ctx, ODD, name) as facts:
             model = ctx.load()
             _loaded(model.load_adapter(folder, ctx.adapter_name), ctx.adapter_name, facts)
-        if name == "lacks a key":
-            with step(ctx, ODD, f"from_pretrained {name}"):
+        if name == "lacks_a_key":
+            with step(ctx, ODD, f"from_pretrained_{name}"):
                 ctx.load(folder=folder)
 
 

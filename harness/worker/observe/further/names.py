@@ -34,8 +34,8 @@ def observe(ctx: Context) -> None:
             folder = ctx.folder(PROBE)
             adapters.save(model, folder, word)
             again = libraries.load_adapter_tensors(folder)
-            facts["saved without"] = sorted(set(stored) - set(again))
-            facts["saved besides"] = sorted(set(again) - set(stored))
+            facts["saved_without"] = sorted(set(stored) - set(again))
+            facts["saved_besides"] = sorted(set(again) - set(stored))
 
 
 def words_of(model: Any, adapter_name: str) -> dict[str, str]:

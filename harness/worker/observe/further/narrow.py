@@ -23,7 +23,7 @@ def observe(ctx: Context) -> None:
     for dtype in ("bfloat16", "float16"):
         with step(ctx, PROBE, dtype) as facts:
             facts["types"] = _types(_load(ctx, dtype), ctx)
-    with step(ctx, PROBE, "as is") as facts:
+    with step(ctx, PROBE, "as_is") as facts:
         facts["types"] = _types(_load_as_is(ctx), ctx)
     with step(ctx, PROBE, "new") as facts:
         facts["types"] = _types(adapters.wrap(_base(ctx, "bfloat16"), ctx.scenario["adapter"]), ctx)

@@ -16,12 +16,13 @@ OTHER = "beside"
 
 
 def observe(ctx: Context) -> None:
-    """Add a second adapter of the same configuration, or as declared, and use both."""
+    """Add a second adapter of the same configuration, or as declared; use both, save both, and delete the first."""
     ctx.only_in_float32()
     model = ctx.load()
-    if reason := at_once.why_not(model):
-        raise Skip(reason)
     first = ctx.adapter_name
+    one_at_once = libraries.is_prompt_learning(model)
+    if not one_at_once and (reason := at_once.why_not(model)):
+        raise Skip(reason)
     declared = ctx.scenario.get("beside")
     config = adapters.make_config(declared) if declared else libraries.adapter_arguments(model, first)
     with step(ctx, PROBE, "added"):
@@ -29,26 +30,32 @@ def observe(ctx: Context) -> None:
     if OTHER not in model.peft_config:
         return
     model.eval()
+    if not one_at_once:
+        _used_at_once(ctx, model)
+    with step(ctx, PROBE, "saved") as facts:
+        folder = ctx.folder(PROBE)
+        with libraries.without_hub():
+            model.save_pretrained(folder)
+        facts["files"] = files.tree(folder)
+    with step(ctx, PROBE, "deleted") as facts:
+        model.delete_adapter(first)
+        facts.update(_state(model, first))
+        facts["left"] = sorted(key for key in model.state_dict() if first in key.split("."))
+        ctx.record(PROBE, ctx.run(model), "deleted.")
+
+
+def _used_at_once(ctx: Context, model: Any) -> None:
+    first = ctx.adapter_name
     _active(ctx, model, "both", [first, OTHER])
     _merged(ctx, model)
     _active(ctx, model, "swapped", [OTHER, first])
     _disabled(ctx, model)
     with step(ctx, PROBE, "status") as facts:
         facts.update(at_once.status(model))
-    with step(ctx, PROBE, "saved") as facts:
-        folder = ctx.folder(PROBE)
-        with libraries.without_hub():
-            model.save_pretrained(folder)
-        facts["files"] = files.tree(folder)
     with step(ctx, PROBE, "inference") as facts:
         at_once.activate_for_inference(model, first)
         facts.update(_state(model, first))
-    _active(ctx, model, "both again", [first, OTHER])
-    with step(ctx, PROBE, "deleted") as facts:
-        model.delete_adapter(first)
-        facts.update(_state(model, first))
-        facts["left"] = sorted(key for key in model.state_dict() if first in key.split("."))
-        ctx.record(PROBE, ctx.run(model), "deleted.")
+    _active(ctx, model, "both_again", [first, OTHER])
 
 
 def _active(ctx: Context, model: Any, name: str, order: list[str]) -> None:
