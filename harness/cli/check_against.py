@@ -15,7 +15,7 @@ from harness.core.text import many
 from harness.runner import folder as runs
 from harness.runner.change import select
 from harness.runner.change import sides as two_sides
-from harness.runner.change.check import ChangePlan, again, failed_run, plan_change
+from harness.runner.change.check import ChangePlan, again, failed_run, plan_change, widened
 from harness.runner.change.sides import SideFailed, Sides
 
 
@@ -32,6 +32,7 @@ def check(options: CheckOptions) -> int:
         built = two_sides.build(sides, environments)
     except SideFailed as failed:
         return _failed(sides, failed, options)
+    sides, built = widened(change, request, environments, sides, built)
     planned = plan_change(change, request, environments, sides, built)
     left_out = {**planned.left_out, **options.left_out()}
     if options.dry_run:

@@ -19,12 +19,13 @@ from harness.core.matrix import Declared
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.core.text import many
-from harness.envs.environments import Environments
+from harness.envs.environment import EnvFailed
+from harness.envs.environments import CURRENT, Environments
 from harness.judge import change as judge
 from harness.judge import expected
 from harness.runner import folder as runs
 from harness.runner import plan
-from harness.runner.change import last_red, older, scope, select
+from harness.runner.change import last_red, older, scope, select, wider
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
 from harness.runner.change.known_cells import KnownCell, KnownCells
@@ -33,7 +34,7 @@ from harness.runner.change.select import Pair
 from harness.runner.change.sides import Built, SideFailed, Sides
 from harness.runner.change.touched import Touched
 from harness.runner.check import Checking, OnCell, known_breaks, run_folders
-from harness.runner.plan import Planned
+from harness.runner.plan import Planned, versions_of
 from harness.runner.request import CheckRequest
 
 
@@ -202,6 +203,7 @@ def check_change(
             run = failed_run(found, failed, runs.new_folder(folder, f"against-{found.change.name}").name)
             run_file.dump(run, folder / run.id / "report.json")
             return run
+        found, built = widened(change, request, environments, found, built)
         asked = plan_change(change, request, environments, found, built)
         left_out = {**asked.left_out, **request.selection.left_out(request.places.matrix())}
         with Checking(
@@ -226,6 +228,30 @@ def again(change: ChangeRequest, request: CheckRequest, sides: Sides) -> CheckRe
     if request.cells:
         raise UsageError("--last-red with --cell", "one of them", "leave one out")
     return replace(request, cells=last_red.cells(request.places.reports_folder, sides))
+
+
+def widened(
+    change: ChangeRequest, request: CheckRequest, environments: Environments, sides: Sides, built: Built
+) -> tuple[Sides, Built]:
+    """Both sides in an environment with more packages, if a scenario that the change can affect needs them.
+
+    The same sides, if the user names the baseline, or if that environment cannot be had here.
+    """
+    if change.baseline or sides.run or not sides.package or sides.baseline.name != CURRENT:
+        return sides, built
+    declared = select.named(request, request.selection.chosen(request.places.matrix()))
+    if not request.cells:
+        _, affected, _ = _affected(change, request, sides, built, declared)
+        declared = [one for one in declared if affected is None or one.name in affected.scenarios]
+    every = {name: versions_of(environments, name) for name in environments.names()}
+    name = wider.environment(sides.baseline.versions, declared, every)
+    if not name:
+        return sides, built
+    try:
+        found = two_sides.sides(change.change, name, environments)
+        return found, two_sides.build(found, environments)
+    except (SideFailed, EnvFailed):
+        return sides, built
 
 
 def plan_change(

@@ -114,6 +114,17 @@ def select(
     return Cells(request, tuple(cells), left_out, found.words, features, creators, among.cells_by)
 
 
+def named(request: CheckRequest, scenarios: Iterable[Declared]) -> list[Declared]:
+    """The scenarios that `-k` and `--cell` select by their names."""
+    selects, patterns = keyword.parse(request.expression), request.cells
+    wanted = [plan.parsed(cell).scenario for cell in patterns]
+    return [
+        one for one in scenarios
+        if selects((one.name, one.file.name, one.family, one.scenario.adapter.config))
+        and (not patterns or any(fnmatch.fnmatchcase(one.name, name) for name in wanted))
+    ]  # fmt: skip
+
+
 def _loaders(sides: Sides) -> tuple[str, ...]:
     return (sides.change.spec, *(() if sides.run else (sides.baseline.spec,)))
 
@@ -184,13 +195,7 @@ class _Among:
 
     def selectable(self) -> set[str]:
         """The scenarios that `-k` and `--cell` select by their names. Of the others, nothing need be said."""
-        selects, patterns = keyword.parse(self._request.expression), self._request.cells
-        named = [plan.parsed(cell).scenario for cell in patterns]
-        return {
-            one.name for one in self._declared
-            if selects((one.name, one.file.name, one.family, one.scenario.adapter.config))
-            and (not patterns or any(fnmatch.fnmatchcase(one.name, name) for name in named))
-        }  # fmt: skip
+        return {one.name for one in named(self._request, self._declared)}
 
     def _having(self, chosen: Sequence[str]) -> tuple[dict[str, frozenset[str]], dict[str, frozenset[str]]]:
         """Creator → scenarios that it has fixtures of; and creators whose file is not readable, with all.

@@ -1,0 +1,99 @@
+"""Writes docs/measured-changes.md: what `check --against` said of each change of benchmarks/changes.
+
+    python -m benchmarks.changes_page
+
+It reads benchmarks/changes/*.toml and results.jsonl. Why a change was missed is in missed.toml.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from benchmarks.changes import HERE, KINDS, RESULTS, Change, Result, changes, results
+from harness.core import data
+
+PAGE = data.root() / "docs" / "measured-changes.md"
+_SAID = {0: "not seen", 1: "seen", 2: "could not tell"}
+_TITLES = {"break": "Breaks", "harmless": "Harmless changes", "rounding": "Rounding"}
+_INTRO = """# Measured changes
+
+What `check --against` says of changes to PEFT, Transformers and bitsandbytes, each in one place of the newest release.
+A *break* must be red. A *harmless* change, which no user sees, must not be red, nor a change that only *rounds*
+otherwise. `python -m benchmarks.changes` runs the changes that have no result yet, and
+`python -m benchmarks.changes_page` writes this page. The changes are data in `benchmarks/changes/`.
+"""
+
+
+def page(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, str]) -> str:
+    """The page, in Markdown."""
+    parts = [_INTRO, "## Totals\n", _table(("kind", "changes", "run", *_SAID.values()), _totals(every, found))]
+    parts += ["## Seconds\n", _table(("checked", "changes", "wall: median", "wall: longest", "CPU: median"),
+                                     _seconds(every, found))]  # fmt: skip
+    parts += ["Measured on two cores that other programs used at the same time.\n"]
+    areas = _table(("area", "breaks", "seen"), _areas(every, found))
+    parts += ["## By area\n", areas, "## Missed\n", *_missed(every, found, reasons)]
+    for kind in KINDS:
+        rows = [_row(one, found[one.id]) for one in every if one.kind == kind and one.id in found]
+        head = ("change", "area", "cells", "seconds", "CPU", "result", "seen first by", "commit")
+        parts += [f"## {_TITLES[kind]}\n", _table(head, rows)]
+    return "\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+def _totals(every: Sequence[Change], found: Mapping[str, Result]) -> Iterator[Sequence[object]]:
+    for kind in KINDS:
+        mine = [one for one in every if one.kind == kind]
+        codes = [found[one.id].exit_code for one in mine if one.id in found]
+        yield kind, len(mine), len(codes), *(codes.count(code) for code in _SAID)
+
+
+def _seconds(every: Sequence[Change], found: Mapping[str, Result]) -> Iterator[Sequence[object]]:
+    alone = [found[one.id] for one in every if one.id in found and not found[one.id].beside]
+    kinds = {
+        "all cells of the default scope, up to 20": [one for one in alone if one.cells == one.of <= 20],
+        "all cells of the default scope, more than 20": [one for one in alone if one.cells == one.of > 20],
+        "the cells of the default scope that should see it": [one for one in alone if one.cells < one.of],
+    }
+    for words, mine in kinds.items():
+        if mine:
+            walls, cpus = [one.seconds for one in mine], [one.cpu_s for one in mine]
+            yield (words, len(mine), f"{statistics.median(walls):.0f}", f"{max(walls):.0f}",
+                   f"{statistics.median(cpus):.0f}")  # fmt: skip
+
+
+def _areas(every: Sequence[Change], found: Mapping[str, Result]) -> Iterator[Sequence[object]]:
+    breaks = [one for one in every if one.kind == "break" and one.id in found]
+    for area in sorted({one.area for one in breaks}, key=str.lower):
+        codes = [found[one.id].exit_code for one in breaks if one.area == area]
+        yield area, len(codes), codes.count(1)
+
+
+def _missed(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, str]) -> Iterator[str]:
+    for one in every:
+        if one.kind == "break" and one.id in found and found[one.id].exit_code == 0:
+            yield f"* `{one.id}` ({one.area}). {one.what} {reasons.get(one.id, 'Not looked into yet.')}"
+    yield ""
+
+
+def _row(change: Change, result: Result) -> Sequence[object]:
+    cells = str(result.cells) if result.cells == result.of else f"{result.cells} of {result.of}"
+    seconds = f"{result.seconds:.0f}" + (f" ({result.beside} more in the same tree)" if result.beside else "")
+    said = result.verdict or _SAID[result.exit_code]
+    return (f"`{change.id}`<br>{change.what}", change.area, cells, seconds, f"{result.cpu_s:.0f}", said, result.first,
+            f"`{result.commit}`")  # fmt: skip
+
+
+def main() -> None:
+    """Write the page."""
+    reasons = tomllib.loads((HERE / "missed.toml").read_text(encoding="utf-8"))["why"]
+    PAGE.write_text(page(changes(), results(RESULTS), reasons), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

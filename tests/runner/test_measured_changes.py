@@ -1,0 +1,57 @@
+"""The changes that `check --against` was measured with: well-formed, and the page shows their results."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+
+import pytest
+
+from benchmarks import changes_page
+from benchmarks.changes import HERE, KINDS, RESULTS, Change, changes, of_different_methods, results
+
+SHARED = Change("a", "peft/x.py", "old", "new", "break", "LoRA", "It breaks.")
+
+
+def test_changes_are_well_formed() -> None:
+    every = changes()
+    assert len({one.id for one in every}) == len(every)
+    assert {one.kind for one in every} <= set(KINDS)
+    assert all(one.old != one.new for one in every)
+    assert all(one.what.endswith(".") for one in every)
+
+
+def test_the_page_shows_the_results() -> None:
+    reasons = tomllib.loads((HERE / "missed.toml").read_text(encoding="utf-8"))["why"]
+    assert changes_page.PAGE.read_text(encoding="utf-8") == changes_page.page(changes(), results(RESULTS), reasons)
+
+
+def test_reasons_are_of_missed_breaks() -> None:
+    reasons = tomllib.loads((HERE / "missed.toml").read_text(encoding="utf-8"))["why"]
+    missed = {id for id, result in results(RESULTS).items() if result.exit_code == 0}
+    assert set(reasons) <= missed
+
+
+@pytest.mark.parametrize(
+    ("text", "after", "changed"),
+    [
+        ("an old one", "", "an new one"),
+        ("old, then old", "then", "old, then new"),
+        ("old old", "", None),
+        ("none", "", None),
+        ("old, then none", "then", None),
+    ],
+)
+def test_a_change_needs_one_place(text: str, after: str, changed: str | None) -> None:
+    change = Change("a", "peft/x.py", "old", "new", "break", "LoRA", "It breaks.", after)
+    if changed is None:
+        with pytest.raises(ValueError, match="the old text occurs"):
+            change.changed(text)
+    else:
+        assert change.changed(text) == changed
+
+
+def test_changes_in_one_tree_are_of_different_methods() -> None:
+    places = {"b": ("peft", "LoRA"), "c": ("peft", "VeRA"), "d": ("bitsandbytes", "VeRA")}
+    lora, vera, other = (replace(SHARED, id=id, file=f"{top}/x.py", area=area) for id, (top, area) in places.items())
+    assert of_different_methods([SHARED, lora, vera, other]) == [[SHARED, vera], [lora], [other]]
