@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cli import common, env_add
+from harness.cli import common, env_add, env_verify
 from harness.cli.parser import SPEC, Parser, command, count, where
 from harness.core.errors import ExitCode, UsageError
 from harness.envs import wheelhouse
@@ -30,6 +30,7 @@ class BuildOptions:
     specs: tuple[str, ...] = ()
     wheelhouse: Path | None = None
     jobs: int = 0
+    rebuild: bool = False
     dry_run: bool = False
     places: Places = Places()
 
@@ -69,6 +70,7 @@ def add_to(commands: Any) -> None:
     one.add_argument("--json", action="store_true", help="print JSON")
     where(one, fixtures=False)
     _build(inner)
+    env_verify.add_to(inner)
     _pack(inner)
     one = command(inner, "lock", lock, "resolve declared environments again and write their locks",
                   "  peft-regress env lock current", LockOptions)  # fmt: skip
@@ -94,6 +96,7 @@ def _build(commands: Any) -> None:
                      help=f"{SPEC} (default: all declared environments, except those built on demand)")  # fmt: skip
     one.add_argument("--wheelhouse", metavar="DIR", help="install the wheels that `env pack` put there; ask no index")
     one.add_argument("--jobs", type=count, default=0, help="environments built at once (default: cores)")
+    one.add_argument("--rebuild", action="store_true", help="build again what is built, for example after an edit")
     one.add_argument("--dry-run", action="store_true", help="print what would be built")
     where(one, fixtures=False)
 
@@ -139,9 +142,12 @@ def build(options: BuildOptions) -> int:
         for described in map(environments.describe, names):
             common.out(f"{described.name}: {len(described.versions)} packages")
         return ExitCode.CLEAN
+    if options.rebuild and not options.specs:
+        raise UsageError("--rebuild without a SPEC", "the environments to build again", "name them")
+    make = environments.rebuild if options.rebuild else environments.build
     # the first alone: the others take its byte code
     with ThreadPoolExecutor(max_workers=options.jobs or cores()) as pool:
-        for built in (*map(environments.build, names[:1]), *pool.map(environments.build, names[1:])):
+        for built in (*map(make, names[:1]), *pool.map(make, names[1:])):
             common.out(f"{built.name}: {built.python}")
     return ExitCode.CLEAN
 
@@ -150,6 +156,8 @@ def _build_packed(options: BuildOptions, folder: Path, environments: Environment
     """Build a wheelhouse's environment: as it is locked here, or as it was packed if nothing here declares it."""
     if len(options.specs) > 1:
         raise UsageError(f"{len(options.specs)} environments", "a wheelhouse holds one", "pass at most one SPEC")
+    if options.rebuild:
+        raise UsageError("--rebuild with --wheelhouse", "one of them", "run `peft-regress env rm SPEC` first")
     house = wheelhouse.read(folder)
     spec = options.specs[0] if options.specs else house.name
     declared = spec in environments.names()

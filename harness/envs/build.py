@@ -7,12 +7,13 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 import shutil
-import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,33 +22,16 @@ from typing import Any
 import filelock
 
 from harness.core.progress import Log
-from harness.core.text import many
-from harness.envs import byte_code, layer, source_tree, unpacked_wheel, wheelhouse
+from harness.core.text import many, one_line
+from harness.envs import byte_code, installed, layer, source_tree, unpacked_wheel, wheelhouse
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
+from harness.envs.facts import Facts, facts
 from harness.envs.installers import Outcome, RunUv
+from harness.worker import in_use
+from harness.worker.process import signal_name
 
-STAMP = "peft-regress.json"
+STAMP = in_use.STAMP
 _PROBED = ("torch", "transformers", "peft", "accelerate")
-_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-_PROBE_LIMIT_S = 600
-_FACTS = """
-import importlib.metadata, json, platform, re, sys
-for name in sys.argv[1:]:
-    __import__(name)  # adds fewer lines to a traceback than import_module
-versions = {}
-for found in importlib.metadata.distributions():
-    if found.metadata["Name"]:
-        versions.setdefault(re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(), found.version)
-print("\\n" + json.dumps({"python_version": platform.python_version(), "versions": versions}))
-"""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """Version and packages of an interpreter."""
-
-    python_version: str
-    versions: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -57,35 +41,6 @@ class Base:
     python: Path
     identity: str
     """Version, implementation and platform. A build fits only interpreters with the same."""
-
-
-def facts(name: str, python: Path, imports: Sequence[str] = (), *, isolated: bool = True) -> Facts:
-    """The packages of an interpreter, after importing some of them.
-
-    Args:
-        imports: modules to import first, without `PYTHONDONTWRITEBYTECODE`: this import writes the byte code, which
-            halves the time of all later ones.
-        isolated: ignore the user's `PYTHON*` variables and site folder.
-
-    Raises:
-        EnvFailed: it does not run, or one of the imports fails.
-    """
-    command = [str(python), *(["-I"] if isolated else []), "-c", _FACTS, *imports]
-    environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | _OFFLINE
-    try:
-        done = subprocess.run(
-            command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-            timeout=_PROBE_LIMIT_S, check=False,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvFailed(name, "import", f"{python} does not run: {error}", "a Python", "check the path") from error
-    if done.returncode != 0:
-        what = f"import {', '.join(imports)}" if imports else "listing its packages"
-        raise EnvFailed(
-            name, "import", f"{what} failed with exit code {done.returncode}", "libraries that can be imported",
-            "read the last lines below; if these versions are not compatible, pin others", tail=done.stderr,
-        )  # fmt: skip
-    return Facts(**json.loads(done.stdout.rstrip().rpartition("\n")[2]))
 
 
 class Builder:
@@ -122,31 +77,48 @@ class Builder:
         )  # fmt: skip
 
     def build(self, environment: Environment, wheels: Path | None = None) -> BuiltEnvironment:
-        """Build the environment if it is not built.
+        """Build the environment if it is not built. Nobody deletes it while this process and its workers run.
 
         Args:
             wheels: install from this wheelhouse, without network; default: the lock's packages from the index.
 
         Raises:
-            EnvFailed: uv fails, the disk is full, or the libraries cannot be imported. Incomplete builds are deleted.
+            EnvFailed: uv fails, the disk is full, the libraries cannot be imported, or a file changed since the build.
+                Incomplete builds are deleted.
         """
-        ready = self.built(environment)
-        if ready is not None:
-            return ready
         if base := _below(environment):
             self.build(base)
         directory = self.directory(environment)
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            with locked(directory, self._log):
-                ready = self.built(environment)  # another process may have built it meanwhile
-                if ready is None:
-                    self._make(environment, directory, wheels)
-                    ready = self.built(environment)
-        except OSError as error:
-            raise EnvFailed(environment.name, "build", f"{error}", "a cache with write access", _ELSEWHERE) from error
-        assert ready is not None, f"{directory} was built and has no stamp"
+        while (ready := self._held(environment, directory)) is None:
+            in_use.release(str(directory))
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                with locked(directory, self._log):
+                    if self.built(environment) is None:  # else another process built it meanwhile
+                        self._make(environment, directory, wheels)
+            except OSError as error:
+                raise EnvFailed(
+                    environment.name, "build", f"{error}", "a cache with write access", _ELSEWHERE
+                ) from error
+        self._must_be_unchanged(environment, directory)
         return ready
+
+    def _held(self, environment: Environment, directory: Path) -> BuiltEnvironment | None:
+        """The environment if it is built and nobody is deleting it; from now on nobody may."""
+        if self.built(environment) is None:
+            return None
+        how = in_use.hold(str(directory))
+        if how == in_use.MARKER:
+            self._log(f"no locks on the file system of {self.root}: a file beside {directory.name} names this process")
+        return None if how == in_use.BUSY else self.built(environment)
+
+    def _must_be_unchanged(self, environment: Environment, directory: Path) -> None:
+        changed = installed.changes(directory)
+        if changed is None:
+            self._log(f"checking the files of {environment.name}: an earlier version built it and kept no list of them")
+            changed = list(installed.verify(directory, environment.spec).differences)
+        if changed:
+            raise changed_since(environment.name, environment.spec, changed)
 
     def _make(self, environment: Environment, directory: Path, wheels: Path | None) -> None:
         started = time.monotonic()
@@ -159,8 +131,11 @@ class Builder:
             self._fill(environment, directory, wheels)
             if base is None:
                 self._share_byte_code(environment, directory)
+            self._settle(environment, directory, wheels)
             found = self._probe(environment, directory)
-            _write_stamp(environment, directory, found, time.monotonic() - started)
+            installed.write_snapshot(directory)
+            below = self.directory(base) if base else None
+            _write_stamp(environment, directory, found, time.monotonic() - started, below)
         except BaseException:  # Ctrl-C too. Without a stamp, remains are deleted next time
             remove(directory)
             raise
@@ -188,7 +163,7 @@ class Builder:
                 # libraries, for example); they are added here.
                 self._run(environment, [*into, "--constraint", "lock.txt", f"torch=={torch}"], folder)
             if environment.overlay is not None:
-                self._run(environment, [*install, _copied(environment.overlay, folder, environment.name)], folder)
+                self._run(environment, [*install, self._copied(environment.overlay, folder, environment.name)], folder)
                 self._check(environment, directory, folder)
 
     def _lay_over(self, base: Environment, environment: Environment, directory: Path, folder: Path) -> None:
@@ -196,9 +171,20 @@ class Builder:
         assert environment.overlay is not None
         # its files are copies: they are no one else's, so their times can be set
         install = ["pip", "install", "--no-deps", "--link-mode", "copy", "--python", str(_python(directory))]
-        self._run(environment, [*install, _copied(environment.overlay, folder, environment.name)], folder)
+        self._run(environment, [*install, self._copied(environment.overlay, folder, environment.name)], folder)
         layer.lay_under(self.directory(base), directory, environment.overlay.package)
         self._check(environment, directory, folder)
+
+    def _copied(self, overlay: Overlay, folder: Path, name: str) -> str:
+        """A copy of the tree, because builds leave files behind. An unpacked wheel is packed instead of built."""
+        copy = folder / "tree"
+        if source_tree.copy(overlay.tree, copy) != overlay.digest:
+            found = f"{overlay.source} changed during the build"
+            raise EnvFailed(name, "build", found, "a tree that does not change", "run it again")
+        if source_tree.is_wheel(copy):
+            return str(unpacked_wheel.pack(copy, folder))
+        self._log(f"building {overlay.source} runs its build backend, {_backend(copy)}")
+        return str(copy)
 
     def _run(
         self, environment: Environment, args: list[str], folder: Path, fix: str = "fix the lock or pip's index"
@@ -206,10 +192,23 @@ class Builder:
         outcome = self._uv(args, folder)
         if outcome.code != 0:
             raise EnvFailed(
-                environment.name, "build", f"`uv {args[0]}` failed with exit code {outcome.code}", "an installation",
-                f"read uv's last lines below; then {fix}", tail=outcome.said,
+                environment.name, "build", f"`uv {args[0]}` {_ending(outcome.code)}", "an installation",
+                f"read uv's last lines below; then {fix}" if outcome.code > 0 else "run it again with more memory free",
+                tail=outcome.said,
             )  # fmt: skip
         return outcome
+
+    def _settle(self, environment: Environment, directory: Path, wheels: Path | None) -> None:
+        """Give the environment files of its own, and compare them with what its wheels say."""
+        if differing := installed.settle(directory):
+            package = next((one.package.partition(" ")[0] for one in differing if one.package), "")
+            cache = os.environ.get("UV_CACHE_DIR") or self.root.parent / "uv"
+            clean = f"python -m uv cache clean {package} --cache-dir {shlex.quote(str(cache))}"
+            again = f"{clean}; then build it again. If that fails too, the wheel is damaged"
+            raise EnvFailed(
+                environment.name, "build", installed.shown(differing), "the files that the RECORD of each wheel lists",
+                "pack the wheelhouse again" if wheels else again,
+            )  # fmt: skip
 
     def _check(self, environment: Environment, directory: Path, folder: Path) -> None:
         """Log where a checkout requires other libraries than the lock has. It is checked all the same."""
@@ -265,6 +264,26 @@ def _below(environment: Environment) -> Environment | None:
     return environment.overlay.base if environment.overlay else None
 
 
+def changed_since(name: str, spec: str, changed: Sequence[installed.Difference]) -> EnvFailed:
+    """The error for a build whose files are not as they were installed."""
+    return EnvFailed(
+        name, "changed", f"{many(len(changed), 'file')} changed after the build: {installed.shown(changed)}",
+        "an environment as it was built", f"rebuild it with: peft-regress env build --rebuild {shlex.quote(spec)}",
+    )  # fmt: skip
+
+
+def _backend(tree: Path) -> str:
+    try:
+        system = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8")).get("build-system", {})
+        return one_line(str(system["build-backend"]))
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+        return "setuptools and its setup.py" if (tree / "setup.py").exists() else "setuptools"
+
+
+def _ending(code: int) -> str:
+    return f"failed with exit code {code}" if code > 0 else f"was killed by {signal_name(-code)}"
+
+
 def _identity(python_version: str) -> str:
     return f"{python_version} {sys.implementation.name} {sysconfig.get_platform()}"
 
@@ -273,34 +292,19 @@ def _python(directory: Path) -> Path:
     return directory / "bin" / "python"
 
 
-def _copied(overlay: Overlay, folder: Path, name: str) -> str:
-    """A copy of the tree, because builds leave files behind. An unpacked wheel is packed instead of built."""
-    copy = folder / "tree"
-    if source_tree.copy(overlay.tree, copy) != overlay.digest:
-        raise EnvFailed(
-            name, "build", f"{overlay.source} changed during the build", "a tree that does not change", "run it again"
-        )
-    return str(unpacked_wheel.pack(copy, folder) if source_tree.is_wheel(copy) else copy)
-
-
 @contextlib.contextmanager
 def locked(directory: Path, log: Log) -> Iterator[None]:
     """Hold a directory's lock; log if another process has it."""
-    lock = filelock.FileLock(lock_path(directory))
+    lock = filelock.FileLock(in_use.lock_path(str(directory)))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        log(f"waiting for another process that builds {directory.name}")
+        log(f"waiting for another process that builds or uses {directory.name}")
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
-
-
-def lock_path(directory: Path) -> Path:
-    """The lock file of a directory. It is never deleted: another process may be waiting for it."""
-    return directory.with_name(f".{directory.name}.lock")
 
 
 def read_stamp(directory: Path) -> dict[str, Any] | None:
@@ -312,13 +316,13 @@ def read_stamp(directory: Path) -> dict[str, Any] | None:
     return stamp if isinstance(stamp, dict) and {"versions", "python_version", "lock_digest"} <= stamp.keys() else None
 
 
-def _write_stamp(environment: Environment, directory: Path, found: Facts, seconds: float) -> None:
+def _write_stamp(environment: Environment, directory: Path, found: Facts, seconds: float, below: Path | None) -> None:
     overlay = environment.overlay
     stamp = {
         "name": environment.name, "spec": environment.spec, "kind": environment.kind,
         "lock_digest": environment.lock_digest, "python_version": found.python_version, "versions": found.versions,
         "tree": {"path": str(overlay.tree), "digest": overlay.digest, "source": overlay.source} if overlay else None,
-        "build_seconds": round(seconds, 2),
+        in_use.BELOW: str(below or ""), "build_seconds": round(seconds, 2),
     }  # fmt: skip
     temporary = directory / f"{STAMP}.part"
     temporary.write_text(json.dumps(stamp, indent=1), encoding="utf-8")

@@ -22,7 +22,7 @@ class EnvFailed(HarnessError):
 
     Args:
         name: the environment's name, or the spec if it has no name yet.
-        stage: "lock" (no lock, or a stale one), "resolve", "build" or "import".
+        stage: "lock" (no lock, or a stale one), "resolve", "build", "import" or "changed" (after it was built).
         tail: the tool's last lines, without passwords.
     """
 

@@ -5,29 +5,30 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import shutil
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-
-import filelock
 
 from harness.core import data
 from harness.core.errors import HarnessError, UsageError
 from harness.core.progress import Log, quiet
 from harness.envs import build as envbuild
-from harness.envs import declaration, index, lock_file, rules, source_tree
+from harness.envs import cached, declaration, index, installed, lock_file, rules
 from harness.envs import lock as locks
 from harness.envs import spec as specs
 from harness.envs.declaration import Declaration
 from harness.envs.draft import Draft
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, EnvStatus, refuse_too_old
+from harness.envs.facts import facts
 from harness.envs.index import Fetch, Releases
+from harness.envs.installed import Verified
 from harness.envs.installers import RunUv, Uv
 from harness.envs.lock import Lock
 from harness.envs.overlay import Overlays
 from harness.envs.pinned import PinnedLocks
 from harness.envs.rules import Rule
+from harness.worker import in_use
 
 CURRENT = "current"
 """The base of checkouts, and the template of environments that a spec pins."""
@@ -143,6 +144,42 @@ class Environments:
             )  # fmt: skip
         return self._builder.build(environment)
 
+    def rebuild(self, spec: str) -> BuiltEnvironment:
+        """Build the environment again, also if it is built.
+
+        Raises:
+            EnvFailed: another process uses it; and as `build`.
+        """
+        if not self.discard(spec):
+            raise EnvFailed(
+                spec, "build", "another process uses it", "an environment that nobody uses",
+                "wait until the other run has ended; then rebuild it",
+            )  # fmt: skip
+        return self.build(spec)
+
+    def verify(self, specs: Sequence[str] = ()) -> Iterator[Verified]:
+        """Read every file of built environments, and compare them with what was installed.
+
+        Args:
+            specs: which; default: all in the cache.
+
+        Raises:
+            UsageError: a spec is wrong.
+            EnvFailed: a spec has no lock, does not resolve, or is not built.
+        """
+        asked = {self._builder.directory(self.describe(spec)): spec for spec in specs}
+        built = {path: str(stamp.get("spec")) for path, stamp in self._cached() if stamp}
+        if missing := [spec for path, spec in asked.items() if path not in built]:
+            raise EnvFailed(
+                missing[0], "build", "it is not built", "a built environment",
+                f"peft-regress env build {shlex.quote(missing[0])}",
+            )  # fmt: skip
+        for path, spec in (asked or built).items():
+            if in_use.hold(str(path)) != in_use.BUSY:  # else another process builds or deletes it
+                self._log(f"reading {path.name}")
+                yield installed.verify(path, spec)
+                in_use.release(str(path))
+
     def is_built(self, environment: Environment) -> bool:
         """True if it is built, or is an interpreter."""
         return environment.interpreter is not None or self._builder.built(environment) is not None
@@ -217,40 +254,39 @@ class Environments:
             case specs.Over() | specs.UserLock():
                 gone = self._builds_of(self.describe(spec).name)
             case specs.Checkout(checkout):
-                gone = [path for path, stamp in self._cached() if _tree(stamp).get("path") == str(checkout)]
+                gone = [path for path, stamp in self._cached() if cached.tree(stamp).get("path") == str(checkout)]
             case specs.Git(url=url):
-                gone = [path for path, stamp in self._cached() if _tree(stamp).get("source", "").startswith(f"{url}@")]
+                gone = [
+                    path for path, stamp in self._cached() if cached.tree(stamp).get("source", "").startswith(f"{url}@")
+                ]
             case specs.Interpreter():
                 raise UsageError(
                     f"{spec!r} is an interpreter, not a build", "an environment in the cache", "nothing to do"
                 )
-        return [path for path in gone if self._delete(path)]
+        return [path for path in gone if cached.delete(path, self._log)]
 
     def _builds_of(self, name: str) -> list[Path]:
         return [path for path, _ in self._cached() if path.name[:-13] == name]
 
-    def discard(self, spec: str) -> None:
-        """Delete the build of an environment's present lock."""
+    def discard(self, spec: str) -> bool:
+        """Delete the build of an environment's present lock; False if another process uses it."""
         directory = self._builder.directory(self.describe(spec))
-        if directory.exists():
-            self._delete(directory)
+        return not directory.exists() or cached.delete(directory, self._log)
 
     def gc(self, *, dry_run: bool) -> list[Path]:
         """Delete incomplete builds, and those that no declaration, lock or checkout needs. Returns their folders.
 
-        A build that another process works on is kept.
+        A build that another process builds or uses is kept.
 
         Args:
             dry_run: delete nothing.
         """
         needed = set(self._needed())
-        unused = [path for path, stamp in self._cached() if not stamp or not (path in needed or _still(stamp))]
+        unused = [path for path, stamp in self._cached() if not stamp or not (path in needed or cached.is_still(stamp))]
         trees = [path for path in (self.cache / "git").glob("*") if path.is_dir()]
         if dry_run:
             return unused + trees
-        for tree in trees:
-            shutil.rmtree(tree, ignore_errors=True)
-        return [path for path in unused if self._delete(path)] + trees
+        return [path for path in unused + trees if cached.delete(path, self._log)]
 
     # --- helpers
 
@@ -294,7 +330,7 @@ class Environments:
 
     def _interpreter(self, spec: str, python: Path) -> Environment:
         name = f"python-{hashlib.sha256(str(python).encode()).hexdigest()[:8]}"
-        found = envbuild.facts(name, python, isolated=False)
+        found = facts(name, python, isolated=False)
         return Environment(
             name,
             spec,
@@ -336,20 +372,7 @@ class Environments:
             yield self._builder.directory(Environment(name, name, "pins", lock.digest(), "", python, lock.packages))
 
     def _cached(self) -> list[tuple[Path, Mapping[str, object]]]:
-        """Every build in the cache with its stamp, which is empty for an incomplete build."""
-        root = self.cache / "envs"
-        folders = [path for path in sorted(root.glob("*")) if path.is_dir()] if root.is_dir() else []
-        return [(path, envbuild.read_stamp(path) or {}) for path in folders]
-
-    def _delete(self, directory: Path) -> bool:
-        """Delete a build, unless a process works on it."""
-        try:
-            with filelock.FileLock(envbuild.lock_path(directory), timeout=0):
-                envbuild.remove(directory)
-        except filelock.Timeout:
-            self._log(f"kept, because a process is building it: {directory}")
-            return False
-        return True
+        return cached.builds(self.cache / "envs")
 
 
 def _environment(name: str, spec: str, kind: str, declared: Declaration, lock: Lock) -> Environment:
@@ -364,15 +387,3 @@ def _lock_path(declaration_path: Path) -> Path:
 
 def _packages(lock: Path) -> dict[str, str] | None:
     return locks.packages_in(lock.read_text(encoding="utf-8")) if lock.exists() else None
-
-
-def _tree(stamp: Mapping[str, object]) -> Mapping[str, str]:
-    tree = stamp.get("tree")
-    return tree if isinstance(tree, dict) else {}
-
-
-def _still(stamp: Mapping[str, object]) -> bool:
-    """True if the environment was built from a checkout that has not changed since."""
-    tree = _tree(stamp)
-    path = Path(tree.get("path", ""))
-    return stamp.get("kind") == "checkout" and path.is_dir() and source_tree.digest(path) == tree.get("digest")

@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from packaging.version import Version
+
 from harness.core.progress import Log
+from harness.core.versions import version_of
 from harness.envs import pip_config
 from harness.envs.environment import EnvFailed
 from harness.envs.pip_config import UvSettings
@@ -33,6 +36,9 @@ class Outcome:
         return f"{self.stdout}\n{self.stderr}"
 
 
+OLDEST_UV = Version("0.8.4")
+"""As in pyproject.toml. A uv on the search path may be older."""
+_INSTALL = "python -m pip install --upgrade uv"
 RunUv = Callable[[Sequence[str], Path], Outcome]
 """Runs uv with these arguments in this folder."""
 RunPip = Callable[[Sequence[str], Path, Log], Outcome]
@@ -58,7 +64,8 @@ class Uv:
     """uv with pip's configuration. pip is asked for it when uv is first needed.
 
     Args:
-        cache: uv's cache, unless the user set `UV_CACHE_DIR`. On the environments' file system hard links work.
+        cache: uv's cache, unless the user set `UV_CACHE_DIR`. On the environments' file system files can be cloned or
+            linked.
         environ: the user's variables.
     """
 
@@ -74,14 +81,21 @@ class Uv:
     @functools.cached_property
     def environ(self) -> Mapping[str, str]:
         """The variables that uv runs with."""
-        defaults = {"UV_CACHE_DIR": str(self._cache), "UV_LINK_MODE": "hardlink"}
+        # clone falls back to hard links, of which a build copies what may be edited (`installed.settle`)
+        defaults = {"UV_CACHE_DIR": str(self._cache), "UV_LINK_MODE": "clone"}
         given = {**self._given, **self.settings.env}
         kept = {key: value for key, value in given.items() if key not in _MISLEADING}
+        if kept.get("UV_LINK_MODE") == "symlink":  # the environment would end with the cache
+            del kept["UV_LINK_MODE"]
         return defaults | kept | {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_PROGRESS": "1"}
 
     def __call__(self, args: Sequence[str], folder: Path) -> Outcome:
         """Run uv in a folder."""
-        command = [_binary(), *args, *(each for each in self.settings.args if args[0] == "pip" and each not in args)]
+        command = [
+            _recent(_binary()),
+            *args,
+            *(each for each in self.settings.args if args[0] == "pip" and each not in args),
+        ]
         done = subprocess.run(
             command, cwd=folder, env=self.environ, stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
@@ -101,10 +115,27 @@ def _binary() -> str:
     except (ImportError, FileNotFoundError):
         found = shutil.which("uv")
     if found is None:
-        raise EnvFailed(
-            "(all)", "build", "uv is not installed", "uv beside this package or on the PATH", "pip install uv"
-        )
+        raise EnvFailed("(all)", "build", "uv is not installed", "uv beside this package or on the PATH", _INSTALL)
     return found
+
+
+@functools.cache
+def _recent(binary: str) -> str:
+    """The same path.
+
+    Raises:
+        EnvFailed: this uv does not run, or is older than what we use of it.
+    """
+    try:
+        said = subprocess.run([binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout
+    except OSError as error:
+        raise EnvFailed("(all)", "build", f"{binary} does not run: {error}", "uv", _INSTALL) from error
+    words = said.decode(errors="replace").split()
+    found = version_of(words[1]) if len(words) > 1 else None
+    if found is None or found < OLDEST_UV:
+        what = f"uv {found} at {binary} is too old" if found else f"{binary} does not say its version"
+        raise EnvFailed("(all)", "build", what, f"uv {OLDEST_UV} or later", _INSTALL)
+    return binary
 
 
 def run_pip(args: Sequence[str], folder: Path, log: Log) -> Outcome:

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from harness.envs import unpacked_wheel
 from harness.envs.environment import EnvFailed
 from harness.envs.spec import Git
+from harness.worker import in_use
 
 _LEFT_OUT = {
     ".git", "__pycache__", ".venv", "venv", ".tox", ".nox", "build", "dist", "node_modules", ".mypy_cache",
@@ -188,8 +189,9 @@ def fetch(spec: str, git: Git, cache: Path) -> tuple[Path, str]:
         commit = _remote_commit(git, cache)
     stem = hashlib.sha256(git.url.encode()).hexdigest()[:8]
     tree = cache / f"{stem}-{commit or git.ref.replace('/', '-')}"
-    if commit is None or not tree.is_dir():
+    if commit is None or not tree.is_dir() or in_use.hold(str(tree)) == in_use.BUSY:
         tree, commit = _fetched(spec, git, commit, cache, stem)
+        in_use.hold(str(tree))
     return tree / git.subdirectory, commit
 
 

@@ -38,6 +38,8 @@ def main(argv: list[str] | None = None) -> int:
     if missing:
         # The hash seed and glibc's tunables are read when a process starts, so setting them here is too late.
         _restart(missing)
+    # nobody may delete the environment under this process, also when its controller is gone
+    importlib.import_module(_PACKAGE + ".in_use").hold_own(sys.prefix)
     if options.serve:
         serve = importlib.import_module(_PACKAGE + ".serve.server")
         return int(serve.main(_handler_file(options), Path(options.log), _forks(options)))
