@@ -35,6 +35,8 @@ from harness.runner.change import touched
 HERE = Path(__file__).parent / "changes"
 RESULTS = HERE / "results.jsonl"
 KINDS = ("break", "harmless", "rounding")
+FIRST = 6
+"""So many cells that `look` names are checked first."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,7 @@ def measured(changes: Sequence[Change], lock: Path | None, whole: bool) -> list[
     with tempfile.TemporaryDirectory(prefix="change-") as folder:
         tree = copied(changes, Path(folder))
         scope = _default_scope(tree) if first.look else []
-        chosen = [cell for cell in scope if re.search(first.look, cell.partition("@")[0])]
+        chosen = [cell for cell in scope if re.search(first.look, cell.partition("@")[0])][:FIRST] or scope[:FIRST]
         found = _checked(changes, tree, Path(folder, "reports"), chosen)
         if whole and chosen and found[0].exit_code == 0:
             with _locked(lock):
@@ -250,12 +252,13 @@ def _selected(every: Sequence[Change], names: Sequence[str]) -> list[Change]:
     return list(dict.fromkeys(found))
 
 
-def of_different_methods(changes: Sequence[Change]) -> list[list[Change]]:
-    """Groups of changes of one package, at most one of each method."""
+def of_different_methods(changes: Sequence[Change], most: int) -> list[list[Change]]:
+    """Groups of changes of one package, at most so many and one of each method."""
     groups: list[list[Change]] = []
     for change in changes:
         for group in groups:
-            if group[0].package == change.package and all(each.area != change.area for each in group):
+            areas = {each.area for each in group}
+            if len(group) < most and group[0].package == change.package and change.area not in areas:
                 group.append(change)
                 break
         else:
@@ -272,11 +275,13 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="also what has a result")
     parser.add_argument("--lock", type=Path, help="a file to lock during each check")
     parser.add_argument("--whole", action="store_true", help="check the whole default scope where `look` sees nothing")
-    parser.add_argument("--together", action="store_true", help="changes of different methods in one tree")
+    parser.add_argument(
+        "--together", type=int, default=1, metavar="N", help="so many changes of different methods in one tree"
+    )
     arguments = parser.parse_args()
     known = {} if arguments.again else results(arguments.results)
     todo = [change for change in _selected(changes(), arguments.only) if change.id not in known]
-    groups = of_different_methods(todo) if arguments.together else [[change] for change in todo]
+    groups = of_different_methods(todo, arguments.together)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for found in pool.map(lambda group: measured(group, arguments.lock, arguments.whole), groups):
             with arguments.results.open("a", encoding="utf-8") as file:

@@ -54,4 +54,5 @@ def test_a_change_needs_one_place(text: str, after: str, changed: str | None) ->
 def test_changes_in_one_tree_are_of_different_methods() -> None:
     places = {"b": ("peft", "LoRA"), "c": ("peft", "VeRA"), "d": ("bitsandbytes", "VeRA")}
     lora, vera, other = (replace(SHARED, id=id, file=f"{top}/x.py", area=area) for id, (top, area) in places.items())
-    assert of_different_methods([SHARED, lora, vera, other]) == [[SHARED, vera], [lora], [other]]
+    assert of_different_methods([SHARED, lora, vera, other], 9) == [[SHARED, vera], [lora], [other]]
+    assert of_different_methods([SHARED, lora, vera, other], 1) == [[SHARED], [lora], [vera], [other]]

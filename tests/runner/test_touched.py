@@ -14,16 +14,18 @@ from harness.runner.change.touched import Files, Touched
 
 PEFT = {
     "peft/__init__.py": "from .tuners import *",
-    "peft/peft_model.py": "from .tuners.lora.layer import LoraLayer",
+    "peft/peft_model.py": "from .tuners.lora.layer import LoraLayer\nfrom .tuners.tuners_utils import x",
     "peft/utils/other.py": "",
     "peft/tuners/__init__.py": "from .lora import LoraConfig\nfrom .adalora import AdaLoraConfig",
     "peft/tuners/tuners_utils.py": "",
+    "peft/tuners/kron_utils.py": "",
+    "peft/tuners/matrix_utils.py": "",
     "peft/tuners/lora/config.py": "class LoraConfig: pass",
     "peft/tuners/lora/layer.py": "from ..tuners_utils import x\nclass LoraLayer: pass",
     "peft/tuners/adalora/config.py": "from peft.tuners.lora import LoraConfig\nclass AdaLoraConfig(LoraConfig): pass",
     "peft/tuners/xlora/config.py": "def f():\n    from peft import LoraConfig\nclass XLoraConfig: pass",
     "peft/tuners/lokr/config.py": "class LoKrConfig: pass",
-    "peft/tuners/lokr/layer.py": "from peft.tuners.tuners_utils import y",
+    "peft/tuners/lokr/layer.py": "from peft.tuners.tuners_utils import y\nfrom ..kron_utils import kron",
     "peft/tuners/trainable_tokens/config.py": "class TrainableTokensConfig: pass",
     "peft/tuners/mixed/model.py": "from peft.tuners import lora, lokr\nclass MixedModel: pass",
 }
@@ -96,6 +98,28 @@ def test_what_is_shared_touches_all(name: str) -> None:
     found = hit("peft", PEFT, "peft/tuners/lokr/layer.py", name)
     assert len(found.scenarios) == len(METHODS)
     assert name in found.everything
+
+
+@pytest.mark.parametrize(
+    ("importing", "groups"),
+    [
+        ({}, ("lokr",)),
+        ({"peft/tuners/xlora/layer.py": "from peft.tuners import kron_utils"}, ("lokr", "xlora")),
+        ({"peft/tuners/matrix_utils.py": "from .kron_utils import kron"}, ()),
+        (
+            {
+                "peft/tuners/matrix_utils.py": "from .kron_utils import kron",
+                "peft/tuners/adalora/layer.py": "import peft.tuners.matrix_utils",
+            },
+            ("adalora", "lokr"),
+        ),
+        ({"peft/mapping.py": "from .tuners.kron_utils import kron"}, ()),
+    ],
+)
+def test_a_file_that_only_methods_import_touches_these(importing: dict[str, str], groups: tuple[str, ...]) -> None:
+    found = hit("peft", {**PEFT, **importing}, "peft/tuners/kron_utils.py")
+    assert found.groups == groups
+    assert bool(found.everything) is not bool(groups)
 
 
 def test_a_method_that_no_scenario_is_about_is_said() -> None:

@@ -99,6 +99,14 @@ class Calls:
         """True if something calls a function of this name, or our own worker mentions it."""
         return len(self._names) > _FEW or self._reached(function, frozenset())
 
+    def importers(self, file: str) -> list[str]:
+        """The files that import a module. Unknown, so none, for a package's `__init__` and in a large package."""
+        stem = file.removesuffix(".py").rpartition("/")[2]
+        if not file.endswith(".py") or stem == "__init__" or len(self._names) > _FEW:
+            return []
+        word = re.compile(rf"\b{re.escape(stem)}\b")
+        return [name for name in self._names if name != file and word.search(self._read(name))]
+
     def _reached(self, function: str, waiting: frozenset[str]) -> bool:
         if function in waiting:
             return False

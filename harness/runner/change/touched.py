@@ -1,8 +1,9 @@
 """Which scenarios a change can affect: changed files → scenarios, with the reason. Pure.
 
-A method's own file (`peft/tuners/lora/…`) affects the scenarios of that method and of methods whose files use it. A
-model's own file (`transformers/models/llama/…`) affects the scenarios on that model. All other installed files are
-shared and affect every scenario; so do files of an unknown layout. To check too much costs seconds, too little a break.
+A method's own file (`peft/tuners/lora/…`) affects the scenarios of that method and of methods whose files use it. So
+does a file that only methods' files import (`peft/tuners/lycoris_utils.py`). A model's own file
+(`transformers/models/llama/…`) affects the scenarios on that model. All other installed files are shared and affect
+every scenario; so do files of an unknown layout. To check too much costs seconds, too little a break.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
         uncovered = tuple(changed) if not users else ()
         return Touched(users if changed else {}, uncovered=uncovered, users=frozenset(users), groups=(package,))
     layout = _Layout(ROOTS[package], files)
-    own = {name: group for name in changed if (group := layout.group_of(name))}
+    own = {name: groups for name in changed if (groups := layout.affected_by(name))}
     if shared := [name for name in changed if name not in own]:
         why = f"{shared[0]} is shared by all{f', as are {len(shared) - 1} more' if len(shared) > 1 else ''}"
         return Touched({one.name: why for one in scenarios}, everything=why)
@@ -102,12 +103,12 @@ def of(package: str, changed: Iterable[str], files: Files, scenarios: Sequence[D
     for one in scenarios:
         needs = layout.needs(_groups(package, one, layout))
         needs = needs if needs is None else needs | {*one.scenario.every_load_path()}  # `mixed` is a folder of its own
-        hits = [name for name, group in own.items() if needs is None or group in needs]
+        hits = [name for name, groups in own.items() if needs is None or groups & needs]
         touched.update(hits)
         if hits:
             found[one.name] = f"{hits[0]}{f' and {len(hits) - 1} more' if len(hits) > 1 else ''} changed"
     uncovered = tuple(name for name in changed if name not in touched)
-    return Touched(found, uncovered=uncovered, groups=tuple(dict.fromkeys(own.values())))
+    return Touched(found, uncovered=uncovered, groups=tuple(sorted(set().union(*own.values()))))
 
 
 # -- what a scenario is about ------------------------------------------------------------------------------------------
@@ -228,6 +229,21 @@ class _Layout:
         group = inner.partition("/")[0] if inner != name and "/" in inner else ""
         known = group in self.groups or (group and group not in self._members)  # the folder may be gone
         return group if known else ""
+
+    def affected_by(self, name: str) -> frozenset[str]:
+        """The group of a file, or those whose files import it; empty for a shared file."""
+        group = self.group_of(name)
+        return frozenset({group}) if group else self._importing(name, frozenset())
+
+    def _importing(self, name: str, seen: frozenset[str]) -> frozenset[str]:
+        """The groups that import a file, directly or through other files; empty if anything else does, or nothing."""
+        found = set[str]()
+        for user in self._calls.importers(name) if name in self.files.names else ():
+            groups = {self.group_of(user)} - {""} or (self._importing(user, seen | {name}) if user not in seen else ())
+            if not groups and user not in seen:
+                return frozenset()
+            found |= set(groups)
+        return frozenset(found)
 
     def home_of(self, name: str) -> str | None:
         """The group that defines a class; None where none does."""
