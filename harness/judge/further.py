@@ -108,13 +108,11 @@ def _config(now: Observed, found: Found) -> None:
 
 
 def _formats(now: Observed, found: Found) -> None:
-    """Both formats have the keys that saving by default writes."""
-    steps = {name: step.get("tensors") for name, step in _steps(now, "files", ("default", "safetensors", "pickle"))}
-    default = steps.get("default")
-    for name, keys in steps.items():
-        if default is not None and keys is not None and keys != default:
-            details = sorted(set(keys) ^ set(default))
-            found.contract("files", "formats-differ", f"saved as {name}, an adapter has other keys", details)
+    """Both formats have the same keys."""
+    keys = [set(step["tensors"]) for _, step in _steps(now, "files", ("default", "other_format"))]
+    if len(keys) == 2 and keys[0] != keys[1]:
+        message = "saved as safetensors and by pickle, an adapter has different keys"
+        found.contract("files", "formats-differ", message, sorted(keys[0] ^ keys[1]))
 
 
 def _steps(now: Observed, probe: str, names: Iterable[str]) -> Iterable[tuple[str, Mapping[str, Any]]]:

@@ -21,7 +21,7 @@ FOUND: list[tuple[str, str, dict[str, Any], str, str]] = [
     ("the base's config differs", "unloaded", {"left": {"config": ["a: 1 → 2"]}}, "unloaded", "left-behind"),
     ("a config is read otherwise", "config", {"defaults": {"outcome": "ok", "changed": ["r"]}}, "config",
      "config-round-trip"),
-    ("a format lacks a key", "files", {"default": SAVED, "pickle": {"outcome": "ok", "tensors": ["a"]}}, "files",
+    ("a format lacks a key", "files", {"default": SAVED, "other_format": {"outcome": "ok", "tensors": ["a"]}}, "files",
      "formats-differ"),
 ]  # fmt: skip
 

@@ -9,6 +9,12 @@ from typing import Any
 from . import libraries
 from .load_paths import absent
 
+_STATUS = (
+    "enabled", "active_adapters", "merged_adapters", "requires_grad", "available_adapters", "num_adapter_layers",
+    "trainable_params", "total_params", "devices", "module_type",
+)  # fmt: skip
+"""What is recorded of a status; a release may have more."""
+
 
 def why_not(model: Any) -> str:
     """Why two adapters cannot be active at once in layers; empty if they can.
@@ -57,10 +63,11 @@ def status(model: Any) -> dict[str, Any]:
 
     if not hasattr(peft, "get_model_status"):
         raise absent("get_model_status", "peft", "0.11")
-    return {
-        "model": dataclasses.asdict(peft.get_model_status(model)),
-        "layer": dataclasses.asdict(peft.get_layer_status(model)[0]),
-    }
+    return {"model": _fields(peft.get_model_status(model)), "layer": _fields(peft.get_layer_status(model)[0])}
+
+
+def _fields(status: Any) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(status).items() if name in _STATUS}
 
 
 def activate_for_inference(model: Any, name: str) -> None:

@@ -153,6 +153,13 @@ def load_adapter_tensors(folder: str) -> dict[str, Any]:
     return found
 
 
+def state_of(model: Any, adapter_name: str) -> dict[str, Any]:
+    """What saving would write of an adapter: key → tensor."""
+    import peft
+
+    return dict(peft.get_peft_model_state_dict(model, adapter_name=adapter_name))
+
+
 def load_base_tensors(folder: str) -> dict[str, Any]:
     """All tensors of a saved base (`pytorch_model.bin` before Transformers 4.35)."""
     import torch

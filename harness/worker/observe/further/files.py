@@ -29,11 +29,11 @@ def odd(ctx: Context) -> None:
         "has_a_further_key": lambda: {**stored, f"{key}.further": first.clone()},
         "has_another_shape": lambda: {**stored, key: ctx.torch.cat([first, first[:1]])},
     }
+    model = ctx.load()
     for name, change in changes.items():
         folder = ctx.folder(ODD)
         _write(folder, change())
         with step(ctx, ODD, name) as facts:
-            model = ctx.load()
             _loaded(model.load_adapter(folder, ctx.adapter_name), ctx.adapter_name, facts)
         if name == "lacks_a_key":
             with step(ctx, ODD, f"from_pretrained_{name}"):
@@ -65,18 +65,23 @@ def _loaded(result: Any, adapter_name: str, facts: dict[str, Any]) -> None:
 
 
 def written(ctx: Context) -> None:
-    """Save in both formats; record every file, and the model card."""
+    """Save by default and in the other format; record every file, and the model card."""
     ctx.only_in_float32()
-    for name, options in (("default", {}), ("safetensors", {"safe_serialization": True}),
-                          ("pickle", {"safe_serialization": False})):  # fmt: skip
-        with step(ctx, FILES, name) as facts:
-            folder = ctx.folder(FILES)
-            with libraries.without_hub():
-                ctx.model().save_pretrained(folder, **options)
-            facts["files"] = tree(folder)
-            facts["tensors"] = sorted(_tensors(folder))
-            if not options:
-                facts["card"] = _card(folder)
+    with step(ctx, FILES, "default") as facts:
+        folder = _saved(ctx, {}, facts)
+        facts["card"] = _card(folder)
+        safe = any(".safetensors" in name for name in facts["files"])
+    with step(ctx, FILES, "other_format") as facts:
+        _saved(ctx, {"safe_serialization": not safe}, facts)
+
+
+def _saved(ctx: Context, options: Mapping[str, Any], facts: dict[str, Any]) -> str:
+    folder = ctx.folder(FILES)
+    with libraries.without_hub():
+        ctx.model().save_pretrained(folder, **options)
+    facts["files"] = tree(folder)
+    facts["tensors"] = sorted(_tensors(folder))
+    return folder
 
 
 def _tensors(folder: str) -> list[str]:
@@ -106,11 +111,11 @@ def _metadata(path: str) -> str:
 
 
 def _card(folder: str) -> list[str]:
-    """The header and the headings of the model card, without versions."""
+    """The header of the model card, without versions."""
     lines: list[str] = []
     for parent, _, names in os.walk(folder):
         if "README.md" in names:
             with open(os.path.join(parent, "README.md"), encoding="utf-8") as file:
                 lines += file.read().splitlines()
-    named = [line for line in lines if line.startswith(("#", "- ", "tags", "library", "base", "pipeline"))]
-    return [re.sub(r"\d+(\.\d+)+\S*", "…", line) for line in named if "More Information" not in line]
+    ends = [place for place, line in enumerate(lines) if line == "---"]
+    return [re.sub(r"\d+(\.\d+)+\S*", "…", line) for line in lines[: ends[1] if len(ends) > 1 else 0]]

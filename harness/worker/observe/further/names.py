@@ -31,9 +31,7 @@ def observe(ctx: Context) -> None:
             found = accounting.account(ctx.torch, stored, model, word)
             facts["lost"] = sorted(key for key, where in found.items() if where["found"] == "nowhere")
             ctx.record(PROBE, ctx.run(model), f"{place}.")
-            folder = ctx.folder(PROBE)
-            adapters.save(model, folder, word)
-            again = libraries.load_adapter_tensors(folder)
+            again = libraries.state_of(model, word)
             facts["saved_without"] = sorted(set(stored) - set(again))
             facts["saved_besides"] = sorted(set(again) - set(stored))
 

@@ -20,19 +20,17 @@ def observe(ctx: Context) -> None:
     ctx.only_in_float32()
     if ctx.quantize:
         raise Skip("a quantised base has types of its own")
-    for dtype in ("bfloat16", "float16"):
-        with step(ctx, PROBE, dtype) as facts:
-            facts["types"] = _types(_load(ctx, dtype), ctx)
+    with step(ctx, PROBE, "float16") as facts:
+        facts["types"] = _types(_load(ctx, "float16"), ctx)
     with step(ctx, PROBE, "as_is") as facts:
         facts["types"] = _types(_load_as_is(ctx), ctx)
     with step(ctx, PROBE, "new") as facts:
         facts["types"] = _types(adapters.wrap(_base(ctx, "bfloat16"), ctx.scenario["adapter"]), ctx)
-    with step(ctx, PROBE, "run") as facts:
+    with step(ctx, PROBE, "bfloat16") as facts:
         model = _load(ctx, "bfloat16")
+        facts["types"] = _types(model, ctx)
         facts["outputs"] = _kinds(_narrowed(ctx).run(model).items())
-        folder = ctx.folder(PROBE)
-        adapters.save(model, folder, ctx.adapter_name)
-        facts["saved"] = _kinds(libraries.load_adapter_tensors(folder).items())
+        facts["saved"] = _kinds(libraries.state_of(model, ctx.adapter_name).items())
         if not libraries.why_not_mergeable(model):
             facts["merged"] = _kinds(model.merge_and_unload().named_parameters())
     if not libraries.is_prompt_learning(ctx.model()):
