@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from typing import Any
 
 from . import libraries
@@ -22,9 +23,8 @@ def why_not(model: Any) -> str:
     Raises:
         Skip: this release activates one adapter alone; several came with 0.6.
     """
-    import peft.tuners.tuners_utils as module
-
-    if not hasattr(module, "BaseTunerLayer"):
+    module = sys.modules.get("peft.tuners.tuners_utils")  # since 0.4; PEFT imports it itself
+    if module is None or not hasattr(module, "BaseTunerLayer"):
         raise absent("several active adapters", "peft", "0.6")
     if not isinstance(model.base_model, module.BaseTuner):
         return f"{type(model.base_model).__name__} activates one adapter alone"

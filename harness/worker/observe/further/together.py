@@ -54,8 +54,8 @@ def _with_tokens_and_bias(ctx: Context) -> list[str]:
     arguments = libraries.known_arguments(
         peft.LoraConfig, {"trainable_token_indices": [0, 2], "bias": "all", "target_modules": layers[:2], "r": 2}
     )
-    model = libraries.new_adapter(base, peft.LoraConfig(**arguments), OTHER)
-    parameters = [(n, p) for n, p in adapters.trainable(model, OTHER) if not libraries.is_of_base(n)]
+    model = libraries.new_adapter(base, peft.LoraConfig(**arguments), "default")
+    parameters = [(n, p) for n, p in adapters.trainable(model, "default") if not libraries.is_of_base(n)]
     filled = fill.fill_parameters(ctx.torch, parameters, f"adapter:{ctx.scenario['name']}:{OTHER}")
     model.eval()
     ctx.record(PROBE, ctx.run(model), "lora.")
