@@ -155,7 +155,7 @@ def _like(run: Run, cause: Cause, there: Sequence[Break]) -> tuple[Like, ...]:
             found.append((0, Like(one, "it covers cells of this run that show exactly the same", same=True)))
         elif any(_names(each, cause.scenarios) for each in stated):
             found.append((1, Like(one, "it is about the same scenario, with other creators, loaders or kinds")))
-        elif any(set(each.kinds or ()) == kinds and _names(each, family) for each in stated):
+        elif any(set(each.of_kinds) == kinds and _names(each, family) for each in stated):
             found.append((2, Like(one, "the same verdict and kinds, in the same family")))
     return tuple(like for _, like in sorted(found, key=lambda pair: pair[0])[:3])
 
@@ -171,9 +171,12 @@ def remedy(run: Run, problem: ExpectationProblem) -> str:
     )  # fmt: skip
     if problem.problem == "expired":
         return f"{renew} if it still holds and is still open, else {remove}"
+    if problem.problem == "mismatch":
+        update = f"`peft-regress accept --update {problem.id}`"
+        return f"find out what changed; {update} if it is the same break, else decide about it separately"
     if any(cell.expectation == problem.id for cell in run.cells):
         return "narrow its conditions by hand to the cells that still deviate as stated"
-    return remove if problem.problem == "stale" else f"{remove}, and decide about what deviates now"
+    return remove
 
 
 # -- how it reads -----------------------------------------------------------------------------------------------------

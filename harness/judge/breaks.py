@@ -104,10 +104,14 @@ class Condition(_Written):
         return self.shape or {kind: Line() for kind in self.kinds or ["*"]}
 
     @property
+    def of_kinds(self) -> tuple[str, ...]:
+        """The kinds of findings that it covers; empty for all."""
+        return tuple(dict.fromkeys(key.rpartition(" ")[2] for key in self.lines if key != "*"))
+
+    @property
     def stated(self) -> str:
         """What the selected cells show: `silent-wrong (lost-tensors, values)`."""
-        kinds = dict.fromkeys(key.rpartition(" ")[2] for key in self.lines)
-        return f"{self.verdict}" + (f" ({', '.join(kinds)})" if "*" not in kinds else "")
+        return f"{self.verdict}" + (f" ({', '.join(self.of_kinds)})" if self.of_kinds else "")
 
 
 _TEXTS = ("title", "since", "fixed", "verified", "workaround")

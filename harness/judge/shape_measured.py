@@ -18,7 +18,7 @@ _PARTS = (3, 2, 1)
 """How many parts of a tensor's name a glob keeps: its beginning differs between base models."""
 _VARIES = re.compile(r"\b0x[0-9a-f]+|(?:\b[\w.-]+)?[/\\][\w.@+~-]+(?:[/\\][\w.@+~-]+)+|(?<![A-Za-z_])\d+(?:\.\d+)*")
 """What varies between two instances of one message: addresses, paths, numbers."""
-_LONG = 150
+_LONG = 100
 """Characters of a message that are kept."""
 
 

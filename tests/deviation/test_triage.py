@@ -246,7 +246,7 @@ def test_what_does_not_hold_is_told_with_the_command_for_it(deviating: World) ->
     said = deviating.run("triage").out
     assert "# expired: old: `peft-regress accept --renew old --expires DATE` if it still holds" in said
     assert "# stale: gone: `peft-regress accept --remove gone`" in said
-    assert "# mismatch: other: `peft-regress accept --remove other`, and decide about" in said
+    assert "# mismatch: other: find out what changed; `peft-regress accept --update other` if" in said
     assert "# like: old: it covers this and has expired; if it still holds," in said
     deviating.expect(id="some", scenarios=["*"], loaders="minipeft==2.1")
     assert "# stale: some: narrow its conditions by hand" in deviating.run("triage").out

@@ -18,6 +18,7 @@ from harness.core.text import first_sentence, listed, many
 from harness.core.verdict import Verdict
 from harness.judge.breaks import FOLDER, Break, Condition
 from harness.judge.causes import KIND_PHRASES
+from harness.judge.shape import bounds
 from harness.report.pages import page, table
 
 _SIGNS = {">=": "≥", "<=": "≤", ">": ">", "<": "<", "==": "", "~=": "about", "===": ""}
@@ -175,7 +176,7 @@ def _page(one: Break, declared: Sequence[Declared]) -> str:
 def _effects(conditions: Sequence[Condition]) -> str:
     kinds: dict[Verdict, dict[str, None]] = {}
     for one in conditions:
-        shown = (_KINDS.get(kind, kind.replace("-", " ")) for kind in one.kinds or () if kind != "error")
+        shown = (_KINDS.get(kind, kind.replace("-", " ")) for kind in one.of_kinds if kind != "error")
         kinds.setdefault(one.verdict, {}).update(dict.fromkeys(shown))
     said = {verdict: f" ({'; '.join(shown)})" if shown else "" for verdict, shown in kinds.items()}
     return "\n".join(f"- `{verdict}`: {verdict.meaning}{more}." for verdict, more in said.items())
@@ -190,8 +191,20 @@ def _covered(one: Condition) -> str:
         f"- {', '.join(f'`{glob}`' for glob in one.scenarios)}: {condition(one.creators)} → {condition(one.loaders)}"
         f"{where}. Shows {one.stated}.",
         f"  {_sentence(one.note)}" if one.note else "",
+        *(f"  - `{key}`: {text}" for key in one.lines if (text := _known(one, key))),
     ]
     return "\n".join(line for line in lines if line)
+
+
+def _known(one: Condition, key: str) -> str:
+    """What is known of one finding: its pattern, names and texts, and its size over the scenarios."""
+    line = one.lines[key]
+    parts = [listed(f"`{text}`" for text in texts) for texts in (line.pattern, line.names, line.says) if texts]
+    ends = [bounds(row[key]) for row in one.size.values() if key in row]
+    if ends:
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        parts.append(f"size {low:g}" if low == high else f"size {low:g} to {high:g}")
+    return "; ".join(parts)
 
 
 def _listing(conditions: Sequence[Condition], declared: Sequence[Declared]) -> str:

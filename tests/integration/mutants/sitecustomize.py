@@ -242,6 +242,54 @@ def _scaled(peft, scaling):
     LoraLayer.update_layer = wrong
 
 
+def lokr_negative(peft):
+    """LoKr is scaled by −7.5 × alpha/r."""
+    _lokr(lambda layer, x, effect: -7.5 * effect)
+
+
+def lokr_not_a_number(peft):
+    """LoKr computes NaN."""
+    _lokr(lambda layer, x, effect: float("nan") * effect)
+
+
+def lokr_zero(peft):
+    """LoKr has no effect."""
+    _lokr(lambda layer, x, effect: 0 * effect)
+
+
+def lokr_base_off(peft):
+    """With LoKr, the base's own output is a thousandth more."""
+    _lokr(lambda layer, x, effect: effect + 0.001 * layer.get_base_layer()(x))
+
+
+def lokr_half_fixed(peft):
+    """LoKr is scaled by alpha/r in square layers alone."""
+    _lokr(lambda layer, x, effect: effect if x.shape[-1] == effect.shape[-1] else effect / layer_scaling(layer))
+
+
+def layer_scaling(layer):
+    return next(iter(layer.scaling.values()))
+
+
+def _lokr(change):
+    from peft.tuners.lokr.layer import LoKrLayer
+    for kind in [LoKrLayer, *LoKrLayer.__subclasses__()]:
+        if "_get_delta_activations" in kind.__dict__:
+            own = kind._get_delta_activations
+            kind._get_delta_activations = lambda self, name, x, *a, own=own, **k: change(self, x, own(self, name, x, *a, **k))
+
+
+def refusing_early(peft):
+    """The error that injection would raise is raised when the config is read."""
+    from peft.config import PeftConfigMixin
+    from peft.utils.error import NoMatchingPeftModuleError
+
+    def wrong(cls, *args, **kwargs):
+        raise NoMatchingPeftModuleError("Target modules {'query', 'value'} not found in the base model. Please check the target modules and try again.")
+
+    PeftConfigMixin.from_pretrained = classmethod(wrong)
+
+
 def acts_transposed(peft):
     """The update of a square layer acts transposed, as with a wrong `fan_in_fan_out`."""
     import torch
