@@ -273,10 +273,14 @@ def layer_scaling(layer):
 
 def _lokr(change):
     from peft.tuners.lokr.layer import LoKrLayer
+
     for kind in [LoKrLayer, *LoKrLayer.__subclasses__()]:
         if "_get_delta_activations" in kind.__dict__:
-            own = kind._get_delta_activations
-            kind._get_delta_activations = lambda self, name, x, *a, own=own, **k: change(self, x, own(self, name, x, *a, **k))
+            kind._get_delta_activations = _changed(kind._get_delta_activations, change)
+
+
+def _changed(own, change):
+    return lambda self, name, x, *args, **kwargs: change(self, x, own(self, name, x, *args, **kwargs))
 
 
 def refusing_early(peft):
@@ -285,7 +289,9 @@ def refusing_early(peft):
     from peft.utils.error import NoMatchingPeftModuleError
 
     def wrong(cls, *args, **kwargs):
-        raise NoMatchingPeftModuleError("Target modules {'query', 'value'} not found in the base model. Please check the target modules and try again.")
+        raise NoMatchingPeftModuleError(
+            "Target modules {'query', 'value'} not found in the base model. Please check the target modules and try again."
+        )
 
     PeftConfigMixin.from_pretrained = classmethod(wrong)
 
