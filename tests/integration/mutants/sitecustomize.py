@@ -290,7 +290,8 @@ def refusing_early(peft):
 
     def wrong(cls, *args, **kwargs):
         raise NoMatchingPeftModuleError(
-            "Target modules {'query', 'value'} not found in the base model. Please check the target modules and try again."
+            "Target modules {'query', 'value'} not found in the base model. Please check the target modules "
+            "and try again."
         )
 
     PeftConfigMixin.from_pretrained = classmethod(wrong)
