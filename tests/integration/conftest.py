@@ -70,13 +70,13 @@ def peft_regress(tmp_path: Path) -> Callable[..., Said]:
     return run
 
 
-@pytest.fixture
-def mutant(environments: Environments, tmp_path: Path) -> Callable[..., str]:
+@pytest.fixture(scope="session")
+def mutant(environments: Environments, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
     """A `python:` loader: an environment with PEFT broken in one way."""
 
     def make(name: str, environment: str = "current") -> str:
         python = environments.build(environment).python
-        script = tmp_path / f"python-{name}"
+        script = tmp_path_factory.mktemp("mutants") / f"python-{name}"
         script.write_text(
             f'#!/bin/sh\nPEFT_REGRESS_MUTANT={name} PYTHONPATH="{MUTANTS}" exec "{python}" "$@"\n', encoding="utf-8"
         )

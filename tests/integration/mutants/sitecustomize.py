@@ -622,6 +622,134 @@ def second_in_half(peft):
     peft.PeftModel.load_adapter = wrong
 
 
+def late_dropout(peft):
+    """LoRA's dropout acts on what the adapter adds, not on its input."""
+    from peft.tuners.lora.layer import Linear
+
+    forward = Linear.forward
+
+    def wrong(self, x, *args, **kwargs):
+        if not self.training or len(self.active_adapters) != 1 or self.disable_adapters:
+            return forward(self, x, *args, **kwargs)
+        (name,) = self.active_adapters
+        update = self.lora_B[name](self.lora_A[name](x)) * self.scaling[name]
+        return self.base_layer(x) + self.lora_dropout[name](update)
+
+    Linear.forward = wrong
+
+
+def coarse_training(peft):
+    """In train mode LoRA's output goes through bfloat16."""
+    from peft.tuners.lora.layer import Linear
+
+    forward = Linear.forward
+
+    def wrong(self, *args, **kwargs):
+        result = forward(self, *args, **kwargs)
+        return result.bfloat16().to(result.dtype) if self.training else result
+
+    Linear.forward = wrong
+
+
+def stays_frozen(peft):
+    """An adapter that is activated again does not train again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    activate = BaseTunerLayer.set_adapter
+
+    def wrong(self, names, *args, **kwargs):
+        frozen = [p for n, p in self.named_parameters() if not p.requires_grad]
+        activate(self, names, *args, **kwargs)
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+    BaseTunerLayer.set_adapter = wrong
+
+
+def extra_key(peft):
+    """A key more is saved."""
+    import peft.peft_model as module
+    import torch
+
+    save = module.get_peft_model_state_dict
+    module.get_peft_model_state_dict = lambda *args, **kwargs: {
+        **save(*args, **kwargs),
+        "base_model.model.extra": torch.zeros(1),
+    }
+
+
+def other_class(peft):
+    """LoRA's layers are of another class."""
+    import peft.tuners.lora.layer as module
+
+    module.Linear = type("PlainLinear", (module.Linear,), {})
+
+
+def other_default(peft):
+    """A default of the config that is written differs."""
+    from peft import LoraConfig
+
+    made = LoraConfig.__post_init__
+
+    def wrong(self):
+        made(self)
+        self.megatron_core = "megatron"
+
+    LoraConfig.__post_init__ = wrong
+
+
+def other_error(peft):
+    """Merging refuses with another type of error."""
+    from peft.tuners.beft.layer import Linear
+
+    merge = Linear.merge
+
+    def wrong(self, *args, **kwargs):
+        try:
+            return merge(self, *args, **kwargs)
+        except ValueError as error:
+            raise RuntimeError(str(error)) from error
+
+    Linear.merge = wrong
+
+
+def no_warning(peft):
+    """What was warned of is not."""
+    from peft.tuners.tuners_utils import BaseTuner
+
+    BaseTuner._get_tied_target_modules = lambda self, model: []
+
+
+def logging(peft):
+    """Harmless: loading logs a line."""
+    import logging
+
+    load = peft.PeftModel.load_adapter
+
+    def chatty(self, *args, **kwargs):
+        logging.getLogger("peft").warning("loading")
+        return load(self, *args, **kwargs)
+
+    peft.PeftModel.load_adapter = chatty
+
+
+def reordered(peft):
+    """Harmless: LoRA multiplies in another order."""
+    from peft.tuners.lora.layer import Linear
+
+    def forward(self, x, *args, **kwargs):
+        result = self.base_layer(x, *args, **kwargs)
+        if self.disable_adapters or self.merged:
+            return result if self.merged else self.base_layer(x, *args, **kwargs)
+        for name in self.active_adapters:
+            factor = self.lora_B[name].weight * self.scaling[name]
+            dropped = self.lora_dropout[name](x.to(factor.dtype))
+            result = result + (dropped @ self.lora_A[name].weight.T) @ factor.T
+        return result
+
+    Linear.forward = forward
+
+
 class _After(importlib.abc.MetaPathFinder):
     """Calls the mutant once `peft` has been imported."""
 
