@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import signal
-import stat
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -60,29 +58,6 @@ def write_atomically(
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file that is complete or not there at all, even after a power failure."""
     write_atomically(path, data, durable=True)
-
-
-def read_regular(path: Path) -> bytes:
-    """The content of a regular file. A pipe or a device is not even opened: reading it might never end.
-
-    Raises:
-        OSError: there is no such file, it cannot be read, or it is not a regular file.
-    """
-    _must_be_regular(path.stat(), path)
-    with open(path, "rb", opener=_opened_without_waiting) as file:  # another process may just have replaced it
-        _must_be_regular(os.fstat(file.fileno()), path)
-        return file.read()
-
-
-def _opened_without_waiting(name: str, flags: int) -> int:
-    return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _must_be_regular(status: os.stat_result, path: Path) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def append_lines(path: Path, lines: Iterable[str], *, durable: bool = True) -> None:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import base64
 import functools
 import json
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.numpy import load, load_file, save
+from safetensors.numpy import load, save
 
 from harness.core.errors import HarnessError
+from harness.core.text import clip, encodable
+from harness.worker.files import LARGEST_JSON, read_json, read_regular
 from harness.worker.shared import OBSERVATION_FORMAT, Outcome
 
 Array = NDArray[Any]
+_LONGEST_DETAIL = 8000
+_SHOWN = 60
+_UNREADABLE = (
+    OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError, RecursionError, MemoryError,
+    OverflowError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,25 @@ class Done:
     duration_s: float
     note: str = ""
     """What the reader should know about it: that the job was run twice."""
+
+    @classmethod
+    def of(cls, id: str, reply: Any, log_tail: str = "", note: str = "") -> Done:
+        """How a job ended, according to a worker's reply.
+
+        Raises:
+            ValueError: the reply says nothing that makes sense.
+        """
+        if not isinstance(reply, Mapping):
+            raise ValueError("not an object")
+        outcome: Any = reply.get("outcome")
+        detail, seconds = reply.get("detail") or "", reply.get("duration_s") or 0.0
+        if outcome not in get_args(Outcome):
+            raise ValueError(f"outcome {clip(repr(outcome), _SHOWN)}: not one of {', '.join(get_args(Outcome))}")
+        if not isinstance(detail, str):
+            raise ValueError("`detail` is not a text")
+        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"duration_s {clip(repr(seconds), _SHOWN)}: not a number of seconds")
+        return cls(id, outcome, clip(encodable(detail), _LONGEST_DETAIL), log_tail, float(seconds), note)
 
 
 class BadObservation(HarnessError):
@@ -85,27 +113,29 @@ class Observed:
 
 
 def read(folder: Path) -> Observed:
-    """Read an observation from disk.
+    """Read an observation from disk. A worker may have left anything in the place of a file.
 
     Raises:
-        BadObservation: a file is missing, cut short, or in another format.
+        BadObservation: a file is missing, cut short, no regular file, too large, or in another format.
     """
     path = folder / "observation.json"
     try:
-        return _observed(path, path.read_bytes(), load_file(folder / "arrays.safetensors"), _timings(folder))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        text = read_regular(path, LARGEST_JSON, links=False)
+        arrays = read_regular(folder / "arrays.safetensors", links=False)
+    except OSError as error:
         raise _unreadable(path, error) from error
+    return parse(path, text, arrays, _timings(folder))
 
 
-def parse(path: Path, text: bytes, arrays: bytes) -> Observed:
+def parse(path: Path, text: bytes, arrays: bytes, timings: Mapping[str, float] | None = None) -> Observed:
     """An observation from the contents of its two files.
 
     Raises:
         BadObservation: it is not one, or in another format.
     """
     try:
-        return _observed(path, text, load(arrays), {})
-    except (ValueError, LookupError, TypeError, AttributeError, SafetensorError) as error:
+        return _observed(path, text, load(arrays), dict(timings or {}))
+    except _UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
@@ -143,8 +173,9 @@ def unpacked(text: str) -> Observed:
 
 
 def _unreadable(path: Path, error: Exception) -> BadObservation:
+    said = clip(encodable(str(error)), _LONGEST_DETAIL)
     return BadObservation(
-        f"{path}: {type(error).__name__}: {error}", "an observation as the worker writes it", "run the cell again"
+        f"{path}: {type(error).__name__}: {said}", "an observation as the worker writes it", "run the cell again"
     )
 
 
@@ -157,12 +188,14 @@ def _observed(path: Path, text: bytes, tensors: dict[str, Array], timings: dict[
             "use the version that wrote it",
         )
     arrays = {**tensors, **{name: tensors[other] for name, other in data["same"].items()}}
+    for name in ("load", "probes", "facts"):
+        if not isinstance(data[name], dict) or not all(isinstance(value, dict) for value in data[name].values()):
+            raise ValueError(f"`{name}` is not an object of objects")
     return Observed(data["scenario"], data["load"], data["probes"], data["facts"], arrays, timings)
 
 
 def _timings(folder: Path) -> dict[str, float]:
-    path = folder / "timings.json"
     try:
-        return {str(key): float(value) for key, value in json.loads(path.read_bytes()).items()}
-    except (OSError, ValueError, AttributeError):
+        return {str(key): float(value) for key, value in read_json(folder / "timings.json").items()}
+    except _UNREADABLE:
         return {}

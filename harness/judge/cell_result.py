@@ -17,6 +17,7 @@ from harness.judge.numbers import BELIEVED, difference, same_bits
 from harness.store import device_class
 
 _HARNESS_FAILED, _WORKER_FAILED = "peft-regress itself failed", "the worker itself failed"
+_STARVED = "the machine did not let it run, not even alone; free disk or memory, or run it on a less busy machine"
 
 
 def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
@@ -99,8 +100,12 @@ def no_device(identity: CellId, gpu: Mapping[str, Any] | None) -> Cell:
 def died(identity: CellId, done: Done) -> Cell:
     """The cell of a process that died or hung, or in which the harness itself failed."""
     verdict = {"died": Verdict.CRASH, "timeout": Verdict.TIMEOUT}.get(done.outcome, Verdict.NOT_COMPARABLE)
-    words = {Verdict.CRASH: "the process that worked on it died", Verdict.TIMEOUT: "no answer within the time limit"}
-    message = f"{words.get(verdict, _WORKER_FAILED)}: {done.detail}"
+    words = {
+        "died": "the process that worked on it died",
+        "timeout": "no answer within the time limit",
+        "starved": _STARVED,
+    }
+    message = f"{words.get(done.outcome, _WORKER_FAILED)}: {done.detail}"
     found = (finding("load", str(verdict), verdict, message),) if verdict.is_deviation else ()
     return _cell(
         identity,

@@ -25,7 +25,7 @@ from harness.runner import plan
 from harness.runner.request import Places, Selection, cores, must_be_count
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
-from harness.runner.workers.pool import Job
+from harness.runner.workers.job import Job
 from harness.store.device_class import CPU, Device, checked_class
 from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, Manifest, NoFixture
@@ -247,9 +247,15 @@ class _Maker:
 
     def _make(self, scenario: Declared, store: Store) -> tuple[Manifest, Path]:
         environment, folder, device = self.environment, self.scratch / scenario.name, self.request.device
-        if device != CPU:
-            self._lay_out(scenario, store, folder)
-        return create_one(self.pool, scenario, environment.name, environment.lock_digest, folder, device=device)
+
+        def fill() -> None:
+            if device != CPU:
+                self._lay_out(scenario, store, folder)
+
+        fill()
+        return create_one(
+            self.pool, scenario, environment.name, environment.lock_digest, folder, device=device, fill=fill
+        )
 
     def _lay_out(self, scenario: Declared, store: Store, folder: Path) -> None:
         """Lay out the stored adapter, base and inputs: a golden of another device is of the very same files."""
@@ -267,12 +273,14 @@ class _Maker:
 
 
 def create_one(
-    pool: WorkerPool, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = CPU
-) -> tuple[Manifest, Path]:
+    pool: WorkerPool, declared: Declared, creator: str, lock_digest: str, scratch: Path, *, device: str = CPU,
+    fill: Callable[[], object] = lambda: None,
+) -> tuple[Manifest, Path]:  # fmt: skip
     """Have a fixture's files made in `scratch`, and check them.
 
     Args:
         device: other than the CPU: `scratch` holds the fixture as it was made on the CPU, and is only observed there.
+        fill: fills `scratch` for a second try.
 
     Returns:
         the manifest as far as it is known without the store, and the folder with `adapter/`, `base/` and `golden/`.
@@ -290,7 +298,7 @@ def create_one(
     if device != CPU:
         request["stored"] = True
     name = f"create:{declared.name}@{creator}"
-    done = pool.submit(Job(name, request, scratch, declared.scenario.time_limit_s)).result()
+    done = pool.submit(Job(name, request, scratch, declared.scenario.time_limit_s, fill)).result()
     golden = _read(done, scratch, declared.name)
     refuse_unfit(golden, resolved)
     (scratch / "golden" / "timings.json").unlink(missing_ok=True)

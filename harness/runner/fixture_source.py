@@ -21,6 +21,7 @@ from harness.runner.workers.process import worker_digest
 from harness.runner.workers.schedule import Key, Pools
 from harness.store.fixtures import Store, recorded_versions
 from harness.store.manifest import BadFixture, Manifest, NoFixture
+from harness.worker.files import remove
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,10 @@ class FixtureSource:
         folder = self.scratch / "created" / f"{cell.id.creator}-{cell.id.scenario}"
         with self.pools.use(_creating(cell)) as pool:
             manifest, folder = create_one(pool, cell.declared, environment.name, environment.lock_digest, folder)
-        return Fixture(store, save(store, manifest, folder, replace="made on demand"))
+        try:
+            return Fixture(store, save(store, manifest, folder, replace="made on demand"))
+        finally:
+            remove(folder)
 
 
 def _creating(cell: Planned) -> Key:

@@ -5,6 +5,7 @@ The steps of a cell are those of `harness.runner.pipeline`; only the reply is re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -27,14 +28,15 @@ from harness.runner.fixture_source import Fixture, StoredFixtures
 from harness.runner.pipeline import Golden, Reply, then
 from harness.runner.plan import Planned
 from harness.runner.request import Places, Selection
-from harness.runner.workers.process import WORKER
+from harness.runner.workers.process import WORKER, tail
 from harness.store.device_class import CPU, Device
 from harness.store.fixtures import recorded_versions
+from harness.store.manifest import BadFixture
+from harness.worker.files import read_json, read_regular, tree_digest
 from harness.worker.shared import PLAN_FORMAT
 
 _PLAN = "plan.json"
 _META = "judge.json"
-_TAIL_LINES = 30
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,10 @@ def export(request: ExportRequest, log: Log = quiet) -> Exported:
         )
     _write(request.folder, entries, declared)
     known = {creator: dict(recorded_versions(store, creator)) for creator in creators if store.scenarios(creator)}
-    meta = {"loader": name, "device": request.device, "left_out": left_out, "creators": known}
+    meta = {
+        "loader": name, "device": request.device, "left_out": left_out, "creators": known,
+        "plan": _digest(request.folder / _PLAN),
+    }  # fmt: skip
     _write_json(request.folder / _META, meta)
     return Exported(len(entries), left_out)
 
@@ -135,7 +140,7 @@ def _entry(
         golden = then(usable, lambda fixture: pipeline.laid_out(cell.id, fixture, folder / target, device))
     except HarnessError as error:
         return pipeline.failed(cell.id, error)
-    return then(golden, lambda golden: _planned(cell, versions, target, golden))
+    return then(golden, lambda golden: _planned(cell, versions, folder, target, golden))
 
 
 def _usable(cell: Planned, versions: Mapping[str, str], fixture: Fixture) -> Fixture | Cell:
@@ -143,10 +148,11 @@ def _usable(cell: Planned, versions: Mapping[str, str], fixture: Fixture) -> Fix
     return cell_result.could_not_tell(cell.id, Verdict.UNSUPPORTED, f"loader: {reason}") if reason else fixture
 
 
-def _planned(cell: Planned, versions: Mapping[str, str], target: str, golden: Golden) -> dict[str, Any]:
+def _planned(cell: Planned, versions: Mapping[str, str], folder: Path, target: str, golden: Golden) -> dict[str, Any]:
     asked = pipeline.request(cell, versions)
     return {
         "id": str(cell.id), "kind": asked["kind"], "scenario": asked["scenario"], "fixture": target,
+        "fixture_digest": tree_digest(folder / target),
         "golden": golden.device_class, "golden_note": golden.note, "time_limit_s": cell.time_limit_s,
         "family": cell.declared.scenario.family, "method": cell.declared.method,
     }  # fmt: skip
@@ -168,10 +174,10 @@ def judge(request: JudgeRequest) -> tuple[Run, Path]:
         the run, and its new folder, which has the cells and gets the reports (`harness.report.write`).
 
     Raises:
-        UsageError: the folder is none that `export` wrote.
+        UsageError: the folder is none that `export` wrote, or its plan was changed since.
     """
+    asked, meta = _exported(request.folder)
     returned = _Returned(request.folder, request.results, _hellos(request.results))
-    asked, meta = _read(request.folder / _PLAN), _read(request.folder / _META)
     cells = [returned.result(number, entry) for number, entry in enumerate(asked["cells"])]
     recorder = runs.Recorder(
         runs.new_folder(request.places.reports_folder, f"judged-{meta['loader']}"), [cell.id for cell in cells],
@@ -196,7 +202,7 @@ class _Returned:
     """The facts of each process of the worker: one, or one for each GPU."""
 
     def result(self, number: int, entry: Mapping[str, Any]) -> Cell:
-        """The cell of an entry of the plan."""
+        """The cell of an entry of the plan, whatever is in its folder."""
         identity = plan.parsed(entry["id"])
         try:
             done = self._done(identity, number)
@@ -204,22 +210,30 @@ class _Returned:
             result = then(reply, lambda reply: pipeline.judged(identity, reply))
         except HarnessError as error:
             result = pipeline.failed(identity, error)
+        except Exception as error:  # noqa: BLE001 - what another machine wrote must cost one cell only
+            result = cell_result.own_failure(identity, error)
         return pipeline.decorated(
             result, family=entry["family"], method=entry["method"],
             reproduce=f"PYTHON worker --plan plan.json --out DIR -k '{identity}'",
         )  # fmt: skip
 
     def _done(self, identity: CellId, number: int) -> Done | Cell:
-        folder = self._cell(number)
+        path = self._cell(number) / "reply.json"
         try:
-            said = _read(folder / "reply.json")
-        except UsageError:
-            return self._no_reply(identity, folder)
-        log = _tail(folder / "log.txt")
-        return Done(str(identity), said["outcome"], said.get("detail", ""), log, said["duration_s"])
+            said = read_json(path)
+            done = Done.of(str(identity), said, tail(path.with_name("log.txt")))
+            if said.get("id") != str(identity):
+                raise ValueError(f"a reply for {said.get('id')!r:.80}")
+        except FileNotFoundError:
+            return self._no_reply(identity, path.parent)
+        except (OSError, ValueError) as error:
+            raise HarnessError(
+                f"{path}: {error}", "a reply as the worker writes it", "run this cell again on the other machine"
+            ) from error
+        return done
 
     def _no_reply(self, identity: CellId, folder: Path) -> Cell:
-        unusable = [facts["gpu"] for facts in self.hellos if not facts.get("gpu", {"usable": True})["usable"]]
+        unusable = [gpu for gpu in map(_gpu, self.hellos) if not gpu.get("usable", True)]
         if identity.device != CPU and unusable:
             return cell_result.no_device(identity, unusable[0])
         found = f"the worker left no reply in {folder}"
@@ -229,13 +243,31 @@ class _Returned:
         kept = entry.get("golden", CPU)
         if done.outcome == "done" and kept != CPU:
             self._refuse_another_device(identity, kept)
-        observed = observation.read(self.folder / entry["fixture"] / "golden")
+        observed = self._golden(entry)
         return pipeline.reply(Golden(observed, kept, entry.get("golden_note", "")), done, self._cell(number))
+
+    def _golden(self, entry: Mapping[str, Any]) -> observation.Observed:
+        """The golden, if the fixture is as it was exported: the worker could write to this folder too.
+
+        Raises:
+            BadFixture: it differs.
+        """
+        folder = self.folder / entry["fixture"]
+        try:
+            found = tree_digest(folder)
+        except OSError as error:
+            found = str(error)
+        if found != entry["fixture_digest"]:
+            raise BadFixture(
+                f"{folder} was changed after `export`: {found}", f"SHA-256 {entry['fixture_digest']}",
+                "export again, and run this cell again on the other machine",
+            )  # fmt: skip
+        return observation.read(folder / "golden")
 
     def _refuse_another_device(self, identity: CellId, kept: str) -> None:
         """Refuse a golden of another device than the one that the worker ran on."""
         for facts in self.hellos:
-            device = Device.of(facts.get("gpu"), identity.device)
+            device = Device.of(_gpu(facts), identity.device)
             if not device.is_of(kept):
                 raise HarnessError(
                     f"{identity}: exported with the golden of {kept}, and run on {device.own_class}",
@@ -246,8 +278,35 @@ class _Returned:
         return self.out / "cells" / str(number)
 
 
+def _exported(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Plan and metadata as `export` wrote them."""
+    found = []
+    for name in (_PLAN, _META):
+        path = folder / name
+        try:
+            content = read_json(path, links=True)
+            if not isinstance(content, dict):
+                raise ValueError("not an object")
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"{path}: {error}", "a folder that `peft-regress export` made", "check the path"
+            ) from error
+        found.append(content)
+    if (digest := _digest(folder / _PLAN)) != found[1].get("plan"):
+        raise UsageError(
+            f"{folder / _PLAN} was changed after `export`: SHA-256 {digest}",
+            f"{found[1].get('plan')}, as {_META} says",
+            "export again, and run the worker again",
+        )  # fmt: skip
+    return found[0], found[1]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(read_regular(path)).hexdigest()
+
+
 def _hellos(out: Path) -> list[dict[str, Any]]:
-    return [_facts(path) for path in sorted(out.glob("hello*.json"))]
+    return [facts for path in sorted(out.glob("hello*.json")) if (facts := _facts(path))]
 
 
 def _environments(out: Path, meta: Mapping[str, Any]) -> list[EnvironmentReport]:
@@ -256,34 +315,28 @@ def _environments(out: Path, meta: Mapping[str, Any]) -> list[EnvironmentReport]
         EnvironmentReport(name=name, role=("creator",), kind="fixture", versions=versions)
         for name, versions in meta["creators"].items()
     ]
-    try:
-        facts = _facts(out / "hello.json")
-    except UsageError:
+    facts = _facts(out / "hello.json")
+    if not facts:
         return found
     versions = facts.pop("versions", {})
+    versions = {str(name): str(version) for name, version in versions.items()} if isinstance(versions, dict) else {}
     loader = EnvironmentReport(name=meta["loader"], role=("loader",), kind="elsewhere", versions=versions, facts=facts)
     return [*found, loader]
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    said = _read(path)
-    facts: dict[str, Any] = said.get("facts", said)
-    return facts
-
-
-def _tail(path: Path) -> str:
+    """What a process of the worker said of itself; empty where the file cannot be used."""
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-    except OSError:
-        return ""
+        said = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    facts = said.get("facts", said) if isinstance(said, dict) else {}
+    return dict(facts) if isinstance(facts, dict) else {}
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}", "a folder that `peft-regress export` made", "check the path") from error
-    return found
+def _gpu(facts: Mapping[str, Any]) -> dict[str, Any]:
+    gpu = facts.get("gpu")
+    return gpu if isinstance(gpu, dict) else {}
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -28,7 +28,8 @@ from harness.runner.fixture_source import Fixture
 from harness.runner.plan import Planned
 from harness.runner.shared_replay import SharedReplays
 from harness.runner.workers.gpus import WorkerPool
-from harness.runner.workers.pool import Job, WorkerFailed
+from harness.runner.workers.job import Job
+from harness.runner.workers.pool import WorkerFailed
 from harness.store import device_class
 from harness.store.device_class import Device
 from harness.store.manifest import BadFixture, Manifest, NoFixture
@@ -87,14 +88,15 @@ class Reply:
 def laid_out(identity: CellId, fixture: Fixture, folder: Path, device: Device) -> Golden:
     """The golden for a device, laid out in a folder together with the fixture's other files.
 
+    What is compared later is the golden of the store. The worker can write to the folder.
+
     Raises:
         BadFixture: a file is damaged, or the checkpoint lacks what the scenario `expects`.
         NoFixture: there is no golden for this device.
     """
     name, note = device_class.golden_for(fixture.manifest, device)
-    fixture.store.materialise(fixture.manifest, folder, name)
-    golden = observation.read(folder / "golden")
-    return Golden(_as_declared(identity, fixture.manifest, golden), name, note)
+    data = fixture.store.materialise(fixture.manifest, folder, name)
+    return Golden(_as_declared(identity, fixture.manifest, _parsed(identity, fixture, data)), name, note)
 
 
 def in_store(identity: CellId, fixture: Fixture) -> Golden:
@@ -105,12 +107,12 @@ def in_store(identity: CellId, fixture: Fixture) -> Golden:
     """
     store, manifest = fixture.store, fixture.manifest
     data = {name: store.content(manifest, name) for name in manifest.laid_out(device_class.CPU)}
-    golden = observation.parse(
-        store.folder / identity.creator / identity.scenario,
-        data["golden/observation.json"],
-        data["golden/arrays.safetensors"],
-    )
-    return Golden(_as_declared(identity, manifest, golden))
+    return Golden(_as_declared(identity, manifest, _parsed(identity, fixture, data)))
+
+
+def _parsed(identity: CellId, fixture: Fixture, data: Mapping[str, bytes]) -> Observed:
+    place = fixture.store.folder / identity.creator / identity.scenario
+    return observation.parse(place, data["golden/observation.json"], data["golden/arrays.safetensors"])
 
 
 def _as_declared(identity: CellId, manifest: Manifest, golden: Observed) -> Observed:
@@ -233,7 +235,11 @@ class Replay:
     def run(self, fixture: Fixture, attempt: str = "", kind: Kind = "replay") -> Reply:
         """Have the loader compute the cell: golden → request → reply."""
         folder = self.folder / f"run{attempt}"
-        return self._reply(self._request(self._golden(fixture, folder), folder, attempt, kind))
+
+        def golden() -> Golden:
+            return self._golden(fixture, folder)
+
+        return self._reply(self._request(golden(), folder, attempt, kind, golden))
 
     def _usable(self, fixture: Fixture) -> Fixture | Cell:
         identity = self.cell.id
@@ -296,10 +302,10 @@ class Replay:
         facts = self._facts().get("gpu") if asked != device_class.CPU else None
         return laid_out(self.cell.id, fixture, folder, Device.of(facts, asked))
 
-    def _request(self, golden: Golden, folder: Path, attempt: str, kind: Kind) -> Request:
+    def _request(self, golden: Golden, folder: Path, attempt: str, kind: Kind, fill: Callable[[], object]) -> Request:
         self._facts()  # an environment that does not import is reported before any cell is blamed
         content = request(self.cell, self.loader.environment.versions, kind) | {"scratch": str(folder)}
-        return Request(golden, Job(f"{self.cell.id}{attempt}", content, folder, self.cell.time_limit_s))
+        return Request(golden, Job(f"{self.cell.id}{attempt}", content, folder, self.cell.time_limit_s, fill))
 
     def _reply(self, asked: Request) -> Reply:
         return reply(asked.golden, self.loader.pool.submit(asked.job).result(), asked.job.scratch)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,7 @@ from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.schedule import Closed, Key, Pools
 from harness.runner.workers.start_limit import BY_LOAD, StartLimit
 from harness.store.fixtures import Store
+from harness.worker.files import remove
 
 
 @dataclass
@@ -93,7 +93,7 @@ class Session:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._pools.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        remove(self.scratch)
 
     def start(self, cells: Sequence[Planned]) -> None:
         """Begin to check these cells, without waiting."""
@@ -178,7 +178,7 @@ class Session:
         finally:
             self._shared.done(cell)
             self._pools.done(_loading(cell))
-            shutil.rmtree(self._folder(cell), ignore_errors=True)
+            remove(self._folder(cell))
         return result
 
     def _result(self, cell: Planned) -> Cell:

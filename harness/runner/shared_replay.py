@@ -33,10 +33,11 @@ from harness.core.versions import version_of
 from harness.judge.numbers import same_bits
 from harness.runner.plan import Planned
 from harness.runner.workers.gpus import WorkerPool
-from harness.runner.workers.pool import Job
+from harness.runner.workers.job import Job
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 from harness.store.manifest import Manifest
+from harness.worker.files import read_json, remove
 from harness.worker.shared import Task
 
 ADAPTER_CONFIG = "adapter/adapter_config.json"
@@ -207,18 +208,25 @@ class SharedReplays:
         folder = self._scratch / "identify" / str(cell.id).replace("/", "_")
         fixtures = self._of_scenario(cell)
         manifests = [manifest for _, manifest in fixtures]
-        for one, manifest in fixtures:
-            self._lay_out(self._store_of(one), manifest, folder)
+
+        def fill() -> None:
+            for one, manifest in fixtures:
+                self._lay_out(self._store_of(one), manifest, folder)
+
+        fill()
         adapters = sorted({_adapter_id(manifest) for manifest in manifests})
         kind = resolved["base"].get("config", "") if resolved["base"]["kind"] == "transformers" else ""
         bases = {_base_id(manifest): kind for manifest in manifests}
         request: Task = {"kind": "identify", "adapters": adapters, "bases": bases}
-        done = pool.submit(Job(f"identify {cell.id}", request, folder, _LIMIT_S)).result()
+        done = pool.submit(Job(f"identify {cell.id}", request, folder, _LIMIT_S, fill)).result()
         if done.outcome != "done":
             last = (done.log_tail or done.detail).strip().rpartition("\n")[2]
             self._log(f"{cell.id}: the loader could not compare the configs, so every cell is computed: {last}")
             return {}
-        found: dict[str, str] = json.loads((folder / "identities.json").read_bytes())
+        found = read_json(folder / "identities.json")
+        remove(folder)
+        if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+            raise ValueError(f"{folder / 'identities.json'} holds no digests")
         return found
 
     def _of_scenario(self, cell: Planned) -> list[tuple[Planned, Manifest]]:

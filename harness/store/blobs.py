@@ -7,8 +7,9 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.core.files import read_regular, write_durably
+from harness.core.files import write_durably
 from harness.store.manifest import StoredFile, stored_file
+from harness.worker.files import read_regular
 
 PACKED = ".gz"
 """The suffix of a compressed blob. The name before it is still the SHA-256 of the uncompressed content."""

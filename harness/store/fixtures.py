@@ -27,6 +27,7 @@ from harness.store.manifest import (
 from harness.store.manifest_text import packed
 from harness.store.manifests import Found, Manifests, checked_names
 from harness.store.succession import differences, successor, with_files
+from harness.worker.files import read_regular
 
 LOCK_TIMEOUT_S = 120.0
 Origin = Literal["committed", "created"]
@@ -98,26 +99,31 @@ class Store:
             raise NoFixture(f"{fixture} has no file {name!r}", f"one of {', '.join(sorted(files))}", "correct the name")
         return self.read_blob(files[name], fixture, name)
 
-    def materialise(self, manifest: Manifest, target: Path, device_class: str = "cpu") -> None:
+    def materialise(self, manifest: Manifest, target: Path, device_class: str = "cpu") -> dict[str, bytes]:
         """Write `adapter/`, `base/` and `golden/` under `target`, after checking size and SHA-256 of each file.
 
         The files are copies, never links, so that a library under test cannot alter a blob. Files of the fixture are
         overwritten. Any other file in these folders is an error, because a library might load it.
+
+        Returns:
+            the content of each file, as it is in the store.
 
         Raises:
             BadFixture: a blob is missing, truncated or altered.
             NoFixture: no golden for this device class.
         """
         files = manifest.laid_out(device_class)
+        contents: dict[str, bytes] = {}
         for part in (*PARTS, "golden"):
             (target / part).mkdir(parents=True, exist_ok=True)
         _refuse_other_files(target, set(files))
         for name, stored in files.items():
-            data = self.read_blob(stored, f"{manifest.creator}/{manifest.scenario}", name)
+            data = contents[name] = self.read_blob(stored, f"{manifest.creator}/{manifest.scenario}", name)
             path = target / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
             path.write_bytes(data)
+        return contents
 
     def save(
         self,
@@ -283,7 +289,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
                 f"{path}: not a plain file", "plain files and folders", "store the file itself, not a link"
             )
         if path.is_file():
-            yield path.relative_to(folder).as_posix(), path.read_bytes()
+            yield path.relative_to(folder).as_posix(), read_regular(path, links=False)
 
 
 def _refuse_other_files(target: Path, known: set[str]) -> None:

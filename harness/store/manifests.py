@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.core.files import read_regular, write_durably
+from harness.core.files import write_durably
 from harness.store import creator_file
 from harness.store.creator_file import CRLF, SUFFIX, CreatorFile, Line
 from harness.store.manifest import BLOBS, BadFixture, Manifest, checked_part
 from harness.store.manifest_text import Place, ReadBlob, parse
+from harness.worker.files import read_regular
 
 _A_LINE = "the line as peft-regress wrote it"
 _Stamp = tuple[int, int, int]

@@ -9,15 +9,17 @@ The protocol is JSON lines on stdin and stdout; `shared.py` has the shapes:
     -> {"id": "hello", "kind": "hello", "device": "cpu", "preload": [...]}
     <- {"id": "hello", "outcome": "done", "facts": {...}, "duration_s": 11.8}
     -> {"id": "7", "kind": "replay", "scratch": "/tmp/x/7", "time_limit_s": 120.0, ...}
+    <- {"id": "7", "started": true}
     <- {"id": "7", "outcome": "died", "signal": 11, "exit": null, "detail": "SIGSEGV", "duration_s": 0.4, ...}
     -> {"kind": "stop"}
 
 * `hello` imports what all cells share. Its outcome is `done`, or `error` with the traceback in `detail`.
 * `create`, `replay`, `trace` and `identify` go to `cell.handle(request)`, several at once. Replies come in the order in
   which the requests finish. `done`: handle() returned, and the child wrote SCRATCH/done.json last, so an `os._exit(0)`
-  in a library is no success. `died`: the process ended early. `timeout`: it was killed at `time_limit_s`. `error`:
-  handle() raised, which is a bug in the worker (traceback in SCRATCH/error.json).
-* SCRATCH also gets `log.txt` (the output, without its middle if it is long) and `pid`.
+  in a library is no success. `died`: the process ended early. `timeout`: it had the machine for `time_limit_s`.
+  `starved`: the machine did not let it run. `error`: handle() raised, which is a bug in the worker (traceback in
+  SCRATCH/error.json).
+* SCRATCH also gets `log.txt` (the output, without its middle if it is long).
 * After `stop`, or the end of stdin, the children are killed and the worker ends.
 
 Libraries cannot write to the protocol: it uses private descriptors; 0 is /dev/null, 1 and 2 are a log.

@@ -5,6 +5,7 @@ Controller and worker both import it. Standard library only, syntax of Python 3.
 
 from __future__ import annotations
 
+import os
 import platform
 import signal
 import subprocess
@@ -145,3 +146,11 @@ def visible_gpus(environ: Mapping[str, str], list_gpus: Callable[[], str] = _lis
         elif "MIG" in line and gpus:
             gpus[-1].append(mark)  # a GPU that is divided into slices is used by its slices alone
     return [name for gpu in gpus for name in (gpu[1:] or gpu)]
+
+
+def busy() -> float:
+    """Processes that want to run, for each core, over the last minute; 0 where the system does not say."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (AttributeError, OSError):
+        return 0.0

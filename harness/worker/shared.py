@@ -188,8 +188,12 @@ the inputs of `golden/`, write `now/`. trace: like replay, with each layer's inp
 
 KINDS = ("create", "replay", "trace", "identify")
 
-Outcome = Literal["done", "died", "timeout", "error"]
-"""How a request ended. died: its process ended early. error: the worker itself is at fault."""
+Outcome = Literal["done", "died", "timeout", "starved", "error"]
+"""How a request ended. died: its process ended early. timeout: it had the machine for longer than its limit. starved:
+the machine did not let it run, for lack of processors, disk or memory. error: the worker itself is at fault."""
+
+PATIENCE = 10
+"""A cell that has not ended after this many times its limit, by the clock, is stopped as `starved`."""
 
 
 class Hello(TypedDict):
@@ -230,10 +234,12 @@ class Request(Task):
 
 
 class Reply(TypedDict, total=False):
-    """How a request ended. What was observed is in the scratch folder."""
+    """That a request is served now (`started`), or how it ended. What was observed is in the scratch folder."""
 
     id: Optional[str]
     """The request's; None for a line that is no request."""
+    started: bool
+    """True in the line that comes before the process of the request begins."""
     outcome: Outcome
     detail: str
     duration_s: float

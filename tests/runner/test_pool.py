@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,14 +17,17 @@ from typing import Any
 import pytest
 
 from harness.core.observation import Done
+from harness.runner.workers import job as job_module
 from harness.runner.workers import pool as pool_module
 from harness.runner.workers import start_limit
-from harness.runner.workers.pool import Job, Pool, WorkerFailed
+from harness.runner.workers.job import Job
+from harness.runner.workers.pool import Pool, WorkerFailed
 from harness.runner.workers.process import WORKER, WorkerProcess
 from harness.runner.workers.start_limit import StartLimit
 
 FAKES = Path(__file__).parents[1] / "support" / "fakes"
 WAIT_S = 20.0
+LINUX = sys.platform.startswith("linux")
 
 Start = Callable[..., Pool]
 
@@ -102,7 +106,7 @@ def test_never_more_at_once_than_jobs(start: Start, tmp_path: Path) -> None:
     cells = Cells(start(jobs=1), tmp_path / "scratch")
     file = tmp_path / "go"
     first, second = cells.submit("wait_for", file=str(file)), cells.submit()
-    until(lambda: (cells.folder / "wait_for-1" / "pid").exists())
+    until(lambda: (cells.folder / "wait_for-1" / "log.txt").exists())
     assert not (cells.folder / "nothing-2").exists()
     file.touch()
     assert [f.result(WAIT_S).outcome for f in (first, second)] == ["done", "done"]
@@ -114,7 +118,6 @@ FAULTS = [
     ("sigsegv", 30.0, "died", "SIGSEGV", "in do_sigsegv"),
     ("exit", 30.0, "died", "exit code 0 before its work was done", ""),
     ("raise", 30.0, "error", "ValueError: a mistake of ours", "a mistake of ours"),
-    ("loop", 1.0, "timeout", "killed at 1 s", "in do_loop"),
 ]
 
 
@@ -162,7 +165,7 @@ def test_a_cell_that_kills_the_worker_alone_is_blamed(start: Start, tmp_path: Pa
 def test_of_several_in_flight_the_one_that_kills_it_again_is_blamed(cells: Cells, tmp_path: Path) -> None:
     go = tmp_path / "go"
     innocent = cells.submit("wait_for", file=str(go))
-    until(lambda: (cells.folder / "wait_for-1" / "pid").exists())
+    until(lambda: (cells.folder / "wait_for-1" / "log.txt").exists())
     guilty = cells.submit("kill_server")
     later = cells.submit()
     go_when_restarted(tmp_path, go)
@@ -185,7 +188,7 @@ def go_when_restarted(tmp_path: Path, go: Path) -> None:
 def test_a_worker_that_dies_once_costs_no_cell(cells: Cells, tmp_path: Path) -> None:
     go = tmp_path / "go"
     waiting = cells.submit("wait_for", file=str(go))
-    until(lambda: (cells.folder / "wait_for-1" / "pid").exists())
+    until(lambda: (cells.folder / "wait_for-1" / "log.txt").exists())
     killing = cells.submit("kill_server_once", mark=str(tmp_path / "mark"))
     go_when_restarted(tmp_path, go)
     for future in (waiting, killing):
@@ -200,13 +203,88 @@ def test_a_worker_killed_from_outside_while_idle_is_replaced(cells: Cells) -> No
     assert cells.do("nothing").outcome == "done"
 
 
-def test_a_silent_worker_is_killed(cells: Cells, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "GRACE_S", 0.3)
+def test_a_silent_worker_is_killed(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_module, "GRACE_S", 0.3)
     monkeypatch.setattr(pool_module, "_TICK_S", 0.1)
-    done = cells.do("stop_server", 1.0)  # time enough for it to stop its parent on a busy machine
+    command = [sys.executable, str(FAKES / "garbage_server.py"), "silent"]
+    cells = Cells(start(jobs=1, command=command), tmp_path / "scratch")
+    done = cells.do("misbehave", 0.05)
     assert done.outcome == "timeout"
     assert "silent" in done.detail
     assert cells.do("nothing").outcome == "done"
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux has a keeper")
+def test_a_worker_that_a_cell_stops_goes_on(cells: Cells) -> None:
+    assert cells.do("stop_server").outcome == "done"
+    assert cells.do("nothing").outcome == "done"
+
+
+HANGS = [
+    # what a cell does, its limit, in the detail, in the log's tail
+    ("loop", 1.0, "killed at 1 s", "in do_loop"),
+    ("deadlock", 1.0, "killed at 1 s, of which it computed for 0", "in do_deadlock"),
+    ("stop_itself", 1.0, "killed at 1 s", ""),
+]
+
+
+@pytest.mark.parametrize(("do", "limit_s", "detail", "log"), HANGS, ids=[hang[0] for hang in HANGS])
+def test_a_cell_that_hangs_runs_once_more_alone(
+    cells: Cells, tmp_path: Path, do: str, limit_s: float, detail: str, log: str
+) -> None:
+    beside = cells.submit("compute", seconds=0.2)
+    begin = time.monotonic()
+    done = cells.do(do, limit_s)
+    assert done.outcome == "timeout"
+    assert detail in done.detail
+    assert log in done.log_tail
+    assert done.note.startswith("run twice: the first time, killed at 1 s")
+    assert time.monotonic() - begin > 2 * limit_s
+    assert beside.result(WAIT_S).outcome == "done"
+    assert cells.do("nothing").outcome == "done"
+    assert len(list((tmp_path / "log0").iterdir())) == 1, "the worker itself lived on"
+
+
+def test_a_cell_that_is_slow_only_beside_others_is_no_timeout(cells: Cells, tmp_path: Path) -> None:
+    done = cells.do("loop_once", 0.5, mark=str(tmp_path / "mark"))
+    assert (done.outcome, done.note[:42]) == ("done", "run twice: the first time, killed at 0.5 s")
+
+
+def test_after_three_that_hung_twice_the_next_is_believed(cells: Cells) -> None:
+    notes = [cells.do("deadlock", 0.2).note != "" for _ in range(4)]
+    assert notes == [True, True, True, False]
+    assert cells.do("nothing").outcome == "done"
+
+
+@contextlib.contextmanager
+def busy_machine(each: int) -> Iterator[None]:
+    """That many processes for each core, which compute all the time, each on its core."""
+    pinned = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})"
+    command = [sys.executable, "-c", f"{pinned}\nwhile True: pass"]
+    cores = sorted(os.sched_getaffinity(0)) * each
+    processes = [subprocess.Popen([*command, str(core)]) for core in cores]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux says who waits for a processor")
+def test_on_a_busy_machine_a_limit_is_in_the_time_that_the_cell_had(cells: Cells) -> None:
+    with busy_machine(5):
+        done = cells.do("compute", 0.7, seconds=0.4)
+    assert (done.outcome, done.note) == ("done", "")
+    assert done.duration_s > 0.7, "longer than the limit by the clock"
+
+
+@pytest.mark.skipif(not LINUX, reason="only Linux says who waits for a processor")
+def test_a_cell_that_gets_no_processor_is_starved(cells: Cells) -> None:
+    with busy_machine(2):
+        done = cells.do("compute_last", 0.3, seconds=2.0)
+    assert (done.outcome, done.note[:9]) == ("starved", "run twice")
+    assert "s it had the machine for 0." in done.detail
 
 
 def test_100_mb_printed_do_no_harm(cells: Cells) -> None:
@@ -296,7 +374,7 @@ def test_cancel_pending_leaves_alone_what_runs(start: Start, tmp_path: Path) -> 
     cells = Cells(start(jobs=1), tmp_path / "scratch")
     go = tmp_path / "go"
     running, waiting = cells.submit("wait_for", file=str(go)), cells.submit()
-    until(lambda: (cells.folder / "wait_for-1" / "pid").exists())
+    until(lambda: (cells.folder / "wait_for-1" / "log.txt").exists())
     cells.pool.cancel_pending()
     go.touch()
     assert waiting.cancelled()
@@ -348,7 +426,8 @@ CONTROLLER = """
 import sys
 from pathlib import Path
 
-from harness.runner.workers.pool import Job, Pool
+from harness.runner.workers.job import Job
+from harness.runner.workers.pool import Pool
 
 folder, command, closes = Path(sys.argv[1]), sys.argv[3:], sys.argv[2] == "closes"
 pool = Pool(Path(sys.executable), jobs=2, log_dir=folder / "log", command=command)

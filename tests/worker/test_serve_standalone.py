@@ -50,7 +50,7 @@ def outcomes(plan: Path) -> dict[str, str]:
     return {reply["id"]: reply["outcome"] for reply in replies}
 
 
-CELLS = [cell("a"), cell("b", "sigsegv"), cell("c", "loop", 0.4), cell("d", "exit"), cell("e", "raise"), cell("f")]
+CELLS = [cell("a"), cell("b", "sigsegv"), cell("c", "loop", 1.0), cell("d", "exit"), cell("e", "raise"), cell("f")]
 ENDED = {"a": "done", "b": "died", "c": "timeout", "d": "died", "e": "error", "f": "done"}
 
 
@@ -94,7 +94,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path, options: list[str]) -> None:
     plan = write_plan(tmp_path, cell("a"), cell("b", "wait_for", file=str(go)))
     with subprocess.Popen(command(plan, *options), stderr=subprocess.DEVNULL, start_new_session=True) as process:
         end = time.monotonic() + 10
-        while not (tmp_path / "out" / "cells" / "1" / "pid").exists():
+        while not (tmp_path / "out" / "cells" / "1" / "log.txt").exists():
             assert time.monotonic() < end
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGINT)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
 
 import pytest
 
-from harness.worker import process, shared
+from harness.worker import files, process, shared
 from harness.worker.compat import load_paths
 from harness.worker.model import wrappers
 from harness.worker.observe import further, probes, probes_declared, steps
@@ -31,9 +32,9 @@ def test_a_request_asks_for_what_the_server_knows() -> None:
     assert get_args(shared.Kind) == shared.KINDS
 
 
-@pytest.mark.parametrize("module", [shared, process], ids=["shared", "process"])
+@pytest.mark.parametrize("module", [shared, process, files], ids=["shared", "process", "files"])
 def test_it_needs_nothing_but_the_standard_library_and_the_syntax_of_38(module: ModuleType) -> None:
     tree = ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8"), feature_version=(3, 8))
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert imported <= {"__future__", "platform", "signal", "subprocess", "typing"}
+    assert imported <= sys.stdlib_module_names

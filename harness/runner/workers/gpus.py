@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from harness.core.observation import Done
 from harness.core.progress import Log
 from harness.envs.environment import BuiltEnvironment
-from harness.runner.workers.pool import Job, Pool, WorkerFailed
+from harness.runner.workers.job import Job
+from harness.runner.workers.pool import Pool, WorkerFailed
 from harness.runner.workers.process import worker_command
 from harness.runner.workers.start_limit import BY_LOAD, StartLimit
 from harness.worker.process import VISIBLE_GPUS, visible_gpus

@@ -15,33 +15,23 @@ import weakref
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from harness.core.errors import HarnessError
 from harness.core.observation import Done
+from harness.runner.workers.job import Job, Task
 from harness.runner.workers.process import Eof, Event, Processes, WorkerProcess, environment, tail, worker_command
 from harness.runner.workers.start_limit import BY_LOAD, StartLimit
 from harness.worker.shared import Hello, Outcome
 
-GRACE_S = 15.0
-"""Time after a cell's own limit until the worker counts as hanging. The worker enforces the limit itself."""
+_BELIEVED = 3
+"""After this many cells in a row that exceeded their limit twice, the next one is believed at once."""
 
 _STARTS = 2
 _TICK_S = 1.0
 _CLOSE_S = 2.0
-
-
-@dataclass(frozen=True)
-class Job:
-    """One cell's work."""
-
-    id: str
-    request: Mapping[str, Any]
-    scratch: Path
-    time_limit_s: float
 
 
 class WorkerFailed(HarnessError):
@@ -53,33 +43,6 @@ class WorkerFailed(HarnessError):
     ) -> None:  # fmt: skip
         super().__init__(found + (f"\n{tail}" if tail else ""), expected, next_step)
         self.tail = tail
-
-
-@dataclass(eq=False)
-class _Task:
-    job: Job
-    future: Future[Done] = field(default_factory=Future)
-    alone: bool = False
-    """Run it with nothing beside it: it was in flight with others when a worker died, and one must be to blame."""
-    note: str = ""
-    sent: float = 0.0
-    times_sent: int = 0
-
-    def to_be_sent(self) -> None:
-        """Records the sending; deletes the mark of an earlier start."""
-        self.sent = time.monotonic()
-        self.times_sent += 1
-        (self.job.scratch / "pid").unlink(missing_ok=True)
-
-    @property
-    def may_be_to_blame(self) -> bool:
-        """False where the worker died before it started this job for the first time."""
-        return self.times_sent > 1 or (self.job.scratch / "pid").exists()
-
-    @property
-    def overdue(self) -> float:
-        """When the worker counts as hanging."""
-        return self.sent + self.job.time_limit_s + GRACE_S
 
 
 class Pool:
@@ -120,14 +83,15 @@ class Pool:
         self._facts: Future[Mapping[str, Any]] = Future()
         self._thread: threading.Thread | None = None
         self._ids: set[str] = set()
-        self._waiting: deque[_Task] = deque()
+        self._waiting: deque[Task] = deque()
         # Only the thread uses these.
-        self._flying: dict[str, _Task] = {}
+        self._flying: dict[str, Task] = {}
         self._worker: WorkerProcess | None = None
         self._ready = False
         self._started_at = 0.0
         self._failed_starts = 0
         self._starts = 0
+        self._hung_twice = 0
         # Kills the worker at exit where close() was never called.
         self._processes = Processes()
         self._finalizer = weakref.finalize(self, self._processes.close)
@@ -154,7 +118,7 @@ class Pool:
         Raises:
             ValueError: a job of this id has not ended yet.
         """
-        task = _Task(job)
+        task = Task(job)
         with self._lock:
             if self._processes.closed:
                 raise RuntimeError("the pool is closed")
@@ -240,7 +204,11 @@ class Pool:
                 self._put_back([task])
                 self._start_worker()
                 return
-            task.to_be_sent()
+            try:
+                task.to_be_sent()
+            except (HarnessError, OSError) as error:
+                task.future.set_exception(error)
+                continue
             self._flying[task.job.id] = task
             where = {"scratch": str(task.job.scratch.absolute()), "time_limit_s": task.job.time_limit_s}
             self._worker.send({"device": self._device, **task.job.request, "id": task.job.id, **where})
@@ -253,7 +221,7 @@ class Pool:
         alone = next_alone or any(task.alone for task in self._flying.values())
         return len(self._flying) < (1 if alone else self._jobs)
 
-    def _next_task(self) -> _Task | None:
+    def _next_task(self) -> Task | None:
         while True:
             with self._lock:
                 if not self._waiting:
@@ -268,12 +236,14 @@ class Pool:
         if isinstance(event, Eof):
             self._worker_ended(f"the worker process ended: {self._worker.ending()}")
             return
-        reply = event.reply()
-        if reply is not None and not self._ready and reply.get("id") == "hello":
+        reply = event.reply() or {}
+        if not self._ready and reply.get("id") == "hello":
             self._greeted(reply)
-        elif reply is not None and reply.get("id") in self._flying and reply.get("outcome") in get_args(Outcome):
-            self._replied(reply)
-        else:
+            return
+        task = self._flying.get(str(reply.get("id")))
+        if task is not None and reply.get("started") is True:
+            task.started = True
+        elif task is None or not self._replied(task, reply):
             self._worker_ended(f"the worker wrote a line that is no reply: {event.shown()}")
 
     def _greeted(self, reply: Mapping[str, Any]) -> None:
@@ -285,19 +255,30 @@ class Pool:
         if not self._facts.done():
             self._facts.set_result(cast("Mapping[str, Any]", reply.get("facts", {})))
 
-    def _replied(self, reply: Mapping[str, Any]) -> None:
-        assert self._worker is not None
-        self._worker.replied(reply["id"])
-        task = self._flying.pop(reply["id"])
-        self._finish(task, reply["outcome"], str(reply.get("detail") or ""), float(reply.get("duration_s") or 0.0))
+    def _replied(self, task: Task, reply: Mapping[str, Any]) -> bool:
+        """Takes the reply to a job; False where it is none."""
+        try:
+            done = Done.of(task.job.id, reply, tail(task.job.scratch / "log.txt"), task.note)
+        except ValueError:
+            return False
+        del self._flying[task.job.id]
+        self._finish(task, done)
+        return True
 
-    def _finish(
-        self, task: _Task, outcome: Outcome, detail: str, duration_s: float, worker_log: Path | None = None
-    ) -> None:
-        log = tail(task.job.scratch / "log.txt") or (tail(worker_log) if worker_log else "")
-        done = Done(task.job.id, outcome, detail, log, duration_s, task.note)
-        if not task.future.done():
+    def _finish(self, task: Task, done: Done) -> None:
+        if self._tries_again(task, done):
+            task.alone = True
+            task.note = f"run twice: the first time, {done.detail}"
+            self._put_back([task])
+        elif not task.future.done():
             task.future.set_result(done)
+
+    def _tries_again(self, task: Task, done: Done) -> bool:
+        """Whether a cell that took too long runs once more, alone: other cells or a busy machine may be the cause."""
+        if task.alone:
+            self._hung_twice = self._hung_twice + 1 if done.outcome == "timeout" else 0
+            return False
+        return done.outcome == "starved" or (done.outcome == "timeout" and self._hung_twice < _BELIEVED)
 
     def _check_clock(self) -> None:
         now = time.monotonic()
@@ -340,21 +321,21 @@ class Pool:
         else:
             self._start_worker()
 
-    def _blame(self, task: _Task, detail: str, outcome: Outcome, log: Path) -> None:
+    def _blame(self, task: Task, detail: str, outcome: Outcome, log: Path) -> None:
         duration_s = time.monotonic() - task.sent
         if duration_s >= task.job.time_limit_s:  # a worker that can't fork ends itself at a cell's limit
             outcome = "timeout"
-        if task.alone:
-            task.note += "; alone, it ended the worker again"
-        self._finish(task, outcome, detail, duration_s, log)
+        note = f"{task.note}; alone, it ended the worker again" if task.alone else task.note
+        said = tail(task.job.scratch / "log.txt") or tail(log)
+        self._finish(task, Done(task.job.id, outcome, detail, said, duration_s, note))
 
-    def _suspect(self, tasks: Sequence[_Task], detail: str) -> None:
+    def _suspect(self, tasks: Sequence[Task], detail: str) -> None:
         for task in tasks:
             task.alone = True
             task.note = f"run twice: with {len(tasks)} cells in flight, {detail}"
         self._put_back(tasks)
 
-    def _put_back(self, tasks: Sequence[_Task]) -> None:
+    def _put_back(self, tasks: Sequence[Task]) -> None:
         with self._lock:
             self._waiting.extendleft(reversed(tasks))
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import data
+from harness.worker.files import read_end
 from harness.worker.process import process_variables, signal_name
 
 WORKER = data.CODE / "worker"
@@ -25,6 +26,9 @@ WORKER = data.CODE / "worker"
 _INTERPRETER_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS")
 _LONGEST_LINE = 64 << 20
 _LAST_LINES_S = 0.5
+_POLL_S = 0.005
+_END_S = 3.0
+"""Time for a worker to end, with all that it started, when it is asked to."""
 _TAIL_BYTES = 16 << 10
 _TAIL_LINES = 40
 
@@ -40,7 +44,7 @@ class Line:
         """The line as a reply; None where it is none."""
         try:
             content = json.loads(self.content)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return content if isinstance(content, dict) else None
 
@@ -73,7 +77,6 @@ class WorkerProcess:
         """
         self.log = log
         self._lock = threading.Lock()
-        self._scratches: dict[str, Path] = {}
         self._killed = False
         self._gone_since = 0.0
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -98,44 +101,60 @@ class WorkerProcess:
 
     def send(self, request: Mapping[str, Any]) -> None:
         """Queues a request; never blocks."""
-        if "scratch" in request:
-            self._scratches[str(request["id"])] = Path(request["scratch"])
         self._outbox.put(json.dumps(request).encode() + b"\n")
-
-    def replied(self, id: str) -> None:
-        """Records that nothing of this request runs any more."""
-        self._scratches.pop(id, None)
 
     def is_gone(self) -> bool:
         """True where the process ended long enough ago that its last lines have been read."""
-        if self._process.poll() is None:
+        if self._code() is None:
             return False
         self._gone_since = self._gone_since or time.monotonic()
         return time.monotonic() > self._gone_since + _LAST_LINES_S
 
     def ending(self) -> str:
         """How the process ended; waits up to a second."""
-        try:
-            code = self._process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
+        code = self._wait(1.0)
+        if code is None:
             return "it closed its stdout and went on"
         return f"exit code {code}" if code >= 0 else signal_name(-code)
 
     def kill(self) -> None:
-        """Kills the worker, its cells and their children; returns when it is gone. Repeated calls do nothing."""
+        """Ends the worker, its cells and all that they started; returns when it is gone. Repeated calls do nothing.
+
+        The worker's keeper does it (`harness/worker/serve/keeper.py`), or the worker itself at the end of its requests.
+        If neither does, the process and its group are killed.
+        """
         with self._lock:
             if self._killed:
                 return
             self._killed = True
-            _kill_group(self.pid)
+            self._outbox.put(None)
+            with contextlib.suppress(OSError):
+                self._process.terminate()
+            self._wait(_END_S)
+            if hasattr(os, "killpg"):  # the number is this process's own until it is reaped
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
             with contextlib.suppress(OSError):
                 self._process.kill()
             self._process.wait()
-            # The kernel kills its cells with it, but not what they started.
-            for scratch in list(self._scratches.values()):
-                with contextlib.suppress(OSError, ValueError):
-                    _kill_group(int((scratch / "pid").read_text()))
-            self._outbox.put(None)
+
+    def _wait(self, limit_s: float) -> int | None:
+        end = time.monotonic() + limit_s
+        while (code := self._code()) is None and time.monotonic() < end:
+            time.sleep(_POLL_S)
+        return code
+
+    def _code(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs. The process is not reaped by this."""
+        if self._process.returncode is not None or not hasattr(os, "waitid"):
+            return self._process.poll()
+        try:
+            ended = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG)
+        except ChildProcessError:
+            return self._process.poll()
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
     def _read(self, events: queue.SimpleQueue[Event]) -> None:
         assert self._process.stdout is not None
@@ -210,16 +229,7 @@ def worker_command(python: Path, handler: Path | None = None) -> list[str]:
 def tail(log: Path) -> str:
     """The last lines of a log; empty where there is none."""
     try:
-        with log.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _TAIL_BYTES))
-            text = file.read().decode("utf-8", "replace")
+        text = read_end(log, _TAIL_BYTES).decode("utf-8", "replace")
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-_TAIL_LINES:])
-
-
-def _kill_group(pid: int) -> None:
-    if hasattr(os, "killpg"):
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+
+from harness.worker.process import busy
 
 IDLE_S = 300.0
 """On an idle machine. Importing torch and transformers takes some seconds, on a slow disk a minute."""
@@ -34,11 +35,3 @@ class StartLimit:
 
 BY_LOAD = StartLimit()
 """The limit where the user sets none."""
-
-
-def busy() -> float:
-    """Processes that want to run, for each core, over the last minute; 0 where the system does not say."""
-    try:
-        return os.getloadavg()[0] / (os.cpu_count() or 1)
-    except (AttributeError, OSError):
-        return 0.0

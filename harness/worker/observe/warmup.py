@@ -21,7 +21,8 @@ from typing import Any, Callable
 
 from ..compat import libraries
 from ..model import bases
-from ..serve.children import detach, flush_all
+from ..serve.children import detach
+from ..serve.work import flush_all
 from .capture import heard, normalise
 
 Step = Callable[[Any, str], None]

@@ -11,7 +11,8 @@ import signal
 import traceback
 from typing import Callable, NoReturn
 
-from .children import HARNESS_ERROR, flush_all, tie_to
+from .tree import die_with
+from .work import HARNESS_ERROR, flush_all
 
 
 def run(work: Callable[[], None]) -> None:
@@ -36,7 +37,7 @@ def run(work: Callable[[], None]) -> None:
 def _in_child(work: Callable[[], None], parent: int) -> NoReturn:
     code = HARNESS_ERROR
     try:
-        tie_to(parent)
+        die_with(parent)
         work()
         code = 0
     except BaseException:  # noqa: BLE001 - it goes to the log

@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..shared import KINDS, Hello, Reply, Request
-from . import numerics
-from .children import Children, InProcess, flush_all, redirect
+from . import keeper, numerics
+from .children import Children
+from .in_process import InProcess
+from .work import flush_all, redirect
 
 _IDLE_S = 3600.0
 
 
 def main(handler_file: Path | None, log: Path, forks: bool) -> int:
     """Serve until `stop` or the end of stdin; returns the exit code."""
+    keeper.guard()
     requests, replies = take_over_standard_streams(log)
     server = Server(requests, replies, Handler(handler_file), forks)
     # Ctrl-C in a terminal reaches all of its processes; the parent decides whether this one ends.
@@ -157,7 +160,7 @@ class Server:
 
     def _take(self, line: bytes) -> None:
         request: Any = None
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             request = json.loads(line)
         if not isinstance(request, dict):
             self._reply({"id": None, "outcome": "error", "detail": f"not a JSON object: {line[:200]!r}"})
@@ -177,6 +180,7 @@ class Server:
     def _start(self, request: Request) -> None:
         try:
             self._handler.module()  # imported once, here, and not in each child
+            self._reply({"id": request["id"], "started": True})
             self._children.start(request)
         except BaseException:  # noqa: BLE001 - importing the handler failed, or the fork did
             self._reply({"id": request["id"], "outcome": "error", "detail": traceback.format_exc()[-4000:]})

@@ -23,15 +23,19 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+from ..files import read_json, remove, tree_digest
 from ..process import VISIBLE_GPUS, visible_gpus
 from ..shared import PLAN_FORMAT, Reply, Request
-from .children import DEFAULT_LIMIT_S, Children, InProcess, redirect
+from . import room
+from .children import DEFAULT_LIMIT_S, Children
+from .in_process import InProcess
 from .server import Handler
+from .work import redirect
 
 _ONCE = "PEFT_REGRESS_ONCE"
 _SHARE = "PEFT_REGRESS_SHARE"
@@ -123,14 +127,15 @@ class _Run:
             return _CANNOT_TELL
         children = Children(handler, [self._terminal])
         children.warmed_up()
-        waiting = iter(self._left())
+        waiting = self._left()
         running: dict[str | None, _Cell] = {}
         try:
             while True:
                 for cell in _take(waiting, self.jobs - len(running)):
-                    running[str(cell.number)] = cell
-                    children.start(self._prepare(cell))
-                if not running:
+                    if (request := self._prepared(cell)) is not None:
+                        running[str(cell.number)] = cell
+                        children.start(request)
+                if not running and not waiting:
                     return _OK
                 for reply in children.collect():
                     self._finish(running.pop(reply["id"]), reply)
@@ -145,9 +150,10 @@ class _Run:
             return _CANNOT_TELL
         runner = InProcess(handler)
         for cell in self._left():
-            request = self._prepare(cell)
+            if (request := self._prepared(cell)) is None:
+                continue
             started = cell.folder(self.out) / "started"
-            started.write_text(str(time.time()))
+            started.touch()
             try:
                 runner.start(request)
             except KeyboardInterrupt:
@@ -168,7 +174,7 @@ class _Run:
         for cell in left:
             started = cell.folder(self.out) / "started"
             if started.exists():
-                duration_s = time.time() - float(started.read_text())
+                duration_s = _seconds_since(started)
                 late = duration_s >= float(cell.content.get("time_limit_s") or DEFAULT_LIMIT_S)
                 reply: Reply = {
                     "outcome": "timeout" if late else "died",
@@ -214,16 +220,28 @@ class _Run:
     def _is_done(self, cell: _Cell) -> bool:
         folder = cell.folder(self.out)
         try:
-            asked = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+            asked, _ = read_json(folder / "request.json"), read_json(folder / "reply.json")
         except (OSError, ValueError):
             return False
-        # Another plan may have been written to the same place.
-        return (folder / "reply.json").exists() and asked == {**cell.content, "device": self.device}
+        return bool(asked == {**cell.content, "device": self.device})  # another plan may have been in the same place
+
+    def _prepared(self, cell: _Cell) -> Request | None:
+        """The cell's request, its folder filled; None for a cell that cannot be run, which then has its reply."""
+        try:
+            return self._prepare(cell)
+        except (OSError, shutil.Error, PlanError) as error:
+            full = isinstance(error, OSError) and error.errno in room.FULL
+            detail = f"its folder could not be filled: {error}"
+            self._finish(cell, {"outcome": "starved" if full else "error", "detail": detail, "duration_s": 0.0})
+            return None
 
     def _prepare(self, cell: _Cell) -> Request:
         folder = cell.folder(self.out)
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         if cell.fixture is not None:
+            asked = cell.content.get("fixture_digest")
+            if asked and tree_digest(cell.fixture) != asked:
+                raise PlanError(f"{cell.fixture} is not what was exported; expected SHA-256 {asked}")
             shutil.copytree(cell.fixture, folder)
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "request.json", {**cell.content, "device": self.device})
@@ -232,9 +250,10 @@ class _Run:
 
     def _finish(self, cell: _Cell, reply: Reply) -> None:
         folder = cell.folder(self.out)
-        copied = [entry.name for entry in cell.fixture.iterdir()] if cell.fixture else []
-        for name in [*copied, "pid", "done.json", "started"]:
-            _remove(folder / name)
+        copied = [entry.name for entry in cell.fixture.iterdir()] if cell.fixture and cell.fixture.is_dir() else []
+        for name in [*copied, "done.json", "started", "reply.json", "reply.json.partial"]:
+            remove(folder / name)
+        folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "reply.json", {**reply, "id": cell.content["id"]})
         width = len(str(len(self.cells)))
         self._done += 1
@@ -273,18 +292,17 @@ def _again_until_done(run: _Run, environ: Mapping[str, str]) -> int:
             return code if code >= 0 else _CANNOT_TELL
 
 
-def _take(cells: Iterator[_Cell], count: int) -> Iterator[_Cell]:
-    for _ in range(count):
-        with contextlib.suppress(StopIteration):
-            yield next(cells)
+def _take(cells: list[_Cell], count: int) -> list[_Cell]:
+    taken = cells[: max(0, count)]
+    del cells[: len(taken)]
+    return taken
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+def _seconds_since(started: Path) -> float:
+    try:
+        return max(0.0, time.time() - started.lstat().st_mtime)
+    except OSError:
+        return 0.0
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

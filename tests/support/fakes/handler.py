@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,42 @@ def do_exit_and_hold(_request: dict[str, Any]) -> None:
 def do_stop_server(_request: dict[str, Any]) -> None:
     """Leaves a worker that is alive and never replies."""
     os.kill(os.getppid(), signal.SIGSTOP)
+
+
+def do_stop_itself(_request: dict[str, Any]) -> None:
+    """Stops, as by Ctrl-Z."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def do_deadlock(_request: dict[str, Any]) -> None:
+    """Waits for a lock that nobody releases."""
+    lock = threading.Lock()
+    lock.acquire()
+    lock.acquire()
+
+
+def do_loop_once(request: dict[str, Any]) -> None:
+    """Never ends, the first time."""
+    mark = Path(request["mark"])
+    if not mark.exists():
+        mark.touch()
+        do_loop(request)
+
+
+def do_compute(request: dict[str, Any]) -> None:
+    """Takes some seconds of a processor."""
+    end = time.process_time() + request["seconds"]
+    while time.process_time() < end:
+        pass
+
+
+def do_compute_last(request: dict[str, Any]) -> None:
+    """The same, on a processor that nobody else wants."""
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    with contextlib.suppress(OSError):  # where the kernel shares processors among sessions, and not processes
+        Path("/proc/self/autogroup").write_text("19")
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    do_compute(request)
 
 
 def do_loop(_request: dict[str, Any]) -> None:
