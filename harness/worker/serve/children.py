@@ -33,7 +33,7 @@ _TICK_S = 0.25
 """How often a running cell is looked at: its time, its disk, its log. It also covers a lost SIGCHLD."""
 _LATE = 0.95
 """A cell that has used this share of its limit writes where it is to its log."""
-_SAYS_WHERE_S = 0.05
+_SAYS_WHERE_S = 0.1
 """Time for that."""
 _MEASURE_S = 2.0
 """How often a cell's files are counted while the disk has room."""

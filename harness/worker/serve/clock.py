@@ -16,6 +16,7 @@ from . import tree
 
 _LONGEST_GAP_S = 2.0
 """The worker looks several times a second. A longer gap, in which it did not run either, counts as this much."""
+_SHORTEST_S = 0.1
 _NANO = 1e-9
 
 
@@ -38,8 +39,10 @@ class Clock:
         return time.monotonic() - self._started
 
     def look(self) -> None:
-        """Bring the times up to date."""
+        """Bring the times up to date. The kernel's figures are some milliseconds old, so not too often."""
         now = time.monotonic()
+        if now < self._looked + _SHORTEST_S:
+            return
         passed = min(now - self._looked, _LONGEST_GAP_S)
         self._looked = now
         pids = [self.pid, *tree.descendants(self.pid)]
