@@ -331,5 +331,6 @@ def _write_stamp(environment: Environment, directory: Path, found: Facts, second
 
 def remove(directory: Path) -> None:
     """Delete a build, the stamp first: after an interruption the rest counts as incomplete."""
-    (directory / STAMP).unlink(missing_ok=True)
+    for path in (directory / STAMP, installed.snapshot(directory)):
+        path.unlink(missing_ok=True)
     shutil.rmtree(directory, ignore_errors=True)

@@ -14,6 +14,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import stat
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +22,7 @@ from pathlib import Path
 
 from harness.core.text import enumerated
 
-SNAPSHOT = "peft-regress.files.gz"
-_NOT_INSTALLED = {"peft-regress.json", SNAPSHOT, ".lock", ".gitignore", "CACHEDIR.TAG"}
+_NOT_INSTALLED = {"peft-regress.json", "peft-regress.files.gz", ".lock", ".gitignore", "CACHEDIR.TAG"}
 """Files at the top that uv and this program write."""
 _OF_UV = ("_virtualenv.py", "_virtualenv.pth")
 _LARGE = 1 << 20
@@ -77,38 +77,57 @@ def differences(directory: Path) -> list[Difference]:
 def verify(directory: Path, spec: str) -> Verified:
     """Read every file. A build of an earlier version that is as installed gets its snapshot."""
     found = differences(directory)
-    if not found and not (directory / SNAPSHOT).exists():
+    if not found and not snapshot(directory).exists():
         with contextlib.suppress(OSError):
             write_snapshot(directory)
     return Verified(directory.name, spec, sum(1 for _ in _files(directory)), tuple(found))
 
 
 def changes(directory: Path) -> list[Difference] | None:
-    """What changed since the snapshot, by sizes and times; None if there is no snapshot that can be read."""
+    """What changed since the snapshot; None if there is no snapshot that can be read.
+
+    A file of another time is read. If its content is as installed, it is no change: archives and images cut times.
+    """
     try:
-        before = gzip.decompress((directory / SNAPSHOT).read_bytes()).decode(errors="surrogateescape")
+        before = gzip.decompress(snapshot(directory).read_bytes()).decode(errors="surrogateescape")
     except (OSError, EOFError, ValueError):
         return None
-    now = _snapshot(directory)
-    return [] if before == now else list(_between(directory, _by_path(before), _by_path(now)))
+    now = _list(directory)
+    if before == now:
+        return []
+    found = list(_between(directory, _by_path(before), _by_path(now)))
+    if not found:
+        with contextlib.suppress(OSError):  # else the files are read each time
+            write_snapshot(directory)
+    return found
+
+
+def snapshot(directory: Path) -> Path:
+    """Where the list of a build's files is: beside it."""
+    return directory.with_name(f".{directory.name}.files.gz")
 
 
 def write_snapshot(directory: Path) -> None:
-    """Store size and time of each file."""
-    content = gzip.compress(_snapshot(directory).encode(errors="surrogateescape"), 1)
-    part = directory / f".{SNAPSHOT}.part"
+    """Store the list of a build's files."""
+    content = gzip.compress(_list(directory).encode(errors="surrogateescape"), 1)
+    part = snapshot(directory).with_suffix(".part")
     part.write_bytes(content)
-    part.replace(directory / SNAPSHOT)
+    part.replace(snapshot(directory))
 
 
-def _snapshot(directory: Path) -> str:
-    """Size, time and path of each file. A RECORD has its SHA-256 instead of a time: it says what the others are."""
-    lines = []
-    for path, name in _files(directory):
-        status = os.lstat(path)
-        mark = _digest(path, "sha256") if name.endswith(".dist-info/RECORD") else status.st_mtime_ns
-        lines.append(f"{status.st_size} {mark} {name}")
-    return "\0".join(sorted(lines))
+def _list(directory: Path) -> str:
+    """Size, mark and path of each file."""
+    entries = ((os.lstat(path), path, name) for path, name in _files(directory))
+    return "\0".join(sorted(f"{status.st_size} {_mark(status, path, name)} {name}" for status, path, name in entries))
+
+
+def _mark(status: os.stat_result, path: str, name: str) -> str:
+    """The file's time. Of links their target, and of what no RECORD has a digest of, a digest."""
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(path).replace(" ", "%20")  # noqa: PTH115
+    if name.endswith((".dist-info/RECORD", *_OF_UV)) or "/site-packages/" not in name:
+        return _digest(path, "sha256")
+    return str(status.st_mtime_ns)
 
 
 def _by_path(snapshot: str) -> dict[str, str]:
@@ -119,9 +138,14 @@ def _by_path(snapshot: str) -> dict[str, str]:
 def _between(directory: Path, before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[Difference]:
     recorded = _recorded(directory)
     for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            how = "missing" if name not in now else "further" if name not in before else "differs"
-            yield Difference(name, how, _package(recorded.get(name)))
+        if before.get(name) == now.get(name):
+            continue
+        entries = {digest: package for digest, package in recorded.get(name, {}).items() if digest}
+        how = "missing" if name not in now else "further" if name not in before else "differs"
+        path = str(directory / name)
+        if how == "differs" and not os.path.islink(path) and any(_matches(path, digest) for digest in entries):  # noqa: PTH114
+            continue
+        yield Difference(name, how, _package(recorded.get(name)))
 
 
 def _compare(directory: Path, *, own: bool) -> Iterator[Difference]:
@@ -131,7 +155,7 @@ def _compare(directory: Path, *, own: bool) -> Iterator[Difference]:
         own: replace hard links by copies.
     """
     recorded = _recorded(directory)
-    built = (directory / SNAPSHOT).exists()  # then the snapshot shows what was added
+    built = snapshot(directory).exists()  # then the snapshot shows what was added
     seen = set()
     for path, name in _files(directory):
         seen.add(name)
