@@ -35,7 +35,7 @@ def used(tree: ast.Module, called: Callable[[str], bool]) -> Iterator[Import]:
     Args:
         called: whether something calls a function of this file, by its name.
     """
-    tested = _names(tree, tests=True) - _names(tree, tests=False)
+    tested = _only_tested(tree)
     for node in _statements(tree, called):
         for alias in node.names:
             if (alias.asname or alias.name.partition(".")[0]) not in tested:
@@ -61,16 +61,20 @@ def _imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
     elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
         for other in node.orelse:
             yield from _imports(other)
-    else:
+    elif not isinstance(node, ast.expr):  # which holds no statement
         for each in ast.iter_child_nodes(node):
             yield from _imports(each)
 
 
-def _names(tree: ast.AST, *, tests: bool) -> set[str]:
-    """The names that a file only tests for or annotates with (`tests`), or those that it uses in any other way."""
-    harmless = {id(name) for node in ast.walk(tree) for part in _harmless(node) for name in ast.walk(part)}
-    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
-    return {name.id for name in names if (id(name) in harmless) is tests}
+def _only_tested(tree: ast.AST) -> set[str]:
+    """The names that a file only tests for or annotates with."""
+    nodes = list(ast.walk(tree))
+    harmless = {id(name) for node in nodes for part in _harmless(node) for name in ast.walk(part)}
+    uses: dict[bool, set[str]] = {True: set(), False: set()}
+    for node in nodes:
+        if isinstance(node, ast.Name):
+            uses[id(node) in harmless].add(node.id)
+    return uses[True] - uses[False]
 
 
 def _harmless(node: ast.AST) -> Iterator[ast.AST]:
