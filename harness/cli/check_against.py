@@ -15,7 +15,8 @@ from harness.core.text import many
 from harness.runner import folder as runs
 from harness.runner.change import select
 from harness.runner.change import sides as two_sides
-from harness.runner.change.check import ChangePlan, again, failed_run, plan_change, widened
+from harness.runner.change.check import failed_run
+from harness.runner.change.plan import ChangePlan, again, plan_change, ready
 from harness.runner.change.sides import SideFailed, Sides
 
 
@@ -29,11 +30,10 @@ def check(options: CheckOptions) -> int:
     request = again(change, options.request, sides)
     select.refuse_unknown(request, environments, sides)
     try:
-        built = two_sides.build(sides, environments)
+        planned = plan_change(change, request, environments, sides)
+        planned = planned if options.dry_run else ready(planned, change, request)
     except SideFailed as failed:
         return _failed(sides, failed, options)
-    sides, built = widened(change, request, environments, sides, built)
-    planned = plan_change(change, request, environments, sides, built)
     left_out = {**planned.left_out, **options.left_out()}
     if options.dry_run:
         return _dry_run(planned, left_out, verbose=options.output.verbose > 0)

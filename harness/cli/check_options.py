@@ -26,7 +26,7 @@ from harness.cli.parser import (
     where,
 )
 from harness.core.cell_settings import ATTENTIONS, DTYPES
-from harness.runner.change.check import ChangeRequest
+from harness.runner.change.plan import ChangeRequest
 from harness.runner.request import CheckRequest
 
 EXIT_CODES = """

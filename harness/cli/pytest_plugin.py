@@ -33,7 +33,7 @@ from harness.core.run import Cell, EnvironmentReport, Run
 from harness.envs.environments import Environments
 from harness.report import sentence
 from harness.runner import plan as planning
-from harness.runner.change.check import ChangePlan
+from harness.runner.change.plan import ChangePlan
 from harness.runner.check import Checking
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned

@@ -19,7 +19,7 @@ from harness.core.run import Run
 from harness.envs.environments import Environments
 from harness.envs.lookout import Lookout
 from harness.report import markdown, terminal
-from harness.runner.change.check import ChangePlan
+from harness.runner.change.plan import ChangePlan
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest

@@ -108,7 +108,7 @@ class Environments:
                 return self._pinned(pins, spec)
             case specs.Checkout() | specs.Git() as above:
                 self._template()
-                return self._overlays.of(spec, above, self._named(CURRENT, spec))
+                return self._overlays.of(spec, above, self._named(CURRENT, CURRENT))
             case specs.Over(above, base):
                 if isinstance(above, specs.Pins):
                     refuse_too_old(spec, dict(above.pins))
@@ -179,6 +179,10 @@ class Environments:
                 self._log(f"reading {path.name}")
                 yield installed.verify(path, spec)
                 in_use.release(str(path))
+
+    def built(self, environment: Environment) -> BuiltEnvironment | None:
+        """The environment if it is built and no interpreter, else None. Builds nothing."""
+        return None if environment.interpreter else self._builder.built(environment)
 
     def is_built(self, environment: Environment) -> bool:
         """True if it is built, or is an interpreter."""

@@ -30,7 +30,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 def digest(tree: Path) -> str:
     """SHA-256 of the names and contents of a tree's files, without those that git ignores."""
-    return _digest(tree, _files(tree))
+    return _digest(tree, files(tree))
 
 
 def _digest(tree: Path, names: list[str]) -> str:
@@ -46,14 +46,14 @@ def _digest(tree: Path, names: list[str]) -> str:
 def copy(tree: Path, to: Path) -> str:
     """Copy the files that `digest` counts; returns the digest of the copy, to compare with the expected one."""
     to.mkdir(parents=True)
-    names = _files(tree)
+    names = files(tree)
     for name in names:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(tree / name, to / name, follow_symlinks=False)
     return _digest(to, names)
 
 
-def _files(tree: Path) -> list[str]:
+def files(tree: Path) -> list[str]:
     """Names of the files, sorted: those that git knows or would add. Without git, all but caches and build outputs."""
     if is_wheel(tree):  # all of its folders are installed, also one called `build`
         return sorted(unpacked_wheel.files(tree))

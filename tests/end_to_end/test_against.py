@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ __all__ = ["named"]
 
 FIX = ("self.config.alpha / self.config.r", "self.config.alpha / self.config.r * 1.01")
 PROJECT = project(
-    "minipeft", "9.0.dev0", {"src/minipeft.py": "minipeft.py", "mini_libraries.pth": "mini_libraries.pth"}
+    "minipeft", "9.0.dev0", {"src/minipeft.py": "minipeft.py", "src/mini_libraries.pth": "mini_libraries.pth"}
 )
 
 
@@ -53,7 +54,7 @@ def checkout(world: World, release: str = "2.0") -> Path:
     tree = world.root / "checkout"
     (tree / "src").mkdir(parents=True)
     shutil.copy(wheel / "minipeft.py", tree / "src")
-    shutil.copy(wheel / "mini_libraries.pth", tree)
+    shutil.copy(wheel / "mini_libraries.pth", tree / "src")
     for name, content in PROJECT.items():
         (tree / name).write_text(content)
     return tree
@@ -326,9 +327,35 @@ def test_a_dry_run_says_what_would_be_checked(world: World) -> None:
     assert "changed: minipeft.py" in said.out
     assert "2 cells would be checked; of the baseline's, 0 are cached, 2 not" in said.out
     assert "covers" not in said.out
+    assert "checkout" not in said.err, "what is selected is known without building the change"
+    assert not list((world.root / "cache" / "envs").glob("checkout-*"))
     said = against(world, tree, "--dry-run", "-v")
     assert "  covers LowRankConfig, LowRankConfig on Linear," in said.out
     assert not world.reports.exists()
+
+
+@pytest.mark.parametrize("form", [unpacked, checkout])
+def test_a_source_tree_tells_what_a_build_would(world: World, form: Callable[[World], Path]) -> None:
+    """The same files, scope and cells before the change is built and after."""
+    tree = form(world)
+    source = next(tree.rglob("minipeft.py"))
+    edit(source, *FIX)
+    before = against(world, tree, "--dry-run")
+    assert "building checkout" not in before.err
+    assert world.run("env", "build", str(tree)).code == 0
+    assert against(world, tree, "--dry-run").out == before.out
+    assert "changed: minipeft.py\n" in before.out
+    source.write_text("# a remark\n" + source.read_text().replace(FIX[1], FIX[0]))
+    assert "nothing that is installed differs" in against(world, tree, "--dry-run").out
+
+
+def test_where_a_side_does_not_import_nothing_more_is_computed(world: World) -> None:
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", "import numpy as np", "import numpy as np\nimport frobnicate")
+    said = against(world, tree, "--every-scenario", "--jobs", "1")
+    assert said.code == 2, said
+    assert "frobnicate" in said.out
+    assert {cell.verdict for cell in world.report().cells} <= {"env-failed", "exact", "close"}
 
 
 def test_what_is_remembered_hangs_on_fixture_and_scenario(world: World) -> None:

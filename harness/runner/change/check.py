@@ -1,178 +1,23 @@
 """Checks one change: the same cells under the change and under a baseline. Only what is worse under the change counts.
 
-`check_change` does all of it, for a library call. `plan_change` finds the cells: what changed, which scenarios that can
-affect, which creators have fixtures for them, and which results of the baseline are cached. A `ChangePlan` says which
-cells to replay, and turns their results into the run.
+`check_change` does all of it, for a library call.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
 
 from harness import __version__
 from harness.core import run_file
-from harness.core.comparison import Against
-from harness.core.errors import UsageError
-from harness.core.matrix import Declared
 from harness.core.progress import Log, quiet
-from harness.core.run import Cell, EnvironmentReport, Run, finished
-from harness.core.text import many
-from harness.envs.environment import EnvFailed
-from harness.envs.environments import CURRENT, Environments
-from harness.judge import change as judge
-from harness.judge import expected
+from harness.core.run import EnvironmentReport, Run, finished
 from harness.runner import folder as runs
-from harness.runner import plan
-from harness.runner.change import last_red, older, scope, select, wider
+from harness.runner.change import select
 from harness.runner.change import sides as two_sides
-from harness.runner.change.files import Changed
-from harness.runner.change.known_cells import KnownCell, KnownCells
-from harness.runner.change.newer import NewerCreators
-from harness.runner.change.select import Pair
-from harness.runner.change.sides import Built, SideFailed, Sides
-from harness.runner.change.touched import Touched
-from harness.runner.check import Checking, OnCell, known_breaks, run_folders
-from harness.runner.plan import Planned, versions_of
+from harness.runner.change.plan import ChangeRequest, again, plan_change, ready
+from harness.runner.change.sides import SideFailed, Sides
+from harness.runner.check import Checking, OnCell, run_folders
 from harness.runner.request import CheckRequest
-
-
-@dataclass(frozen=True)
-class ChangeRequest:
-    """One change, and what it is compared with."""
-
-    change: str = ""
-    """A checkout or an unpacked wheel (committed or not), `PATH@REF`, `git+URL@REF`, or `peft==X`."""
-    baseline: str = ""
-    """An environment, `PATH@REF`, or an earlier run's folder; empty for the newest release."""
-    changed_files: tuple[str, ...] = ()
-    """Names of the changed files, as Git has them; empty to find them."""
-    every_scenario: bool = False
-    """Check every scenario, whichever files changed."""
-    last_red: bool = False
-    """Check the cells that regressed when this change was last checked."""
-
-
-@dataclass
-class ChangePlan:
-    """The cells of a check of one change. It grows where the baseline deviates: see `after`.
-
-    Attributes:
-        request: the request for what is replayed: its cells are those that are not cached.
-        cells: the change's.
-        baseline: the same under the baseline; none where that is an earlier run.
-        cached: cells of the baseline that an earlier check computed, by id.
-        selected: ids of the change's cells before newer creators were added.
-        left_out: scenarios that are not checked, and why.
-        features: scenario → what it covers, if a change can affect all and only some are checked.
-        changed: both sides, for the report.
-    """
-
-    request: CheckRequest
-    sides: Sides
-    built: Built
-    cells: list[Planned]
-    baseline: list[Planned]
-    cached: dict[str, KnownCell]
-    selected: tuple[str, ...]
-    left_out: Mapping[str, str]
-    features: Mapping[str, Set[str]]
-    changed: Against
-    notes: tuple[str, ...]
-    known: KnownCells
-    newer: NewerCreators
-    environments: Environments
-
-    @property
-    def to_run(self) -> list[Planned]:
-        """The cells that are replayed, both sides of an adapter one after the other."""
-        pairs: dict[Pair, list[Planned]] = {}
-        for cell in (*self.baseline, *self.cells):
-            pairs.setdefault((cell.id.scenario, cell.id.creator), []).append(cell)
-        return [cell for pair in pairs.values() for cell in pair if str(cell.id) not in self.cached]
-
-    @property
-    def about(self) -> Against:
-        """Both sides, with what is known so far."""
-        return self.changed.model_copy(
-            update={
-                "remembered": len(self.cached),
-                "remembered_since": min((one.computed for one in self.cached.values()), default=""),
-                "newer_creators": self.newer.words,
-                "blind": self.newer.blind(),
-            }
-        )
-
-    def after(self, cell: Cell) -> list[Planned]:
-        """Cache a cell of the baseline as soon as it has finished; the further cells to replay because of it."""
-        planned = next((one for one in self.baseline if str(one.id) == cell.id), None)
-        if planned is None:
-            return []
-        self.known.keep([planned], {cell.id: cell})
-        return self.grow([cell])
-
-    def grow(self, known: Iterable[Cell]) -> list[Planned]:
-        """Add newer creators' cells where these cells of the baseline deviate; those that must be replayed."""
-        waiting, added = list(known), list[Planned]()
-        while waiting:
-            found = self.newer.after(waiting.pop(0))
-            mine, baseline = _of_sides(found, self.sides)
-            cached = {} if self.request.each else self.known.recall(baseline)
-            self.cells += mine
-            self.baseline += baseline
-            self.cached |= cached
-            added += [cell for cell in (*baseline, *mine) if str(cell.id) not in cached]
-            waiting += [one.cell for one in cached.values()] + _cells_of_run(self.sides, mine)
-        return added
-
-    def finished(self, run: Run, computed: Mapping[str, Cell]) -> Run:
-        """The change's run, compared with the baseline.
-
-        Args:
-            run: all cells of `to_run`, as they were judged.
-            computed: the same cells before known breaks were applied, by id.
-        """
-        mine = {str(cell.id) for cell in self.cells}
-        cells = tuple(cell for cell in run.cells if cell.id in mine)
-        before = [*self._recalled(run, cells), *(cell for cell in run.cells if cell.id not in mine)]
-        before += self.sides.run.cells if self.sides.run else ()
-        if run.interrupted:  # a cell without its other side is not done
-            there = {judge.key_of(cell) for cell in before}
-            cells = tuple(cell for cell in cells if judge.key_of(cell) in there)
-        run = run.model_copy(
-            update={
-                "cells": cells,
-                "plan": tuple(cell for cell in run.plan if cell in mine),
-                "title": f"{self.about.subject} against {self.about.baseline}",
-                "environments": _with_baseline(run.environments, self.sides, self.built),
-                "notes": (*run.notes, *self.notes),
-            }
-        )
-        both = [*(one.cell for one in self.cached.values()), *computed.values()]
-        observed = {cell.id: cell.observed for cell in both}
-        return judge.held(run, before, self._with_writes(run, computed), observed)
-
-    def _with_writes(self, run: Run, computed: Mapping[str, Cell]) -> Against:
-        """The sides, with how the change saves adapters if it is not as the baseline does."""
-        mine = {str(cell.id): cell.declared for cell in self.cells}
-        before = [*(one.cell for one in self.cached.values()), *(c for c in computed.values() if c.id not in mine)]
-        now = [cell for cell in computed.values() if cell.id in mine]
-        if run.interrupted:
-            return self.about
-        declared = list({one.name: one for one in mine.values()}.values())
-        found = older.observed(before, now, self.request, self.environments, self.sides, declared)
-        return self.about.model_copy(update={"writes": found})
-
-    def _recalled(self, run: Run, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-        """The cached cells of what was replayed now, with today's known breaks."""
-        there = {judge.key_of(cell) for cell in cells}
-        found = [one.cell for one in self.cached.values() if judge.key_of(one.cell) in there]
-        versions = {one.name: one.versions for one in run.environments}
-        versions[self.sides.baseline.name] = dict(self.built.baseline.versions)
-        known = known_breaks(self.request)
-        judged, _ = expected.apply(found, known, versions, datetime.date.today(), complete=False)
-        return judged
 
 
 def check_change(
@@ -198,13 +43,11 @@ def check_change(
     select.refuse_unknown(request, environments, found)
     with run_folders(request) as folder:
         try:
-            built = two_sides.build(found, environments)
+            asked = ready(plan_change(change, request, environments, found), change, request)
         except SideFailed as failed:
             run = failed_run(found, failed, runs.new_folder(folder, f"against-{found.change.name}").name)
             run_file.dump(run, folder / run.id / "report.json")
             return run
-        found, built = widened(change, request, environments, found, built)
-        asked = plan_change(change, request, environments, found, built)
         left_out = {**asked.left_out, **request.selection.left_out(request.places.matrix())}
         with Checking(
             asked.request, environments, log=log, on_cell=on_cell, after=asked.after, side_by_side=True
@@ -215,126 +58,6 @@ def check_change(
             run = asked.finished(checking.finished(left_out=left_out), recorder.cells)
             run_file.dump(run, recorder.folder / "report.json")
     return run
-
-
-def again(change: ChangeRequest, request: CheckRequest, sides: Sides) -> CheckRequest:
-    """The request; with `last_red` for the cells that were red.
-
-    Raises:
-        UsageError: there are none, or cells are named too.
-    """
-    if not change.last_red:
-        return request
-    if request.cells:
-        raise UsageError("--last-red with --cell", "one of them", "leave one out")
-    return replace(request, cells=last_red.cells(request.places.reports_folder, sides))
-
-
-def widened(
-    change: ChangeRequest, request: CheckRequest, environments: Environments, sides: Sides, built: Built
-) -> tuple[Sides, Built]:
-    """Both sides in an environment with more packages, if a scenario that the change can affect needs them.
-
-    The same sides, if the user names the baseline, or if that environment cannot be had here.
-    """
-    if change.baseline or sides.run or not sides.package or sides.baseline.name != CURRENT:
-        return sides, built
-    declared = select.named(request, request.selection.chosen(request.places.matrix()))
-    if not request.cells:
-        _, affected, _ = _affected(change, request, sides, built, declared)
-        declared = [one for one in declared if affected is None or one.name in affected.scenarios]
-    every = {name: versions_of(environments, name) for name in environments.names()}
-    name = wider.environment(sides.baseline.versions, declared, every)
-    if not name:
-        return sides, built
-    try:
-        found = two_sides.sides(change.change, name, environments)
-        return found, two_sides.build(found, environments)
-    except (SideFailed, EnvFailed):
-        return sides, built
-
-
-def plan_change(
-    change: ChangeRequest, request: CheckRequest, environments: Environments, sides: Sides, built: Built
-) -> ChangePlan:
-    """Find the cells of a check of one change.
-
-    Raises:
-        UsageError: a file is wrong, or no cell is selected.
-    """
-    known_breaks(request)
-    declared = request.selection.chosen(request.places.matrix())
-    files, affected, why_all = _affected(change, request, sides, built, declared)
-    versions = built.baseline.versions
-    found, everything = scope.choose(declared, affected, why_all, versions), scope.choose(declared, None, "", versions)
-    if affected is None and (request.every_creator or change.every_scenario):
-        found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
-    chosen = select.select(found, everything, declared, request, environments, sides)
-    mine, baseline = _of_sides(plan.with_further(chosen.cells), sides)
-    known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
-    cached = {} if request.each else known.recall(baseline)
-    asked = ChangePlan(
-        replace(chosen.request, expression="", observations=True), sides, built, mine, baseline, cached,
-        tuple(str(cell.id) for cell in mine), chosen.left_out, chosen.features,
-        _about(sides, built, files, chosen.words), tuple(scope.beside(files)), known,
-        NewerCreators(chosen.creators, chosen.cells_of), environments,
-    )  # fmt: skip
-    asked.grow([*(one.cell for one in cached.values()), *_cells_of_run(sides, mine)])
-    asked.request = replace(asked.request, cells=tuple(str(cell.id) for cell in asked.to_run))
-    return asked
-
-
-def _of_sides(cells: Iterable[Planned], sides: Sides) -> tuple[list[Planned], list[Planned]]:
-    """The change's cells, and the baseline's."""
-    cells = list(cells)
-    mine = [cell for cell in cells if cell.loader_spec == sides.change.spec]
-    return mine, [cell for cell in cells if cell.loader_spec != sides.change.spec]
-
-
-def _cells_of_run(sides: Sides, cells: Iterable[Planned]) -> list[Cell]:
-    """The cells of an earlier run that these are compared with."""
-    wanted = {(cell.id.scenario, cell.id.creator, cell.id.place) for cell in cells}
-    return [cell for cell in sides.run.cells if judge.key_of(cell) in wanted] if sides.run else []
-
-
-def _affected(
-    change: ChangeRequest, request: CheckRequest, sides: Sides, built: Built, declared: Sequence[Declared]
-) -> tuple[Changed | None, Touched | None, str]:
-    """The changed files and the scenarios that they affect; None, and why, where every scenario is checked."""
-    files, now, unknown = two_sides.changed(sides, built, list(change.changed_files))
-    if files is None or now is None:
-        return None, None, unknown
-    if request.every_creator or change.every_scenario:
-        option = "--all" if request.every_creator else "--every-scenario"
-        return replace(files, further=0), None, f"{option} asks for it"
-    return files, two_sides.touched(sides, files, now, declared), ""
-
-
-def _about(sides: Sides, built: Built, files: Changed | None, words: str) -> Against:
-    return two_sides.model(sides, built).model_copy(
-        update={
-            "scope": words,
-            "changed": files.names if files else (),
-            "known_by": files.known_by if files else "",
-        }
-    )
-
-
-def _with_baseline(found: tuple[EnvironmentReport, ...], sides: Sides, built: Built) -> tuple[EnvironmentReport, ...]:
-    """The environments with the baseline's, whose cells may all have been cached."""
-    if sides.run is not None:
-        loaders = {cell.loader for cell in sides.run.cells}
-        more = tuple(one for one in sides.run.environments if one.name in loaders)
-    else:
-        made = built.baseline
-        more = (
-            EnvironmentReport(
-                name=made.name, spec=made.spec, role=("loader",), kind=made.kind, python=made.python_version,
-                lock_digest=made.lock_digest, versions=dict(made.versions),
-            ),
-        )  # fmt: skip
-    there = {one.name for one in found}
-    return (*found, *(one for one in more if one.name not in there))
 
 
 def failed_run(sides: Sides, failed: SideFailed, id: str, command: str = "") -> Run:

@@ -8,7 +8,7 @@ import csv
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
@@ -19,6 +19,9 @@ from harness.runner.change.touched import Files
 
 _UPSTREAM = ("refs/remotes/origin/HEAD", "origin/main", "origin/master", "upstream/main", "upstream/master", "main",
              "master")  # fmt: skip
+_METADATA = (".dist-info", ".egg-info", ".data")
+_COMPILED = (".so", ".pyd", ".dll", ".dylib")
+_MADE_BY_BUILDS = {"version", "_version"}
 _VERSION = ("__version__", "__version_info__", "version", "VERSION")
 
 
@@ -86,6 +89,36 @@ def _digest(file: Path) -> str:
     except OSError:
         return "unreadable"
     return f"sha256={found.rstrip(b'=').decode()}"
+
+
+def of_tree(tree: Path, known: Installed) -> Installed | None:
+    """A package as a source tree would install it; None where only a build can tell.
+
+    Args:
+        known: the package as some environment has it: its folders, and which kinds of data files it has.
+    """
+    if source_tree.is_wheel(tree):
+        inside = {name: name for name in source_tree.files(tree) if not name.partition("/")[0].endswith(_METADATA)}
+        return Installed(tree, {name: _digest(tree / name) for name in inside})
+    if any(name.endswith(_COMPILED) for name in known.digests):
+        return None
+    names = source_tree.files(tree)
+    above = next((above for above in ("src/", "") if known.tops <= _tops(names, above)), None)
+    if above is None:
+        return None
+    kinds = {PurePosixPath(name).suffix for name in known.digests} | {".py"}
+    inside = {name.removeprefix(above): name for name in names if name.startswith(above)}
+    digests = {
+        name: _digest(tree / place) for name, place in inside.items()
+        if name.partition("/")[0] in known.tops and (name in known.digests or PurePosixPath(name).suffix in kinds)
+    }  # fmt: skip
+    made = {name: digest for name, digest in known.digests.items()
+            if name not in digests and PurePosixPath(name).stem in _MADE_BY_BUILDS}  # fmt: skip
+    return Installed(tree / above, made | digests)
+
+
+def _tops(names: Iterable[str], above: str) -> set[str]:
+    return {name.removeprefix(above).partition("/")[0] for name in names if name.startswith(above)}
 
 
 def differing(before: Installed, now: Installed) -> tuple[str, ...]:

@@ -210,35 +210,80 @@ def _in_words(found: Sides, built: Built | None) -> str:
     return f"{version}({where})"
 
 
-def changed(found: Sides, built: Built, given: Sequence[str]) -> tuple[Changed | None, Installed | None, str]:
-    """The changed files, the package as the change has it, and why the files are unknown where they are.
+@dataclass(frozen=True)
+class Contents:
+    """The changed package as both sides have it."""
+
+    now: Installed | None
+    """None where more than one package may differ."""
+    before: Installed | None
+    """None where the baseline's files are not here."""
+
+
+def contents(found: Sides, built: Built) -> Contents:
+    """The package as it is installed on both sides."""
+    if not found.package:
+        return Contents(None, None)
+    before = changed_files.installed(built.baseline, found.package) if _has_files(found) else None
+    return Contents(changed_files.installed(built.change, found.package), before)
+
+
+def contents_of_trees(found: Sides, environments: Environments) -> Contents | None:
+    """The package as its source trees would install it; None where the change must be built first.
+
+    The environments below the trees are built if they are not.
+    """
+    overlay = found.change.overlay
+    if overlay is None or overlay.base is None:
+        return None
+    base = environments.built(overlay.base) or environments.build(overlay.base.spec)
+    known = changed_files.installed(base, found.package)
+    now = changed_files.of_tree(overlay.tree, known) if known else None
+    if now is None or known is None:
+        return None
+    if not _has_files(found):
+        return Contents(now, None)
+    other = found.baseline.overlay
+    before = changed_files.of_tree(other.tree, known) if other else known
+    same_base = found.baseline.name == overlay.base.name if other is None else True
+    return Contents(now, before) if before and same_base else None
+
+
+def _has_files(found: Sides) -> bool:
+    """False for an earlier run of another release than the one under the change."""
+    if found.run is None:
+        return True
+    ran = _versions_of_run(found.run).get(found.package)
+    return ran is not None and ran == found.baseline.versions.get(found.package)
+
+
+def same_program(one: Contents, other: Contents) -> bool:
+    """True if the same files differ between both sides, and the change has the same modules."""
+    if one.now is None or other.now is None or one.before is None or other.before is None:
+        return one == other
+    modules = [{name for name in each.now.digests if name.endswith(".py")} for each in (one, other) if each.now]
+    apart = [changed_files.differing(each.before, each.now) for each in (one, other) if each.now and each.before]
+    return modules[0] == modules[1] and apart[0] == apart[1]
+
+
+def changed(found: Sides, both: Contents, given: Sequence[str]) -> tuple[Changed | None, str]:
+    """The changed files; None, and why, where they are unknown.
 
     Args:
         given: the names after `--changed-files`; empty without it.
     """
-    now = changed_files.installed(built.change, found.package) if found.package else None
-    if now is None:
-        return None, None, "more than one package differs"
+    if both.now is None:
+        return None, "more than one package differs"
     if given:
-        return changed_files.given(given, now.tops), now, ""
-    before = _before(found, built)
-    if before is None:
-        return None, now, "the baseline's files are not here"
-    names = changed_files.differing(before, now)
+        return changed_files.given(given, both.now.tops), ""
+    if both.before is None:
+        return None, "the baseline's files are not here"
+    names = changed_files.differing(both.before, both.now)
     if found.tree is not None:
-        git = changed_files.of_git(found.tree, found.ref, now.tops, names)
+        git = changed_files.of_git(found.tree, found.ref, both.now.tops, names)
         if git is not None:
-            return git, now, ""
-    return Changed(names, f"the installed files compared with those of {model(found, built).baseline}"), now, ""
-
-
-def _before(found: Sides, built: Built) -> Installed | None:
-    """The package as the baseline has it; None for an earlier run of another release than the one under the change."""
-    if found.run is not None:
-        ran = _versions_of_run(found.run).get(found.package)
-        if ran is None or ran != built.baseline.versions.get(found.package):
-            return None
-    return changed_files.installed(built.baseline, found.package)
+            return git, ""
+    return Changed(names, f"its files compared with those of {model(found).baseline}"), ""
 
 
 def build(found: Sides, environments: Environments) -> Built:
