@@ -26,7 +26,7 @@ _EQUALS = (
     ("together", "mixed.merged.", "together", "mixed.", "merging two methods in one layer changes the output"),
     ("together", "lora.merged.", "together", "lora.", "merging LoRA with biases and tokens changes the output"),
     *(("named", f"{place}.", "forward", "", f"loaded under the name of its own {place}, it computes something else")
-      for place in ("attribute", "layer", "above")),
+      for place in ("ending", "attribute", "layer", "above")),
 )  # fmt: skip
 """Probe, prefix of its arrays, the probe and the prefix of what they must be equal to, and the meaning if not."""
 

@@ -37,12 +37,15 @@ def observe(ctx: Context) -> None:
 
 
 def words_of(model: Any, adapter_name: str) -> dict[str, str]:
-    """Place → name: that of the layer, of a module above it, and of the attribute that holds the adapter's part."""
+    """Place → name: the ending of a parameter's name, the attribute that holds it, its layer, a module above."""
     paths = [name.split(".") for name, _ in model.named_parameters()]
     path: list[str] = next((parts for parts in paths if adapter_name in parts), [])
-    before = [part for part in path[: path.index(adapter_name)] if not part.isdigit()] if path else []
-    places = {"attribute": before[-1:], "layer": before[-2:-1], "above": before[2:-3][-2:][:1]}
-    found = {place: parts[0] for place, parts in places.items() if parts and parts[0] != adapter_name}
-    return {
-        place: word for place, word in found.items() if word not in list(found.values())[: list(found).index(place)]
-    }
+    if not path:
+        return {}
+    before = [part for part in path[: path.index(adapter_name)] if not part.isdigit()]
+    places = {"ending": path[-1:], "attribute": before[-1:], "layer": before[-2:-1], "above": before[2:-2][:1]}
+    found: dict[str, str] = {}
+    for place, parts in places.items():
+        if parts and parts[0] not in (adapter_name, *found.values()):
+            found[place] = parts[0]
+    return found

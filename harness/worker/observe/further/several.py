@@ -66,8 +66,8 @@ def _active(ctx: Context, model: Any, name: str, order: list[str]) -> None:
 
 
 def _merged(ctx: Context, model: Any) -> None:
-    if libraries.why_not_mergeable_in_place(model):
-        return
+    if ctx.quantize or libraries.why_not_mergeable_in_place(model):
+        return  # merging quantises the base again, which makes a large difference of a small one
     with step(ctx, PROBE, "merged") as facts:
         model.merge_adapter()
         facts["merged"] = at_once.merged(model)
