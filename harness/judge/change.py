@@ -18,7 +18,7 @@ from harness.core.comparison import Against, Comparison
 from harness.core.run import Cell, Figures, Finding, Run, finished
 from harness.core.text import enumerated, many
 from harness.core.verdict import Verdict, worst
-from harness.judge import causes, run_diff, side_by_side, size
+from harness.judge import causes, run_diff, shape_measured, side_by_side, size
 from harness.judge.side_by_side import Differences
 
 Key = tuple[str, str, str]
@@ -267,7 +267,14 @@ def _worse(before: Cell, now: Cell) -> str:
         return f"{many(len(lost), 'tensor')} more lost on loading: {enumerated(sorted(lost), _SHOWN)}"
     if other := _other_cause(before, now):
         return f"for another reason: {other}"
-    return _further_off(before, now)
+    return _further_off(before, now) or _in_another_way(before, now)
+
+
+def _in_another_way(before: Cell, now: Cell) -> str:
+    """How the shape of a cell's findings changed, if its verdict did not: another pattern is not less of the same."""
+    if now.verdict is not before.verdict:
+        return ""
+    return "; ".join(f"in another way: {text}" for text in shape_measured.worse(before, now)[:_SHOWN])
 
 
 def _seen_only_by_side(now: Cell) -> str:

@@ -58,6 +58,8 @@ def _worse(before: Cell, now: Cell) -> str | None:
     """Why a cell that deviated is worse now; empty if the verdicts say it, None if it is not worse."""
     if now.verdict is not before.verdict:
         return "" if now.verdict.severity < before.verdict.severity else None
+    if now.expected and now.expectation == before.expectation:
+        return None  # both are as known, though what is random may differ
     return "; ".join(shape_measured.worse(before, now)) or None
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from harness.core.comparison import Against
 from harness.core.errors import ExitCode
+from harness.core.pattern import Pattern
 from harness.core.run import Cell, CheckpointKeys, ExpectationProblem, Figures, Finding, ProbeResult, Run
 from harness.core.verdict import Verdict
 from harness.judge import change
@@ -28,11 +29,11 @@ def one(before: Cell | None, now: Cell, **more: Any) -> Run:
     return held([now], [before] if before else [], **more)
 
 
-def off(by: float, kind: str = "values", **more: Any) -> Cell:
+def off(by: float, kind: str = "values", pattern: Pattern | None = None, **more: Any) -> Cell:
     """Wrong by so much in one array."""
     figures = Figures(array="forward/float32/logits", max_abs=by, allowance=1e-6)
     finding = Finding(probe="forward", kind=kind, verdict=Verdict.SILENT_WRONG, message=f"{kind} by {by}",
-                      figures=figures)  # fmt: skip
+                      figures=figures, pattern=pattern)  # fmt: skip
     return cell("a", "silent-wrong", findings=(finding,), **more)
 
 
@@ -49,6 +50,13 @@ def losing(*keys: str) -> Cell:
     return cell("a", "silent-wrong", findings=(finding,), keys=CheckpointKeys(total=8, lost=keys))
 
 
+def scaled(by: float, layers: tuple[str, ...] = ("a", "b")) -> Cell:
+    """Wrong by so much, since some of two layers are scaled by alpha/r."""
+    factor = Pattern(kind="factor", says="×3", factor=3.0, expressions=("alpha/r",), layers=layers, compared=2)
+    return off(by, pattern=factor)
+
+
+EMPTY = off(0.25, pattern=Pattern(kind="zero", says="the effect is 0", factor=0.0, layers=("a", "b"), compared=2))
 NORMS, HALF = "trained: norm layers: float32 → bfloat16", "trained: lora_A (8 parameters): float32 → float16"
 
 
@@ -112,6 +120,7 @@ def test_what_an_expectation_covers_is_red_where_the_change_made_it() -> None:
         (structure(NORMS), structure(NORMS, HALF), f"for another reason: sft: {HALF}"),
         (structure(NORMS), structure(NORMS.replace("float32 → bfloat16", "bfloat16 → float32")), "bfloat16 → float32"),
         (structure(), structure(message="another thing"), "for another reason: sft: another thing"),
+        (scaled(0.5), EMPTY, "in another way: forward values: found the effect is 0, known is factor alpha/r"),
     ],
 )
 def test_the_same_verdict_can_be_worse(before: Cell, now: Cell, why: str) -> None:
@@ -124,6 +133,7 @@ def test_the_same_verdict_can_be_worse(before: Cell, now: Cell, why: str) -> Non
     ("before", "now", "why"),
     [
         (off(0.5), off(0.5 + 5e-7), ""),
+        (scaled(0.5), scaled(0.2, ("a",)), "nearer: forward/float32/logits off by 0.2, before by 0.5"),
         (off(0.5), off(0.3), "nearer: forward/float32/logits off by 0.3, before by 0.5"),
         (refused("a"), cell("a", "contract", findings=(samples.regressed().cells[0].findings)), ""),
         (wrong("a"), wrong("a"), ""),

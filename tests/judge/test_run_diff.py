@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from harness.core.run import Run
+from harness.core.run import Cell, Figures, Run
 from harness.core.verdict import Verdict
 from harness.judge import run_diff
 from tests.support import samples
@@ -49,6 +49,26 @@ def test_how_a_cell_changed(before: str | None, now: str | None, change: str | N
     if found:
         assert (found[0].before, found[0].now) == (before and Verdict(before), now and Verdict(now))
         assert found[0].cell == "lora-a@v061:current[cpu]"
+
+
+def test_the_same_verdict_in_another_way_or_by_more_is_a_regression() -> None:
+    def found(now: Cell) -> list[tuple[str, str]]:
+        return [(one.change, one.why) for one in run_diff.compare(run(wrong("lokr-a")), run(now))]
+
+    def by(factor: float) -> Cell:
+        first = wrong("lokr-a")
+        findings = [f.model_copy(update={"figures": f.figures and larger(f.figures, factor)}) for f in first.findings]
+        return first.model_copy(update={"findings": tuple(findings)})
+
+    def larger(figures: Figures, factor: float) -> Figures:
+        return figures.model_copy(update={"max_abs": figures.max_abs * factor})
+
+    assert found(by(1.0)) == [("still", "")]
+    assert found(by(0.5)) == [("still", "")]
+    ((change, why),) = found(by(2.0))
+    assert (change, "the size is" in why) == ("regressed", True)
+    ((change, why),) = found(by(float("inf")))
+    assert (change, "not finite" in why) == ("regressed", True)
 
 
 def test_a_new_warning_is_a_regression_under_strict() -> None:
