@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import re
 import shlex
-import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell, Run
+from harness.core.scratch import scratch_folder
 from harness.core.text import similar
 from harness.envs import spec as specs
 from harness.envs.environment import EnvFailed
@@ -125,9 +125,9 @@ def opened(request: CellRequest, log: Log = quiet) -> Iterator[Found]:
     environments = request.places.environments(log)
     located = locate(request, environments)
     planned = located.planned
-    scratch = Path(tempfile.mkdtemp(prefix="peft-regress-"))
+    scratch = Path(tempfile.gettempdir())
     try:
-        with contextlib.ExitStack() as stack:
+        with scratch_folder() as scratch, contextlib.ExitStack() as stack:
             session, fixture = _with_fixture(request, planned, environments, scratch, stack, log)
             cell = located.cell
             if cell is None:
@@ -144,8 +144,6 @@ def opened(request: CellRequest, log: Log = quiet) -> Iterator[Found]:
             "a writable place for temporary files, with a few free megabytes",
             "free some space, or set TMPDIR to another folder",
         ) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def locate(request: CellRequest, environments: Environments) -> Located:

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from packaging.utils import canonicalize_name
 
 from harness.core.errors import HarnessError
 from harness.core.files import write_atomically
+from harness.core.scratch import scratch_folder
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed
 from harness.envs.installers import RunUv
@@ -131,12 +131,12 @@ def resolve(
     Raises:
         EnvFailed: no set of packages satisfies the declaration, or the index cannot be reached.
     """
-    with tempfile.TemporaryDirectory(prefix="peft-regress-lock-") as folder:
-        wanted, answer = Path(folder) / "requirements.in", Path(folder) / "requirements.txt"
+    with scratch_folder("lock") as folder:
+        wanted, answer = folder / "requirements.in", folder / "requirements.txt"
         wanted.write_text("\n".join(declaration.requirements()) + "\n", encoding="utf-8")
         if preferred:  # uv keeps the versions in its output file
             answer.write_text("".join(f"{item}=={version}\n" for item, version in preferred.items()), encoding="utf-8")
-        outcome = uv(arguments(declaration, wanted.name, answer.name), Path(folder))
+        outcome = uv(arguments(declaration, wanted.name, answer.name), folder)
         packages = packages_in(answer.read_text(encoding="utf-8")) if outcome.code == 0 and answer.exists() else None
     if not packages:
         raise EnvFailed(

@@ -15,7 +15,6 @@ import datetime
 import functools
 import queue
 import shlex
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from harness.core import run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell, EnvironmentReport, Run
+from harness.core.scratch import scratch_folder
 from harness.core.verdict import Verdict
 from harness.envs.environments import Environments
 from harness.judge import breaks, expected
@@ -112,8 +112,8 @@ def run_folders(request: CheckRequest) -> Iterator[Path]:
     if request.places.reports is not None:
         yield request.places.reports
     else:
-        with tempfile.TemporaryDirectory(prefix="peft-regress-") as folder:
-            yield Path(folder)
+        with scratch_folder() as folder:
+            yield folder
 
 
 class Checking:
@@ -148,6 +148,7 @@ class Checking:
         """Why the rest of the cells can't be compared: a side does not import."""
         self._added: queue.SimpleQueue[Planned] = queue.SimpleQueue()
         self._session: Session | None = None
+        self._at_end = contextlib.ExitStack()
         self._begun: set[str] = set()
         self._met: list[EnvironmentReport] = []
         self._timings: dict[str, float] = {}
@@ -157,8 +158,9 @@ class Checking:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if self._session is not None:
-            self._session.close()
+        with self._at_end:
+            if self._session is not None:
+                self._session.close()
         if self.recorder is not None:
             self.recorder.close()
 
@@ -253,7 +255,7 @@ class Checking:
 
     def _opened(self) -> Session:
         if self._session is None:
-            request, scratch = self.request, Path(tempfile.mkdtemp(prefix="peft-regress-"))
+            request, scratch = self.request, self._at_end.enter_context(scratch_folder())
             created = Store(scratch / "fixtures", origin="created") if request.pair else None
             self._session = Session(
                 self.environments,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from harness.core.files import must_take_files
 from harness.core.matrix import Declared
 from harness.core.observation import Done, Observed
 from harness.core.progress import Log, quiet
+from harness.core.scratch import scratch_folder
 from harness.envs.environment import BuiltEnvironment
 from harness.judge import outcomes
 from harness.judge.new_golden import CreationRefused, kept, refuse_unfit, standing_defects
@@ -29,6 +28,7 @@ from harness.runner.workers.job import Job
 from harness.store.device_class import CPU, Device, checked_class
 from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, Manifest, NoFixture
+from harness.worker.files import remove
 from harness.worker.shared import Task
 
 _FACTS = ("python", "platform", "machine", "cpu", "threads")
@@ -202,17 +202,17 @@ def _sound(store: Store, manifest: Manifest) -> Manifest | None:
 @contextlib.contextmanager
 def _environment_at_work(request: CreateRequest, declared: Sequence[Declared], log: Log) -> Iterator[_Maker]:
     environment = request.places.environments(log).build(request.creator)
-    scratch = Path(tempfile.mkdtemp(prefix="peft-regress-create-"))
-    pool = gpus.pool_for(
-        environment, jobs=request.at_once, log_dir=scratch / "logs", device=request.device, log=log,
-        preload=sorted({name for one in declared for name in one.imports}), handler=request.worker_handler,
-    )  # fmt: skip
-    try:
-        pool.start()
-        yield _Maker(pool, environment, scratch, request, log)
-    finally:
-        pool.close()
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch_folder("create") as scratch:
+        pool = gpus.pool_for(
+            environment, jobs=request.at_once, log_dir=scratch / "logs", temporary=scratch / "tmp",
+            device=request.device, log=log, handler=request.worker_handler,
+            preload=sorted({name for one in declared for name in one.imports}),
+        )  # fmt: skip
+        try:
+            pool.start()
+            yield _Maker(pool, environment, scratch, request, log)
+        finally:
+            pool.close()
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class _Maker:
             except HarnessError as error:
                 return Made(scenario.name, "refused", str(error))
             finally:
-                shutil.rmtree(self.scratch / scenario.name, ignore_errors=True)
+                remove(self.scratch / scenario.name)
 
         made: list[Made] = []
         with ThreadPoolExecutor(max_workers=self.request.at_once + 1) as executor:

@@ -7,7 +7,10 @@ over what other cells observed, and judging offline reads what a worker left in 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +48,8 @@ _VERDICTS: tuple[tuple[type[HarnessError], Verdict], ...] = (
 )
 """The verdict of a cell whose way ends with an error; the first type that fits counts."""
 
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_ROOM_S = 3.0
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -93,10 +98,27 @@ def laid_out(identity: CellId, fixture: Fixture, folder: Path, device: Device) -
     Raises:
         BadFixture: a file is damaged, or the checkpoint lacks what the scenario `expects`.
         NoFixture: there is no golden for this device.
+        HarnessError: the folder cannot be written.
     """
     name, note = device_class.golden_for(fixture.manifest, device)
-    data = fixture.store.materialise(fixture.manifest, folder, name)
+    data = _with_room(folder, lambda: fixture.store.materialise(fixture.manifest, folder, name))
     return Golden(_as_declared(identity, fixture.manifest, _parsed(identity, fixture, data)), name, note)
+
+
+def _with_room(folder: Path, fill: Callable[[], T]) -> T:
+    """Fill a folder; on a full disk once more after some seconds, because the cell that filled it is stopped."""
+    try:
+        return fill()
+    except OSError as error:
+        failed = error
+    if failed.errno in FULL:
+        time.sleep(_ROOM_S)
+        with contextlib.suppress(OSError):
+            return fill()
+    raise HarnessError(
+        f"{failed.filename or folder}: {failed.strerror or failed}", "a writable folder with some free megabytes",
+        "free some space, or set TMPDIR to another folder",
+    ) from failed  # fmt: skip
 
 
 def in_store(identity: CellId, fixture: Fixture) -> Golden:

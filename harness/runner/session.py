@@ -237,8 +237,8 @@ class Session:
         environment = self._environment(key.spec)
         log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}"
         return gpus.pool_for(
-            environment, jobs=self.jobs, log_dir=log_dir, preload=self._preload, device=key.device,
-            handler=self.handler, log=self.log, start_limit=self.start_limit,
+            environment, jobs=self.jobs, log_dir=log_dir, temporary=self.scratch / "tmp", preload=self._preload,
+            device=key.device, handler=self.handler, log=self.log, start_limit=self.start_limit,
         )  # fmt: skip
 
     @contextlib.contextmanager

@@ -6,10 +6,10 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.core.scratch import scratch_folder
 from harness.deviation.repro import scripts
 from harness.deviation.repro.aspects import Aspect
 from harness.deviation.repro.readme import Ran
@@ -29,8 +29,8 @@ def run(pythons: tuple[Path | None, Path | None], folder: Path, aspect: Aspect, 
     before, after = pythons
     if before is None or after is None:
         return Ran(False, why_not="the scripts were not run, because an environment is not available here")
-    with tempfile.TemporaryDirectory(prefix="peft-regress-") as scratch:
-        place = Path(scratch) / "repro"
+    with scratch_folder() as scratch:
+        place = scratch / "repro"
         shutil.copytree(folder, place)
         environ = _environ(device)
         code_before, out_before, error_before = _script(before, "before.py", place, environ)

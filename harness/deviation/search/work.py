@@ -13,6 +13,7 @@ from typing import Any
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import must_take_files, write_atomically
 from harness.core.progress import Log, quiet
+from harness.core.scratch import scratch_folder
 from harness.core.text import many
 from harness.deviation import one_cell
 from harness.deviation.one_cell import CellRequest
@@ -173,8 +174,8 @@ def _question(request: SearchRequest, environments: Candidates) -> Question:
 def _scratch(command: str) -> Iterator[Path]:
     """A temporary folder for replays; a disk that is full becomes an error with advice."""
     try:
-        with tempfile.TemporaryDirectory(prefix=f"peft-regress-{command}-") as folder:
-            yield Path(folder)
+        with scratch_folder(command) as folder:
+            yield folder
     except OSError as error:
         raise HarnessError(
             f"{error.filename or tempfile.gettempdir()}: {error.strerror or error}",

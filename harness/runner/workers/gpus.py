@@ -121,6 +121,7 @@ def pool_for(
     *,
     jobs: int,
     log_dir: Path,
+    temporary: Path,
     preload: Sequence[Any],
     device: str,
     handler: Path | None,
@@ -131,7 +132,7 @@ def pool_for(
 
     def pool(environ: Mapping[str, str] | None, folder: Path) -> Pool:
         return Pool(
-            environment.python, jobs=jobs, log_dir=folder, preload=preload, device=device,
+            environment.python, jobs=jobs, log_dir=folder, temporary=temporary, preload=preload, device=device,
             command=worker_command(environment.python, handler),
             environ=environ, start_limit=start_limit, untouched=environment.untouched,
         )  # fmt: skip

@@ -54,6 +54,7 @@ class Pool:
         *,
         jobs: int,
         log_dir: Path,
+        temporary: Path | None = None,
         preload: Sequence[Any] = (),
         device: str = "cpu",
         command: Sequence[str] | None = None,
@@ -66,6 +67,7 @@ class Pool:
         Args:
             python: the pinned environment's interpreter.
             log_dir: gets `worker-N.log`, what the Nth process printed outside cells.
+            temporary: the worker's TMPDIR, so that what it leaves there goes with the session.
             preload: what `hello` imports; see the worker's `cell.preload`.
             command: replaces `[python, harness/worker, "--serve"]`; `--device` and `--log` are added.
             environ: replaces this process's environment variables.
@@ -73,6 +75,9 @@ class Pool:
         """
         self._command = [*(command or worker_command(python)), "--device", device]
         self._environ = environment(os.environ if environ is None else environ, untouched)
+        if temporary is not None:
+            temporary.mkdir(parents=True, exist_ok=True)
+            self._environ["TMPDIR"] = str(temporary.absolute())
         self._jobs = max(1, jobs)
         self._log_dir = log_dir
         self._hello: Hello = {"id": "hello", "kind": "hello", "device": device, "preload": list(preload)}
