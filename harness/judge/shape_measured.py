@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.core.run import Cell, Finding
+from harness.core.text import encodable
 from harness.judge import causes, shape
 from harness.judge.shape import Line, Shape, Size, Sizes
 
@@ -109,12 +110,12 @@ def _names(details: Iterable[str]) -> list[str]:
 
 def _glob(detail: str, parts: int) -> str:
     """`newly trainable: *.q_proj.bias`, `use_dora: *`, `*.lora_A.weight: bfloat16 → float32`."""
-    head, sep, rest = detail.partition(": ")
+    head, sep, rest = encodable(detail).partition(": ")
     if sep and re.fullmatch(r"[\w.-]+", rest):
         return f"{head}: {_shortened(rest, parts)}"
     if sep and " → " in rest and re.fullmatch(r"[\w.]+ → [\w.]+", rest) and "." in head:
         return f"{_shortened(head, parts)}: {rest}"
-    return f"{_shortened(head, parts)}: *" if sep else _shortened(detail, parts)
+    return f"{_shortened(head, parts)}: *" if sep else _shortened(head, parts)
 
 
 def _shortened(name: str, parts: int) -> str:
@@ -130,8 +131,8 @@ def _messages(findings: Iterable[Finding]) -> list[str]:
 
 
 def _message(finding: Finding) -> str:
-    said = shape.says(finding)
-    own = shape.error_message(finding) if causes.is_error(finding) else said
+    said = encodable(shape.says(finding))
+    own = encodable(shape.error_message(finding)) if causes.is_error(finding) else said
     text = said.removesuffix(own) + _VARIES.sub("*", own)
     return text if len(text) <= _LONG else f"{text[:_LONG].rpartition(' ')[0]} *"
 

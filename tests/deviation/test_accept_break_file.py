@@ -18,6 +18,7 @@ from harness.core.text import visible
 from harness.deviation.accept import break_file
 from harness.deviation.accept.break_file import Changed
 from harness.judge import breaks
+from harness.judge.breaks import Condition
 from tests.support.samples import HOSTILE
 
 FIELDS: dict[str, Any] = {
@@ -112,6 +113,54 @@ def matrices(tmp_path: Path) -> Path:
 def content(folder: Path) -> dict[str, bytes]:
     """File name → bytes, without the lock."""
     return {path.name: path.read_bytes() for path in sorted((folder / breaks.FOLDER).iterdir())}
+
+
+SHAPE: dict[str, Any] = {
+    "shape": {
+        "forward values": {"pattern": ["factor alpha/r"]},
+        "load error": {"says": ["config · TypeError: " + "x" * 90, "b \\"]},
+        "values": {},
+    },
+    "size": {"lokr-a": {"forward values": [0.5, 3]}, "lokr.b": {"forward values": 1e-06, "accounting lost-tensors": 4}},
+}
+
+
+def test_shape_and_size_are_tables_of_a_line_each_if_they_fit() -> None:
+    kinds = {key: value for key, value in FIELDS["condition"][0].items() if key != "kinds"}
+    text = break_file.text(FIELDS | {"condition": [kinds | SHAPE]})
+    assert '[condition.shape]\n"forward values" = { pattern = "factor alpha/r" }\nvalues = {}\n' in text
+    assert '[condition.shape."load error"]\nsays = [\n' in text
+    assert '[condition.size]\nlokr-a = { "forward values" = [0.5, 3] }\n"lokr.b" = ' in text
+    known = breaks.parse(text, Path("lokr.toml"))
+    assert known.condition[0].model_dump(include={"shape", "size"}, exclude_none=True) == SHAPE
+
+
+def test_measuring_replaces_kinds_and_leaves_the_rest_of_the_file(tmp_path: Path) -> None:
+    folder = matrices(tmp_path)
+    path = folder / breaks.FOLDER / "lokr.toml"
+    path.write_text("# by hand\n" + path.read_text("utf-8").replace("Known.", "Known,  \\u0062y hand."), "utf-8")
+    before, known = path.read_text("utf-8"), break_file.one(folder, "lokr")
+    first = Condition.model_validate(known.condition[0].model_dump(exclude={"kinds"}) | SHAPE)
+    measured = known.model_copy(update={"condition": [first, known.condition[1]]})
+    break_file.remeasured(folder, measured).write()
+    now = path.read_text("utf-8")
+    assert break_file.one(folder, "lokr") == measured
+    assert now.startswith(before[: before.index("kinds")])
+    assert now.endswith(before[before.index("\n[[condition]]", before.index("kinds")) :])
+    break_file.remeasured(folder, measured).write()
+    assert path.read_text("utf-8") == now
+
+
+def test_a_file_that_cannot_be_measured_by_a_command_is_left_alone(tmp_path: Path) -> None:
+    folder = matrices(tmp_path)
+    path = folder / breaks.FOLDER / "lokr.toml"
+    path.write_text(path.read_text("utf-8").replace('kinds = ["values"]', "'kinds' = ['values']"), "utf-8")
+    known = break_file.one(folder, "lokr")
+    first = Condition.model_validate(known.condition[0].model_dump(exclude={"kinds"}) | SHAPE)
+    before = content(folder)
+    with pytest.raises(UsageError, match="command can't change"):
+        break_file.remeasured(folder, known.model_copy(update={"condition": [first, known.condition[1]]}))
+    assert content(folder) == before
 
 
 def test_a_break_is_added_renewed_and_removed_and_other_files_stay(tmp_path: Path) -> None:

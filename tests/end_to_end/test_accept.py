@@ -120,6 +120,25 @@ def test_a_break_that_does_not_hold_is_reported(broken: World) -> None:
     assert "1 known break that does not hold: scaling (mismatch); `peft-regress triage` walks" in said.out
 
 
+def test_a_break_that_deviates_otherwise_is_red_until_its_shape_is_updated(broken: World) -> None:
+    broken.expect(kinds=["values"])
+    assert again(broken, "-k", "two-layers").code == 0
+    assert broken.run("accept", "--update", "scaling").code == 0
+    assert b"[condition.shape]" in written(broken)["scaling.toml"]
+    assert again(broken, "-k", "two-layers").code == 0
+    path = next(broken.matrices.glob("breaks/scaling.toml"))
+    path.write_text(path.read_text("utf-8").replace("factor 2", "factor 3"), "utf-8")
+    said = again(broken, "-k", "two-layers")
+    assert said.code == 1
+    assert "known break, but not as known" in said.line
+    assert "known is factor 3" in said.line
+    said = broken.run("accept", "--update", "scaling")
+    assert said.code == 0, said
+    assert '+"forward values" = { pattern = ["factor 3", "factor 2"] }' in said.out
+    assert again(broken, "-k", "two-layers").code == 0
+    assert broken.run("accept", "--update", "nothing").code == 64
+
+
 # -- entries that are there -------------------------------------------------------------------------------------------
 
 
