@@ -129,6 +129,8 @@ class Against(Model):
     """How it is known what changed."""
     scope: str = ""
     """Which scenarios were checked, and why these."""
+    narrowed: bool = False
+    """True if the user chose among them: `-k`, `--cell`, `--last-red`, `--creator`, `--family` or `--scenarios`."""
     remembered: int = 0
     """Cells of the baseline that an earlier run had computed."""
     remembered_since: str = ""

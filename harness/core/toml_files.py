@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -46,7 +48,7 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
         UsageError: it is not TOML (with line and column), or nested too deeply, or has a number that is too long.
     """
     try:
-        return tomllib.loads(text)
+        return copy.deepcopy(_loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "correct the file at that place") from error
     except RecursionError:
@@ -55,6 +57,11 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:  # Python reads no number of thousands of digits
         raise UsageError(f"{path}: cannot be read: {error}", "shorter numbers", "correct the file") from error
+
+
+@functools.lru_cache(maxsize=1024)  # a command reads the matrix several times
+def _loads(text: str) -> dict[str, Any]:
+    return tomllib.loads(text)
 
 
 def validated(model: type[M], data: Any, path: Path) -> M:

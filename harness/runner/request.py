@@ -186,6 +186,13 @@ class CheckRequest:
             if isinstance(value := getattr(self, name), str):
                 raise UsageError(f"{name}={value!r}", "a tuple of names", f"write {name}=({value!r},)")
 
+    @property
+    def is_narrowed(self) -> bool:
+        """True if the user chooses creators, scenarios or cells."""
+        selection = self.selection
+        chosen = (self.creators, self.cells, self.expression)
+        return any((*chosen, selection.keyword, selection.families, selection.scenarios))
+
 
 def must_be_count(name: str, value: int) -> None:
     """Refuse a number of things at once that is below 0.

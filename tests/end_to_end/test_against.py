@@ -310,6 +310,27 @@ def test_the_last_red_cells_are_checked_again(world: World) -> None:
     assert world.run("check", "--last-red").code == 64
 
 
+def test_red_cells_stay_until_a_check_judges_them_again(world: World) -> None:
+    """An edit that does not compile, a check that was narrowed, and another order of options forget no red cell."""
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    assert against(world, tree).code == 1
+    red = {cell.scenario for cell in world.report().deviations}
+    assert red == {"one-layer", "two-layers"}
+    edit(tree / "minipeft.py", "import numpy as np", "import numpy as np (")
+    assert against(world, tree, "--last-red").code == 2
+    edit(tree / "minipeft.py", "import numpy as np (", "import numpy as np")
+    edit(tree / "minipeft.py", *reversed(FIX))
+    said = against(world, tree, "-k", "one-layer", "--last-red")
+    assert said.code == 0, said
+    assert {cell.scenario for cell in world.report().cells} == {"one-layer"}
+    said = against(world, tree, "--creator", "v1", "--last-red")
+    assert said.code == 0, said
+    assert {cell.scenario for cell in world.report().cells} == red - {"one-layer"}
+    said = against(world, tree, "--last-red")
+    assert (said.code, "has no red cell" in said.err) == (64, True), said
+
+
 def test_a_cell_judged_on_one_side_only_could_not_be_judged(world: World) -> None:
     tree = unpacked(world)
     edit(tree / "minipeft.py", "activation(y)", "activation(y)  # remark")

@@ -8,6 +8,7 @@ from pathlib import Path
 from harness.core import run_file
 from harness.core.errors import HarnessError, UsageError
 from harness.core.run import Run
+from harness.judge import change as judge
 from harness.runner.change.sides import Sides
 
 _LOOKED_AT = 30
@@ -17,19 +18,34 @@ _LOOKED_AT = 30
 def cells(reports: Path, sides: Sides) -> tuple[str, ...]:
     """The ids of these cells.
 
+    A cell that the last check did not judge (it was interrupted, did not build, or was narrowed by `-k`) is red if the
+    check before it says so.
+
     Raises:
         UsageError: the change was not checked yet, or nothing was red.
     """
+    red: list[str] = []
+    judged: set[judge.Key] = set()
+    last = ""
     for run in _runs(reports):
         against = run.against
-        if against and (against.package, against.source) == (sides.package, sides.source):
-            red = tuple(comparison.cell for comparison in run.comparisons if comparison.change == "regressed")
-            if red:
-                return red
-            raise UsageError(
-                f"--last-red: the last check of {sides.source} ({run.id}) has no red cell", "a check with red cells",
-                "leave --last-red out: all that the change can affect is checked",
-            )  # fmt: skip
+        if not against or (against.package, against.source) != (sides.package, sides.source):
+            continue
+        last = last or run.id
+        regressed = {comparison.cell for comparison in run.comparisons if comparison.change == "regressed"}
+        known = [cell for cell in run.cells if cell.verdict.is_judged and judge.key_of(cell) not in judged]
+        red += [cell.id for cell in known if cell.id in regressed]
+        judged.update(map(judge.key_of, known))
+        whole = not (run.interrupted or run.not_run or any(cell.verdict.cannot_tell for cell in run.cells))
+        if whole and not (against.narrowed or against.failed):
+            break
+    if red:
+        return tuple(red)
+    if last:
+        raise UsageError(
+            f"--last-red: the last check of {sides.source} ({last}) has no red cell", "a check with red cells",
+            "leave --last-red out: all that the change can affect is checked",
+        )  # fmt: skip
     raise UsageError(
         f"--last-red: no check of {sides.source} in {reports}", "an earlier check of the same change",
         "leave --last-red out, or name the folder of its runs with --reports",

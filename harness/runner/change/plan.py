@@ -215,13 +215,13 @@ def plan_change(
     known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
     cells = plan.with_further(chosen.cells)
     if not request.each:
-        cells = _as_cached(cells, sides, known, narrowed=bool(request.cells or request.expression))
+        cells = _as_cached(cells, sides, known, narrowed=request.is_narrowed)
     mine, baseline = _of_sides(cells, sides)
     cached = {} if request.each else known.recall(baseline)
     asked = ChangePlan(
         replace(chosen.request, expression="", observations=True), sides, both, built, mine, baseline, cached,
         tuple(str(cell.id) for cell in mine), chosen.left_out, chosen.features,
-        _about(sides, built, files, chosen.words), tuple(scope.beside(files)), known,
+        _about(sides, built, files, chosen.words, request), tuple(scope.beside(files)), known,
         NewerCreators(chosen.creators, _with_further_as(mine, chosen.cells_of)), environments,
     )  # fmt: skip
     asked.grow([*(one.cell for one in cached.values()), *_cells_of_run(sides, mine)])
@@ -241,7 +241,7 @@ def ready(planned: ChangePlan, change: ChangeRequest, request: CheckRequest) -> 
     if two_sides.same_program(planned.contents, two_sides.contents(planned.sides, built)):
         planned.built = built
         planned.changed = two_sides.model(planned.sides, built).model_copy(
-            update=planned.changed.model_dump(include={"scope", "changed", "known_by"})
+            update=planned.changed.model_dump(include={"scope", "changed", "known_by", "narrowed"})
         )
         return planned
     return plan_change(change, request, planned.environments, planned.sides, built)
@@ -333,10 +333,11 @@ def _affected(
     return files, two_sides.touched(sides, files, both.now, declared), ""
 
 
-def _about(sides: Sides, built: Built | None, files: Changed | None, words: str) -> Against:
+def _about(sides: Sides, built: Built | None, files: Changed | None, words: str, request: CheckRequest) -> Against:
     return two_sides.model(sides, built).model_copy(
         update={
             "scope": words,
+            "narrowed": request.is_narrowed,
             "changed": files.names if files else (),
             "known_by": files.known_by if files else "",
         }
