@@ -87,9 +87,18 @@ def _arrays(before: Observed, now: Observed) -> Iterator[Figures]:
         if numbers.same_bits(was, array):
             continue
         noise = noise or (numbers.measure(before), numbers.measure(now))
-        found = numbers.difference(name, was, array, numbers.allowance(name, was, *noise))
+        allowance = numbers.allowance(name, was, *noise)
+        if not _has_twin(name, before):  # its noise is estimated from that of other arrays
+            allowance *= numbers.BELIEVED
+        found = numbers.difference(name, was, array, allowance)
         if numbers.beyond(found):
             yield found
+
+
+def _has_twin(name: str, side: Observed) -> bool:
+    """True if the array exists in both precisions."""
+    probe, _, rest = name.split("/", 2)
+    return all(f"{probe}/{precision}/{rest}" in side.arrays for precision in PRECISIONS)
 
 
 def _probe(figures: Figures) -> str:

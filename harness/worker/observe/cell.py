@@ -224,6 +224,7 @@ def replay(library: Library, request: Request, only: Collection[str] = ()) -> No
         observation.write("now")
         return
     scenario = asked.scenario
+    library.seed()
     observe(library, scenario, observation, inputs, layer_inputs, only=only)
     if only:
         for precision in PRECISIONS:

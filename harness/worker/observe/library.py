@@ -75,6 +75,13 @@ class Library:
             numerics.exact_integers(self.torch)
         devices.begin(self.torch, self.device)
 
+    def seed(self) -> None:
+        """Draw the same numbers in each process, where a load draws a tensor at random.
+
+        The seed is none that a fixture was made with: a tensor that is lost must not be drawn as it was.
+        """
+        self.torch.manual_seed(20261130)
+
     def end(self) -> None:
         """Release what the cell took of the device."""
         devices.end(self.torch, self.device)

@@ -89,6 +89,9 @@ class Library:
         if self.fault in FAULTS:
             FAULTS[self.fault]()
 
+    def seed(self) -> None:
+        """Nothing is drawn."""
+
     def end(self) -> None:
         """Nothing is kept."""
 
