@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import filelock
 import pydantic
@@ -20,6 +19,7 @@ from harness.core.files import append_lines, must_take_files, write_atomically
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.core.run_file import load
 from harness.judge import breaks, expected
+from harness.worker.files import read_json, read_regular
 
 CELLS = "cells.jsonl"
 PLAN = "plan.json"
@@ -135,7 +135,7 @@ def _lock_of(folder: Path) -> filelock.BaseFileLock:
 def finished_cells(folder: Path) -> list[Cell]:
     """The cells in a run's folder; an incomplete last line, which a killed process leaves, is skipped."""
     try:
-        lines = (folder / CELLS).read_bytes().splitlines()
+        lines = read_regular(folder / CELLS).splitlines()
     except FileNotFoundError:
         return []
     cells = []
@@ -191,7 +191,7 @@ def _unfinished(reports: Path, plan: Sequence[str]) -> Iterator[Path]:
 
 def _plan_of(folder: Path) -> list[str] | None:
     try:
-        found: Any = json.loads((folder / PLAN).read_bytes())
+        found = read_json(folder / PLAN, links=True)
         return list(found["plan"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -207,6 +207,6 @@ def _is_under_way(folder: Path) -> bool:
 
 def _is_finished(folder: Path) -> bool:
     try:
-        return not json.loads((folder / "report.json").read_bytes()).get("interrupted", False)
+        return not read_json(folder / "report.json", links=True).get("interrupted", False)
     except (OSError, ValueError, AttributeError):
         return False

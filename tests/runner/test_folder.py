@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -107,6 +108,20 @@ def test_the_newest_unfinished_run_of_the_plan_is_resumed(tmp_path: Path) -> Non
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "plan.json").write_text("[]")
     assert nothing()
+
+
+@pytest.mark.parametrize("name", [runs.PLAN, "report.json"])
+@pytest.mark.parametrize(
+    "content", ["pipe", "[" * 100_000, '{"plan": 7}', "[]"], ids=["pipe", "deep", "number", "list"]
+)
+def test_a_folder_that_cannot_be_read_is_no_run(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / "run").mkdir()
+    if content == "pipe":
+        os.mkfifo(tmp_path / "run" / name)
+    else:
+        (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(UsageError, match="no unfinished run"):
+        runs.to_resume(tmp_path, ["a"])
 
 
 def test_what_was_known_of_environments_is_kept(tmp_path: Path) -> None:
