@@ -35,6 +35,7 @@ exit codes:
   1    something regressed, or a known break no longer holds (matrices/breaks/)
   2    could not tell: nothing was compared, an environment failed, or a fixture is damaged
   64   a wrong argument or input file
+  70   a mistake in peft-regress itself; the message names the file with the traceback
   130  interrupted; --resume continues
 """
 

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from harness.core.text import encodable
+from harness.core.text import harmless
 from harness.judge import breaks
 from harness.judge.breaks import Break
 from harness.runner.request import Places
@@ -17,12 +15,12 @@ from harness.runner.request import Places
 
 def say(line: str) -> None:
     """Print a message that is not a result, to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    print(harmless(line), file=sys.stderr, flush=True)
 
 
 def out(text: str) -> None:
     """Print a result."""
-    print(encodable(text), flush=True)
+    print(harmless(text), flush=True)
 
 
 def out_json(data: Any) -> None:
@@ -40,11 +38,6 @@ def known_breaks(places: Places) -> tuple[Break, ...]:
     if note := breaks.old_form(folder):
         say(note)
     return breaks.load(folder)
-
-
-def console(stderr: bool = False) -> Console:
-    """A console that knows whether it is a terminal."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
 
 
 def shown(place: Path) -> str:

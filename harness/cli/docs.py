@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from harness.cli import common
 from harness.cli.parser import command, where
 from harness.core import data
 from harness.core.errors import ExitCode
-from harness.core.files import must_take_files, write_atomically
+from harness.core.files import must_take_files, read_text, write_atomically
 from harness.core.matrix import Declared
 from harness.core.versions import release_order
 from harness.judge import breaks
@@ -21,6 +20,7 @@ from harness.runner.request import Places
 from harness.store import saved_adapter
 from harness.store.fixtures import Store
 from harness.store.saved_adapter import Written
+from harness.worker.files import parse_json
 
 KNOWN = "known-breaks"
 """The folder of the pages of known breaks."""
@@ -72,7 +72,7 @@ def docs(options: DocsOptions) -> int:
 
 def _there(path: Path) -> str | None:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except (FileNotFoundError, UnicodeDecodeError):
         return None
 
@@ -98,7 +98,7 @@ def _prepared(store: Store) -> list[trl_structure.Seen]:
         for name in store.scenarios(creator):
             manifest = store.manifest(creator, name)
             if "sft" in manifest.resolved and "cpu" in manifest.goldens:
-                facts = json.loads(store.content(manifest, "golden/observation.json")).get("facts", {})
+                facts = parse_json(store.content(manifest, "golden/observation.json")).get("facts", {})
                 steps = facts.get("sft", {}).get("steps", {})
                 found.append(trl_structure.Seen(name, creator, manifest.versions, steps))
     return found

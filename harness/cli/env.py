@@ -66,7 +66,8 @@ def add_to(commands: Any) -> None:
     purpose = "manage the environments that fixtures are created and replayed in"
     group = commands.add_parser("env", help=purpose, description=f"{purpose.capitalize()}.")
     inner = group.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
-    one = command(inner, "list", list_, "list the declared environments", "  peft-regress env list --json", ListOptions)
+    one = command(inner, "list", list_, "list the declared environments", "  peft-regress env list --json", ListOptions,
+                  prints=True)  # fmt: skip
     one.add_argument("--json", action="store_true", help="print JSON")
     where(one, fixtures=False)
     _build(inner)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from harness.cli import common, fixtures_archive, fixtures_verify
+from harness.cli import common, fixtures_archive, fixtures_verify, streams
 from harness.cli.parser import Output, Parser, choice, command, where
 from harness.core.errors import ExitCode
 from harness.core.text import enumerated, many, visible, visible_lines
@@ -62,6 +62,7 @@ def add_to(commands: Any) -> None:
     other = command(
         inner, "history", history, "show how each scenario's adapter changed over the releases",
         "  peft-regress fixtures history\n  peft-regress fixtures history -v lora-bias-all", HistoryOptions,
+        prints=True,
     )  # fmt: skip
     other.add_argument("scenario", nargs="*", metavar="SCENARIO", help="names or globs (default: all)")
     for each in (one, other):
@@ -192,7 +193,7 @@ def _print_table(every: Sequence[History]) -> None:
         table.add_column(Text(name), justify="right" if place else "left", no_wrap=True)
     for each in every:
         table.add_row(each.scenario, *map(str, (len(each.written), each.weights, each.keys, each.configs)))
-    common.console().print(table)
+    streams.console().print(table)
 
 
 def _print_stretches(each: History, whole: bool) -> None:

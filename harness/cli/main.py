@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from collections.abc import Sequence
-from typing import Any, TextIO, cast
 
 from harness import __version__
 from harness.cli import (
@@ -14,19 +10,22 @@ from harness.cli import (
     bisect,
     blame,
     check,
+    common,
     create,
     docs,
     env,
+    faults,
     fixtures,
     lint,
     offline,
     reports,
     repro,
     show,
+    streams,
     triage,
 )
 from harness.cli.check_options import EXIT_CODES
-from harness.cli.parser import Parser, resume, run
+from harness.cli.parser import Parser, prints, resume, run
 from harness.core.errors import ExitCode, HarnessError
 
 _COMMANDS = (check, reports, show, blame, bisect, repro, accept, triage, create, fixtures, env, offline, lint, docs)
@@ -46,88 +45,35 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"peft-regress {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for each in (
-        check,
-        reports,
-        show,
-        blame,
-        bisect,
-        repro,
-        accept,
-        triage,
-        create,
-        fixtures,
-        env,
-        offline,
-        lint,
-        docs,
-    ):
+    for each in _COMMANDS:
         each.add_to(commands)
     return top
 
 
-class _Stream:
-    """A stream that may stop taking text, as in `| head` or on a full disk: what is written after that is dropped.
-
-    Attributes:
-        failed: why nothing more could be written; None also where the reader went away, which is no failure.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self.failed: OSError | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write, or drop."""
-        try:
-            return self._stream.write(text)
-        except OSError as error:
-            self._drop(error)
-            return len(text)
-
-    def flush(self) -> None:
-        """Write what is kept back, or drop it."""
-        try:
-            self._stream.flush()
-        except OSError as error:
-            self._drop(error)
-
-    def _drop(self, error: OSError) -> None:
-        """Send the rest to nowhere, also what Python writes when it ends."""
-        self.failed = None if isinstance(error, BrokenPipeError) else error
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code, which is the same if nobody reads what it prints."""
-    # None where the caller has closed it: `>&-`
-    out, err = (_Stream(stream) if stream else None for stream in (sys.stdout, sys.stderr))
-    with contextlib.redirect_stdout(cast(TextIO, out)), contextlib.redirect_stderr(cast(TextIO, err)):
-        code = _main(arguments)
-        for stream in filter(None, (out, err)):
-            stream.flush()
-        if out and out.failed:
-            lost = HarnessError(f"the output cannot be written: {out.failed}", "free space", "run the command again")
-            print(f"peft-regress: {lost}", file=sys.stderr)
+    with streams.guarded() as out:
+        code, is_result = _main(arguments)
+        lost = out.lost()
+        if lost and is_result:
+            error = HarnessError(f"the output cannot be written: {lost}", "free space", "run the command again")
+            common.say(f"peft-regress: {error}")
             return code or int(ExitCode.CANNOT_TELL)
     return code
 
 
-def _main(arguments: Sequence[str] | None) -> int:
+def _main(arguments: Sequence[str] | None) -> tuple[int, bool]:
+    """The exit code, and True if what was printed is all that the command does."""
     try:
         parsed = parser().parse_args(arguments)
     except SystemExit as end:
-        return int(end.code or 0) if not isinstance(end.code, str) else int(ExitCode.USAGE)
+        return int(end.code or 0) if not isinstance(end.code, str) else int(ExitCode.USAGE), False
     try:
-        return run(parsed)
-    except HarnessError as error:
-        print(f"peft-regress: {error}", file=sys.stderr)
-        return int(error.exit_code)
+        return run(parsed), prints(parsed)
     except KeyboardInterrupt:
-        print(f"peft-regress: interrupted; what had finished is kept, {resume(parsed)}", file=sys.stderr)
-        return int(ExitCode.INTERRUPTED)
+        common.say(f"peft-regress: interrupted; what had finished is kept, {resume(parsed)}")
+        return int(ExitCode.INTERRUPTED), False
+    except Exception as error:  # noqa: BLE001  # the rim: no traceback reaches the user, and none exits with 1
+        known = faults.explained(error)
+        common.say(f"peft-regress: {known}")
+        return int(known.exit_code), False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness import report
-from harness.cli import common
+from harness.cli import common, streams
 from harness.cli.parser import choice, command, hub, where
 from harness.core.errors import ExitCode
 from harness.report import terminal
@@ -68,6 +68,6 @@ def judge(options: JudgeOptions) -> int:
     if options.json:
         common.out((folder / "report.json").read_text())
     else:
-        terminal.render(run, common.console())
+        terminal.render(run, streams.console())
         common.say(f"report: {folder}")
     return run.exit_code

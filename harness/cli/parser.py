@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from harness.core.errors import ExitCode
+from harness.core.errors import ExitCode, UsageError
 from harness.core.text import similar
 
 Options = TypeVar("Options")
@@ -122,6 +122,7 @@ def command(
     options: type[Options],
     *,
     resume: str = "--resume continues",
+    prints: bool = False,
 ) -> Parser:
     """Declare a command; returns its parser, for its arguments.
 
@@ -129,15 +130,16 @@ def command(
         run: the command; gets an instance of `options`, returns the exit code.
         options: the dataclass that the arguments become.
         resume: how to go on after Ctrl-C.
+        prints: what it prints is all that it does, so that it failed where that could not be written.
     """
     made: Parser = commands.add_parser(
         name, help=help, description=f"{help[0].upper()}{help[1:]}.", epilog=f"examples:\n{examples}"
     )
-    made.set_defaults(**{_RUN: run, _OPTIONS: options, _RESUME: resume})
+    made.set_defaults(**{_RUN: run, _OPTIONS: options, _RESUME: resume, _PRINTS: prints})
     return made
 
 
-_RUN, _OPTIONS, _RESUME = "command run", "command options", "command resume"
+_RUN, _OPTIONS, _RESUME, _PRINTS = "command run", "command options", "command resume", "command prints"
 """Where `command` keeps what it knows in the Namespace; with a space, so that no argument's `dest` is called so."""
 
 
@@ -145,6 +147,11 @@ def run(parsed: argparse.Namespace) -> int:
     """Run the command that was parsed; its exit code."""
     values = vars(parsed)
     return int(values[_RUN](options_of(values[_OPTIONS], values)))
+
+
+def prints(parsed: argparse.Namespace) -> bool:
+    """True if what the parsed command prints is all that it does."""
+    return bool(vars(parsed)[_PRINTS])
 
 
 def resume(parsed: argparse.Namespace) -> str:
@@ -168,7 +175,15 @@ def _converted(value: Any, wanted: Any) -> Any:
     kinds = typing.get_args(wanted) or (wanted,)
     if typing.get_origin(wanted) is tuple:
         return tuple(_converted(each, kinds[0]) for each in value)
-    return Path(value).expanduser().resolve() if Path in kinds else value
+    return _place(value) if Path in kinds else value
+
+
+def _place(text: str) -> Path:
+    try:
+        return Path(text).expanduser().resolve()
+    except (OSError, RuntimeError) as error:  # a link to itself, no such user, or the current folder is deleted
+        why = f"{error.strerror}: {error.filename or text}" if isinstance(error, OSError) else error
+        raise UsageError(f"{text!r} is no path: {why}", "a path", "check it, and the current folder") from error
 
 
 def arguments_of(options: Any) -> dict[str, Any]:

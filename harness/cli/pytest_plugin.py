@@ -111,7 +111,7 @@ class CheckPlugin:
         self.items: list[CellItem] = []
         self._started: set[str] = set()
         self.run: Run | None = None
-        self.error: HarnessError | None = None
+        self.error: BaseException | None = None
         self.interrupted = False
 
     @property
@@ -132,6 +132,11 @@ class CheckPlugin:
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Ctrl-C, and not one of pytest's own exceptions that are derived from it."""
         self.interrupted = excinfo.type is KeyboardInterrupt
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        """An error that is no cell's ends the command in the place of pytest's own message."""
+        self.error = self.error or (excinfo.value if self.listener else None)
+        return self.error is not None
 
     # -- collecting -------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import common
+from harness.cli import common, streams
 from harness.cli.check_options import CheckOptions, PytestOptions
 from harness.cli.progress import Listener
 from harness.cli.pytest_plugin import CheckPlugin
@@ -54,7 +54,7 @@ def replay(
     """
     silent = options.quiet > 0
     lookout = None if silent or options.runner.collect_only else Lookout(environments)
-    with Listener(common.console(stderr=True), quiet=silent) as listener:
+    with Listener(streams.console(stderr=True), quiet=silent) as listener:
         plugin = CheckPlugin(
             request, environments, planned=planned, listener=listener, left_out=left_out, finishing=finishing,
             notices=lookout.notices if lookout else tuple, growing=growing,
@@ -73,7 +73,7 @@ def _run_pytest(plugin: CheckPlugin, options: PytestOptions) -> int:
     """Run the cells; pytest's exit code.
 
     Raises:
-        HarnessError: of the check itself, or of the arguments.
+        HarnessError: of the check itself, or of the arguments. Any other error that is no cell's passes too.
     """
     printed = io.StringIO()
     arguments = _arguments(options, plugin.planned or ())
@@ -127,6 +127,6 @@ def print_run(run: Run, folder: Path, options: CheckOptions) -> None:
     else:
         verbosity = terminal.NORMAL + min(options.output.verbose, 1) - min(options.quiet, 1)
         # its notices follow on stderr: once is enough
-        terminal.render(run.model_copy(update={"notices": ()}), common.console(), verbosity)
+        terminal.render(run.model_copy(update={"notices": ()}), streams.console(), verbosity)
     if not options.quiet:
         common.say(f"report: {folder}")

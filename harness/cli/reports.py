@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from harness import report
-from harness.cli import common
+from harness.cli import common, streams
 from harness.cli.parser import Output, choice, command, saying, where
 from harness.core import run as results
 from harness.core import run_file
-from harness.core.errors import ExitCode, UsageError
+from harness.core.errors import ExitCode, HarnessError, UsageError
 from harness.core.matrix import NEEDS_HUB
 from harness.judge import run_diff
 from harness.report import markdown, tables, terminal
@@ -48,14 +48,15 @@ class DiffOptions:
 
 def add_to(commands: Any) -> None:
     one = command(commands, "list", list_, "list the scenarios and the creators that have fixtures for them",
-                   "  peft-regress list -v --family lokr\n  peft-regress list --json", ListOptions)  # fmt: skip
+                   "  peft-regress list -v --family lokr\n  peft-regress list --json", ListOptions,
+                  prints=True)  # fmt: skip
     where(one)
     choice(one, scenarios=False)
     saying(one)
     one = command(commands, "report", report_, "render a run again, or merge runs of one plan",
                    "  peft-regress report reports/20261122-v061-current --format markdown\n"
                    "  peft-regress report shard-1 shard-2 --out merged\n"
-                   "  peft-regress report reports/x --format csv --out x.csv", ReportOptions)  # fmt: skip
+                   "  peft-regress report reports/x --format csv --out x.csv", ReportOptions, prints=True)  # fmt: skip
     one.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder or its report.json")
     one.add_argument("--format", choices=_FORMATS, default="terminal", help="what is printed (default: terminal)")
     one.add_argument("--out", metavar="PATH", help="write to this folder, in all formats; a file for csv and parquet")
@@ -130,7 +131,7 @@ def report_(options: ReportOptions) -> int:
     elif options.format in report.FORMATS:
         common.out(report.FORMATS[options.format][1](run).decode())
     else:
-        terminal.render(run, common.console(), terminal.NORMAL + min(options.output.verbose, 1))
+        terminal.render(run, streams.console(), terminal.NORMAL + min(options.output.verbose, 1))
     return ExitCode.CLEAN
 
 
@@ -143,5 +144,10 @@ def diff(options: DiffOptions) -> int:
     elif options.format == "markdown":
         common.out(markdown.render(run, markdown.COMMENT_BUDGET))
     else:
-        terminal.render(run, common.console(), terminal.NORMAL + min(options.output.verbose, 1))
+        terminal.render(run, streams.console(), terminal.NORMAL + min(options.output.verbose, 1))
+    if not run_diff.have_common(before, now):
+        raise HarnessError(
+            "nothing was compared: no cell was judged in both runs", "two runs of the same cells",
+            "check the two runs; `peft-regress report RUN -v` lists a run's cells",
+        )  # fmt: skip
     return ExitCode.REGRESSED if any(c.change == "regressed" for c in run.comparisons) else ExitCode.CLEAN

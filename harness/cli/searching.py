@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from harness.cli import common
+from harness.cli import common, streams
 from harness.cli.parser import Parser, one_cell
 from harness.report import terminal
 
@@ -42,4 +42,4 @@ def say_spent(spent: Mapping[str, float], journal: object) -> None:
 
 def painter() -> terminal.Painter:
     """Prints tables to stdout."""
-    return terminal.Painter(common.console())
+    return terminal.Painter(streams.console())

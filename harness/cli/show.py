@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.cli import common
+from harness.cli import common, streams
 from harness.cli.parser import command, one_cell
 from harness.core import run_file
 from harness.core.errors import ExitCode
@@ -40,6 +40,7 @@ def add_to(commands: Any) -> None:
         "  2    the cell could not be compared, its fixture is damaged, or an environment failed\n"
         "  64   no such cell or run",
         ShowOptions,
+        prints=True,
     )  # fmt: skip
     one.add_argument("cell", metavar="CELL", help="a cell's id, its scenario, or a part of the id that is unique")
     one.add_argument("place", metavar="RUN", nargs="?", help="a run's folder (default: the newest)")
@@ -64,5 +65,5 @@ def show(options: ShowOptions) -> int:
     if options.json:
         common.out_json(cell.model_dump(mode="json"))
     else:
-        terminal.show(cell, run, common.console())
+        terminal.show(cell, run, streams.console())
     return ExitCode.CLEAN

@@ -16,6 +16,8 @@ class ExitCode(enum.IntEnum):
     """Nothing was compared, an environment failed, or a fixture is bad or missing."""
     USAGE = 64
     """A wrong argument or a wrong input file (EX_USAGE of BSD's sysexits.h)."""
+    INTERNAL = 70
+    """A mistake in peft-regress itself (EX_SOFTWARE). Nothing is known of the adapters."""
     INTERRUPTED = 130
     """Ctrl-C (128 + SIGINT). Finished results are kept."""
 

@@ -8,12 +8,13 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from harness.core.errors import UsageError
+from harness.worker.files import read_regular
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _NAME = 60
@@ -55,9 +56,32 @@ def write_atomically(
             os.close(folder)
 
 
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write several files of a folder: if one cannot be written, all keep their old content."""
+    folder.mkdir(parents=True, exist_ok=True)
+    made = Path(tempfile.mkdtemp(prefix=".new.", dir=folder))
+    try:
+        for name, data in contents.items():
+            (made / name).write_bytes(data)
+        for name in contents:
+            (made / name).replace(folder / name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Write a file that is complete or not there at all, even after a power failure."""
     write_atomically(path, data, durable=True)
+
+
+def read_text(path: Path) -> str:
+    """The text of a regular file, with a newline for each line end.
+
+    Raises:
+        OSError: as `read_regular`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_regular(path).decode("utf-8").replace("\r\n", "\n")
 
 
 def append_lines(path: Path, lines: Iterable[str], *, durable: bool = True) -> None:

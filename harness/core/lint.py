@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core.files import read_text
 from harness.core.matrix import Declared, resolve
 
 _LINK = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+")
@@ -191,6 +192,6 @@ def not_as_pinned(path: Path, pins: Mapping[str, str], packages: Mapping[str, st
 
 
 def _line(declared: Declared) -> int:
-    text = declared.file.read_text(encoding="utf-8").splitlines()
+    text = read_text(declared.file).splitlines()
     name = re.compile(rf"""\s*name\s*=\s*["']{re.escape(declared.name)}["']""")
     return next((number for number, line in enumerate(text, 1) if name.match(line)), 0)

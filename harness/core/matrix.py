@@ -18,6 +18,7 @@ from harness.core import toml_files
 from harness.core import versions as requirements
 from harness.core.cell_settings import OWN, Settings, place
 from harness.core.errors import UsageError
+from harness.core.files import read_text
 from harness.core.scenario import Base, Input, Quantize, Scenario, ScenarioFile
 from harness.core.text import did_you_mean, similar
 from harness.worker.shared import TRAINER
@@ -210,7 +211,7 @@ def _toml_files(where: Iterable[Path]) -> Iterable[Path]:
 def _source(beside: Path, name: str, key: str) -> dict[str, str]:
     path = beside.parent / name
     try:
-        return {name: path.read_text(encoding="utf-8")}
+        return {name: read_text(path)}
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
             f"{beside}: `{key}` = {name!r}: {error}", "a Python file beside this one", "check the name"

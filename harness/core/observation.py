@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from harness.core.errors import HarnessError
 from harness.core.text import clip, encodable
-from harness.worker.files import LARGEST_JSON, read_json, read_regular
+from harness.worker.files import LARGEST_JSON, parse_json, read_json, read_regular
 from harness.worker.shared import OBSERVATION_FORMAT, Outcome
 
 Array = NDArray[Any]
@@ -180,7 +180,7 @@ def _unreadable(path: Path, error: Exception) -> BadObservation:
 
 
 def _observed(path: Path, text: bytes, tensors: dict[str, Array], timings: dict[str, float]) -> Observed:
-    data = json.loads(text)
+    data = parse_json(text)
     if data["format"] != OBSERVATION_FORMAT:
         raise BadObservation(
             f"{path}: observation format {data['format']!r}",

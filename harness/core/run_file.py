@@ -15,6 +15,7 @@ from harness.core.files import write_atomically
 from harness.core.model import Model
 from harness.core.run import FORMAT, Run
 from harness.core.text import encodable
+from harness.worker.files import read_json
 
 _ALWAYS_IN_RUN = ("format", "id", "created", "tool_version", "plan", "cells", "counts", "exit_code")
 _ALWAYS_IN_CELL = ("device", "verdict", "expected", "probes", "findings", "duration_s")
@@ -29,9 +30,14 @@ def portable(model: Model) -> Any:
 
 
 def dump(run: Run, path: Path) -> None:
-    """Write `report.json` atomically, one cell per line."""
+    """Write `report.json` atomically."""
+    write_atomically(path, content(run))
+
+
+def content(run: Run) -> bytes:
+    """The content of `report.json`: one cell per line."""
     fields = [f"{json.dumps(name)}: {_laid_out(value)}" for name, value in _dumped(run).items()]
-    write_atomically(path, ("{\n " + ",\n ".join(fields) + "\n}\n").encode())
+    return ("{\n " + ",\n ".join(fields) + "\n}\n").encode()
 
 
 def load(path: Path) -> Run:
@@ -42,13 +48,13 @@ def load(path: Path) -> Run:
     """
     file = path / "report.json" if path.is_dir() else path
     try:
-        data = json.loads(file.read_bytes())
+        data = read_json(file, links=True)
     except FileNotFoundError:
         where = "a run's folder or its report.json"
         raise UsageError(f"no report at {file}", where, "list the runs with `ls reports/`") from None
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error}", *_CHECK_AGAIN) from error
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number too long; or nested too deeply
+    except ValueError as error:
         raise UsageError(f"{file} is not JSON that can be read: {error}", *_CHECK_AGAIN) from error
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:

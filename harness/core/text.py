@@ -38,6 +38,15 @@ def one_line(text: str, limit: int = 300) -> str:
     return clip(visible(text.strip()), limit)
 
 
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What moves a cursor, starts a sequence, reverses a line or ends it unseen, and what no encoding has."""
+
+
+def harmless(text: str) -> str:
+    """Any text for a terminal: line ends and tabs are kept, other controls become escapes."""
+    return _CONTROLS.sub(lambda found: _escape(found[0]), text)
+
+
 def encodable(text: str) -> str:
     """The text with lone surrogates, which UTF-8 does not have, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode()

@@ -12,8 +12,11 @@ import pydantic
 
 from harness.core.errors import UsageError
 from harness.core.text import did_you_mean
+from harness.worker.files import LARGEST_JSON, read_regular
 
 M = TypeVar("M", bound=pydantic.BaseModel)
+_DOTS = 10_000
+"""A line with more is no line of ours."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def content(path: Path) -> str:
         UsageError: it is not there, not readable or not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8")
+        return read_regular(path, LARGEST_JSON).decode("utf-8")
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file", "a TOML file", "check the path, or create the file") from None
     except UnicodeDecodeError as error:
@@ -48,6 +51,8 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
         UsageError: it is not TOML (with line and column), or nested too deeply, or has a number that is too long.
     """
     try:
+        if any(line.count(".") > _DOTS for line in text.splitlines()):  # tomllib's time is quadratic in a key's length
+            raise RecursionError
         return copy.deepcopy(_loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: not TOML: {error}", "valid TOML", "correct the file at that place") from error

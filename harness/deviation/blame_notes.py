@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.core.run import Cell
+from harness.worker.files import read_json
 
 FOLDER = "blame"
 
@@ -23,7 +23,7 @@ def known(reports: Path) -> dict[str, str]:
 
 def _read(file: Path) -> tuple[str, str]:
     try:
-        data = json.loads(file.read_bytes())
+        data = read_json(file, links=True)
         cell, sentence = data["cell"], data["sentence"]
     except (OSError, ValueError, KeyError, TypeError):
         return "", ""

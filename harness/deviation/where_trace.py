@@ -25,6 +25,7 @@ from harness.deviation.one_cell import CellRequest, Found
 from harness.deviation.where import Where
 from harness.envs.environment import EnvFailed
 from harness.runner.workers.pool import WorkerFailed
+from harness.worker.files import read_regular
 
 FOLDER = "where"
 """Within a run's folder: one file for each cell that was traced."""
@@ -54,7 +55,7 @@ def _kept(request: CellRequest) -> Where | None:
     except UsageError:
         return None  # a whole id that is in no run, or an error that the trace reports
     try:
-        found = Where.model_validate_json(_file(folder, cell).read_bytes())
+        found = Where.model_validate_json(read_regular(_file(folder, cell)))
     except (OSError, pydantic.ValidationError):
         return None
     return found if found.format == wheres.FORMAT else None

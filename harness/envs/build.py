@@ -13,7 +13,6 @@ import sys
 import sysconfig
 import tempfile
 import time
-import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from typing import Any
 
 import filelock
 
+from harness.core import toml_files
+from harness.core.errors import UsageError
 from harness.core.progress import Log
 from harness.core.text import many, one_line
 from harness.envs import byte_code, installed, layer, source_tree, unpacked_wheel, wheelhouse
@@ -28,6 +29,7 @@ from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, O
 from harness.envs.facts import Facts, facts
 from harness.envs.installers import Outcome, RunUv
 from harness.worker import in_use
+from harness.worker.files import read_json
 from harness.worker.process import signal_name
 
 STAMP = in_use.STAMP
@@ -274,9 +276,9 @@ def changed_since(name: str, spec: str, changed: Sequence[installed.Difference])
 
 def _backend(tree: Path) -> str:
     try:
-        system = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8")).get("build-system", {})
+        system = toml_files.read(tree / "pyproject.toml").get("build-system", {})
         return one_line(str(system["build-backend"]))
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (UsageError, KeyError, AttributeError, TypeError):
         return "setuptools and its setup.py" if (tree / "setup.py").exists() else "setuptools"
 
 
@@ -310,7 +312,7 @@ def locked(directory: Path, log: Log) -> Iterator[None]:
 def read_stamp(directory: Path) -> dict[str, Any] | None:
     """The stamp of a build; None if there is no build or it is incomplete."""
     try:
-        stamp = json.loads((directory / STAMP).read_text(encoding="utf-8"))
+        stamp = read_json(directory / STAMP, links=True)
     except (OSError, ValueError):
         return None
     return stamp if isinstance(stamp, dict) and {"versions", "python_version", "lock_digest"} <= stamp.keys() else None

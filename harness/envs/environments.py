@@ -12,6 +12,7 @@ from pathlib import Path
 
 from harness.core import data
 from harness.core.errors import HarnessError, UsageError
+from harness.core.files import read_text
 from harness.core.progress import Log, quiet
 from harness.envs import build as envbuild
 from harness.envs import cached, declaration, index, installed, lock_file, rules
@@ -355,7 +356,7 @@ class Environments:
             lock = _lock_path(path)
             if not lock.exists():
                 return status
-            stale = locks.parse(lock.read_text(encoding="utf-8"), name, lock).declaration != declared.digest()
+            stale = locks.load(lock, name).declaration != declared.digest()
             status = replace(status, locked=True, stale=stale)
             built = None if stale else self._builder.built(self._named(name, name))
             return replace(status, built=built.python.parent.parent if built else None)
@@ -372,7 +373,7 @@ class Environments:
         python = self._template().python if CURRENT in self.names() else ""
         for path in (self.cache / "locks").glob("*.txt") if python else ():
             name = path.stem[:-13]
-            lock = locks.parse(path.read_text(encoding="utf-8"), name, path)
+            lock = locks.load(path, name)
             yield self._builder.directory(Environment(name, name, "pins", lock.digest(), "", python, lock.packages))
 
     def _cached(self) -> list[tuple[Path, Mapping[str, object]]]:
@@ -390,4 +391,4 @@ def _lock_path(declaration_path: Path) -> Path:
 
 
 def _packages(lock: Path) -> dict[str, str] | None:
-    return locks.packages_in(lock.read_text(encoding="utf-8")) if lock.exists() else None
+    return locks.packages_in(read_text(lock)) if lock.exists() else None

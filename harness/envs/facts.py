@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.envs.environment import EnvFailed
+from harness.worker.files import parse_json
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _PROBE_LIMIT_S = 600
@@ -59,4 +59,11 @@ def facts(name: str, python: Path, imports: Sequence[str] = (), *, isolated: boo
             name, "import", f"{what} failed with exit code {done.returncode}", "libraries that can be imported",
             "read the last lines below; if these versions are not compatible, pin others", tail=done.stderr,
         )  # fmt: skip
-    return Facts(**json.loads(done.stdout.rstrip().rpartition("\n")[2]))
+    try:
+        return Facts(**parse_json(done.stdout.rstrip().rpartition("\n")[2]))
+    except (ValueError, TypeError) as error:
+        raise EnvFailed(
+            name, "import", f"{python} does not list its packages", "a Python that runs `-c CODE`",
+            "check that it is a Python, and that its start-up files neither end it nor print when it ends",
+            tail=done.stdout + done.stderr,
+        ) from error  # fmt: skip

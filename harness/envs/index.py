@@ -24,6 +24,7 @@ from harness.core.errors import UsageError
 from harness.core.text import similar
 from harness.envs import lock
 from harness.envs.environment import EnvFailed
+from harness.worker.files import parse_json, read_json
 
 _JSON = "application/vnd.pypi.simple.v1+json"
 _TIMEOUT_S = 60
@@ -138,7 +139,7 @@ class Releases:
     def kept(self, package: str) -> Known:
         """The cached answer; empty if there is none, or it has another format."""
         try:
-            raw = json.loads((self._cache / f"{package}.json").read_text(encoding="utf-8"))
+            raw = read_json(self._cache / f"{package}.json", links=True)
             found = {v: Release(**{**item, "wheels": tuple(item["wheels"])}) for v, item in raw["releases"].items()}
             return Known(found, datetime.date.fromisoformat(raw["day"]).isoformat())
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -154,7 +155,7 @@ class Releases:
             if index.startswith("file:"):
                 continue
             try:
-                found = parse(json.loads(self._fetch(f"{index.rstrip('/')}/{package}/")))
+                found = parse(parse_json(self._fetch(f"{index.rstrip('/')}/{package}/")))
             except (OSError, ValueError) as error:
                 said.append(f"{_without_password(index)}: {error}")
                 continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from harness.core.errors import HarnessError
-from harness.core.files import write_atomically
+from harness.core.files import read_text, write_atomically
 from harness.core.scratch import scratch_folder
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed
@@ -103,17 +103,27 @@ def read(path: Path, name: str, declaration: Declaration) -> Lock:
     Raises:
         EnvFailed: there is none, it is not a lock, or its declaration changed since.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise EnvFailed(name, "lock", f"not locked: {path} does not exist", "a lock", _again(name)) from None
-    lock = parse(text, name, path)
+    lock = load(path, name)
     if lock.declaration != declaration.digest():
         raise EnvFailed(
             name, "lock", f"stale lock: {path.name} was made from another declaration", "a lock of the present one",
             _again(name),
         )  # fmt: skip
     return lock
+
+
+def load(path: Path, name: str) -> Lock:
+    """The lock in a file, whatever it was made from.
+
+    Raises:
+        EnvFailed: there is none, or it is not a lock.
+    """
+    try:
+        return parse(read_text(path), name, path)
+    except FileNotFoundError:
+        raise EnvFailed(name, "lock", f"not locked: {path} does not exist", "a lock", _again(name)) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise EnvFailed(name, "lock", f"{path} cannot be read: {error}", "a lock", _again(name)) from error
 
 
 def _again(name: str) -> str:

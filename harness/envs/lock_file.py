@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from harness.core import toml_files
 from harness.core.errors import UsageError
+from harness.core.files import read_text
 from harness.core.text import listed
 from harness.core.versions import version_of
 from harness.envs import lock as locks
@@ -69,7 +70,7 @@ def read(path: Path, python: str) -> LockFile:
         UsageError: there is no such file, or a line does not pin a version; with file and line.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path).removeprefix("\ufeff")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}", "a lock file in UTF-8", "check the path") from error
     if path.suffix == ".txt":

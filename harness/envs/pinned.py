@@ -109,7 +109,7 @@ class PinnedLocks:
         for declared, path in zip(wanted, paths, strict=True):
             if path.exists():
                 self._say(dated.moved(_day(declared)))
-                return name, declared, locks.parse(path.read_text(encoding="utf-8"), name, path)
+                return name, declared, locks.load(path, name)
         found = self.resolve(dated, lambda day: wanted[dated.days.index(day)], name)
         path = paths[dated.days.index(_day(found.declared))]
         locks.write(path, locks.render(name, found.declared, found.packages, "made on the fly"))

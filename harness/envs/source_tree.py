@@ -10,12 +10,13 @@ import re
 import shutil
 import subprocess
 import tempfile
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from harness.core import toml_files
+from harness.core.errors import UsageError
 from harness.envs import unpacked_wheel
 from harness.envs.environment import EnvFailed
 from harness.envs.spec import Git
@@ -132,10 +133,12 @@ def package_of(tree: Path) -> tuple[str, str | None]:
 
 def _from_pyproject(tree: Path) -> tuple[str | None, str | None]:
     try:
-        project = tomllib.loads((tree / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
-    except (OSError, ValueError):
+        project = toml_files.read(tree / "pyproject.toml").get("project", {})
+    except UsageError:
         return None, None
-    return project.get("name"), project.get("version")
+    found = (project.get(key) if isinstance(project, dict) else None for key in ("name", "version"))
+    name, version = (one if isinstance(one, str) else None for one in found)
+    return name, version
 
 
 def _from_setup_cfg(tree: Path) -> tuple[str | None, str | None]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from packaging.utils import parse_wheel_filename
 
 from harness.core.errors import HarnessError, UsageError
-from harness.core.files import must_be_new, new_folder
+from harness.core.files import must_be_new, new_folder, read_text
 from harness.core.progress import Log
 from harness.envs import installers
 from harness.envs.environment import EnvFailed, Environment
@@ -55,7 +55,7 @@ def read(folder: Path) -> Wheelhouse:
     """
     path = folder / REQUIREMENTS
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         raise _not_one(folder, str(error)) from error
     header = dict(_HEADER.findall(text))

@@ -27,6 +27,13 @@ def compare(before: Run, now: Run) -> tuple[Comparison, ...]:
     return tuple(comparison for comparison in found if comparison is not None)
 
 
+def have_common(before: Run, now: Run) -> bool:
+    """True if both runs judged some cell, so that anything was compared."""
+    key = _key(before, now)
+    judged = ({key(cell) for cell in run.cells if cell.verdict.is_judged} for run in (before, now))
+    return not set.isdisjoint(*judged)
+
+
 def against(now: Run, before: Run) -> Run:
     """The later run with what changed since the earlier one."""
     return now.model_copy(update={"baseline": before.id, "comparisons": compare(before, now)})

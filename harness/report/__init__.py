@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.core.files import must_take_files, write_atomically
+from harness.core.files import must_take_files, write_together
 from harness.core.run import Run
-from harness.core.run_file import dump
+from harness.core.run_file import content
 from harness.report import junit, markdown, sentence
 from harness.report.html import render
 
@@ -21,17 +21,13 @@ FORMATS: dict[str, tuple[str, Callable[[Run], bytes]]] = {
 
 
 def write(run: Run, folder: Path) -> list[Path]:
-    """Write `report.json` and then every format to a run's folder, each atomically.
+    """Write `report.json` and then every format to a run's folder, all of them or none.
 
     Raises:
         UsageError: `folder` is a file, or nothing can be written there.
     """
     must_take_files(folder)
     run = run.model_copy(update={"sentence": str(sentence.of(run))})
-    source = folder / "report.json"
-    dump(run, source)
-    written = [source]
-    for name, renderer in FORMATS.values():
-        write_atomically(folder / name, renderer(run))
-        written.append(folder / name)
-    return written
+    contents = {"report.json": content(run), **{name: rendered(run) for name, rendered in FORMATS.values()}}
+    write_together(folder, contents)
+    return [folder / name for name in contents]

@@ -37,7 +37,7 @@ from harness.runner.workers.job import Job
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
 from harness.store.manifest import Manifest
-from harness.worker.files import read_json, remove
+from harness.worker.files import parse_json, read_json, remove
 from harness.worker.shared import Task
 
 ADAPTER_CONFIG = "adapter/adapter_config.json"
@@ -179,7 +179,7 @@ class SharedReplays:
         oldest, newest = (group.seen[str(end.id)].result() for end in group.ends)
         if oldest is None or newest is None or not equal(oldest, newest):
             return None
-        own = json.loads(self._store_of(cell).content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
+        own = parse_json(self._store_of(cell).content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
         return with_config(newest, own), str(group.ends[1].id)
 
     def _read_alike(self, cell: Planned, group: _Group, pool: WorkerPool, resolved: Mapping[str, Any]) -> bool:
@@ -256,13 +256,13 @@ def traits(store: Store, manifest: Manifest) -> str:
     whole = hashlib.sha256(manifest.scenario.encode())
     for name in (ADAPTER_CONFIG, GENERATION_CONFIG):
         if name in manifest.files:
-            config = json.loads(store.content(manifest, name))
+            config = parse_json(store.content(manifest, name))
             says = {key: value for key, value in config.items() if value and key not in _STAMPS}
             whole.update(json.dumps(says, sort_keys=True).encode())
     for name, stored in sorted(manifest.files.items()):
         if name not in _READ_BY_CLASSES and not name.endswith("README.md"):
             whole.update(f"{name}\0{stored.sha256}\n".encode())
-    same = json.loads(store.content(manifest, "golden/observation.json"))["same"]
+    same = parse_json(store.content(manifest, "golden/observation.json"))["same"]
     arrays = load(store.content(manifest, "golden/arrays.safetensors"))
     for name in sorted(set(arrays) | set(same)):
         if name.startswith(("inputs/", "layers/input/")):

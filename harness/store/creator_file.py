@@ -17,6 +17,7 @@ from functools import cached_property
 
 from harness.core.text import visible
 from harness.store.manifest import checked_part
+from harness.worker.files import parse_json
 
 SUFFIX = ".jsonl"
 CRLF = "its lines end with CR LF"
@@ -114,7 +115,7 @@ def _scenario_of(raw: bytes) -> str:
     if not (match := _NAME.match(raw)):
         return ""
     try:
-        return checked_part(json.loads(match[1]))
+        return checked_part(parse_json(match[1]))
     except ValueError:  # not JSON, or a name that leads out of the store
         return ""
 

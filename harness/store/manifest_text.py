@@ -23,6 +23,7 @@ from harness.store.manifest import (
     StoredFile,
     stored_file,
 )
+from harness.worker.files import parse_json
 
 ReadBlob = Callable[[StoredFile], bytes]
 """Returns the checked content of a blob; raises BadFixture."""
@@ -91,8 +92,8 @@ def parse(place: Place, text: bytes, read: ReadBlob) -> Manifest:
         BadFixture: it cannot be used.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = parse_json(text)
+    except ValueError as error:
         raise place.bad(f"not JSON ({len(text)} bytes): {error}", "a complete manifest") from error
     _check_format(place, data.get("format") if isinstance(data, dict) else None)
     data = _with_shared(place, data, read)
@@ -123,8 +124,8 @@ def _with_shared(place: Place, data: dict[str, Any], read: ReadBlob) -> dict[str
         raise place.bad(f"shared: {', '.join(wrong)}", f"only {', '.join(SHARED)}, each once")
     for key, stored in shared.items():
         try:
-            whole[key] = json.loads(read(stored))
-        except (ValueError, RecursionError) as error:
+            whole[key] = parse_json(read(stored))
+        except ValueError as error:
             raise place.bad(f"{key}: not JSON: {error}", "a blob with JSON") from error
     return whole
 

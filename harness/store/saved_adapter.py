@@ -7,7 +7,6 @@ and values from the safetensors file. For a `.bin` there are only the digests in
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 
 from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, Manifest
+from harness.worker.files import parse_json
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 """Suffixes of files with tensors."""
@@ -109,7 +109,7 @@ def is_version(key: str) -> bool:
 
 def _json(store: Store, manifest: Manifest, name: str, device_class: str) -> dict[str, Any]:
     try:
-        data = json.loads(store.content(manifest, name, device_class))
+        data = parse_json(store.content(manifest, name, device_class))
     except ValueError as error:
         raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}", str(error)) from error
     if not isinstance(data, dict):
@@ -123,7 +123,7 @@ def _tensors(data: bytes, what: str) -> dict[str, tuple[str, tuple[int, ...], st
         (length,) = struct.unpack("<Q", data[:8])
         if length > _HEADER:
             raise ValueError(f"a header of {length} bytes")
-        header = json.loads(data[8 : 8 + length])
+        header = parse_json(data[8 : 8 + length])
         header.pop("__metadata__", None)
         return {
             key: (str(said["dtype"]), tuple(said["shape"]), _digest(data, 8 + length, said["data_offsets"]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from harness.core.errors import HarnessError
 from harness.store.manifest import FORMAT, BadFixture, Circumstances, Manifest, NewerFormat, Replacement, StoredFile
 from harness.store.manifest_text import Place, ReadBlob, checked, json_text
 from harness.store.manifests import Found
+from harness.worker.files import parse_json
 
 
 def with_files(manifest: Manifest, stored: Mapping[str, StoredFile], device_class: str) -> Manifest:
@@ -28,7 +28,7 @@ def with_files(manifest: Manifest, stored: Mapping[str, StoredFile], device_clas
         Path(manifest.creator) / manifest.scenario,
         fix="check what the worker left in the folders to be stored",
     )
-    return checked(place, json.loads(json_text(whole)))
+    return checked(place, parse_json(json_text(whole)))
 
 
 def successor(before: Found | None, new: Manifest, device_class: str, replace: str | None, read: ReadBlob) -> Manifest:

@@ -31,8 +31,9 @@ def read_regular(path: Path, limit: int = LARGEST, *, links: bool = True) -> byt
         OSError: there is no such file, it cannot be read, it is not a regular file, or it is too large.
     """
     with open_regular(path, links=links) as file:
-        data: bytes = file.read(limit + 1)
-    if len(data) > limit:
+        size = os.fstat(file.fileno()).st_size
+        data: bytes = file.read(min(size, limit) + 1)
+    if max(size, len(data)) > limit:
         raise OSError(errno.EFBIG, f"Larger than {limit:,} bytes", str(path))
     return data
 
@@ -54,10 +55,19 @@ def read_json(path: Path, limit: int = LARGEST_JSON, *, links: bool = False) -> 
 
     Raises:
         OSError: as `read_regular`.
-        ValueError: it is not JSON, or nested too deeply.
+        ValueError: as `parse_json`.
+    """
+    return parse_json(read_regular(path, limit, links=links))
+
+
+def parse_json(text: Any) -> Any:
+    """What a text in JSON holds.
+
+    Raises:
+        ValueError: it is not JSON, not UTF-8, nested too deeply, or has a number of thousands of digits.
     """
     try:
-        return json.loads(read_regular(path, limit, links=links))
+        return json.loads(text)
     except RecursionError as error:
         raise ValueError("JSON that is nested too deeply") from error
 

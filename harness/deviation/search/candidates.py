@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -19,6 +18,7 @@ from harness.envs.declaration import Declaration
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
 from harness.envs.environments import Environments
 from harness.envs.spec import Git
+from harness.worker.files import parse_json
 
 Packages = tuple[tuple[str, str], ...]
 """Packages with versions, sorted."""
@@ -222,7 +222,9 @@ def needs_of(python: Path) -> dict[str, Sequence[str]]:
             [str(python), "-I", "-c", _NEEDS], env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True,
             check=True, timeout=120,
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        raise EnvFailed(str(python), "import", f"its packages cannot be listed: {error}", "a Python") from error
-    found: dict[str, Sequence[str]] = json.loads(done.stdout.rstrip().rpartition("\n")[2])
+        found: dict[str, Sequence[str]] = parse_json(done.stdout.rstrip().rpartition("\n")[2])
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise EnvFailed(
+            str(python), "import", f"its packages cannot be listed: {error}", "a Python", "check that it is one"
+        ) from error
     return found

@@ -10,6 +10,7 @@ from typing import Any
 from harness.core.errors import UsageError
 from harness.core.files import append_lines
 from harness.deviation.search.outcome import KIND_WORDS, Kind, Outcome, Seen, result_words
+from harness.worker.files import parse_json, read_regular
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Journal:
 def read(path: Path) -> list[Entry]:
     """The entries of a journal; none if there is no such file."""
     try:
-        lines = path.read_bytes().splitlines()
+        lines = read_regular(path).splitlines()
     except FileNotFoundError:
         return []
     return [entry for entry in map(_entry, lines) if entry is not None]
@@ -96,7 +97,7 @@ def read(path: Path) -> list[Entry]:
 
 def _entry(line: bytes) -> Entry | None:
     try:
-        found: Any = json.loads(line)
+        found: Any = parse_json(line)
         entry = Entry(**{**found, "seen": Seen.read(found["seen"])})
     except (ValueError, TypeError, KeyError):
         return None  # incomplete or of another format: the candidate is tried again

@@ -27,6 +27,7 @@ from harness.envs.environment import Environment, Overlay
 from harness.runner.request import cores
 from harness.runner.session import Session
 from harness.store.fixtures import Store
+from harness.worker.files import read_json
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Work:
     def blamed(self) -> list[dict[str, Any]]:
         """The culprits that `blame` found for this cell before; none if it did not run."""
         try:
-            found = json.loads((self.file.parent.parent / "blame" / f"{self.question.file_stem}.json").read_bytes())
+            found = read_json(self.file.parent.parent / "blame" / f"{self.question.file_stem}.json", links=True)
             return list(found.get("culprits", []))
         except (OSError, ValueError, AttributeError):
             return []

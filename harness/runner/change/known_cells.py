@@ -23,13 +23,14 @@ import pydantic
 
 from harness.core import data, matrix
 from harness.core.errors import HarnessError
-from harness.core.files import append_lines
+from harness.core.files import append_lines, read_text
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import Environment
 from harness.runner.plan import Planned
 from harness.store.device_class import CPU
 from harness.store.fixtures import Store
+from harness.worker.files import parse_json
 
 FOLDER = "remembered"
 
@@ -101,14 +102,14 @@ class KnownCells:
 
     def _read(self, creator: str) -> Iterable[tuple[str, KnownCell]]:
         try:
-            lines = self._file(creator).read_text(encoding="utf-8").splitlines()
-        except OSError:
+            lines = read_text(self._file(creator)).splitlines()
+        except (OSError, UnicodeDecodeError):
             return
         for line in lines:
             with contextlib.suppress(
                 ValueError, KeyError, TypeError, pydantic.ValidationError
             ):  # incomplete, or of another format
-                said = json.loads(line)
+                said = parse_json(line)
                 yield said["key"], KnownCell(Cell.model_validate(said["cell"]), said["computed"])
 
     def _file(self, creator: str) -> Path:

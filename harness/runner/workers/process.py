@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core import data
-from harness.worker.files import read_end
+from harness.worker.files import parse_json, read_end
 from harness.worker.process import process_variables, signal_name
 
 WORKER = data.CODE / "worker"
@@ -43,8 +43,8 @@ class Line:
     def reply(self) -> dict[str, Any] | None:
         """The line as a reply; None where it is none."""
         try:
-            content = json.loads(self.content)
-        except (ValueError, RecursionError):
+            content = parse_json(self.content)
+        except ValueError:
             return None
         return content if isinstance(content, dict) else None
 
