@@ -188,6 +188,7 @@ def _observed(path: Path, text: bytes, tensors: dict[str, Array], timings: dict[
             "use the version that wrote it",
         )
     arrays = {**tensors, **{name: tensors[other] for name, other in data["same"].items()}}
+    arrays = dict(sorted(arrays.items()))  # safetensors gives another order each time; sums and ties depend on it
     for name in ("load", "probes", "facts"):
         if not isinstance(data[name], dict) or not all(isinstance(value, dict) for value in data[name].values()):
             raise ValueError(f"`{name}` is not an object of objects")

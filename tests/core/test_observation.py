@@ -91,3 +91,14 @@ def test_arrays_alone_are_no_observation(tmp_path: Path) -> None:
     save_file({"x": np.ones(1)}, tmp_path / "arrays.safetensors")
     with pytest.raises(BadObservation, match="expected: an observation as the worker writes it"):
         read(tmp_path)
+
+
+def test_arrays_have_one_order_however_they_are_read(tmp_path: Path) -> None:
+    """What safetensors reads has another order each time, and a sum of floats depends on its order."""
+    _written(tmp_path)
+    arrays = {f"layers/{place}": np.zeros(1) for place in range(40)}
+    save_file(arrays, tmp_path / "arrays.safetensors")
+    (tmp_path / "observation.json").write_text(
+        json.dumps(json.loads((tmp_path / "observation.json").read_text()) | {"same": {}})
+    )
+    assert list(read(tmp_path).arrays) == sorted(arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -171,3 +172,23 @@ def test_what_another_process_uses_is_not_built_again(room: Path) -> None:
         environments(room).rebuild("current")
     ended(process)
     environments(room).rebuild("current")
+
+
+def test_an_interpreter_holds_its_environment_and_the_one_below(built: Path) -> None:
+    above = built.with_name("checkout-peft-111111111111")
+    above.mkdir()
+    (above / in_use.STAMP).write_text(json.dumps({in_use.BELOW: str(built)}))
+    process = python("import sys; from harness.worker import in_use; in_use.hold_own(sys.argv[1])", above)
+    assert not cached.delete(above, quiet)
+    assert not cached.delete(built, quiet)
+    ended(process)
+    assert cached.delete(built, quiet)
+
+
+@pytest.mark.parametrize("stamp", [None, "", "[]", "{}"])
+def test_an_interpreter_of_the_user_holds_nothing(built: Path, stamp: str | None) -> None:
+    (built / in_use.STAMP).unlink()
+    if stamp is not None:
+        (built / in_use.STAMP).write_text(stamp)
+    in_use.hold_own(str(built))
+    assert cached.delete(built, quiet)
