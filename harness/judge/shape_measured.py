@@ -110,12 +110,16 @@ def _names(details: Iterable[str]) -> list[str]:
 
 def _glob(detail: str, parts: int) -> str:
     """`newly trainable: *.q_proj.bias`, `use_dora: *`, `*.lora_A.weight: bfloat16 → float32`."""
-    head, sep, rest = encodable(detail).partition(": ")
-    if sep and re.fullmatch(r"[\w.-]+", rest):
+    parted = re.match(r"((?:[\w .-]+: )*)(.*)", encodable(detail), re.DOTALL)
+    assert parted is not None
+    head, rest = parted[1].removesuffix(": "), parted[2]
+    if not head:
+        return _shortened(rest, parts)
+    if re.fullmatch(r"[\w.-]+", rest):
         return f"{head}: {_shortened(rest, parts)}"
-    if sep and " → " in rest and re.fullmatch(r"[\w.]+ → [\w.]+", rest) and "." in head:
+    if "." in head and re.fullmatch(r"[\w.]+ → [\w.]+", rest):
         return f"{_shortened(head, parts)}: {rest}"
-    return f"{_shortened(head, parts)}: *" if sep else _shortened(head, parts)
+    return f"{head}: *"
 
 
 def _shortened(name: str, parts: int) -> str:
