@@ -15,6 +15,7 @@ from harness.core.run import Cell, CheckpointKeys, EnvironmentReport, Figures, F
 from harness.core.text import enumerated, exactly, listed, many, number, place, tail, times
 from harness.core.versions import package_order
 from harness.judge import causes, side_by_side, size
+from harness.judge.expected import NOT_AS_KNOWN
 
 Tone = Literal["", "bad", "good", "quiet", "block"]
 """How a value is shown: `block` is text of several lines, the others are weight and colour."""
@@ -38,6 +39,7 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
     limit = sys.maxsize if whole else 4
     rows = [
         *_broke(cell, limit),
+        *(Fact("not known", note, "bad") for note in cell.notes if note.startswith(NOT_AS_KNOWN)),
         *_figures(size.shown(cell), _sides(cell)),
         *_start(cell),
         Fact("moved by", moved(cell)),
@@ -50,7 +52,7 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         Fact("creator", cell.creators_own and f"the creator's own reload is {cell.creators_own}"),
         *_fixed(cell, limit),
         *_many("standing", cell.standing_defects, limit if whole else 0),
-        *_many("note", cell.notes, limit),
+        *_many("note", tuple(note for note in cell.notes if not note.startswith(NOT_AS_KNOWN)), limit),
         *([Fact("GPU memory", f"{cell.gpu_peak_mb:,.1f} MB at most")] if cell.gpu_peak_mb is not None else []),
         *([Fact("computed", alike(cell), "quiet")] if cell.same_as and whole else []),
         *([Fact("fixture", cell.fixture, "quiet")] if cell.fixture and whole else []),
