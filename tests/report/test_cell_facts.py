@@ -60,9 +60,9 @@ def test_an_effect_that_was_not_measured_is_not_called_zero() -> None:
     assert cell_facts.moved(in_part.model_copy(update={"base_delta": None})) == ""
 
 
-def test_what_is_not_as_known_stands_beside_what_was_found() -> None:
+def test_what_is_not_as_known_is_beside_what_was_found() -> None:
     note = "known break `lokr`, but not as known: layers values: found the effect is 0, known is factor alpha/r"
-    rows = [(fact.label, fact.value) for fact in cell_facts.facts(wrong("lokr-a", notes=("further", note)))]
+    rows = [(fact.label, fact.value) for fact in cell_facts.facts(samples.wrong("lokr-a", notes=("further", note)))]
     labels = [label for label, _ in rows]
     assert ("not known", note) in rows
     assert labels.index("found") < labels.index("not known") < labels.index("greatest")
