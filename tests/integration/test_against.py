@@ -26,27 +26,34 @@ def example() -> ModuleType:
 
 
 def test_the_worked_example(example: ModuleType, tmp_path: Path) -> None:
-    """Untouched it is clean; with one line broken LoKr alone is checked, and is red."""
+    """Untouched it is clean; with one line broken LoKr alone is checked, and is red; fixed, what was red is green."""
     tree = example.unpack(tmp_path)
-    code, said = example.check(tmp_path, "-k", "lokr or loha")
-    assert code == 0, said
-    example.break_(tree)
-    code, said = example.check(tmp_path, "--format", "markdown")
-    assert code == 1, said
-    assert said.startswith("**REGRESSED**")
-    assert "- change: `peft 0.21.2 from my-peft`" in said
-    newest = max((tmp_path / "reports").iterdir(), key=lambda path: path.stat().st_mtime)
-    run = run_file.load(newest)
+    sound = example.check(tmp_path, "-k", "lokr or loha")
+    assert sound.code == 0, sound
+    example.edit(tree, example.SOUND, example.BROKEN)
+    red = example.check(tmp_path, "--format", "markdown")
+    assert red.code == 1, red
+    assert red.said.startswith("**REGRESSED**")
+    assert "- change: `peft 0.21.2 from my-peft`" in red.said
+    run = run_file.load(example.newest(tmp_path))
     assert run.against is not None
     assert run.against.changed == (example.FILE,)
     assert {cell.method for cell in run.cells} == {"LoKr"}
     assert {cell.scenario for cell in run.deviations} >= {"lokr-alpha-differs", "lokr-conv2d"}
     assert "lora-linear" in run.left_out
+    example.edit(tree, example.BROKEN, example.FIXED)
+    green = example.check(tmp_path, "--last-red")
+    assert green.code == 0, green
+    again = run_file.load(example.newest(tmp_path))
+    assert {cell.scenario for cell in again.cells} == {one.cell.partition("@")[0] for one in run.comparisons
+                                                       if one.change == "regressed"}  # fmt: skip
 
 
 def test_the_page_shows_what_the_example_prints(example: ModuleType) -> None:
     page = (REPOSITORY / "docs" / "checking-a-pr.md").read_text(encoding="utf-8")
     assert "@@" not in page
     assert example.BROKEN.strip() in page
-    assert "peft 0.21.2 from my-peft" in page
-    assert "peft/tuners/lokr/layer.py" in page
+    assert example.FILE in page
+    comment = (REPOSITORY / "docs" / "checking-a-pr-comment.md").read_text(encoding="utf-8")
+    assert "peft 0.21.2 from my-peft" in comment
+    assert example.FILE in comment
