@@ -31,10 +31,8 @@ if sys.platform != "win32":
 DEFAULT_LIMIT_S = 120.0
 _TICK_S = 0.25
 """How often a running cell is looked at: its time, its disk, its log. It also covers a lost SIGCHLD."""
-_LATE = 0.95
-"""A cell that has used this share of its limit writes where it is to its log."""
 _SAYS_WHERE_S = 0.1
-"""Time for that."""
+"""Time for a cell at its limit to write to its log where it is."""
 _MEASURE_S = 2.0
 """How often a cell's files are counted while the disk has room."""
 _LOG_GROWN = 4 << 20
@@ -56,9 +54,10 @@ class _Child:
         self.limit_s = limit_s
         self.log = log
         self.clock = Clock(pid)
-        self.asked_where = 0.0
         self.stopped: tuple[Outcome, str] | None = None
-        """Why this process killed it."""
+        """Why this process kills it."""
+        self.kill_at = 0.0
+        self.too_large = False
         self.hindered = ""
         """What it lacked while it ran."""
         self.kills_before = room.kills_for_memory()
@@ -66,39 +65,46 @@ class _Child:
     @property
     def left_s(self) -> float:
         """Seconds until something is due, at the earliest."""
-        due = self.limit_s if self.asked_where else _LATE * self.limit_s
-        return max(_SAYS_WHERE_S, due - self.clock.had_s)
+        left = self.kill_at - time.monotonic() if self.stopped else self.limit_s - self.clock.had_s
+        return max(_SAYS_WHERE_S, left)
 
-    def check_time(self) -> None:
-        """Have it say where it is shortly before its limit, and kill it after the limit, or for too many processes."""
+    def check(self) -> None:
+        """Kill it if it is over a limit."""
+        if self.stopped:
+            if time.monotonic() >= self.kill_at:
+                tree.kill(self.pid)
+            return
         self.clock.look()
-        had = self.clock.had_s
-        if had >= _LATE * self.limit_s and not self.asked_where:
-            self.asked_where = time.monotonic()
-            os.kill(self.pid, signal.SIGXCPU)
-        elif had >= self.limit_s and time.monotonic() >= self.asked_where + _SAYS_WHERE_S:
-            passed = self.clock.passed_s
+        had, passed = self.clock.had_s, self.clock.passed_s
+        if had >= self.limit_s:
+            computed = f"of which it computed for {min(self.clock.computed_s, passed):.2g} s"
             by_clock = f"; {passed:.3g} s by the clock" if passed > 1.5 * self.limit_s else ""
-            self.stop("timeout", f"killed at {self.limit_s:g} s, of which it computed for "
-                                 f"{min(self.clock.computed_s, passed):.2g} s{by_clock}")  # fmt: skip
+            self.stop("timeout", f"killed at {self.limit_s:g} s, {computed}{by_clock}", after_s=_SAYS_WHERE_S)
+            os.kill(self.pid, signal.SIGXCPU)  # it writes to its log where it is
         elif self.clock.processes > _MOST_PROCESSES:
             self.stop("died", f"it had {self.clock.processes} processes")
-        elif self.clock.passed_s >= PATIENCE * self.limit_s:
-            self.stop("starved", f"in {self.clock.passed_s:.3g} s it had the machine for {had:.2g} s")
+        elif passed >= PATIENCE * self.limit_s:
+            self.stop("starved", f"in {passed:.3g} s it had the machine for {had:.2g} s")
 
     def size(self) -> int:
         """Bytes that it has on disk."""
         return room.size([self.scratch, self.temporary])
 
-    def stop(self, outcome: Outcome, why: str) -> None:
+    def stop(self, outcome: Outcome, why: str, after_s: float = 0.0) -> None:
         """Kill it with all processes of its session."""
         self.stopped = self.stopped or (outcome, why)
-        tree.kill(self.pid)
+        self.kill_at = time.monotonic() + after_s
+        if not after_s:
+            tree.kill(self.pid)
 
     def close(self) -> None:
-        """Free what it leaves."""
+        """Free what it leaves; of a cell that was too large, all but the log."""
         os.close(self.log)
         remove(self.temporary)
+        if self.too_large:
+            for path in self.scratch.iterdir():
+                if path.name != "log.txt":
+                    remove(path)
 
 
 class Children:
@@ -164,8 +170,8 @@ class Children:
                 del self._running[child.pid]
                 child.close()
                 replies.append(reply)
-            elif not child.stopped:
-                child.check_time()
+            else:
+                child.check()
                 trim_log(child.log, _LOG_GROWN)
         self._end_orphans()
         return replies
@@ -200,6 +206,7 @@ class Children:
             full = room.short(child.scratch)
             size = child.size() if full or measures else 0
             if size > room.LARGEST_CELL or (full and room.guilty(child.scratch, size)):
+                child.too_large = True
                 child.stop("died", f"it wrote {size >> 20:,} MB" + (f"; {full}" if full else ""))
             elif full:
                 child.hindered = full
@@ -271,7 +278,7 @@ def _outcome(child: _Child, status: int, rss_mb: float) -> Reply:
     signalled = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
     code = None if signalled else os.WEXITSTATUS(status)
     reply: Reply = {"signal": signalled, "exit": code}
-    if child.stopped and (signalled or child.stopped[0] == "died"):
+    if child.stopped:
         return {**reply, "outcome": child.stopped[0], "detail": child.stopped[1]}
     if child.hindered or room.says_full(child.scratch / child.made / "observation.json"):
         return {**reply, "outcome": "starved", "detail": child.hindered or "its errors are those of a full disk"}

@@ -117,6 +117,11 @@ def do_deadlock(_request: dict[str, Any]) -> None:
     lock.acquire()
 
 
+def do_pause(_request: dict[str, Any]) -> None:
+    """Waits for any signal."""
+    signal.pause()
+
+
 def do_loop_once(request: dict[str, Any]) -> None:
     """Never ends, the first time."""
     mark = Path(request["mark"])
