@@ -183,7 +183,7 @@ def _running(one: Arguments) -> None:
     one.add_argument(
         "--further", action="store_true",
         help="also use each adapter in ways that no golden records: two at once, on a base in bfloat16, and more. "
-        "--against does so once for each method and family",
+        "--against does so once for each family, method and switch of a method",
     )  # fmt: skip
     one.add_argument("--jobs", type=count, default=0, metavar="N", help="cells at once (default: cores)")
     one.add_argument("--time-limit", type=seconds, metavar="S", help="seconds for each cell, instead of its own limit")

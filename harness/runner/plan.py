@@ -113,17 +113,27 @@ def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Env
 
 
 def with_further(cells: Iterable[Planned]) -> list[Planned]:
-    """The cells; of each loader, family and config class the first one runs the further probes.
+    """The cells; of each loader, the first with a family, a config class or a switch of it runs the further probes.
 
-    They use an adapter in ways that depend on its method, less on the scenario, and take as long as all others.
+    They take half as long as all others, and what they use depends on the method more than on the scenario.
     """
-    seen = set()
+    seen = set[tuple[str, ...]]()
     found = []
     for cell in cells:
-        kind = (cell.loader_spec, cell.declared.family, cell.declared.scenario.adapter.config)
-        found.append(replace(cell, further=cell.further or kind not in seen))
-        seen.add(kind)
+        own = {(cell.loader_spec, *use) for use in _uses(cell.declared)}
+        found.append(replace(cell, further=cell.further or not own <= seen))
+        seen |= own
     return found
+
+
+_BESIDE_LAYERS = ("bias", "modules_to_save", "trainable_token_indices")
+"""Arguments that put more into an adapter than its method's layers."""
+
+
+def _uses(one: Declared) -> set[tuple[str, ...]]:
+    adapter = one.scenario.adapter
+    switches = {name for name, value in adapter.args.items() if value is True or name in _BESIDE_LAYERS}
+    return {(one.family, adapter.config), *((adapter.config, name) for name in switches)}
 
 
 def is_selected(cell: Planned, request: CheckRequest) -> bool:

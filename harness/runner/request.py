@@ -152,7 +152,7 @@ class CheckRequest:
     """Also run loaders that are older than a scenario's feature: do they refuse, or load something else? `pair` always
     does so."""
     further: bool = False
-    """Run the further probes in every cell. A check of a change runs them once for each family and config class."""
+    """Run the further probes in every cell. A check of a change runs them in some (`plan.with_further`)."""
     each: bool = False
     """Replay every fixture; do not reuse the result of one that the loader cannot tell apart."""
     time_limit: float | None = None

@@ -179,6 +179,19 @@ def test_the_first_cell_of_each_kind_runs_the_further_probes() -> None:
     assert "further" not in pipeline.request(other, {})
 
 
+@pytest.mark.parametrize(
+    ("args", "further"),
+    [({"use_dora": True}, True), ({"bias": "all"}, True), ({"use_dora": False}, False), ({"r": 4}, False)],
+)
+def test_a_switch_of_a_config_class_is_a_kind(args: dict[str, Any], further: bool) -> None:
+    environments: Any = FakeEnvironments()
+    request = CheckRequest(pair=True, creators=("v1",), loaders=("x",))
+    plain, other = declared("a"), declared("b")
+    other.scenario.adapter.args.update(args)
+    cells = planning.with_further(planning.plan([plain, other], request, environments))
+    assert [cell.further for cell in cells] == [True, further]
+
+
 def test_every_cell_runs_the_further_probes_if_asked() -> None:
     environments: Any = FakeEnvironments()
     request = CheckRequest(pair=True, creators=("v1",), loaders=("x",), further=True)
