@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from harness.cli import common, env_add, env_verify
 from harness.cli.parser import SPEC, Parser, command, count, where
 from harness.core.errors import ExitCode, UsageError
-from harness.envs import wheelhouse
+from harness.envs import cached, wheelhouse
 from harness.envs.environments import Environments
 from harness.runner import fixture_source
 from harness.runner.change import known_cells
@@ -208,10 +207,8 @@ def collect_garbage(options: CollectOptions) -> int:
     """Delete cached environments that no declaration, lock or checkout needs, and fixtures and results out of date."""
     environments = options.places.environments(common.say)
     paths = environments.gc(dry_run=options.dry_run)
-    for folder in fixture_source.out_of_date(environments):
-        paths.append(folder)
-        if not options.dry_run:
-            shutil.rmtree(folder, ignore_errors=True)
+    old = fixture_source.out_of_date(environments)
+    paths += [folder for folder in old if options.dry_run or cached.delete(folder, common.say)]
     paths += known_cells.forget_others(environments.cache, dry_run=options.dry_run)
     for path in paths:
         common.out(str(path))

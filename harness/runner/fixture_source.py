@@ -21,6 +21,7 @@ from harness.runner.workers.process import worker_digest
 from harness.runner.workers.schedule import Key, Pools
 from harness.store.fixtures import Store, recorded_versions
 from harness.store.manifest import BadFixture, Manifest, NoFixture
+from harness.worker import in_use
 from harness.worker.files import remove
 
 
@@ -147,6 +148,9 @@ class FixtureSource:
     def _in_cache(self, spec: str) -> Store:
         built = self.environment(spec)
         folder = fixtures_cache(self.environments) / folder_of(built.name, built.lock_digest)
+        with contextlib.suppress(OSError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        in_use.hold(str(folder))  # `env gc` would delete it when the lock changes
         return Store(folder, origin="created")
 
     def _made(self, cell: Planned, store: Store) -> Fixture | Cell:
@@ -209,4 +213,4 @@ def out_of_date(environments: Environments) -> list[Path]:
         with contextlib.suppress(HarnessError):  # an environment that can't be described uses nothing of the cache
             described = environments.describe(name)
             wanted.add(folder_of(described.name, described.lock_digest))
-    return sorted(path for path in fixtures_cache(environments).glob("*") if path.name not in wanted)
+    return sorted(path for path in fixtures_cache(environments).glob("*") if path.is_dir() and path.name not in wanted)

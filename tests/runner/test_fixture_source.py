@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 
 from harness.core.matrix import Matrix
@@ -13,6 +14,7 @@ from harness.runner import fixture_source, plan
 from harness.runner.request import CheckRequest
 from harness.runner.session import Session
 from harness.store.fixtures import Store
+from harness.worker import in_use
 from tests.support import manifests
 from tests.support.mini.world import HANDLER, World
 
@@ -44,6 +46,10 @@ def session(environments: MovingOn, tmp_path: Path) -> Iterator[Session]:
         yield one
 
 
+def folders(environments: MovingOn) -> list[Path]:
+    return [path for path in fixture_source.fixtures_cache(environments).iterdir() if path.is_dir()]
+
+
 def checked(mini: World, environments: MovingOn, session: Session) -> dict[str, tuple[str, str]]:
     asked = CheckRequest((mini.spec("1.0"),), (mini.spec("2.0"),), pair=True)
     cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments)
@@ -60,7 +66,7 @@ def test_a_fixture_that_is_not_committed_is_made_into_the_cache_and_told_apart(
         "later": ("unsupported", ""),
     }
     assert sorted(mini.traced("create")) == ["one-layer", "two-layers"]
-    (folder,) = fixture_source.fixtures_cache(environments).iterdir()
+    (folder,) = folders(environments)
     assert Store(folder).creators() == [mini.name("1.0")]
     assert not session.store.folder.exists()
 
@@ -70,7 +76,7 @@ def test_the_cache_is_used_again_and_what_is_damaged_is_made_anew(
 ) -> None:
     checked(mini, environments, session)
     session.close()
-    (folder,) = fixture_source.fixtures_cache(environments).iterdir()
+    (folder,) = folders(environments)
     manifests.damage(folder, mini.name("1.0"), "one-layer", lambda line: line[:50])
     made = len(mini.traced("create"))
     with Session(
@@ -85,7 +91,7 @@ def test_another_worker_makes_its_own(
 ) -> None:
     monkeypatch.setattr(fixture_source, "worker_digest", lambda: "0" * 64)
     checked(mini, environments, session)
-    (folder,) = fixture_source.fixtures_cache(environments).iterdir()
+    (folder,) = folders(environments)
     assert folder.name.endswith("-000000000000")
 
 
@@ -118,4 +124,12 @@ def test_what_another_lock_or_worker_left_is_out_of_date(
     monkeypatch.setattr(environments, "names", lambda: [environments.moving])
     assert fixture_source.out_of_date(environments) == []
     monkeypatch.setattr(fixture_source, "worker_digest", lambda: "0" * 64)
-    assert fixture_source.out_of_date(environments) == list(fixture_source.fixtures_cache(environments).iterdir())
+    assert fixture_source.out_of_date(environments) == folders(environments)
+
+
+def test_what_a_run_made_is_kept_while_it_runs(mini: World, environments: MovingOn, session: Session) -> None:
+    checked(mini, environments, session)
+    (folder,) = folders(environments)
+    with pytest.raises(filelock.Timeout):
+        filelock.FileLock(in_use.lock_path(str(folder)), timeout=0).acquire()
+    in_use.release(str(folder))
