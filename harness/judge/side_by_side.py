@@ -37,6 +37,8 @@ _WRITTEN = {"keys", "dtypes", "digests", "files", "config", "moved"}
 """Facts of a new adapter that are compared as what a change writes (`harness.judge.writes`)."""
 _CHAOTIC = {"sft"}
 """Probes that train: a few steps make a large difference of a small one."""
+_DAMAGED = {"odd_files"}
+"""Probes of damaged files, for which a warning is all that a user may hear."""
 _GIVEN = {("roundtrip", "config_before")}
 
 
@@ -202,6 +204,9 @@ def _facts(before: Observed, now: Observed) -> tuple[list[Finding], list[str]]:
     for probe, name, was, value in _pairs(before, now):
         if _is_attempt(was) and _is_attempt(value):
             _outcome(probe, was, value, Verdict.CONTRACT, found, listed)
+            if probe in _DAMAGED and was.get("warnings") and value["outcome"] == "ok" and not value.get("warnings"):
+                message = f"{name.replace('_', ' ')}: no longer warns: {was['warnings'][0]}"
+                found.append(finding(probe, f"warning{DIFFERS}", Verdict.CONTRACT, message))
         details = _config(was, value) if name == "config" else list(_differing(was, value))
         shown = enumerated([line if len(line) <= _LONG else f"{line[:_LONG]}…" for line in details], _SHOWN)
         message = f"{(name or probe).replace('_', ' ')}, unlike under the baseline: {shown}"

@@ -133,6 +133,14 @@ def test_what_is_listed_and_not_red(before: Observed, now: Observed, listed: str
     assert side_by_side.compare(before, now) == Differences(listed=(listed,))
 
 
+def test_a_damaged_file_that_loads_without_its_warning_is_red() -> None:
+    said = {outcome: {"odd_files": {"lacks_a_key": {"outcome": "ok", **({"warnings": [outcome]} if outcome else {})}}}
+            for outcome in ("W: missing", "W: other words", "")}  # fmt: skip
+    assert found(seen(said["W: missing"]), seen(said[""])) == [("odd_files", "warning", C)]
+    assert not found(seen(said["W: missing"]), seen(said["W: other words"]))
+    assert not found(seen(said[""]), seen(said["W: missing"]))
+
+
 def test_an_error_of_another_type_is_red_and_another_line_of_its_traceback_is_nothing() -> None:
     before = seen(probes={"second": raised("ValueError", "no at 0x7f001122, of 0.21.2", "line 1")})
     assert found(before, seen(probes={"second": raised("KeyError", "no")})) == [("second", "error", C)]
