@@ -276,6 +276,21 @@ def test_what_names_nothing_is_refused_before_anything_is_built(world: World, mo
     assert not world.reports.exists()
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--all", "--creator", "v1"], "--all and --creator"),
+        (["--changed-files", "src/minipet.py"], "did you mean minipeft.py"),
+        (["--changed-files", "docs/nowhere.md", "gone.py"], "neither side has gone.py"),
+    ],
+)
+def test_what_makes_no_sense_for_a_change_is_refused(world: World, more: list[str], said: str) -> None:
+    ended = against(world, unpacked(world), *more)
+    assert ended.code == 64, ended
+    assert said in ended.err
+    assert "building checkout" not in ended.err
+
+
 def test_a_cell_is_checked_again_after_the_tree_has_changed(world: World) -> None:
     """The red cell's own line works, whatever the loader is called now, and when nothing differs any more."""
     tree = unpacked(world)

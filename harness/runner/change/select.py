@@ -64,6 +64,8 @@ def refuse_unknown(request: CheckRequest, environments: Environments, sides: Sid
     Raises:
         UsageError: one of them does.
     """
+    if request.every_creator and request.creators:
+        raise UsageError("--all and --creator", "one of them", "leave one out")
     selected.creators(request, environments)
     declared = request.selection.chosen(request.places.matrix())
     creators = request.creators or plan.creators_with_fixtures(request.places.store(), (), environments)

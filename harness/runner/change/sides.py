@@ -18,6 +18,7 @@ from harness.core.comparison import Against
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Run
+from harness.core.text import enumerated, similar
 from harness.core.versions import version_of
 from harness.envs import source_tree
 from harness.envs import spec as specs
@@ -275,6 +276,7 @@ def changed(found: Sides, both: Contents, given: Sequence[str]) -> tuple[Changed
     if both.now is None:
         return None, "more than one package differs"
     if given:
+        _refuse_unknown(found, both, given)
         return changed_files.given(given, both.now.tops), ""
     if both.before is None:
         return None, "the baseline's files are not here"
@@ -284,6 +286,25 @@ def changed(found: Sides, both: Contents, given: Sequence[str]) -> tuple[Changed
         if git is not None:
             return git, ""
     return Changed(names, f"its files compared with those of {model(found).baseline}"), ""
+
+
+def _refuse_unknown(found: Sides, both: Contents, given: Sequence[str]) -> None:
+    """Refuse names of installed files if neither side has any of them. Single ones may be of files that are gone.
+
+    Raises:
+        UsageError: neither has.
+    """
+    assert both.now is not None
+    known = both.now.digests.keys() | (both.before.digests.keys() if both.before else set())
+    tree = found.tree or (found.change.overlay.tree if found.change.overlay else None)
+    inside = changed_files.given(given, both.now.tops).names
+    there = not known.isdisjoint(inside) or any(tree is not None and (tree / name.strip()).exists() for name in given)
+    if inside and not there:
+        close = similar(inside[0], known, most=2)
+        raise UsageError(
+            f"--changed-files: neither side has {enumerated(inside, 3)}", "names as `git diff --name-only` prints them",
+            f"did you mean {' or '.join(close)}?" if close else "leave it out: the changed files are found",
+        )  # fmt: skip
 
 
 def build(found: Sides, environments: Environments) -> Built:
