@@ -190,7 +190,8 @@ def _observed(path: Path, text: bytes, tensors: dict[str, Array], timings: dict[
     arrays = {**tensors, **{name: tensors[other] for name, other in data["same"].items()}}
     arrays = dict(sorted(arrays.items()))  # safetensors gives another order each time; sums and ties depend on it
     for name in ("load", "probes", "facts"):
-        if not isinstance(data[name], dict) or not all(isinstance(value, dict) for value in data[name].values()):
+        allowed = dict | bool if name == "facts" else dict  # a fact may be one answer: `autocasts`
+        if not isinstance(data[name], dict) or not all(isinstance(value, allowed) for value in data[name].values()):
             raise ValueError(f"`{name}` is not an object of objects")
     return Observed(data["scenario"], data["load"], data["probes"], data["facts"], arrays, timings)
 

@@ -21,6 +21,7 @@ def _written(folder: Path) -> Path:
     observation.load["float32"] = {"outcome": "ok"}
     observation.probes["forward"] = {"float32": {"outcome": "ok"}}
     observation.facts["forward"] = {"sketch": []}
+    observation.facts["autocasts"] = True
     observation.timings["forward/float32"] = 0.25
     observation.array("forward/float32/logits", np.ones((2, 3), np.float32))
     observation.array("renamed/float32/logits", np.ones((2, 3), np.float32))
@@ -37,6 +38,7 @@ def test_what_the_worker_writes_is_read(tmp_path: Path) -> None:
     assert seen.outcome("merged") == "missing"
     assert seen.fact("forward", "sketch") == []
     assert seen.fact("merged", "ties") is None
+    assert seen.facts["autocasts"] is True
     assert seen.timings == {"forward/float32": 0.25}
     assert set(seen.arrays) == {"forward/float32/logits", "forward/float64/logits", "renamed/float32/logits"}
     assert {name: array.dtype.name for name, array in seen.group("forward", "float32").items()} == {"logits": "float32"}
