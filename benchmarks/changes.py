@@ -202,7 +202,7 @@ def _result(change: Change, run: Run, scenarios: Set[str], seconds: float, cpu: 
     first = ""
     if red:
         cell = cells[red[0].cell]
-        first = f"{cell.scenario}, {next((f'{one.probe}: {one.kind}' for one in cell.findings), red[0].why)}"
+        first = f"{cell.scenario}, {red[0].why or next((f'{one.probe}: {one.kind}' for one in cell.findings), '')}"
     code = run.exit_code
     if code == 1 and not red and not _reads_worse(run):  # another change in the tree is red
         code = 2 if not cells or any(each.unknown for each in compared) else 0

@@ -15,20 +15,22 @@ from benchmarks.changes import HERE, KINDS, RESULTS, Change, Result, changes, re
 from harness.core import data
 
 PAGE = data.root() / "docs" / "measured-changes.md"
-_SAID = {0: "not seen", 1: "seen", 2: "could not tell"}
+_WORDS = _SEEN, _MISSED, _PARTLY, _UNKNOWN = "red", "not red", "not red in the first cells", "could not tell"
 _TITLES = {"break": "Breaks", "harmless": "Harmless changes", "rounding": "Rounding"}
 _INTRO = """# Measured changes
 
 What `check --against` says of changes to PEFT, Transformers and bitsandbytes, each in one place of the newest release.
 A *break* must be red. A *harmless* change, which no user sees, must not be red, nor a change that only *rounds*
-otherwise. `python -m benchmarks.changes` runs the changes that have no result yet, and
-`python -m benchmarks.changes_page` writes this page. The changes are data in `benchmarks/changes/`.
+otherwise. If a change can affect many scenarios, up to six cells that should see it are checked first. Where they do
+not, the rest of the default scope was not run, unless the table says so. `python -m benchmarks.changes` runs the
+changes that have no result yet, and `python -m benchmarks.changes_page` writes this page. The changes are data in
+`benchmarks/changes/`.
 """
 
 
 def page(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, str]) -> str:
     """The page, in Markdown."""
-    parts = [_INTRO, "## Totals\n", _table(("kind", "changes", "run", *_SAID.values()), _totals(every, found))]
+    parts = [_INTRO, "## Totals\n", _table(("kind", "changes", "run", *_WORDS), _totals(every, found))]
     parts += ["## Seconds\n", _table(("checked", "changes", "wall: median", "wall: longest", "CPU: median"),
                                      _seconds(every, found))]  # fmt: skip
     parts += ["Measured on two cores that other programs used at the same time.\n"]
@@ -36,7 +38,7 @@ def page(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[
     parts += ["## By area\n", areas, "## Missed\n", *_missed(every, found, reasons)]
     for kind in KINDS:
         rows = [_row(one, found[one.id]) for one in every if one.kind == kind and one.id in found]
-        head = ("change", "area", "cells", "seconds", "CPU", "result", "seen first by", "commit")
+        head = ("change", "area", "cells", "seconds", "CPU", "result", "first red cell, its first finding", "commit")
         parts += [f"## {_TITLES[kind]}\n", _table(head, rows)]
     return "\n".join(parts)
 
@@ -49,8 +51,14 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def _totals(every: Sequence[Change], found: Mapping[str, Result]) -> Iterator[Sequence[object]]:
     for kind in KINDS:
         mine = [one for one in every if one.kind == kind]
-        codes = [found[one.id].exit_code for one in mine if one.id in found]
-        yield kind, len(mine), len(codes), *(codes.count(code) for code in _SAID)
+        said = [_said(found[one.id]) for one in mine if one.id in found]
+        yield kind, len(mine), len(said), *(said.count(word) for word in _WORDS)
+
+
+def _said(result: Result) -> str:
+    if result.exit_code == 0:
+        return _MISSED if result.cells == result.of else _PARTLY
+    return _SEEN if result.exit_code == 1 else _UNKNOWN
 
 
 def _seconds(every: Sequence[Change], found: Mapping[str, Result]) -> Iterator[Sequence[object]]:
@@ -77,14 +85,16 @@ def _areas(every: Sequence[Change], found: Mapping[str, Result]) -> Iterator[Seq
 def _missed(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, str]) -> Iterator[str]:
     for one in every:
         if one.kind == "break" and one.id in found and found[one.id].exit_code == 0:
-            yield f"* `{one.id}` ({one.area}). {one.what} {reasons.get(one.id, 'Not looked into yet.')}"
+            result = found[one.id]
+            checked = f"{result.cells} of the {result.of} cells of the default scope were checked."
+            yield f"* `{one.id}` ({one.area}). {one.what} {checked} {reasons.get(one.id, 'Not looked into yet.')}"
     yield ""
 
 
 def _row(change: Change, result: Result) -> Sequence[object]:
     cells = str(result.cells) if result.cells == result.of else f"{result.cells} of {result.of}"
     seconds = f"{result.seconds:.0f}" + (f" ({result.beside} more in the same tree)" if result.beside else "")
-    said = result.verdict or _SAID[result.exit_code]
+    said = result.verdict or _said(result)
     return (f"`{change.id}`<br>{change.what}", change.area, cells, seconds, f"{result.cpu_s:.0f}", said, result.first,
             f"`{result.commit}`")  # fmt: skip
 
