@@ -30,9 +30,10 @@ _EQUALS = (
 )  # fmt: skip
 """Probe, prefix of its arrays, the probe and the prefix of what they must be equal to, and the meaning if not."""
 
-_UNLOADED = {"unloaded": "unload()", "merge_and_unload": "merge_and_unload()"}
-_NEVER = ("keys gone", "keys left", "modules left", "hooks", "buffers", "config")
+_NEVER = ("keys gone", "keys left", "modules left", "hooks", "buffers")
 """What no release leaves behind. Up to 0.18 the attribute `peft_config` stays."""
+_UNLOADED = {"unloaded": ("unload()", (*_NEVER, "config")), "merge_and_unload": ("merge_and_unload()", _NEVER)}
+"""Probe → the call, and what it never leaves behind. Merging may untie weights, and the config says so since 0.19."""
 
 
 def compare(evidence: Evidence, found: Found) -> None:
@@ -53,9 +54,9 @@ def compare(evidence: Evidence, found: Found) -> None:
 
 def _left_behind(now: Observed, found: Found) -> None:
     """After unloading, the base's modules, keys and config, and nothing else."""
-    for probe, call in _UNLOADED.items():
+    for probe, (call, never) in _UNLOADED.items():
         left: Mapping[str, list[str]] = now.fact(probe, "left") or {}
-        details = [f"{kind}: {name}" for kind in _NEVER for name in left.get(kind, ())]
+        details = [f"{kind}: {name}" for kind in never for name in left.get(kind, ())]
         if details:
             found.contract(probe, "left-behind", f"after {call} the model is not the base's ({details[0]})", details)
 

@@ -40,6 +40,7 @@ NOTED: list[tuple[str, str, dict[str, Any], str]] = [
 SOUND: list[tuple[str, str, dict[str, Any]]] = [
     ("nothing is left", "unloaded", {"left": {}}),
     ("an attribute is left, as up to 0.18", "unloaded", {"left": {"attributes": [".peft_config"]}}),
+    ("merging untied the head", "merge_and_unload", {"left": {"config": ["tie_word_embeddings: True → False"]}}),
     ("a step is not available", "config", {"defaults": {"outcome": "skipped", "changed": ["r"]}}),
     ("a missing key is returned", "odd_files",
      {"lacks_a_key": {"outcome": "ok", "missing": ["a"]}, "from_pretrained_lacks_a_key": {"outcome": "ok"}}),
