@@ -125,7 +125,7 @@ def test_a_password_in_an_address_is_sent_as_a_header(monkeypatch: pytest.Monkey
 
 def test_uv_gets_pips_settings_and_no_misleading_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "uv"
-    script.write_text('#!/bin/sh\necho "$@"\nenv\nexit 3\n')
+    script.write_text('#!/bin/sh\n[ "$1" = --version ] && exec echo uv 0.99.0\necho "$@"\nenv\nexit 3\n')
     script.chmod(0o755)
     monkeypatch.setattr(installers, "_binary", lambda: str(script))
     given = {"PATH": "/usr/bin:/bin", "UV_EXCLUDE_NEWER": "2020-01-01", "PYTHONPATH": "/x", "UV_LINK_MODE": "copy"}

@@ -41,7 +41,7 @@ def test_an_edit_stays_in_a_real_environment(environments: Environments, tmp_pat
     assert run("env", "build", "v061").returncode == 0
     assert run(*check).returncode == 0
     edited = next(tmp_path.glob("envs/v061-*/lib/*/site-packages/peft/tuners/lora/layer.py"))
-    edited.write_text(edited.read_text().replace("self.scaling[adapter] = lora_alpha / r", "self.scaling[adapter] = 9"))
+    edited.write_text(edited.read_text().replace("lora_alpha / r", "lora_alpha / r * 9"))
 
     assert run(*check).returncode == 2
     report = max(tmp_path.glob("r/*/report.json"), key=lambda path: path.stat().st_mtime_ns)
@@ -49,7 +49,7 @@ def test_an_edit_stays_in_a_real_environment(environments: Environments, tmp_pat
     assert cell["verdict"] == "env-failed"
     assert "peft/tuners/lora/layer.py (peft 0.6.1) differs" in cell["reason"]
     if usual is not None:
-        assert "self.scaling[adapter] = 9" not in (usual / "peft" / "tuners" / "lora" / "layer.py").read_text()
+        assert "lora_alpha / r * 9" not in (usual / "peft" / "tuners" / "lora" / "layer.py").read_text()
 
     assert run("env", "verify", "v061").returncode == 2
     assert run("env", "build", "--rebuild", "v061").returncode == 0

@@ -117,3 +117,8 @@ _hook.__module__ = "peft.tuners.lora.model"
 )  # fmt: skip
 def test_what_is_left_after_unloading(keys: list[str], attributes: dict[str, Any], left: dict[str, list[str]]) -> None:
     assert structure.left_behind(_Module(["q.weight"]), _Module(keys, **attributes)) == left
+
+
+def test_unloading_may_take_the_adapter_of_the_base_off_too() -> None:
+    base = _Module(["q.weight", "q.lora_A.first.weight"], peft_config={})
+    assert structure.left_behind(base, _Module(["q.weight"])) == {}

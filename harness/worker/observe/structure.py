@@ -62,8 +62,11 @@ def left_behind(base: Any, plain: Any) -> dict[str, list[str]]:
 
     Returns:
         kind → names: keys of the state dict, buffers with other values, modules of another class, attributes and hooks
-        of modules, and entries of the model's config.
+        of modules, and entries of the model's config. Empty if the base has an adapter itself: unloading takes that
+        off, too.
     """
+    if hasattr(base, "peft_config"):
+        return {}
     before, after = dict(base.named_modules()), dict(plain.named_modules())
     both = [(name, before[name], after[name]) for name in sorted(set(before) & set(after))]
     keys, keys_now = set(base.state_dict()), set(plain.state_dict())
