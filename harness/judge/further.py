@@ -56,6 +56,8 @@ def _left_behind(now: Observed, found: Found) -> None:
     """After unloading, the base's modules, keys and config, and nothing else."""
     for probe, (call, never) in _UNLOADED.items():
         left: Mapping[str, list[str]] = now.fact(probe, "left") or {}
+        if any(line.startswith("num_hidden_layers:") for line in left.get("config", ())):
+            continue  # the adapter replicates layers of the base, and they stay
         details = [f"{kind}: {name}" for kind in never for name in left.get(kind, ())]
         if details:
             found.contract(probe, "left-behind", f"after {call} the model is not the base's ({details[0]})", details)

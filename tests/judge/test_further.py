@@ -41,6 +41,8 @@ SOUND: list[tuple[str, str, dict[str, Any]]] = [
     ("nothing is left", "unloaded", {"left": {}}),
     ("an attribute is left, as up to 0.18", "unloaded", {"left": {"attributes": [".peft_config"]}}),
     ("merging untied the head", "merge_and_unload", {"left": {"config": ["tie_word_embeddings: True → False"]}}),
+    ("layers were replicated", "unloaded",
+     {"left": {"keys left": ["layers.2.q.weight"], "config": ["num_hidden_layers: 2 → 4"]}}),
     ("a step is not available", "config", {"defaults": {"outcome": "skipped", "changed": ["r"]}}),
     ("a missing key is returned", "odd_files",
      {"lacks_a_key": {"outcome": "ok", "missing": ["a"]}, "from_pretrained_lacks_a_key": {"outcome": "ok"}}),
