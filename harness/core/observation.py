@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from harness.worker.shared import OBSERVATION_FORMAT, Outcome
 
 Array = NDArray[Any]
 _LONGEST_DETAIL = 8000
+_LONGEST_S = 1e9
 _SHOWN = 60
 _UNREADABLE = (
     OSError, ValueError, LookupError, TypeError, AttributeError, SafetensorError, RecursionError, MemoryError,
@@ -58,7 +58,7 @@ class Done:
             raise ValueError(f"outcome {clip(repr(outcome), _SHOWN)}: not one of {', '.join(get_args(Outcome))}")
         if not isinstance(detail, str):
             raise ValueError("`detail` is not a text")
-        if not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST_S:
             raise ValueError(f"duration_s {clip(repr(seconds), _SHOWN)}: not a number of seconds")
         return cls(id, outcome, clip(encodable(detail), _LONGEST_DETAIL), log_tail, float(seconds), note)
 

@@ -316,6 +316,8 @@ GARBAGE = [
     ("unknown-id", "somebody else"),
     ("no-outcome", "no reply"),
     ("close", "closed its stdout"),
+    ("deep", "no reply: '[[["),
+    *((what, "no reply") for what in ("a list", "NaN", "words", "a number", "digits")),
 ]
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
+from typing import Any
 
+BAD: dict[str, dict[str, Any]] = {
+    "a list": {"outcome": ["done"]},
+    "NaN": {"duration_s": float("nan")},
+    "words": {"duration_s": "long"},
+    "a number": {"detail": 7},
+    "digits": {"duration_s": 10**400},
+}
 what = sys.argv[1]
 for line in sys.stdin:
     request = json.loads(line)
@@ -19,6 +27,10 @@ for line in sys.stdin:
             reply["id"] = "somebody else"
         if what == "no-outcome":
             del reply["outcome"]
+        reply |= BAD.get(what, {})
+        if what == "deep":
+            print("[" * 100_000 + "]" * 100_000, flush=True)
+            continue
         if what == "close":
             os.close(1)
             sys.stdin.read()
