@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from harness.cli.progress import Listener
 from harness.cli.pytest_plugin import CheckPlugin
 from harness.core import data
 from harness.core.errors import ExitCode, UsageError
+from harness.core.files import one_interrupt
 from harness.core.run import Run
 from harness.envs.environments import Environments
 from harness.envs.lookout import Lookout
@@ -77,7 +79,8 @@ def _run_pytest(plugin: CheckPlugin, options: PytestOptions) -> int:
     """
     printed = io.StringIO()
     arguments = _arguments(options, plugin.planned or ())
-    with contextlib.nullcontext() if options.collect_only else contextlib.redirect_stdout(printed):
+    quiet = contextlib.nullcontext() if options.collect_only else contextlib.redirect_stdout(printed)
+    with one_interrupt((signal.SIGTERM,)), quiet:  # SIGTERM ends a run as Ctrl-C does
         code = int(pytest.main(arguments, plugins=[plugin]))
     if plugin.interrupted and plugin.run is None:
         raise KeyboardInterrupt  # before there was anything to keep

@@ -196,13 +196,13 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def one_interrupt() -> Iterator[Interrupts]:
-    """Raise KeyboardInterrupt for the first SIGINT or SIGTERM within the block, and ignore later ones."""
+def one_interrupt(signals: Iterable[signal.Signals] = SIGNALS) -> Iterator[Interrupts]:
+    """Raise KeyboardInterrupt for the first of these signals within the block, and ignore later ones."""
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():  # Python allows no handlers there
         yield interrupts
         return
-    before: dict[int, Any] = {number: signal.signal(number, interrupts) for number in SIGNALS}
+    before: dict[int, Any] = {number: signal.signal(number, interrupts) for number in signals}
     try:
         yield interrupts
     finally:

@@ -75,6 +75,13 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(waiting: World) -> Non
     assert "no unfinished run of these 4 cells" in third.err
 
 
+def test_sigterm_keeps_what_is_finished_and_ends_the_workers(waiting: World) -> None:
+    process = begin(waiting)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    check_interrupted(waiting, ended(process), time.monotonic() - begun)
+
+
 @pytest.mark.slow
 def test_ctrl_c_under_xdist(waiting: World) -> None:
     slow = waiting.matrices / "scenarios" / "a-slow.toml"
