@@ -116,7 +116,8 @@ def _same_outputs(before: Observed, now: Observed) -> bool:
 def _values(probe: str, figures: Iterable[Figures]) -> Finding:
     own = numbers.by_ratio(figures)
     worst = own[0]
-    message = f"{many(len(own), 'array')} computed under the change differ from the baseline's, most {worst.array}"
+    verb = "differs" if len(own) == 1 else "differ"
+    message = f"{many(len(own), 'array')} computed under the change {verb} from the baseline's, most {worst.array}"
     if not worst.is_size:
         message += f" (in {many(worst.differing, 'element')})"
     elif worst.max_abs:
