@@ -145,5 +145,5 @@ def test_a_machine_without_uv_is_reported_with_a_next_step(monkeypatch: pytest.M
 
     monkeypatch.setattr(uv, "find_uv_bin", missing)
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(EnvFailed, match="pip install uv"):
+    with pytest.raises(EnvFailed, match="pip install --upgrade uv"):
         installers._binary()

@@ -45,9 +45,9 @@ def test_an_edit_stays_in_a_real_environment(environments: Environments, tmp_pat
 
     assert run(*check).returncode == 2
     report = max(tmp_path.glob("r/*/report.json"), key=lambda path: path.stat().st_mtime_ns)
-    (cell,) = json.loads(report.read_text())["cells"]
-    assert cell["verdict"] == "env-failed"
-    assert "peft/tuners/lora/layer.py (peft 0.6.1) differs" in cell["reason"]
+    cells = json.loads(report.read_text())["cells"]
+    assert {cell["verdict"] for cell in cells} <= {"env-failed", "unsupported"}
+    assert any("peft/tuners/lora/layer.py (peft 0.6.1) differs" in cell["reason"] for cell in cells)
     if usual is not None:
         assert "lora_alpha / r * 9" not in (usual / "peft" / "tuners" / "lora" / "layer.py").read_text()
 
