@@ -110,6 +110,8 @@ def _names(details: Iterable[str]) -> list[str]:
 
 def _glob(detail: str, parts: int) -> str:
     """`newly trainable: *.q_proj.bias`, `use_dora: *`, `*.lora_A.weight: bfloat16 → float32`."""
+    if entry := re.match(r"[-+] [\w.-]+ ", detail):  # of a config: `- random_seed (was 3)`
+        return f"{entry[0]}*"
     parted = re.match(r"((?:[\w .-]+: )*)(.*)", encodable(detail), re.DOTALL)
     assert parted is not None
     head, rest = parted[1].removesuffix(": "), parted[2]

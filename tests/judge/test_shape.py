@@ -134,11 +134,13 @@ def test_names_and_messages_are_without_what_varies() -> None:
         cell(lost(*names)),
         cell(error("load", "size 3 at 0x7f12ab of /tmp/x/adapter.bin is not [4]", "a.b.OddError")),
         cell(config("modules_to_save: ['a'] → None", "bias: none → all")),
-        cell(config("config: tied: True → False", "x: {'a: b': 1}")),
+        cell(config("config: tied: True → False", "x: {'a: b': 1}", "- r (was ['a.b', 'c'])")),
     ])  # fmt: skip
     assert lines["accounting lost-tensors"] == Line(names=["*.q_proj.bias"])
     assert lines["load error"] == Line(says=["load · OddError: size * at * of * is not [*]"])
-    assert lines["roundtrip config"] == Line(names=["bias: *", "config: tied: *", "modules_to_save: *", "x: *"])
+    assert lines["roundtrip config"] == Line(
+        names=["- r *", "bias: *", "config: tied: *", "modules_to_save: *", "x: *"]
+    )
     assert not shape.unlike(lines, {}, cell(error("load", "size 5 at 0x0 of /y/z/w is not [12]", "OddError")))
 
 
