@@ -90,6 +90,7 @@ def test_plain_pytest_has_the_options_of_a_request() -> None:
     check_options.add_to_pytest(FakeParser())  # type: ignore[arg-type]
     assert declared.keys() == {name for name, _ in _fields(CheckRequest)} - {
         "keyword", "expression", "scenarios", "every_creator",
+        "observations",  # a check of a change sets it
     }  # fmt: skip
     assert declared["fixtures"] == ("--fixtures-dir",)
     assert declared["fail_on_warned"] == ("--fail-on-warned",)
