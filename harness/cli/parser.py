@@ -60,14 +60,15 @@ class Parser(argparse.ArgumentParser):
     def _refuse(self, found: str, asked: str, known: Iterable[str], expected: str = "") -> NoReturn:
         """Say what was found and which of the known words is close; exit 64."""
         close = similar(asked, known, most=1) if len(asked) > 2 else []
-        expected = f"\n  expected: {expected}" if expected else ""
+        expected = f"\n  expected: {expected or 'an option of the command'}"
         mean = f"did you mean {close[0]}? " if close else ""
         print(f"{self.prog}: {found}{expected}\n  next: {mean}see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong; exit 64."""
-        print(f"{self.prog}: {message}\n  next: see `{self.prog} --help`", file=sys.stderr)
+        expected = "" if "\n  expected: " in message else "\n  expected: the arguments that its help lists"
+        print(f"{self.prog}: {message}{expected}\n  next: see `{self.prog} --help`", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))
 
 
