@@ -202,7 +202,7 @@ def _recorded(directory: Path) -> dict[str, dict[str, str]]:
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
     for record in directory.glob("lib/python*/site-packages/*.dist-info/RECORD"):
-        if record.is_symlink():
+        if record.is_symlink() or record.parent.is_symlink():
             continue
         package = record.parent.name.removesuffix(".dist-info").replace("-", " ", 1)
         site = record.parent.parent.relative_to(directory)
