@@ -24,6 +24,7 @@ import tomllib
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from harness.core import data, run_file
@@ -148,17 +149,20 @@ def copied(changes: Sequence[Change], folder: Path) -> Path:
     return tree
 
 
-def measured(changes: Sequence[Change], lock: Path | None, whole: bool) -> list[Result]:
-    """Check one change, or changes of different methods in one tree.
+def measured(
+    changes: Sequence[Change], lock: Path | None = None, *, whole: bool = False, at_once: bool = False
+) -> list[Result]:
+    """Check one change, or several in one tree.
 
     Args:
         lock: a file that is locked while a whole scope is checked, so that processes take turns.
         whole: if the cells of `look` do not see the change, check the rest of the default scope too.
+        at_once: check the whole default scope, whatever `look` says.
     """
     first = changes[0]
     with tempfile.TemporaryDirectory(prefix="change-") as folder:
         tree = copied(changes, Path(folder))
-        scope = _default_scope(tree) if first.look else []
+        scope = _default_scope(tree, first.file) if first.look and not at_once else []
         chosen = [cell for cell in scope if re.search(first.look, cell.partition("@")[0])][:FIRST] or scope[:FIRST]
         found = _checked(changes, tree, Path(folder, "reports"), chosen)
         if whole and chosen and found[0].exit_code == 0:
@@ -167,10 +171,13 @@ def measured(changes: Sequence[Change], lock: Path | None, whole: bool) -> list[
         return [replace(result, of=max(len(scope), result.cells)) for result in found]
 
 
-def _default_scope(tree: Path) -> list[str]:
-    """The cells that the check of a change selects."""
-    _, _, _, said = _harness("check", "--against", str(tree), "--dry-run")
-    return re.findall(r"^\S+@\S+:\S+\[\w+\]$", said, re.MULTILINE)
+def _default_scope(tree: Path, file: str, known: dict[str, list[str]] = {}) -> list[str]:  # noqa: B006 - a cache
+    """The cells that the check of a change to a file selects; the same for all changes of the file."""
+    if file not in known:
+        _, _, _, said = _harness("check", "--against", str(tree), "--dry-run")
+        found = re.findall(r"^(\S+@\S+):\S+(\[\w+\])$", said, re.MULTILINE)
+        known[file] = [f"{adapter}:*{place}" for adapter, place in found]
+    return known[file]
 
 
 def _checked(changes: Sequence[Change], tree: Path, reports: Path, cells: Sequence[str]) -> list[Result]:
@@ -266,6 +273,12 @@ def of_different_methods(changes: Sequence[Change], most: int) -> list[list[Chan
     return groups
 
 
+def stacks(changes: Sequence[Change]) -> list[list[Change]]:
+    """One group for each package. It says which changes are not red; one of several that are red must run alone."""
+    packages = dict.fromkeys(change.package for change in changes)
+    return [[change for change in changes if change.package == package] for package in packages]
+
+
 def main() -> int:
     """Run what has no result yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -275,15 +288,17 @@ def main() -> int:
     parser.add_argument("--again", action="store_true", help="also what has a result")
     parser.add_argument("--lock", type=Path, help="a file to lock during each check")
     parser.add_argument("--whole", action="store_true", help="check the whole default scope where `look` sees nothing")
+    parser.add_argument("--stack", action="store_true", help="all of a package in one tree, the whole scope")
     parser.add_argument(
         "--together", type=int, default=1, metavar="N", help="so many changes of different methods in one tree"
     )
     arguments = parser.parse_args()
     known = {} if arguments.again else results(arguments.results)
     todo = [change for change in _selected(changes(), arguments.only) if change.id not in known]
-    groups = of_different_methods(todo, arguments.together)
+    groups = stacks(todo) if arguments.stack else of_different_methods(todo, arguments.together)
+    check = partial(measured, lock=arguments.lock, whole=arguments.whole, at_once=arguments.stack)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        for found in pool.map(lambda group: measured(group, arguments.lock, arguments.whole), groups):
+        for found in pool.map(check, groups):
             with arguments.results.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(asdict(result)) + "\n" for result in found)
             for result in found:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -43,10 +44,26 @@ class Evidence:
         if probe in self.weak:
             return ()
         return numbers.by_ratio(
-            numbers.difference(name, before, after, self.allowance(name, before))
+            numbers.difference(name, before, after, self.allowance(name, before) + self._wide_apart(name))
             for name, before, after in self._pairs(probe)
             if name not in self.unmeasured
         )
+
+    def _wide_apart(self, name: str) -> float:
+        """For a float32 array, how far its float64 twins are apart, where the base computes in float32 inside.
+
+        Rounding is the distance from one's own twin. Two releases that compute such a base otherwise have two twins,
+        and the distance between these adds up with the rounding of both. What runs in float32 only has the output's.
+        """
+        probe, precision, rest = name.split("/", 2)
+        if precision != "float32" or self.noise.kernels is not None or self.base_is_fine:
+            return 0.0
+        for twin in (f"{probe}/float64/{rest}", f"forward/float64/{rest}"):
+            before, after = self.golden.arrays.get(twin), self.now.arrays.get(twin)
+            if before is not None and after is not None:
+                gap = numbers.difference(twin, before, after, self.allowance(twin, before))
+                return 0.0 if beyond(gap) else gap.max_abs
+        return 0.0
 
     def same_bits(self, probe: str) -> bool:
         """True if all arrays of a probe that both sides have are equal to the bit."""
@@ -71,7 +88,8 @@ class Evidence:
 
     def rounding(self, figures: Figures) -> float:
         """The part of an allowance that rounding alone accounts for."""
-        return numbers.rounding(figures.array, self.golden.arrays[figures.array], self.noise, self.own_noise)
+        plain = numbers.rounding(figures.array, self.golden.arrays[figures.array], self.noise, self.own_noise)
+        return plain + self._wide_apart(figures.array)
 
     def _pairs(self, probe: str) -> Iterable[tuple[str, Array, Array]]:
         for precision in PRECISIONS:
@@ -121,13 +139,15 @@ class Evidence:
 
         Float64 rounds at 1e-15, unless a model computes in float32 inside; then its base would differ too.
         """
-        if not self._is_fine("base"):
+        if not self.base_is_fine:
             return []
         return [name for probe in ("forward", "layers") for name in self._coarse(probe)]
 
-    def _is_fine(self, probe: str) -> bool:
-        has_any = any("/float64/" in name for name, _, _ in self._pairs(probe))
-        return has_any and not any(True for _ in self._coarse(probe))
+    @functools.cached_property
+    def base_is_fine(self) -> bool:
+        """True if the base's own output in float64 agrees as well as float64 can."""
+        has_any = any("/float64/" in name for name, _, _ in self._pairs("base"))
+        return has_any and not any(True for _ in self._coarse("base"))
 
     def _coarse(self, probe: str) -> Iterable[str]:
         for name, before, after in self._pairs(probe):
@@ -182,8 +202,9 @@ class Evidence:
             mine, other = self.now.group(probe, precision), side.group(twin, precision)
             for name in sorted(set(mine) & set(other)):
                 if name != "sketch":
-                    full = f"{probe}/{precision}/{name}"
-                    found.append(self._twins(full, f"{twin}/{precision}/{name}", other[name], mine[name]))
+                    full, reference = f"{probe}/{precision}/{name}", f"{twin}/{precision}/{name}"
+                    further = self._wide_apart(reference) if side is self.golden else 0.0
+                    found.append(self._twins(full, reference, other[name], mine[name], further))
         return numbers.by_ratio(found)
 
     def creators_gap(self, probe: str) -> tuple[Figures, ...]:
@@ -228,9 +249,9 @@ class Evidence:
         array = self.creator.arrays.get(gap.array)
         return gap.max_abs <= gap.allowance + (self.noise.of(gap.array, array) if array is not None else 0.0)
 
-    def _twins(self, name: str, twin_name: str, reference: Array, array: Array) -> Figures:
+    def _twins(self, name: str, twin_name: str, reference: Array, array: Array, further: float = 0.0) -> Figures:
         allowance = max(self.allowance(name, reference), self.allowance(twin_name, reference))
-        return numbers.difference(name, reference, array, allowance)
+        return numbers.difference(name, reference, array, allowance + further)
 
     # -- the layer-by-layer sketch ------------------------------------------------------------------------------------
 

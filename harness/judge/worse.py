@@ -17,7 +17,8 @@ _SHOWN = 3
 def worse(before: Cell, now: Cell) -> str:
     """How a cell that deviated before is worse now; empty if it is not."""
     if now.verdict.severity < before.verdict.severity:
-        return f"{before.verdict} became {now.verdict}"
+        reason = _other_cause(before, now)
+        return f"{before.verdict} became {now.verdict}{f': {reason}' if reason else ''}"
     if now.verdict.severity > before.verdict.severity and _raises(before) and not _raises(now):
         return ""  # it gets further than it did
     if lost := set(now.keys.lost if now.keys else ()) - set(before.keys.lost if before.keys else ()):

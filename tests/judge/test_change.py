@@ -165,6 +165,13 @@ def test_a_new_warning_is_told_and_is_red_only_where_it_is_asked_to_be() -> None
     assert one(warned, warned, strict=True).exit_code == ExitCode.CLEAN
 
 
+def test_what_makes_a_verdict_worse_is_named() -> None:
+    error = Finding(probe="door.inject", kind="inject-error", verdict=Verdict.RUN_ERROR, message="no", error_type="E")
+    now = off(0.25)
+    run = one(cell("a", "run-error", findings=(error,)), now.model_copy(update={"findings": (*now.findings, error)}))
+    assert run.comparisons[0].why == "run-error became silent-wrong: forward: values by 0.25"
+
+
 def test_the_comment_says_what_was_compared_and_what_is_worse() -> None:
     found = held([off(0.7), exact("b")], [off(0.5), exact("b")], left_out={"c": "not affected: only lokr changed"})
     said = markdown.render(found, budget=20_000)

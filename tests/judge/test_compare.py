@@ -455,6 +455,23 @@ def test_what_float32_can_not_show_is_said() -> None:
     assert not judgement.notes, "where the base differs as finely, the model computes in float32 inside"
 
 
+def test_where_the_base_computes_in_float32_inside_both_twins_and_both_roundings_add_up() -> None:
+    noise = 1e-5
+
+    def apart(pair: Pair, twins: float, *, coarse_base: bool) -> None:
+        """Each side rounds by `noise`, away from the other; their float64 twins are so far apart."""
+        for probe in ("forward", "train", *LIKE_FORWARD):
+            pair.now.shift(probe, twins, precision="float64")
+            for side, by in ((pair.golden, -noise), (pair.now, twins + noise)):
+                side.shift(probe, by, precision="float32")
+        if coarse_base:
+            pair.now.shift("base", 1e-9, precision="float64")
+
+    assert mutated(lambda pair: apart(pair, 1e-5, coarse_base=True)).verdict is Verdict.CLOSE
+    assert mutated(lambda pair: apart(pair, 1e-5, coarse_base=False)).verdict is Verdict.SILENT_WRONG
+    assert mutated(lambda pair: apart(pair, 1e-4, coarse_base=True)).verdict.is_deviation
+
+
 def test_the_size_of_a_standing_defect_says_nothing_once_the_outputs_moved() -> None:
     def moved(pair: Pair) -> None:
         pair.golden.shift("base", 0.1, only="disabled.logits")

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import changes_page
-from benchmarks.changes import HERE, KINDS, RESULTS, Change, changes, of_different_methods, results
+from benchmarks.changes import HERE, KINDS, RESULTS, Change, changes, of_different_methods, results, stacks
 
 SHARED = Change("a", "peft/x.py", "old", "new", "break", "LoRA", "It breaks.")
 
@@ -55,4 +55,5 @@ def test_changes_in_one_tree_are_of_different_methods() -> None:
     places = {"b": ("peft", "LoRA"), "c": ("peft", "VeRA"), "d": ("bitsandbytes", "VeRA")}
     lora, vera, other = (replace(SHARED, id=id, file=f"{top}/x.py", area=area) for id, (top, area) in places.items())
     assert of_different_methods([SHARED, lora, vera, other], 9) == [[SHARED, vera], [lora], [other]]
+    assert stacks([SHARED, other, lora, vera]) == [[SHARED, lora, vera], [other]]
     assert of_different_methods([SHARED, lora, vera, other], 1) == [[SHARED], [lora], [vera], [other]]
