@@ -211,8 +211,9 @@ def _result(change: Change, run: Run, scenarios: Set[str], seconds: float, cpu: 
         cell = cells[red[0].cell]
         first = f"{cell.scenario}, {red[0].why or next((f'{one.probe}: {one.kind}' for one in cell.findings), '')}"
     code = run.exit_code
-    if code == 1 and not red and not _reads_worse(run):  # another change in the tree is red
-        code = 2 if not cells or any(each.unknown for each in compared) else 0
+    if code and not red and not _reads_worse(run):  # because of another change in the tree
+        unknown = any(each.unknown for each in compared) or any(cell.verdict.cannot_tell for cell in cells.values())
+        code = 2 if unknown or not cells else 0
     return Result(
         change.id, _commit(), run.against.scope if run.against else "", len(cells), seconds, cpu, code, len(red),
         worst.verdict.value if worst else "", first, run.sentence,
