@@ -27,9 +27,11 @@ def scratch_folder(label: str = "") -> Iterator[Path]:
         label: becomes part of its name.
     """
     remove_abandoned()
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{label}-" if label else _PREFIX))
+    made = folder = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}{label}-" if label else f".{_PREFIX}"))
     try:
-        with _owned(folder):
+        with _owned(made):
+            # It gets the name that `remove_abandoned` looks for once its lock is held: before, it would look abandoned.
+            folder = made.rename(made.with_name(made.name[1:]))
             yield folder
     finally:
         remove(folder)

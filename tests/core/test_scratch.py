@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import filelock
 import pytest
 
+from harness.core import scratch
 from harness.core.scratch import scratch_folder
 
 PROGRAM = """
@@ -72,3 +75,31 @@ def test_nothing_else_is_removed(temporary: Path) -> None:
     assert {path.name for path in temporary.iterdir()} == {
         "peft-regress-mine", "peft-regress-file", "peft-regress-link", "elsewhere",
     }  # fmt: skip
+
+
+def test_one_that_is_not_locked_yet_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process looks for abandoned folders while this one has made its folder, and does not hold the lock."""
+    acquire = filelock.FileLock.acquire
+
+    def acquire_late(lock: filelock.FileLock, **options: object) -> object:
+        monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+        Path(lock.lock_file).touch()
+        (Path(lock.lock_file).parent / "file").touch()
+        scratch.remove_abandoned()
+        return acquire(lock, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire_late)
+    with scratch_folder() as folder:
+        assert (folder / "file").exists()
+
+
+def test_without_locks_it_is_removed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with scratch_folder() as folder, scratch_folder() as other:
+        assert folder.is_dir()
+        assert other.is_dir()
+    assert not folder.exists()
+    assert not other.exists()
