@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from harness.cli.progress import Listener
 from harness.cli.pytest_plugin import CheckPlugin
 from harness.core import data
 from harness.core.errors import ExitCode, UsageError
-from harness.core.files import one_interrupt
+from harness.core.files import TERMINATING, one_interrupt
 from harness.core.run import Run
 from harness.envs.environments import Environments
 from harness.envs.lookout import Lookout
@@ -80,7 +79,7 @@ def _run_pytest(plugin: CheckPlugin, options: PytestOptions) -> int:
     printed = io.StringIO()
     arguments = _arguments(options, plugin.planned or ())
     quiet = contextlib.nullcontext() if options.collect_only else contextlib.redirect_stdout(printed)
-    with one_interrupt((signal.SIGTERM,)), quiet:  # SIGTERM ends a run as Ctrl-C does
+    with one_interrupt(TERMINATING), quiet:  # they end a run as Ctrl-C does
         code = int(pytest.main(arguments, plugins=[plugin]))
     if plugin.interrupted and plugin.run is None:
         raise KeyboardInterrupt  # before there was anything to keep

@@ -16,7 +16,11 @@ from typing import Any
 from harness.core.errors import UsageError
 from harness.worker.files import read_regular
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+TERMINATING = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU") if hasattr(signal, name)
+)
+"""The signals besides Ctrl-C that ask a process to end: `kill`, a closed terminal, Ctrl-\\, a CPU limit."""
+SIGNALS = (signal.SIGINT, *TERMINATING)
 _NAME = 60
 """A temporary name keeps this much of the target's: the file system limits the length of a name."""
 
@@ -179,7 +183,7 @@ def _temporary_beside(target: Path) -> Path:
 
 
 class Interrupts:
-    """Handles Ctrl-C and SIGTERM: the first raises KeyboardInterrupt, later ones are ignored."""
+    """Handles signals: the first raises KeyboardInterrupt, later ones are ignored."""
 
     def __init__(self) -> None:
         self._ignored = False
@@ -197,12 +201,16 @@ class Interrupts:
 
 @contextlib.contextmanager
 def one_interrupt(signals: Iterable[signal.Signals] = SIGNALS) -> Iterator[Interrupts]:
-    """Raise KeyboardInterrupt for the first of these signals within the block, and ignore later ones."""
+    """Raise KeyboardInterrupt for the first of these signals within the block, and ignore later ones.
+
+    A signal that the caller has the process ignore, as `nohup` does with SIGHUP, stays ignored.
+    """
     interrupts = Interrupts()
     if threading.current_thread() is not threading.main_thread():  # Python allows no handlers there
         yield interrupts
         return
-    before: dict[int, Any] = {number: signal.signal(number, interrupts) for number in signals}
+    handled = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    before: dict[int, Any] = {number: signal.signal(number, interrupts) for number in handled}
     try:
         yield interrupts
     finally:

@@ -9,8 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import filelock
-
+from harness.core.lock import file_lock
 from harness.worker.files import remove
 
 _PREFIX = "peft-regress-"
@@ -46,7 +45,7 @@ def remove_abandoned() -> None:
 
 @contextlib.contextmanager
 def _owned(folder: Path) -> Iterator[None]:
-    lock = filelock.FileLock(folder / _OWNER, timeout=0, thread_local=False)
+    lock = file_lock(folder / _OWNER, timeout=0, thread_local=False)
     try:
         lock.acquire()
     except (OSError, NotImplementedError):  # a file system without locks: nobody else removes the folder
@@ -69,7 +68,7 @@ def _is_ours(folder: Path) -> bool:
 
 def _is_abandoned(folder: Path) -> bool:
     try:
-        with filelock.FileLock(folder / _OWNER, timeout=0, thread_local=False):
+        with file_lock(folder / _OWNER, timeout=0, thread_local=False):
             return True
     except (OSError, NotImplementedError):  # filelock.Timeout is an OSError: its process runs
         return False

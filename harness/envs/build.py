@@ -22,6 +22,7 @@ import filelock
 
 from harness.core import toml_files
 from harness.core.errors import UsageError
+from harness.core.lock import file_lock
 from harness.core.progress import Log
 from harness.core.text import many, one_line
 from harness.envs import byte_code, installed, layer, source_tree, unpacked_wheel, wheelhouse
@@ -297,7 +298,7 @@ def _python(directory: Path) -> Path:
 @contextlib.contextmanager
 def locked(directory: Path, log: Log) -> Iterator[None]:
     """Hold a directory's lock; log if another process has it."""
-    lock = filelock.FileLock(in_use.lock_path(str(directory)))
+    lock = file_lock(in_use.lock_path(str(directory)))
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:

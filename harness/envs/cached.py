@@ -7,6 +7,7 @@ from pathlib import Path
 
 import filelock
 
+from harness.core.lock import file_lock
 from harness.core.progress import Log
 from harness.envs import build, source_tree
 from harness.worker import in_use
@@ -22,7 +23,7 @@ def delete(directory: Path, log: Log) -> bool:
     """Delete a build or a tree, unless another process builds or uses it."""
     in_use.release(str(directory))
     try:
-        with filelock.FileLock(in_use.lock_path(str(directory)), timeout=0):
+        with file_lock(in_use.lock_path(str(directory)), timeout=0):
             if free := not in_use.marked_by(str(directory)):
                 build.remove(directory)
     except filelock.Timeout:

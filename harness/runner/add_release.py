@@ -23,6 +23,7 @@ import filelock
 from harness.core import matrix
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import Interrupts, one_interrupt
+from harness.core.lock import file_lock
 from harness.core.matrix import CellId, Declared
 from harness.core.progress import Log, quiet
 from harness.core.run import Cell
@@ -200,7 +201,7 @@ def _staging(cache: Path, draft: Draft, taken: Interrupts) -> Iterator[Path]:
     where = hashlib.sha256(str(draft.folder.resolve()).encode()).hexdigest()[:8]
     folder = cache / "adding" / f"{draft.name}-{where}"
     folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)
+    lock = file_lock(folder.with_name(f".{folder.name}.lock"), timeout=0)
     try:
         lock.acquire()
     except filelock.Timeout:

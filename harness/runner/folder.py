@@ -16,6 +16,7 @@ import pydantic
 from harness import __version__
 from harness.core.errors import UsageError
 from harness.core.files import append_lines, must_take_files, write_atomically
+from harness.core.lock import file_lock
 from harness.core.run import Cell, EnvironmentReport, Run, finished
 from harness.core.run_file import load
 from harness.judge import breaks, expected
@@ -129,7 +130,7 @@ def new_folder(reports: Path, label: str) -> Path:
 
 
 def _lock_of(folder: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
+    return file_lock(folder / ".lock", timeout=0, thread_local=False)
 
 
 def finished_cells(folder: Path) -> list[Cell]:

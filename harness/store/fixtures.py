@@ -13,6 +13,7 @@ from typing import Literal
 import filelock
 
 from harness.core.errors import HarnessError
+from harness.core.lock import file_lock
 from harness.core.text import did_you_mean
 from harness.store import blobs
 from harness.store.manifest import (
@@ -257,7 +258,7 @@ class Store:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / ".lock"
         try:
-            with filelock.FileLock(path, timeout=LOCK_TIMEOUT_S):
+            with file_lock(path, timeout=LOCK_TIMEOUT_S):
                 self.manifests.forget()  # another process may have written them
                 yield
         except filelock.Timeout as error:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,11 +76,30 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(waiting: World) -> Non
     assert "no unfinished run of these 4 cells" in third.err
 
 
-def test_sigterm_keeps_what_is_finished_and_ends_the_workers(waiting: World) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGXCPU])
+def test_a_signal_keeps_what_is_finished_and_ends_the_workers(
+    waiting: World, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     process = begin(waiting)
     begun = time.monotonic()
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, number)  # a closed terminal and Ctrl-\ signal the whole group
     check_interrupted(waiting, ended(process), time.monotonic() - begun)
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_under_nohup_a_closed_terminal_ends_nothing(waiting: World) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = begin(waiting)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    os.killpg(process.pid, signal.SIGHUP)
+    waiting.gate.touch()
+    said = ended(process)
+    assert said.code == 0, said
+    assert not waiting.report().interrupted
 
 
 @pytest.mark.slow

@@ -119,3 +119,46 @@ def test_a_wrong_plan_says_so(tmp_path: Path) -> None:
     assert "not a plan of format 1" in run(plan).stderr
     plan.write_text("{")
     assert run(plan).returncode == 64
+
+
+HOSTILE: list[dict[str, Any]] = [
+    {"cells": None}, {"cells": "abc"}, {"cells": {}}, {"preload": 5}, {"cells": [None]}, {"cells": [[]]},
+    {"cells": [{}]}, {"cells": [cell("a") | {"id": 5}]}, {"cells": [cell("a\x1b]52;c;x\x07")]},
+    {"cells": [cell("\ud800")]}, {"cells": [cell("a") | {"kind": None}]}, {"cells": [cell("a") | {"scenario": "x"}]},
+    *({"cells": [cell("a", fixture=fixture)]} for fixture in (5, ["x"], "/etc", "..", "fixture/../../..")),
+    *({"cells": [cell("a") | {"time_limit_s": limit}]} for limit in (float("nan"), float("inf"), -1, 0, "x")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", HOSTILE, ids=lambda change: json.dumps(change)[:60])
+def test_a_plan_that_was_changed_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    plan = write_plan(tmp_path)
+    plan.write_text(json.dumps({"format": 1, "cells": [cell("a")], "preload": []} | change))
+    _must_be_refused(plan)
+
+
+@pytest.mark.parametrize("text", [b"", b"[" * 100_000, b'{"format": ' + b"9" * 5000 + b"}", b"\xff\xfe", b"null"])
+def test_a_plan_that_is_none_is_refused(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "plan.json").write_bytes(text)
+    _must_be_refused(tmp_path / "plan.json")
+
+
+def test_a_pipe_in_the_place_of_a_plan_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "plan.json")
+    _must_be_refused(tmp_path / "plan.json")
+
+
+def _must_be_refused(plan: Path) -> None:
+    ended = run(plan)
+    assert ended.returncode == 64, ended
+    assert ended.stderr.startswith("worker: ")
+    assert "Traceback" not in ended.stderr
+    assert ended.stderr.rstrip("\n").isprintable()
+    assert not (plan.parent / "out").exists()
+
+
+def test_what_a_cell_says_does_not_control_the_terminal(tmp_path: Path) -> None:
+    ended = run(write_plan(tmp_path, cell("a", "raise", text="\x1b]52;c;aGk=\x07\ud800")))
+    assert ended.returncode == 0
+    assert "]52;c;aGk=" in ended.stderr
+    assert ended.stderr.replace("\n", "").isprintable()

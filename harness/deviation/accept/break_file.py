@@ -22,6 +22,7 @@ import filelock
 from harness.core import data, toml_files
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_atomically
+from harness.core.lock import file_lock
 from harness.core.text import similar, visible
 from harness.judge import breaks
 from harness.judge.breaks import Break
@@ -277,7 +278,7 @@ def _locked(matrices: Path) -> Iterator[None]:
     """One writer at a time. The lock ends with its process, so a killed one blocks nobody."""
     lock = matrices / LOCK
     try:
-        with filelock.FileLock(lock, timeout=LOCK_TIMEOUT_S):
+        with file_lock(lock, timeout=LOCK_TIMEOUT_S):
             yield
     except filelock.Timeout as error:
         raise HarnessError(

@@ -18,12 +18,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import pydantic
 
 from harness.core import data, matrix
 from harness.core.errors import HarnessError
 from harness.core.files import append_lines, read_text
+from harness.core.lock import file_lock
 from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import Environment
@@ -92,7 +92,7 @@ class KnownCells:
 
     def _append(self, file: Path, lines: Iterable[str]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(file.with_suffix(".lock")):
+        with file_lock(file.with_suffix(".lock")):
             append_lines(file, lines, durable=False)
 
     def _of(self, creator: str) -> dict[str, KnownCell]:

@@ -23,7 +23,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
@@ -74,7 +74,7 @@ class _Cell:
         self.number = number
         self.content = content
         self.fixture = plan.parent / content["fixture"] if content.get("fixture") else None
-        self.id = str(content["id"])
+        self.id = content["id"]
 
     def folder(self, out: Path) -> Path:
         return out / "cells" / str(self.number)
@@ -82,16 +82,46 @@ class _Cell:
 
 def _read(plan: Path, pattern: str) -> tuple[list[_Cell], list[Any]]:
     try:
-        content = json.loads(plan.read_text(encoding="utf-8"))
+        content = read_json(plan, links=True)
     except (OSError, ValueError) as error:
         raise PlanError(f"{plan}: {error}; expected a plan file (see --help)") from error
     if not isinstance(content, dict) or content.get("format") != PLAN_FORMAT:
         raise PlanError(f"{plan}: not a plan of format {PLAN_FORMAT}: export it again")
+    if problem := _problem(content):
+        raise PlanError(f"{plan}: {problem}: export it again")
     cells = [_Cell(number, cell, plan) for number, cell in enumerate(content["cells"])]
     chosen = [cell for cell in cells if fnmatch.fnmatch(cell.id, _glob(pattern))]
     if not chosen:
         raise PlanError(f"{plan}: none of its {len(cells)} cells matches {pattern!r}")
     return chosen, list(content.get("preload", []))
+
+
+def _problem(content: Mapping[str, Any]) -> str:
+    """What is wrong with a plan; empty if nothing is."""
+    if not isinstance(content.get("cells"), list) or not isinstance(content.get("preload", []), list):
+        return "`cells` and `preload` are not lists"
+    for number, cell in enumerate(content["cells"]):
+        if not isinstance(cell, dict):
+            return f"cell {number} is not a table"
+        if wrong := [key for key, is_right in _RIGHT.items() if not is_right(cell.get(key))]:
+            return f"cell {number} has no usable {' and '.join(f'`{key}`' for key in wrong)}"
+    return ""
+
+
+def _is_inside(fixture: Any) -> bool:
+    """True for the path of a folder that is not outside of the plan's."""
+    return isinstance(fixture, str) and not os.path.isabs(fixture) and ".." not in Path(fixture).parts
+
+
+_RIGHT: Mapping[str, Callable[[Any], bool]] = {
+    "id": lambda id: isinstance(id, str) and id.isprintable(),
+    "kind": lambda kind: isinstance(kind, str),
+    "scenario": lambda scenario: isinstance(scenario, dict),
+    "fixture": lambda fixture: not fixture or _is_inside(fixture),
+    "time_limit_s": lambda limit: limit is None or (isinstance(limit, (int, float)) and 0 < limit < float("inf")),
+}
+"""Key of a cell → whether its value can be used. The controller checks what it exported by hash; this keeps a damaged
+plan from ending the worker, and its cells from writing control characters to the terminal."""
 
 
 def _glob(pattern: str) -> str:
@@ -189,9 +219,10 @@ class _Run:
         return blamed
 
     def say(self, text: str) -> None:
-        """Write a line to the terminal; descriptor 2 may be a log by now."""
+        """Write a line to the terminal, without what could control it; descriptor 2 may be a log by now."""
+        shown = "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
         with contextlib.suppress(OSError):
-            os.write(self._terminal, (text + "\n").encode())
+            os.write(self._terminal, (shown + "\n").encode())
 
     def _hello(self, handler_file: Path | None) -> Handler | None:
         left = len(self._left())

@@ -58,9 +58,9 @@ def do_wait_for(request: dict[str, Any]) -> None:
         time.sleep(0.005)
 
 
-def do_raise(_request: dict[str, Any]) -> None:
+def do_raise(request: dict[str, Any]) -> None:
     """A mistake in the harness's own part of the worker."""
-    raise ValueError("a mistake of ours")
+    raise ValueError(request.get("text", "a mistake of ours"))
 
 
 def do_sigkill(_request: dict[str, Any]) -> None:
