@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
         "  peft-regress lint\n"
         "  peft-regress lint --matrices my-matrices\n\n"
         "Each complaint is one line: FILE:LINE: RULE: what was found, and what is expected.\n\n"
-        "exit codes: 0 no complaint, 1 complaints, 64 there is no such folder",
+        "exit codes: 0 no complaint, 1 complaints, 64 no such folder, or nothing in it to check",
         LintOptions,
     )  # fmt: skip
     one.add_argument("--matrices", metavar="DIR", help="the folder to check (default: the repository's matrices/)")

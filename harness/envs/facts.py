@@ -8,19 +8,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pydantic
+from packaging.version import Version
+
+from harness.core.versions import version_of
 from harness.envs.environment import EnvFailed
 from harness.worker.files import parse_json
+from harness.worker.process import signal_name
 
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 _PROBE_LIMIT_S = 600
+_OLDEST = Version("3.8")
+"""The worker's syntax. The program below also runs under older ones, so that they can be named."""
 _FACTS = """
-import importlib.metadata, json, platform, re, sys
+import json, platform, re, sys
 for name in sys.argv[1:]:
     __import__(name)  # adds fewer lines to a traceback than import_module
 versions = {}
-for found in importlib.metadata.distributions():
-    if found.metadata["Name"]:
-        versions.setdefault(re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(), found.version)
+if sys.version_info >= (3, 8):
+    import importlib.metadata
+    for found in importlib.metadata.distributions():
+        if found.metadata["Name"] and found.version:
+            versions.setdefault(re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(), found.version)
 print("\\n" + json.dumps({"python_version": platform.python_version(), "versions": versions}))
 """
 
@@ -33,6 +42,9 @@ class Facts:
     versions: dict[str, str]
 
 
+_READER = pydantic.TypeAdapter(Facts)
+
+
 def facts(name: str, python: Path, imports: Sequence[str] = (), *, isolated: bool = True) -> Facts:
     """The packages of an interpreter, after importing some of them.
 
@@ -42,7 +54,7 @@ def facts(name: str, python: Path, imports: Sequence[str] = (), *, isolated: boo
         isolated: ignore the user's `PYTHON*` variables and site folder.
 
     Raises:
-        EnvFailed: it does not run, or one of the imports fails.
+        EnvFailed: it does not run, is too old, prints something else, or one of the imports fails.
     """
     command = [str(python), *(["-I"] if isolated else []), "-c", _FACTS, *imports]
     environ = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"} | _OFFLINE
@@ -53,17 +65,37 @@ def facts(name: str, python: Path, imports: Sequence[str] = (), *, isolated: boo
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvFailed(name, "import", f"{python} does not run: {error}", "a Python", "check the path") from error
-    if done.returncode != 0:
-        what = f"import {', '.join(imports)}" if imports else "listing its packages"
+    ended = f"exit code {done.returncode}" if done.returncode >= 0 else signal_name(-done.returncode)
+    if imports and done.returncode != 0:
         raise EnvFailed(
-            name, "import", f"{what} failed with exit code {done.returncode}", "libraries that can be imported",
+            name, "import", f"import {', '.join(imports)} failed with {ended}", "libraries that can be imported",
             "read the last lines below; if these versions are not compatible, pin others", tail=done.stderr,
         )  # fmt: skip
-    try:
-        return Facts(**parse_json(done.stdout.rstrip().rpartition("\n")[2]))
-    except (ValueError, TypeError) as error:
+    found = _listed(done.stdout, silent=not isolated) if done.returncode == 0 else None
+    if found is None:
         raise EnvFailed(
-            name, "import", f"{python} does not list its packages", "a Python that runs `-c CODE`",
-            "check that it is a Python, and that its start-up files neither end it nor print when it ends",
+            name, "import", f"{python} does not list its packages, and nothing else ({ended})",
+            "a Python that runs `-c CODE`",
+            "check that it is a Python, and that its start-up files (sitecustomize, *.pth) neither end it nor print",
             tail=done.stdout + done.stderr,
-        ) from error  # fmt: skip
+        )  # fmt: skip
+    if Version(found.python_version) < _OLDEST:
+        raise EnvFailed(
+            name, "import", f"{python} is Python {found.python_version}", f"Python {_OLDEST} or later",
+            "name the interpreter of another environment",
+        )  # fmt: skip
+    return found
+
+
+def _listed(stdout: str, *, silent: bool) -> Facts | None:
+    """What the program printed; None where that is something else.
+
+    Args:
+        silent: anything else before it counts too: it would be in the way of each reply of a worker.
+    """
+    before, _, last = stdout.rstrip().rpartition("\n")
+    try:
+        found = _READER.validate_python(parse_json(last))
+    except ValueError:
+        return None
+    return None if (silent and before.strip()) or version_of(found.python_version) is None else found

@@ -7,13 +7,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.core import lint, toml_files
-from harness.core.errors import HarnessError
+from harness.core.errors import HarnessError, UsageError
 from harness.core.lint import Complaint
 from harness.core.matrix import Declared, Matrix
 from harness.core.scenario import Base
 from harness.envs import declaration, lock
 from harness.judge import breaks
 from harness.judge.breaks import Break
+
+_GLOBS = ("scenarios/*.toml", "bases/*.toml", "envs/*.toml", f"{breaks.FOLDER}/*.toml", breaks.OLD_FILE)
 
 
 def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
@@ -24,8 +26,13 @@ def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
         fallback: a folder that has the bases which this one lacks.
 
     Raises:
-        UsageError: there is no such folder.
+        UsageError: there is no such folder, or nothing in it to check.
     """
+    if folder.is_dir() and not any(path.is_file() for glob in _GLOBS for path in folder.glob(glob)):
+        raise UsageError(
+            f"nothing to check in {folder}", f"a folder with {', '.join(_GLOBS[:-1])} or {_GLOBS[-1]}",
+            "check --matrices",
+        )  # fmt: skip
     found: list[Complaint] = []
     own = Matrix(folder, fallback)
     declared = list(_scenarios(own, found))

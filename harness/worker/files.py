@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Dict, List, Tuple
 
 LARGEST = 4 << 30
 """The most bytes that are read of a file; the arrays of a replay have some megabytes."""
@@ -64,12 +64,21 @@ def parse_json(text: Any) -> Any:
     """What a text in JSON holds.
 
     Raises:
-        ValueError: it is not JSON, not UTF-8, nested too deeply, or has a number of thousands of digits.
+        ValueError: it is not JSON, not UTF-8, nested too deeply, has a key twice or a number of thousands of digits.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError("JSON that is nested too deeply") from error
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError("the key {!r} is there {} times".format(twice, names.count(twice)))
+    return found
 
 
 def tree_digest(folder: Path) -> str:

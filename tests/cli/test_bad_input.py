@@ -47,6 +47,7 @@ CONTENTS: dict[str, Callable[[bytes], bytes]] = {
     "a long number and named": lambda _: b"x = " + b"9" * 5000,
     "a list": lambda _: b"[]",
     "a table": lambda _: b"{}",
+    "a key twice": lambda old: old.replace(b"{", b'{"format": 1, "format": 1, ', 1),
     "nothing": lambda _: b"null",
     "a list in the place of a table": lambda _: b"scenario = [1, 2]\n",
     "a byte order mark": lambda old: b"\xef\xbb\xbf" + old,

@@ -27,8 +27,17 @@ def test_complaints_are_printed_with_their_place(tmp_path: Path, capsys: pytest.
     assert (found["rule"], found["line"]) == ("alpha", 3)
 
 
-def test_a_folder_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
-    assert main(["lint", "--matrices", str(tmp_path / "gone")]) == 64
+@pytest.mark.parametrize("name", ["gone", "empty", "text", "misspelt", "folders"])
+def test_a_folder_with_nothing_to_check_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text").write_text("")
+    (tmp_path / "misspelt" / "scenario").mkdir(parents=True)
+    (tmp_path / "misspelt" / "scenario" / "lora.toml").write_text("")
+    (tmp_path / "folders" / "scenarios" / "lora.toml").mkdir(parents=True)
+    assert main(["lint", "--matrices", str(tmp_path / name)]) == 64
+    assert "no complaint" not in capsys.readouterr().err
 
 
 def test_known_breaks_in_the_old_form_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,11 +21,22 @@ def test_toml_that_python_cannot_parse(tmp_path: Path, value: str) -> None:
         toml_files.read(path)
 
 
-@pytest.mark.parametrize("text", [DEEP, LONG, f'{{"format": {DEEP}}}', "\xff"], ids=["deep", "long", "inside", "bytes"])
+TWICE = '{"cells": [{"verdict": "exact", "verdict": "crash"}]}'
+
+
+@pytest.mark.parametrize(
+    "text", [DEEP, LONG, f'{{"format": {DEEP}}}', "\xff", TWICE], ids=["deep", "long", "inside", "bytes", "twice"]
+)
 def test_a_report_that_python_cannot_parse(tmp_path: Path, text: str) -> None:
     path = tmp_path / "report.json"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=str(path)):
+        run_file.load(tmp_path)
+
+
+def test_a_key_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text(TWICE)
+    with pytest.raises(UsageError, match=r"report\.json.*the key 'verdict' is there 2 times"):
         run_file.load(tmp_path)
 
 

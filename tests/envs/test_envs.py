@@ -456,10 +456,45 @@ def test_an_interpreter_is_used_untouched(room: Room) -> None:
         room.open().remove(f"python:{sys.executable}")
 
 
-def test_a_program_that_is_no_interpreter_is_reported(room: Room) -> None:
+NO_INTERPRETERS = [
+    # a program, what the message says
+    ("exit 0", "does not list its packages, and nothing else (exit code 0)"),
+    ("exit 3", "(exit code 3)"),
+    ("kill -9 $$", "(SIGKILL)"),
+    ("cat", "does not list its packages"),
+    ("echo '{}'", "does not list its packages"),
+    ("echo '[[[[[['", "does not list its packages"),
+    ("""echo '{"python_version": 5, "versions": []}'""", "does not list its packages"),
+    ("""echo '{"python_version": "new", "versions": {}}'""", "does not list its packages"),
+    ("""echo '{"python_version": "3.9.1", "versions": {"a": null}}'""", "does not list its packages"),
+    ("""echo '{"python_version": "3.6.15", "versions": {}}'""", "is Python 3.6.15"),
+    ("printf '\\377\\000'", "does not list its packages"),
+    (f'echo hello\nexec {sys.executable} "$@"', "  | hello"),
+    (f'{sys.executable} "$@"\necho bye', "  | bye"),
+    (f'PYTHONHOME=/nothing exec {sys.executable} "$@"', "(exit code 1)"),
+]
+
+
+@pytest.mark.parametrize(("program", "said"), NO_INTERPRETERS, ids=[row[0][:40] for row in NO_INTERPRETERS])
+def test_a_program_that_is_no_interpreter_is_reported(room: Room, tmp_path: Path, program: str, said: str) -> None:
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\n{program}\n")
+    path.chmod(0o755)
     with pytest.raises(EnvFailed) as caught:
-        room.open().describe("python:/bin/false")
+        room.open().describe(f"python:{path}")
     assert caught.value.stage == "import"
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("start", ["import os; os._exit(0)", "raise SystemExit(1)", "print('hello')",
+                                   "import atexit; atexit.register(print, 'bye')"])  # fmt: skip
+def test_a_start_up_file_that_ends_python_or_prints_is_reported(
+    room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(start)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(EnvFailed, match="start-up files"):
+        room.open().describe(f"python:{sys.executable}")
 
 
 # --- cleaning up
