@@ -185,6 +185,11 @@ class Environments:
         """The environment if it is built and no interpreter, else None. Builds nothing."""
         return None if environment.interpreter else self._builder.built(environment)
 
+    def is_sound(self, environment: Environment) -> bool:
+        """True if the environment is built, and none of its files has changed since."""
+        built = self.built(environment)
+        return built is not None and not installed.changes(built.python.parent.parent)
+
     def is_built(self, environment: Environment) -> bool:
         """True if it is built, or is an interpreter."""
         return environment.interpreter is not None or self._builder.built(environment) is not None

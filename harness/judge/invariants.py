@@ -41,6 +41,8 @@ def compare(evidence: Evidence, found: Found, outputs_moved: bool, lacks_reload:
             causes = ("base",) if equal.probe == "base" else ("forward", "base", "layers")
             if moved := [f.verdict for f in found.findings if f.probe in causes]:
                 found.follow.setdefault(probe, worst(moved))
+            elif (twins := evidence.figures(equal.probe)) and not any(map(beyond, twins)):
+                found.follow.setdefault(probe, Verdict.CLOSE)  # rounded once more on each side, each time allowed
     now, before = evidence.disabled_gap(evidence.now), None if lacks_reload else evidence.disabled_gap(evidence.creator)
     if _is_worse(evidence, now, before, _DISABLED, found, outputs_moved):
         found.add("base", "disabled-differs", Verdict.SILENT_WRONG, _worded(_DISABLED, before), figures=now)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from harness.core.verdict import Verdict
+from harness.envs.environment import Environment
+from harness.envs.environments import Environments
 from harness.runner import ChangeRequest, CheckRequest, Places, check_change
 from tests.end_to_end.test_environments import declare, named
 from tests.support import manifests
@@ -482,3 +484,32 @@ def test_a_scenario_without_a_sound_adapter_is_named(world: World) -> None:
     assert said.code == 0, said
     assert "1 scenario deviates on the baseline with every adapter that was tried" in said.line
     assert world.report().against.blind == {"two-layers": "silent-wrong with the adapter of v1"}  # type: ignore[union-attr]
+
+
+def test_nothing_is_cached_of_an_environment_whose_files_changed_meanwhile(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = unpacked(world)
+    edit(tree / "minipeft.py", *FIX)
+    is_sound = Environments.is_sound
+
+    def damaged(self: Environments, environment: Environment) -> bool:
+        built = self.built(environment)
+        assert built is not None
+        assert is_sound(self, environment)
+        file = next(built.python.parent.parent.glob("lib/python*/site-packages/minipeft.py"))
+        content = file.read_bytes()
+        file.unlink()  # it may be a hard link
+        found = is_sound(self, environment)
+        file.write_bytes(content)
+        return found
+
+    def cached() -> int:
+        assert against(world, tree).code == 1
+        return world.report().against.remembered  # type: ignore[union-attr]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Environments, "is_sound", damaged)
+        assert cached() == 0
+    assert cached() == 0, "the environment was not as it was built"
+    assert cached() > 0

@@ -472,6 +472,16 @@ def test_where_the_base_computes_in_float32_inside_both_twins_and_both_roundings
     assert mutated(lambda pair: apart(pair, 1e-4, coarse_base=True)).verdict.is_deviation
 
 
+def test_a_probe_that_agrees_with_a_twin_that_agrees_with_the_golden_is_judged() -> None:
+    def apart(pair: Pair, share: float) -> None:
+        allowance = pair.allowance("merged/float64/logits")
+        pair.golden.shift("merged", -0.9 * allowance)
+        pair.now.shift("merged", share * allowance)
+
+    assert mutated(lambda pair: apart(pair, 0.3)).probes["merged"].verdict is Verdict.CLOSE
+    assert mutated(lambda pair: apart(pair, 2.0)).probes["merged"].verdict is Verdict.SILENT_WRONG
+
+
 def test_the_size_of_a_standing_defect_says_nothing_once_the_outputs_moved() -> None:
     def moved(pair: Pair) -> None:
         pair.golden.shift("base", 0.1, only="disabled.logits")

@@ -2,7 +2,7 @@
 
 A replay repeats to the bit. So the cell of a released environment depends on its lock, the fixture, the scenario and
 our own code only, and these are its key. Cells of interpreters that others may change, cells on a GPU and cells without
-a judgement are never cached.
+a judgement are never cached, nor those of an environment whose files changed while they were computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import hashlib
 import json
 import platform
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,9 @@ _SHOWING = {"cli", "report", "deviation"}
 _PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
 """A busy machine may have caused these, so they are never cached."""
 
+_LOOK_EVERY_S = 10.0
+"""Looking at the files of an environment costs half a second. An interrupted check loses so many seconds of cells."""
+
 
 @dataclass(frozen=True)
 class KnownCell:
@@ -56,12 +60,19 @@ class KnownCells:
         environment: whose cells; those of a user's own interpreter are never cached.
         store: where the fixtures are.
         forward: as the cells are checked.
+        is_sound: False once the environment is no longer what was built. Its cells are then not cached.
     """
 
-    def __init__(self, cache: Path, environment: Environment, store: Store, *, forward: bool = False) -> None:
+    def __init__(
+        self, cache: Path, environment: Environment, store: Store, *, forward: bool = False,
+        is_sound: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
         self._environment = environment
         self._store = store
         self._forward = forward
+        self._is_sound = is_sound
+        self._asked = time.monotonic()
+        self._waiting: dict[str, list[str]] = {}
         self._folder: Path | None = None
         if environment.interpreter is None:
             name = f"{environment.name}-{environment.lock_digest[:12]}"
@@ -78,17 +89,24 @@ class KnownCells:
         return found
 
     def keep(self, cells: Iterable[Planned], results: Mapping[str, Cell]) -> None:
-        """Cache what was computed. A cache that can't be written is no error."""
+        """Cache what was computed, after the next look at the environment's files: every few seconds there is one."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-        lines: dict[str, list[str]] = {}
         for cell in cells:
             result = results.get(str(cell.id))
             if result is not None and _worth_it(result) and (key := self._key(cell)):
                 said = {"key": key, "computed": now, "cell": result.model_dump(mode="json")}
-                lines.setdefault(cell.id.creator, []).append(json.dumps(said))
-        for creator, every in lines.items():
+                self._waiting.setdefault(cell.id.creator, []).append(json.dumps(said))
+        if time.monotonic() - self._asked > _LOOK_EVERY_S:
+            self.write()
+
+    def write(self) -> None:
+        """Write what waits for a look at the environment's files. A cache that can't be written is no error."""
+        waiting, self._waiting = self._waiting, {}
+        sound = bool(waiting) and self._is_sound()
+        self._asked = time.monotonic()
+        for creator, lines in waiting.items() if sound else ():
             with contextlib.suppress(OSError):
-                self._append(self._file(creator), every)
+                self._append(self._file(creator), lines)
 
     def _append(self, file: Path, lines: Iterable[str]) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -134,6 +134,7 @@ class ChangePlan:
         """
         mine = {str(cell.id) for cell in self.cells}
         assert self.built is not None
+        self.known.write()
         cells = tuple(cell for cell in run.cells if cell.id in mine)
         before = [*self._recalled(run, cells), *(cell for cell in run.cells if cell.id not in mine)]
         before += self.sides.run.cells if self.sides.run else ()
@@ -212,7 +213,10 @@ def plan_change(
     if affected is None and (request.every_creator or change.every_scenario):
         found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
     chosen = select.select(found, everything, declared, request, environments, sides)
-    known = KnownCells(environments.cache, sides.baseline, request.places.store(), forward=request.forward)
+    known = KnownCells(
+        environments.cache, sides.baseline, request.places.store(), forward=request.forward,
+        is_sound=lambda: environments.is_sound(sides.baseline),
+    )  # fmt: skip
     cells = plan.with_further(chosen.cells)
     if not request.each:
         cells = _as_cached(cells, sides, known, narrowed=request.is_narrowed)
