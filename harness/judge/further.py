@@ -12,7 +12,7 @@ from typing import Any
 
 from harness.core.observation import Observed
 from harness.core.run import Figures
-from harness.core.text import many
+from harness.core.text import enumerated, many
 from harness.core.verdict import Verdict
 from harness.judge import numbers
 from harness.judge.contracts import Found
@@ -22,11 +22,15 @@ _EQUALS = (
     ("several", "merged.", "several", "both.", "merging two active adapters changes the output"),
     ("several", "unmerged.", "several", "both.", "merging and unmerging two adapters does not bring the output back"),
     ("several", "both_again.", "several", "both.", "two adapters, activated again, compute something else"),
+    ("several", "deleted.", "several", "switched.", "with another adapter deleted, an adapter computes something else"),
+    ("several", "back_from_third.", "several", "deleted.", "after another switch, an adapter computes something else"),
     ("several", "disabled.", "base", "", "disabled twice and enabled once, two adapters act"),
     ("together", "mixed.merged.", "together", "mixed.", "merging two methods in one layer changes the output"),
     ("together", "lora.merged.", "together", "lora.", "merging LoRA with biases and tokens changes the output"),
+    *(("dimensions", f"{n}d.", "dimensions", "3d.", f"an input of {n} dimensions gives a layer's output another value")
+      for n in (2, 4)),
     *(("named", f"{place}.", "forward", "", f"loaded under the name of its own {place}, it computes something else")
-      for place in ("ending", "attribute", "layer", "above")),
+      for place in ("ending", "attribute", "layer")),
 )  # fmt: skip
 """Probe, prefix of its arrays, the probe and the prefix of what they must be equal to, and the meaning if not."""
 
@@ -50,6 +54,10 @@ def compare(evidence: Evidence, found: Found) -> None:
             found.notes.append(f"{meaning} (by {gap.max_abs:.3g})")
     _named(now, found)
     _silent(now, found)
+    if unlike := (now.fact("several", "batch") or {}).get("unlike_alone"):
+        found.notes.append(
+            f"in a batch with other adapters, {enumerated(unlike, 3)} computes something else than alone"
+        )
 
 
 def _left_behind(now: Observed, found: Found) -> None:

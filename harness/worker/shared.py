@@ -58,6 +58,7 @@ PROBES: Mapping[str, ProbeWords] = {
     "sft": ProbeWords(""),
     "several": ProbeWords("", "using two adapters at once"),
     "together": ProbeWords("", "using two methods in one layer"),
+    "dimensions": ProbeWords("", "feeding layers inputs of other dimensions"),
     "named": ProbeWords("", "loading under a name from its own keys"),
     "narrow": ProbeWords("", "using the adapter on a base in bfloat16"),
     "odd_files": ProbeWords("", "loading a damaged checkpoint"),
@@ -66,7 +67,7 @@ PROBES: Mapping[str, ProbeWords] = {
 }
 """Every probe, in the order in which the worker runs them."""
 
-FURTHER = ("several", "together", "named", "narrow", "odd_files", "files", "config")
+FURTHER = ("several", "together", "dimensions", "named", "narrow", "odd_files", "files", "config")
 """Probes of a replay that is asked for more (`further`). No golden has them: they are compared within the loader, and
 between the two sides of a change."""
 

@@ -32,6 +32,8 @@ NOTED: list[tuple[str, str, dict[str, Any], str]] = [
     ("a tensor is saved under another key", "named",
      {"layer": {"outcome": "ok", "name": "q_proj", "lost": [], "saved_without": [KEYS[0]], "saved_besides": ["x"]}},
      "saved under the name 'q_proj', it has other keys"),
+    ("rows of a batch get the wrong adapter", "several", {"batch": {"outcome": "ok", "unlike_alone": ["default"]}},
+     "in a batch with other adapters, default computes something else"),
     ("a missing key is passed over", "odd_files",
      {"lacks_a_key": {"outcome": "ok", "missing": []}, "from_pretrained_lacks_a_key": {"outcome": "ok"}},
      "without a word"),
@@ -84,6 +86,8 @@ def test_what_is_sound_says_nothing(probe: str, facts: dict[str, Any]) -> None:
     [
         ("several/float32/merged.logits", "several/float32/both.logits"),
         ("several/float32/unmerged.logits", "several/float32/both.logits"),
+        ("several/float32/back_from_third.logits", "several/float32/deleted.logits"),
+        ("dimensions/float32/4d.q_proj", "dimensions/float32/3d.q_proj"),
         ("several/float32/disabled.logits", ""),
         ("together/float32/mixed.merged.logits", "together/float32/mixed.logits"),
         ("named/float32/layer.logits", ""),

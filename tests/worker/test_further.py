@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from harness.worker.compat import at_once
 from harness.worker.observe import structure
 from harness.worker.observe.capture import Skip
 from harness.worker.observe.further import configs, files, names
@@ -51,7 +53,7 @@ def test_a_release_without_the_feature_is_skipped() -> None:
     ("path", "words"),
     [
         ("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight",
-         {"ending": "weight", "attribute": "lora_A", "layer": "q_proj", "above": "model"}),
+         {"ending": "weight", "attribute": "lora_A", "layer": "q_proj"}),
         ("prompt_encoder.default.embedding.weight", {"ending": "weight", "attribute": "prompt_encoder"}),
         ("base_model.model.lin0.hada_w1_a.default", {"attribute": "hada_w1_a", "layer": "lin0"}),
         ("base_model.model.lin0.weight", {}),
@@ -68,6 +70,44 @@ def test_every_file_is_listed_with_what_it_says_of_itself(tmp_path: Path) -> Non
     (tmp_path / "beside" / "adapter_model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     (tmp_path / "README.md").write_text("# Model card\n", encoding="utf-8")
     assert files.tree(str(tmp_path)) == ["README.md", 'beside/adapter_model.safetensors {"format": "pt"}']
+
+
+class BaseTunerLayer:
+    """As much of PEFT's class as is looked at; its name is what counts."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self._modules: dict[str, Any] = {}
+        self._parameters: dict[str, Any] = {}
+        self._buffers: dict[str, Any] = {}
+        self.__dict__.update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "held"),
+    [
+        ({"scaling": {"beside": 1.0}, "_active_adapter": ["beside"]}, []),
+        ({"scaling": {"first": 1.0}}, ["scaling"]),
+        ({"merged_adapters": ["first"], "_adapters": {"first"}}, ["_adapters", "merged_adapters"]),
+        ({"_active_adapter": "first", "other": "first_of_all"}, ["_active_adapter"]),
+        ({"_modules": {"lora_A": {"first": None}}}, ["lora_A"]),
+    ],
+)
+def test_what_layers_hold_of_a_deleted_adapter(attributes: dict[str, Any], held: list[str]) -> None:
+    model = SimpleNamespace(modules=lambda: [SimpleNamespace(scaling={"first": 1}), BaseTunerLayer(**attributes)])
+    assert at_once.held(model, "first") == held
+
+
+def test_hooks_that_a_failed_call_leaves_are_removed() -> None:
+    layer = SimpleNamespace(_forward_pre_hooks={1: "own"}, _forward_pre_hooks_with_kwargs={})
+    model = SimpleNamespace(named_modules=lambda: [("q_proj", layer)])
+
+    def fails() -> None:
+        layer._forward_pre_hooks[2] = layer._forward_pre_hooks_with_kwargs[2] = "of the call"
+        raise ValueError
+
+    with contextlib.suppress(ValueError), at_once.hooks_removed(model) as left:
+        fails()
+    assert (left, layer._forward_pre_hooks, layer._forward_pre_hooks_with_kwargs) == (["q_proj"], {1: "own"}, {})
 
 
 class _Kind(StrEnum):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import inspect
 import sys
-from typing import Any
+from typing import Any, Iterator, Mapping, Sequence
 
+from ..model import bases
+from ..observe.capture import Skip
 from . import libraries
 from .load_paths import absent
 
@@ -32,12 +36,32 @@ def why_not(model: Any) -> str:
 
 
 def active(model: Any) -> dict[str, Any]:
-    """The names of the active adapters, as the model, its tuner and its layers have them."""
-    layers = [module.active_adapters for module in model.modules() if libraries.is_adapter_layer(module)]
+    """The names of the active adapters, as the model and its layers have them."""
     return {
         "model": _listed(getattr(model, "active_adapters", model.active_adapter)),
-        "layers": sorted({", ".join(_listed(names)) for names in layers}),
+        "layers": sorted({_active_in(module) for module in model.modules() if libraries.is_adapter_layer(module)}),
     }
+
+
+def _active_in(layer: Any) -> str:
+    names = ", ".join(_listed(layer.active_adapters))
+    return f"{names} (disabled)" if getattr(layer, "disable_adapters", False) else names
+
+
+def held(model: Any, name: str) -> list[str]:
+    """The attributes of adapter layers that have an adapter's name: as a key, as an item, or as their value."""
+    found = set[str]()
+    for module in model.modules():
+        if libraries.is_adapter_layer(module):
+            attributes = {**vars(module), **module._modules, **module._parameters, **module._buffers}
+            found.update(attribute for attribute, value in attributes.items() if _has(value, name))
+    return sorted(found)
+
+
+def _has(value: Any, name: str) -> bool:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(isinstance(item, str) and item == name for item in value)
+    return value == name if isinstance(value, str) else hasattr(value, "keys") and name in value
 
 
 def _listed(names: Any) -> list[str]:
@@ -68,6 +92,35 @@ def status(model: Any) -> dict[str, Any]:
 
 def _fields(status: Any) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(status).items() if name in _STATUS}
+
+
+@contextlib.contextmanager
+def hooks_removed(model: Any) -> Iterator[list[str]]:
+    """Remove the hooks that the body leaves in the model's modules; the list has their names at the end.
+
+    PEFT leaves them where a batch with several adapters fails, and then the model fails in each call.
+    """
+    before = {name: set(module._forward_pre_hooks) for name, module in model.named_modules()}
+    left: list[str] = []
+    try:
+        yield left
+    finally:
+        for name, module in model.named_modules():
+            for key in set(module._forward_pre_hooks) - before.get(name, set()):
+                left.append(name)
+                del module._forward_pre_hooks[key]
+                module._forward_pre_hooks_with_kwargs.pop(key, None)
+
+
+def run_batch(model: Any, inputs: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """Run a batch whose rows use one adapter each; `__base__` is none.
+
+    Raises:
+        Skip: the method, or this release of it, has no such batches; they came with 0.11.
+    """
+    if not hasattr(model.base_model, "_enable_peft_forward_hooks"):
+        raise Skip("this method has no batches with several adapters")
+    return bases.call(functools.partial(model, adapter_names=list(names)), libraries.base_of(model), inputs)
 
 
 def activate_for_inference(model: Any, name: str) -> None:

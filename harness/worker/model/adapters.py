@@ -61,15 +61,15 @@ def create(
     return model.eval(), filled
 
 
-def put_beside(torch: Any, model: Any, scenario: Mapping[str, Any], config: Any) -> None:
-    """Add the adapter `beside`, with values of its own, and make it the active one."""
+def put_beside(torch: Any, model: Any, scenario: Mapping[str, Any], config: Any, other: str = "beside") -> None:
+    """Add another adapter, with values of its own, and make it the active one."""
     before = {id(parameter) for parameter in model.parameters()}
-    model.add_adapter("beside", config)
-    model.set_adapter("beside")
+    model.add_adapter(other, config)
+    model.set_adapter(other)
     # a part of the base may have the adapter's name, so the name alone does not tell what was added
-    added = [(name, p) for name, p in model.named_parameters() if id(p) not in before and "beside" in name.split(".")]
-    names = [(canonical(name, ("beside",)), p) for name, p in added]
-    fill.fill_parameters(torch, names, f"adapter:{scenario['name']}:beside", scenario["fill"])
+    added = [(name, p) for name, p in model.named_parameters() if id(p) not in before and other in name.split(".")]
+    names = [(canonical(name, (other,)), p) for name, p in added]
+    fill.fill_parameters(torch, names, f"adapter:{scenario['name']}:{other}", scenario["fill"])
 
 
 def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, ContextManager, Mapping
+from typing import Any, Callable, ContextManager, Mapping
 
 from ..compat import libraries, settings
 from ..model import adapters, bases, quantised, wrappers
@@ -130,15 +130,20 @@ class Context:
         """Keep a model that a probe changed, for the probe that continues with it."""
         self._kept[what] = model
 
-    def take(self, what: str) -> Any:
+    def take(self, what: str, make: Callable[[], Any] | None = None) -> Any:
         """The kept model, once.
 
+        Args:
+            make: makes one if none is kept, since the probe before did not come that far.
+
         Raises:
-            Skip: nothing was, since the probe before did not come that far.
+            Skip: none is kept, and `make` is not given.
         """
-        if what not in self._kept:
+        if what in self._kept:
+            return self._kept.pop(what)
+        if make is None:
             raise Skip(f"there is no model that was {what}")
-        return self._kept.pop(what)
+        return make()
 
     def load(
         self,

@@ -307,7 +307,9 @@ def roundtrip(ctx: Context) -> None:
     ctx.fact("roundtrip", "changed", [key for key in shared if not _same(ctx.torch, before[key], after[key])])
     ctx.fact("roundtrip", "config", structure.read_config(folder))
     ctx.fact("roundtrip", "config_before", structure.read_config(adapters.ADAPTER_FOLDER))
-    ctx.record("roundtrip", ctx.run(ctx.load(folder=folder)))
+    again = ctx.load(folder=folder)
+    ctx.record("roundtrip", ctx.run(again))
+    ctx.keep("saved and loaded", again)
 
 
 def _saved_otherwise(ctx: Context, before: dict[str, Any], after: dict[str, Any]) -> dict[str, str]:
@@ -349,6 +351,7 @@ def second(ctx: Context) -> None:
     again = ctx.run(model)
     ctx.record("second", again)
     ctx.fact("second", "other_differs", any(not ctx.torch.equal(again[name], other[name]) for name in again))
+    ctx.keep("put beside another", model)
 
 
 def _active_trainable(model: Any, first_name: str) -> list[str]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Mapping
 
 from ..probes import Probe
-from . import configs, files, names, narrow, several, together
+from . import configs, dimensions, files, names, narrow, several, together
 
 PROBES: Mapping[str, Probe] = {
     "several": several.observe,
     "together": together.observe,
+    "dimensions": dimensions.observe,
     "named": names.observe,
     "narrow": narrow.observe,
     "odd_files": files.odd,

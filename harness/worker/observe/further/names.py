@@ -37,13 +37,13 @@ def observe(ctx: Context) -> None:
 
 
 def words_of(model: Any, adapter_name: str) -> dict[str, str]:
-    """Place → name: the ending of a parameter's name, the attribute that holds it, its layer, a module above."""
+    """Place → name: the ending of a parameter's name, the attribute that holds it, its layer."""
     paths = [name.split(".") for name, _ in model.named_parameters()]
     path: list[str] = next((parts for parts in paths if adapter_name in parts), [])
     if not path:
         return {}
     before = [part for part in path[: path.index(adapter_name)] if not part.isdigit()]
-    places = {"ending": path[-1:], "attribute": before[-1:], "layer": before[-2:-1], "above": before[2:-2][:1]}
+    places = {"ending": path[-1:], "attribute": before[-1:], "layer": before[-2:-1]}
     found: dict[str, str] = {}
     for place, parts in places.items():
         if parts and parts[0] not in (adapter_name, *found.values()):

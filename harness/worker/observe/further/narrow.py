@@ -20,12 +20,17 @@ def observe(ctx: Context) -> None:
     ctx.only_in_float32()
     if ctx.quantize:
         raise Skip("a quantised base has types of its own")
+    prompt_learning = libraries.is_prompt_learning(ctx.model())
     with step(ctx, PROBE, "float16") as facts:
-        facts["types"] = _types(_load(ctx, "float16"), ctx)
+        facts["types"] = _types(_load(ctx, "float16", is_trainable=not prompt_learning), ctx)
     with step(ctx, PROBE, "as_is") as facts:
         facts["types"] = _types(_load_as_is(ctx), ctx)
     with step(ctx, PROBE, "new") as facts:
-        facts["types"] = _types(adapters.wrap(_base(ctx, "bfloat16"), ctx.scenario["adapter"]), ctx)
+        new = adapters.wrap(_base(ctx, "bfloat16"), ctx.scenario["adapter"])
+        facts["types"] = _types(new, ctx)
+        if not prompt_learning:
+            with step(ctx, PROBE, "trained") as trained:
+                trained["types"], trained["gradients"] = _trained(ctx, new)
     with step(ctx, PROBE, "bfloat16") as facts:
         model = _load(ctx, "bfloat16")
         facts["types"] = _types(model, ctx)
@@ -33,9 +38,6 @@ def observe(ctx: Context) -> None:
         facts["saved"] = _kinds(libraries.state_of(model, ctx.adapter_name).items())
         if not libraries.why_not_mergeable(model):
             facts["merged"] = _kinds(model.merge_and_unload().named_parameters())
-    if not libraries.is_prompt_learning(ctx.model()):
-        with step(ctx, PROBE, "trained") as facts:
-            facts["types"], facts["gradients"] = _trained(ctx)
 
 
 def _base(ctx: Context, dtype: str) -> Any:
@@ -65,9 +67,8 @@ def _narrowed(ctx: Context) -> Context:
     return narrow
 
 
-def _trained(ctx: Context) -> tuple[dict[str, str], dict[str, str]]:
+def _trained(ctx: Context, model: Any) -> tuple[dict[str, str], dict[str, str]]:
     """The types after one step of gradient descent, and those of the gradients."""
-    model = _load(ctx, "bfloat16", is_trainable=True)
     parameters = dict(adapters.trainable(model, ctx.adapter_name))
     optimiser = ctx.torch.optim.SGD(parameters.values(), lr=0.1)
     outputs = _narrowed(ctx).run_with_gradients(model)
