@@ -219,10 +219,16 @@ class CheckPlugin:
         """The cell of an item, from an earlier part of this run or from the session."""
         # a worker process gets all cells of a loader, if it gets one
         group = item.planned.id.loader if self.worker else ""
-        if group not in self._started:
-            self._started.add(group)
-            self.checking.start(one.planned for one in self.items if group in ("", one.planned.id.loader))
-        cell = self.checking.result(item.planned)
+        try:
+            if group not in self._started:
+                self._started.add(group)
+                self.checking.start(one.planned for one in self.items if group in ("", one.planned.id.loader))
+            cell = self.checking.result(item.planned)
+        except Exception as error:
+            if self.listener:  # it is no cell's result: it ends the command, with its own message and exit code
+                self.error = self.error or error
+                item.session.shouldstop = str(error) or type(error).__name__
+            raise
         self._grow(item)
         if self.checking.hopeless:
             item.session.shouldfail = self.checking.hopeless

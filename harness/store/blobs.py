@@ -9,7 +9,7 @@ from pathlib import Path
 
 from harness.core.files import write_durably
 from harness.store.manifest import StoredFile, stored_file
-from harness.worker.files import read_regular
+from harness.worker.files import LARGEST, open_regular, read_regular
 
 PACKED = ".gz"
 """The suffix of a compressed blob. The name before it is still the SHA-256 of the uncompressed content."""
@@ -58,19 +58,24 @@ class Blobs:
             write_durably(plain, data)
 
 
-def content(path: Path) -> bytes:
+def content(path: Path, size: int) -> bytes:
     """The content of a blob's file, uncompressed.
+
+    Args:
+        size: the bytes that the content should have. Of more, only one is unpacked: a few kilobytes can hold gigabytes.
 
     Raises:
         OSError: there is no such file, or it cannot be read.
         EOFError, zlib.error: it is compressed and damaged; see `UNPACKING`.
     """
-    data = read_regular(path)
-    return gzip.decompress(data) if path.name.endswith(PACKED) else data
+    if not path.name.endswith(PACKED):
+        return read_regular(path)
+    with open_regular(path, links=True) as file, gzip.open(file) as unpacked:
+        return unpacked.read(min(size, LARGEST) + 1)
 
 
 def _is(path: Path, stored: StoredFile) -> bool:
     try:
-        return stored_file(content(path)) == stored
+        return stored_file(content(path, stored.size)) == stored
     except (OSError, *UNPACKING):
         return False

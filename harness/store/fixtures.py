@@ -225,7 +225,7 @@ class Store:
         """
         path = self.find_blob(stored.sha256)
         try:
-            data = blobs.content(path)
+            data = blobs.content(path, stored.size)
             if (now := stored_file(data)) == stored:
                 return data
             found = f"{'altered' if now.size == stored.size else 'of another size'}: {now}"

@@ -86,7 +86,7 @@ class Manifests:
             return self._found(creator, line)
         single = self.single(creator, scenario)
         try:
-            return Found(Place(creator, scenario, single), read_regular(single))
+            return Found(Place(creator, scenario, single), read_regular(single, links=False))
         except (FileNotFoundError, NotADirectoryError):
             pass
         except OSError as error:
@@ -112,7 +112,7 @@ class Manifests:
         for path in self.singles(creator):
             place = Place(creator, path.stem, path)
             try:
-                yield Found(place, read_regular(path))
+                yield Found(place, read_regular(path, links=False))
             except OSError as error:
                 yield Found(place, b"", f"cannot be read: {error.strerror}")
 
@@ -185,7 +185,7 @@ class Manifests:
             stamp = (status.st_ino, status.st_mtime_ns, status.st_size)
             known = self._known.get(path)
             if known is None or known[0] != stamp:
-                known = self._known[path] = (stamp, creator_file.read(read_regular(path)))
+                known = self._known[path] = (stamp, creator_file.read(read_regular(path, links=False)))
             return known[1]
         except OSError as error:
             if isinstance(error, FileNotFoundError) and not path.is_symlink():

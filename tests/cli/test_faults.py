@@ -125,7 +125,7 @@ def keys_unexpected(world: World, name: str) -> None:
     path.write_text(before + mark + after.replace("\n", '\nexpects = { keys = { "*_A" = 3, "*_B" = 2 } }\n', 1))
     data = manifests.read(world.fixtures, world.name("1.0"), name)
     shared = StoredFile(**data["shared"].pop("resolved"))
-    resolved = json.loads(content(Blobs(world.fixtures / "blobs").path(shared.sha256)))
+    resolved = json.loads(content(Blobs(world.fixtures / "blobs").path(shared.sha256), shared.size))
     resolved["expects"] = {"*_A": 3, "*_B": 2}
     digest = matrix.digest(resolved)
     changed = {**data, "resolved": resolved, "scenario_digest": digest}

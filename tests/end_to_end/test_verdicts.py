@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 from collections.abc import Mapping
@@ -280,3 +281,19 @@ def test_two_replays_that_disagree_are_unstable_not_wrong(mini: World) -> None:
     assert said.code == 2, said
     assert mini.verdicts() == {"one-layer": "exact", "shaky": "unstable"}
     assert any("two replays disagree" in note for note in mini.cell("shaky").notes)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(MemoryError(), 2), (OSError(errno.EMFILE, "Too many files"), 2), (KeyError("x"), 70)]
+)
+def test_an_error_outside_of_any_cell_is_said_and_is_no_interruption(
+    mini: World, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("harness.runner.shared_replay.SharedReplays.arrange", refuse)
+    said = mini.run("check", "--loader", mini.spec("2.0"))
+    assert said.code == code, said
+    assert "peft-regress: " in said.err
+    assert "next: " in said.err

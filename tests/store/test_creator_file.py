@@ -214,6 +214,7 @@ UNREADABLE: dict[str, Callable[[Path], None]] = {
     "device without an end": lambda path: path.symlink_to("/dev/zero"),
     "link to itself": lambda path: path.symlink_to(path.name),
     "link to nothing": lambda path: path.symlink_to("nothing"),
+    "link to a file of the user": lambda path: path.symlink_to("/etc/passwd"),
     "no permission": _no_permission,
 }
 

@@ -10,6 +10,7 @@ import random
 import shutil
 import tempfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from harness.store import creator_file, integrity
 from harness.store import fixtures as store_module
 from harness.store import manifests as manifests_module
 from harness.store.blobs import Blobs
+from harness.store.blobs import content as content_of_blob
 from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, Manifest, NewerFormat, NoFixture, StoredFile, stored_file
 from harness.store.manifest_text import Place, packed, parse
@@ -236,6 +238,16 @@ def altered(path: Path) -> None:
 
 def emptied(path: Path) -> None:
     path.write_bytes(b"")
+
+
+def test_of_a_blob_that_unpacks_to_more_than_it_should_one_byte_too_many_is_read(tmp_path: Path) -> None:
+    """A gzip bomb: 100 MB in 100 kB."""
+    path = tmp_path / "blob.gz"
+    path.write_bytes(gzip.compress(bytes(100 << 20)))
+    tracemalloc.start()
+    assert len(content_of_blob(path, 1000)) == 1001
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
