@@ -19,6 +19,8 @@ from harness.runner.change.check import failed_run
 from harness.runner.change.plan import ChangePlan, again, plan_change, ready
 from harness.runner.change.sides import SideFailed, Sides
 
+_LONGEST = 16 << 20
+
 
 def check(options: CheckOptions) -> int:
     """Check a change; its exit code says what the change alone made worse."""
@@ -64,13 +66,23 @@ def _changed_files(words: Sequence[str]) -> tuple[str, ...]:
     """The names that `--changed-files` gives: as words, or a line each on stdin.
 
     Raises:
-        UsageError: it is given and names none.
+        UsageError: it is given and names none, or stdin is no text of a bounded size.
     """
-    names = [name for word in words for name in (sys.stdin.read().splitlines() if word == "-" else [word])]
+    names = [name for word in words for name in (_lines_of_stdin() if word == "-" else [word])]
     found = tuple(name.strip() for name in names if name.strip())
     if words and not found:
         raise UsageError("--changed-files names no file", "names, or - with a name a line on stdin", "leave it out")
     return found
+
+
+def _lines_of_stdin() -> list[str]:
+    text = sys.stdin.read(_LONGEST + 1)
+    if "\0" in text or len(text) > _LONGEST:
+        what = "a NUL" if "\0" in text else f"more than {_LONGEST:,} characters"
+        raise UsageError(
+            f"--changed-files: stdin has {what}", "a name a line", "pass what `git diff --name-only` prints"
+        )
+    return text.splitlines()
 
 
 def _failed(sides: Sides, failed: SideFailed, options: CheckOptions) -> int:

@@ -96,9 +96,14 @@ def console(stderr: bool = False) -> Console:
 
 @contextlib.contextmanager
 def guarded() -> Iterator[Stream]:
-    """Replace stdout and stderr for the block; yields stdout."""
+    """Replace stdout and stderr for the block, and let stdin be readable whatever it is; yields stdout."""
     _open_closed()
     with contextlib.ExitStack() as stack:
+        if sys.stdin is None:  # the caller closed it
+            stack.callback(setattr, sys, "stdin", None)
+            sys.stdin = stack.enter_context(Path(os.devnull).open(encoding="utf-8"))
+        with contextlib.suppress(AttributeError):
+            sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
         nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
         out, err = Stream(sys.stdout or nowhere), Stream(sys.stderr or nowhere)
         stack.enter_context(contextlib.redirect_stdout(cast(TextIO, out)))

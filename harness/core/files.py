@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.worker.files import read_regular
+from harness.worker.files import LARGEST_JSON, read_regular
 
 TERMINATING = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGXCPU") if hasattr(signal, name)
@@ -78,14 +78,17 @@ def write_durably(path: Path, data: bytes) -> None:
     write_atomically(path, data, durable=True)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, errors: str = "strict") -> str:
     """The text of a regular file, with a newline for each line end.
+
+    Args:
+        errors: what to do with bytes that are not UTF-8, as `bytes.decode`.
 
     Raises:
         OSError: as `read_regular`.
         UnicodeDecodeError: it is not UTF-8.
     """
-    return read_regular(path).decode("utf-8").replace("\r\n", "\n")
+    return read_regular(path, LARGEST_JSON).decode("utf-8", errors).replace("\r\n", "\n")
 
 
 def append_lines(path: Path, lines: Iterable[str], *, durable: bool = True) -> None:

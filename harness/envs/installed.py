@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import csv
 import gzip
 import hashlib
 import os
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.text import enumerated
+from harness.envs import record
 
 _NOT_INSTALLED = {"peft-regress.json", "peft-regress.files.gz", ".lock", ".gitignore", "CACHEDIR.TAG"}
 """Files at the top that uv and this program write."""
@@ -201,16 +201,15 @@ def _recorded(directory: Path) -> dict[str, dict[str, str]]:
     A RECORD that is a link belongs to the environment below, as do the files that it lists.
     """
     found: dict[str, dict[str, str]] = defaultdict(dict)
-    for record in directory.glob("lib/python*/site-packages/*.dist-info/RECORD"):
-        if record.is_symlink() or record.parent.is_symlink():
+    for info in directory.glob("lib/python*/site-packages/*.dist-info"):
+        if info.is_symlink() or (info / "RECORD").is_symlink():
             continue
-        package = record.parent.name.removesuffix(".dist-info").replace("-", " ", 1)
-        site = record.parent.parent.relative_to(directory)
-        with record.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for line in csv.reader(file):
-                if line and "__pycache__" not in line[0] and not line[0].endswith(".pyc"):
-                    name = os.path.normpath(site / line[0])
-                    found[name][line[1] if len(line) > 1 else ""] = package
+        package = info.name.removesuffix(".dist-info").replace("-", " ", 1)
+        site = info.parent.relative_to(directory)
+        for line in record.rows(info):
+            if "__pycache__" not in line[0] and not line[0].endswith(".pyc"):
+                name = os.path.normpath(site / line[0])
+                found[name][line[1] if len(line) > 1 else ""] = package
     return found
 
 

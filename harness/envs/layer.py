@@ -7,7 +7,6 @@ written into the other environment but the byte code of its own files.
 
 from __future__ import annotations
 
-import csv
 import filecmp
 import os
 from collections.abc import Collection, Iterator
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from harness.envs import byte_code
+from harness.envs import byte_code, record
 
 _OF_INTERPRETER = {"__pycache__", "_virtualenv.py", "_virtualenv.pth"}
 """Never linked: Python and uv write these for each environment."""
@@ -65,21 +64,14 @@ def _of_package(site: Path, package: str) -> set[str]:
 
 
 def _files(site: Path, package: str) -> set[str]:
-    return {name for info in _infos(site, package) for name in _recorded(info) if not name.startswith(("../", "/"))}
+    names = (row[0] for info in _infos(site, package) for row in record.rows(info))
+    return {name for name in names if not name.startswith(("../", "/"))}
 
 
 def _infos(site: Path, package: str) -> Iterator[Path]:
     for info in site.iterdir():
         if info.name.endswith(_METADATA) and canonicalize_name(info.stem.partition("-")[0]) == package:
             yield info
-
-
-def _recorded(info: Path) -> Iterator[str]:
-    try:
-        text = (info / "RECORD").read_text(encoding="utf-8")
-    except OSError:
-        return
-    yield from (row[0] for row in csv.reader(text.splitlines()) if row and row[0])
 
 
 def _take_byte_code(below: Path, above: Path, names: Collection[str]) -> None:

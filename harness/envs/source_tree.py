@@ -15,12 +15,14 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from harness.core import toml_files
+from harness.core import syntax, toml_files
 from harness.core.errors import UsageError
+from harness.core.files import read_text
 from harness.envs import unpacked_wheel
 from harness.envs.environment import EnvFailed
 from harness.envs.spec import Git
 from harness.worker import in_use
+from harness.worker.files import open_regular
 
 _LEFT_OUT = {
     ".git", "__pycache__", ".venv", "venv", ".tox", ".nox", "build", "dist", "node_modules", ".mypy_cache",
@@ -39,9 +41,15 @@ def _digest(tree: Path, names: list[str]) -> str:
     for name in names:
         path = tree / name
         kind = "link" if path.is_symlink() else "program" if os.access(path, os.X_OK) else "file"
-        content = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
-        total.update(f"{kind} {name}\0{hashlib.sha256(content).hexdigest()}\n".encode(errors="surrogateescape"))
+        total.update(f"{kind} {name}\0{_content_digest(path)}\n".encode(errors="surrogateescape"))
     return total.hexdigest()
+
+
+def _content_digest(path: Path) -> str:
+    if path.is_symlink():
+        return hashlib.sha256(os.fsencode(path.readlink())).hexdigest()
+    with open_regular(path, links=False) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def copy(tree: Path, to: Path) -> str:
@@ -55,7 +63,14 @@ def copy(tree: Path, to: Path) -> str:
 
 
 def files(tree: Path) -> list[str]:
-    """Names of the files, sorted: those that git knows or would add. Without git, all but caches and build outputs."""
+    """Names of the files, sorted: those that git knows or would add. Without git, all but caches and build outputs.
+
+    Pipes, sockets and devices are none of them, as for git.
+    """
+    return [name for name in _listed(tree) if (tree / name).is_symlink() or (tree / name).is_file()]
+
+
+def _listed(tree: Path) -> list[str]:
     if is_wheel(tree):  # all of its folders are installed, also one called `build`
         return sorted(unpacked_wheel.files(tree))
     listed = run_git(tree, "ls-files", "--cached", "--others", "--exclude-standard", "-z") if in_git(tree) else None
@@ -144,7 +159,7 @@ def _from_pyproject(tree: Path) -> tuple[str | None, str | None]:
 def _from_setup_cfg(tree: Path) -> tuple[str | None, str | None]:
     parser = configparser.RawConfigParser()
     try:
-        parser.read_string((tree / "setup.cfg").read_text(encoding="utf-8"))
+        parser.read_string(read_text(tree / "setup.cfg"))
     except (OSError, ValueError, configparser.Error):
         return None, None
     version = parser.get("metadata", "version", fallback=None)
@@ -154,7 +169,7 @@ def _from_setup_cfg(tree: Path) -> tuple[str | None, str | None]:
 def _from_setup_py(tree: Path) -> tuple[str | None, str | None]:
     """`name` and `version` in the call of `setup`, if they are constants or names of constants."""
     try:
-        module = ast.parse((tree / "setup.py").read_text(encoding="utf-8"))
+        module = syntax.module(read_text(tree / "setup.py"))
     except (OSError, ValueError, SyntaxError):
         return None, None
     constants = {
@@ -184,6 +199,8 @@ def fetch(spec: str, git: Git, cache: Path) -> tuple[Path, str]:
     Raises:
         EnvFailed: there is no such repository or ref, or it cannot be reached.
     """
+    if shutil.which("git") is None:
+        raise EnvFailed(spec, "resolve", "git is not installed", "git on the PATH", "install git: https://git-scm.com")
     cache.mkdir(parents=True, exist_ok=True)
     if Path(git.url).is_absolute():
         git = _of_clone(spec, git)

@@ -12,6 +12,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from harness.core.files import read_text
 from harness.core.versions import version_of
 from harness.envs.environment import EnvFailed
 
@@ -33,7 +34,10 @@ def package_of(tree: Path) -> tuple[str, str] | None:
     info = dist_info(tree)
     if info is None:
         return None
-    said = email.parser.Parser().parsestr((info / "METADATA").read_text(encoding="utf-8", errors="replace"))
+    try:
+        said = email.parser.Parser().parsestr(read_text(info / "METADATA", errors="replace"))
+    except OSError:
+        return None
     name, version = said.get("Name"), said.get("Version")
     if not name or not version or version_of(version) is None:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import streams
+from harness.cli import check_against, streams
 from harness.core import files
+from harness.core.errors import UsageError
 from harness.core.text import harmless
 from harness.worker.files import parse_json, read_json
 from tests.support.mini.world import Said, World, filled, main
@@ -153,6 +155,32 @@ def test_no_name_is_too_odd(world: World, option: str, monkeypatch: pytest.Monke
             words,
             said,
         )
+
+
+STDIN = [
+    # what is on stdin, what the message says
+    (lambda: None, "names no file"),
+    (lambda: _text(b""), "names no file"),
+    (lambda: _text(b"a\0b\0"), "stdin has a NUL"),
+    (lambda: _text(b"x" * (17 << 20)), "stdin has more than"),
+]
+
+
+def _text(data: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(data), encoding="utf-8")
+
+
+@pytest.mark.parametrize(("stdin", "said"), STDIN, ids=[said for _, said in STDIN])
+def test_what_is_on_stdin(monkeypatch: pytest.MonkeyPatch, stdin: Callable[[], object], said: str) -> None:
+    monkeypatch.setattr("sys.stdin", stdin())
+    with streams.guarded(), pytest.raises(UsageError, match=said):
+        check_against._changed_files(["-"])
+
+
+def test_names_on_stdin_may_be_of_any_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", _text(b"\xff.py\n"))
+    with streams.guarded():
+        assert check_against._changed_files(["-"]) == ("\udcff.py",)
 
 
 SYSTEM = [

@@ -15,6 +15,7 @@ from harness.envs import index, installers, source_tree
 from harness.envs.environment import EnvFailed
 from harness.envs.index import Releases
 from harness.envs.installers import Uv
+from harness.envs.spec import Git
 
 SETUP = """
 from setuptools import setup
@@ -147,3 +148,9 @@ def test_a_machine_without_uv_is_reported_with_a_next_step(monkeypatch: pytest.M
     monkeypatch.setenv("PATH", "")
     with pytest.raises(EnvFailed, match="pip install --upgrade uv"):
         installers._binary()
+
+
+def test_a_machine_without_git_is_reported_with_a_next_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnvFailed, match=r"git is not installed[\s\S]*next: install git"):
+        source_tree.fetch("git+https://host/peft", Git("https://host/peft", "main", ""), tmp_path)

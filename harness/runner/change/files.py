@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import base64
-import csv
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -12,10 +11,13 @@ from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
-from harness.envs import source_tree
+from harness.core import syntax
+from harness.core.files import read_text
+from harness.envs import record, source_tree
 from harness.envs.environment import BuiltEnvironment
 from harness.runner.change import touched
 from harness.runner.change.touched import Files
+from harness.worker.files import open_regular
 
 _UPSTREAM = ("refs/remotes/origin/HEAD", "origin/main", "origin/master", "upstream/main", "upstream/master", "main",
              "master")  # fmt: skip
@@ -46,7 +48,7 @@ class Installed:
     def text(self, name: str) -> str:
         """One file's text; empty for a file that can't be read."""
         try:
-            return (self.site / name).read_text(encoding="utf-8", errors="replace")
+            return read_text(self.site / name, errors="replace")
         except OSError:
             return ""
 
@@ -73,19 +75,15 @@ def installed(environment: BuiltEnvironment, package: str) -> Installed | None:
 
 
 def _recorded(site: Path, info: Path) -> Iterable[tuple[str, str]]:
-    try:
-        rows = list(csv.reader((info / "RECORD").read_text(encoding="utf-8").splitlines()))
-    except OSError:
-        return
-    for row in rows:
-        name = row[0] if row else ""
-        if name and not name.startswith((f"{info.name}/", "../", "/")) and not name.endswith(".pyc"):
-            yield name, (row[1] if len(row) > 1 and row[1] else _digest(site / name))
+    for name, *row in record.rows(info):
+        if not name.startswith((f"{info.name}/", "../", "/")) and not name.endswith(".pyc"):
+            yield name, (row[0] if row and row[0] else _digest(site / name))
 
 
 def _digest(file: Path) -> str:
     try:
-        found = base64.urlsafe_b64encode(hashlib.sha256(file.read_bytes()).digest())
+        with open_regular(file, links=True) as content:
+            found = base64.urlsafe_b64encode(hashlib.file_digest(content, "sha256").digest())
     except OSError:
         return "unreadable"
     return f"sha256={found.rstrip(b'=').decode()}"
@@ -133,13 +131,13 @@ def _same_program(name: str, before: Installed, now: Installed) -> bool:
         return False
     try:
         one, other = (_program(each.text(name)) for each in (before, now))
-    except (SyntaxError, ValueError):
+    except (SyntaxError, RecursionError):
         return False
     return one == other
 
 
 def _program(text: str) -> str:
-    module = ast.parse(text)
+    module = syntax.module(text)
     module.body = [node for node in module.body if not _states_version(node)]
     return ast.dump(module)
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from harness.core import data
+from harness.core import data, syntax
 
 _FEW = 1_000
 """In a package with more files, every function counts as called: to search it takes longer than to check too much."""
@@ -122,7 +122,7 @@ class Calls:
     def _users(self, file: str, function: str) -> Iterator[str]:
         """The functions of a file that mention this one; empty for a class and for the top of the file."""
         try:
-            tree = ast.parse(self._read(file))
+            tree = syntax.module(self._read(file))
         except SyntaxError:
             yield ""
             return

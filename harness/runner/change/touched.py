@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 
-from harness.core import versions
+from harness.core import syntax, versions
 from harness.core.matrix import Declared
 from harness.runner.change import imports
 
@@ -277,7 +277,7 @@ class _Layout:
         return self._imports[group]
 
     def _imported_by(self, name: str) -> Iterator[str]:
-        tree = ast.parse(self._text(name))
+        tree = syntax.module(self._text(name))
         of_any = False
         for each in imports.used(tree, self._calls.reach):
             node, imported = each.node, each.alias.name
