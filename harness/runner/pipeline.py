@@ -12,7 +12,7 @@ import errno
 import shlex
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -309,7 +309,8 @@ class Replay:
         """
         if self.shared.agree(self.cell, now):
             return result
-        again = self.run(fixture, "-again")
+        # no further probe gives a silent deviation
+        again = replace(self, cell=replace(self.cell, further=False)).run(fixture, "-again")
         second = self._judged(again)
         return second if again.now is None else cell_result.unless_unstable(result, second, now, again.now)
 

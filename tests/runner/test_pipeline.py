@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -17,6 +19,7 @@ from harness.judge import cell_result
 from harness.judge.new_golden import CreationRefused
 from harness.runner import pipeline
 from harness.runner.pipeline import Golden, Reply
+from harness.runner.plan import Planned
 from harness.runner.workers.pool import WorkerFailed
 from harness.store.manifest import BadFixture, NoFixture
 
@@ -75,3 +78,23 @@ def test_decoration_leaves_the_verdict() -> None:
         1.0,
     )
     assert found.verdict == cell.verdict
+
+
+def test_a_silent_deviation_is_looked_at_again_without_further_probes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = []
+
+    def run(self: pipeline.Replay, _: Any, attempt: str = "") -> Reply:
+        runs.append((attempt, self.cell.further))
+        return Reply(GOLDEN, Done(str(ID), "done", "", "", 1.0), GOLDEN.observed)
+
+    wrong = cell_result.could_not_tell(ID, Verdict.SILENT_WRONG, "")
+    monkeypatch.setattr(pipeline.Replay, "run", run)
+    monkeypatch.setattr(pipeline.Replay, "_judged", lambda _, __: wrong)
+    unused: Any = None
+    shared: Any = SimpleNamespace(agree=lambda *_: False, observed=lambda *_: None)
+    fixture: Any = SimpleNamespace(manifest=None)
+    cell = Planned(ID, unused, "v061", "current", further=True)
+    pipeline.Replay(cell, unused, shared, tmp_path)._computed(fixture)
+    assert runs == [("", True), ("-again", False)]
