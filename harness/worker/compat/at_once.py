@@ -44,7 +44,8 @@ def active(model: Any) -> dict[str, Any]:
 
 
 def _active_in(layer: Any) -> str:
-    names = ", ".join(_listed(layer.active_adapters))
+    # a wrapper of `modules_to_save` has one name alone up to 0.14
+    names = ", ".join(_listed(getattr(layer, "active_adapters", layer.active_adapter)))
     return f"{names} (disabled)" if getattr(layer, "disable_adapters", False) else names
 
 
