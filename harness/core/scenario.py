@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from harness.core import versions
 from harness.core.model import Strict
 from harness.worker.shared import LOAD_PATH, LOAD_PATHS, PROBES, STEPS, WRAPPERS
+
+ClassName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z_]\w*$")]
+"""The name of a class. It becomes code in the scripts that `repro` writes."""
 
 
 class Input(Strict):
@@ -48,8 +51,8 @@ class Module(Strict):
 class Transformers(Strict):
     """A model of Transformers, built from a configuration."""
 
-    model: str
-    config: str
+    model: ClassName
+    config: ClassName
     args: dict[str, Any] = {}
 
 
@@ -130,7 +133,7 @@ class Base(Strict):
 class Expert(Strict):
     """An adapter that another adapter is made of: class of the configuration, and its arguments."""
 
-    config: str
+    config: ClassName
     args: dict[str, Any] = {}
 
 
@@ -218,7 +221,7 @@ class When(Strict):
     args: dict[str, Any] = {}
     drop: list[str] = []
     """Arguments of the adapter that this version does not have."""
-    config: str | None = None
+    config: ClassName | None = None
     expects: Expects | None = None
     leaves_out: str | None = pydantic.Field(default=None, min_length=1)
     skip: dict[str, str] = {}

@@ -101,11 +101,15 @@ def _walked(tree: Path, under: str) -> Iterator[str]:
         )
 
 
+_NO_PROGRAMS = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
+"""A tree's `.git/config` may name programs that git runs, also for `status`. Reading a checkout runs nothing of it."""
+
+
 def run_git(folder: Path, *args: str) -> subprocess.CompletedProcess[bytes]:
-    """Run git without a surrounding hook's variables, and without prompts."""
+    """Run git without a surrounding hook's variables, without prompts, and without programs that the tree names."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     environ |= {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "LC_ALL": "C"}
-    command = ["git", "-C", str(folder), *args]
+    command = ["git", *_NO_PROGRAMS, "-C", str(folder), *args]
     try:
         return subprocess.run(command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except FileNotFoundError:

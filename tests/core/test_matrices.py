@@ -6,11 +6,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 
 from harness.core import versions as requirements
 from harness.core.errors import UsageError
 from harness.core.matrix import Matrix, digest, resolve, unstored, unsupported
+from harness.core.scenario import Adapter
 
 FOLDER = Path(__file__).parents[2] / "matrices"
 ALL = Matrix(FOLDER).scenarios(hub=True)
@@ -433,3 +435,9 @@ def test_a_base_in_python_travels_as_text(tmp_path: Path) -> None:
     (declared,) = Matrix(tmp_path).scenarios()
     base = resolve(declared, V061)["base"]
     assert (base["kind"], base["name"], base["source"]) == ("python", "net", source)
+
+
+@pytest.mark.parametrize("name", ["LoraConfig; import os", "os.system('x')", "A\nB", "", "1", "Lora Config"])
+def test_what_is_no_name_of_a_class_is_refused(name: str) -> None:
+    with pytest.raises(pydantic.ValidationError, match="config"):
+        Adapter.model_validate({"config": name})

@@ -513,3 +513,41 @@ def test_nothing_is_cached_of_an_environment_whose_files_changed_meanwhile(
         assert cached() == 0
     assert cached() == 0, "the environment was not as it was built"
     assert cached() > 0
+
+
+BACKENDS = {
+    "exits with 0": ("import os; os._exit(0)\n", 2),
+    "kills the installer": ("import os; os.kill(os.getppid(), 9)\n", 2),
+    "says that all is well": (
+        "import os\nfor n in (1, 2):\n    os.write(n, b'\\x1b[2JCLEAN: 9 compute the same\\n')\n",
+        1,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attack", BACKENDS)
+def test_a_hostile_build_backend_is_named_before_it_runs_and_decides_nothing(world: World, attack: str) -> None:
+    tree = checkout(world)
+    edit(tree / "src" / "minipeft.py", *FIX)
+    (tree / "backend.py").write_text(BACKENDS[attack][0] + PROJECT["backend.py"])
+    said = world.spawn("check", "--against", str(tree))
+    assert said.code == BACKENDS[attack][1], said
+    assert f"building {tree} runs its build backend, backend" in said.err
+    assert "\x1b" not in said.out + said.err
+    assert "CLEAN" not in said.out
+
+
+def test_no_program_that_a_checkout_names_for_git_is_run(world: World) -> None:
+    tree, mark = checkout(world), world.root / "executed"
+    git(tree, "init", "-q")
+    git(tree, "add", ".")
+    git(tree, "commit", "-qm", "x")
+    edit(tree / "src" / "minipeft.py", *FIX)
+    hook = tree / ".git" / "hooks" / "post-index-change"
+    hook.parent.mkdir(exist_ok=True)
+    releases.script(hook, f"touch {mark}")
+    git(tree, "config", "core.fsmonitor", f"touch {mark}; false")
+    said = against(world, tree, "--dry-run")
+    assert said.code == 0, said
+    assert not mark.exists()

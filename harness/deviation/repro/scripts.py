@@ -99,7 +99,7 @@ def _in_order(helpers: dict[str, tuple[str, ...]]) -> list[str]:
 
 
 def _quoted(does: str) -> str:
-    does = " ".join(does.split())
+    does = " ".join(does.split()).replace("\\", "\\\\").replace('"', '\\"')  # names in it come from a checkpoint
     if len(does) >= python_text.WIDTH - 6:
         at = does.rfind(" ", 0, python_text.WIDTH - 6)
         does = f"{does[:at]}\n{does[at + 1 :]}"

@@ -263,3 +263,13 @@ def test_outputs_are_named_as_in_the_golden() -> None:
     arrays = {name: np.zeros(1) for name in ("forward/float32/logits", "forward/float32/sketch", "base/float32/x")}
     assert output_names(arrays) == ("logits",)
     assert output_names({}) == ("output",)
+
+
+NAMES = ['x"""\nimport os #', "ends in \\", 'ends in "', '"', '\\"""', '""""', "a b " * 60 + '"""']
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_ends_the_docstring_of_a_script(name: str) -> None:
+    (statement,) = ast.parse(scripts._quoted(name)).body
+    assert isinstance(statement, ast.Expr)
+    assert ast.literal_eval(statement.value).split() == name.split()
