@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from harness.core.errors import UsageError
@@ -12,6 +13,8 @@ Names = Iterable[str]
 Selects = Callable[[Names], bool]
 _TOKEN = re.compile(r"[()]|[^\s()]+")
 _OPERATORS = {"and", "or", "not", "(", ")"}
+_DEEPEST = 50
+"""Parentheses and `not` may be nested this deeply."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -42,50 +45,45 @@ class _Parser:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self.tokens: list[str] = _TOKEN.findall(text)
+        self.tokens: deque[str] = deque(_TOKEN.findall(text))
 
-    def either(self) -> Selects:
-        found = self._both()
+    def either(self, depth: int = 0) -> Selects:
+        parts = [self._both(depth)]
         while self._next("or"):
-            found = _either(found, self._both())
-        return found
+            parts.append(self._both(depth))
+        return lambda names: any(part(names) for part in parts)
 
-    def _both(self) -> Selects:
-        found = self._one()
+    def _both(self, depth: int) -> Selects:
+        parts = [self._one(depth)]
         while self._next("and"):
-            found = _both(found, self._one())
-        return found
+            parts.append(self._one(depth))
+        return lambda names: all(part(names) for part in parts)
 
-    def _one(self) -> Selects:
+    def _one(self, depth: int) -> Selects:
+        if depth > _DEEPEST:
+            raise self.wrong(": nested too deeply")
         if self._next("not"):
-            inner = self._one()
+            inner = self._one(depth + 1)
             return lambda names: not inner(names)
         if self._next("("):
-            found = self.either()
+            found = self.either(depth + 1)
             if not self._next(")"):
                 raise self.wrong()
             return found
         if not self.tokens or self.tokens[0] in _OPERATORS:
             raise self.wrong()
-        word = self.tokens.pop(0).lower()
+        word = self.tokens.popleft().lower()
         return lambda names: any(word in name for name in names)
 
     def _next(self, token: str) -> bool:
-        found = self.tokens[:1] == [token]
-        del self.tokens[: int(found)]
+        found = bool(self.tokens) and self.tokens[0] == token
+        if found:
+            self.tokens.popleft()
         return found
 
-    def wrong(self) -> UsageError:
-        place = f" at {self.tokens[0]!r}" if self.tokens else " at its end"
+    def wrong(self, why: str = "") -> UsageError:
+        place = why or (f" at {self.tokens[0]!r}" if self.tokens else " at its end")
         return UsageError(
             f"-k {self._text!r}: not an expression{place}", "words with `and`, `or`, `not` and parentheses",
             "for example -k 'lokr or (lora and not dora)'",
         )  # fmt: skip
-
-
-def _either(one: Selects, other: Selects) -> Selects:
-    return lambda names: one(names) or other(names)
-
-
-def _both(one: Selects, other: Selects) -> Selects:
-    return lambda names: one(names) and other(names)

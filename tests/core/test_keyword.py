@@ -41,5 +41,18 @@ def test_no_expression_is_refused(text: str) -> None:
     assert text in error.value.found
 
 
+@pytest.mark.parametrize("text", ["(" * 3000 + "a" + ")" * 3000, "not " * 20_000 + "a"], ids=["parentheses", "not"])
+def test_what_is_nested_too_deeply_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="nested too deeply"):
+        keyword.parse(text)
+
+
+@pytest.mark.parametrize(("operator", "selects"), [("or", True), ("and", False)])
+def test_an_expression_of_many_words(operator: str, selects: bool) -> None:
+    """A script may name each scenario."""
+    words = [f"scenario-{number}" for number in range(20_000)]
+    assert keyword.parse(f" {operator} ".join([*words, "dora"]))(NAMES) is selects
+
+
 def test_words() -> None:
     assert keyword.words("lokr or (lora and not dora)") == ["lokr", "lora", "dora"]
