@@ -39,6 +39,7 @@ class Outcome:
 OLDEST_UV = Version("0.8.4")
 """As in pyproject.toml. A uv on the search path may be older."""
 _INSTALL = "python -m pip install --upgrade uv"
+_VERSION_TIMEOUT_S = 60.0
 RunUv = Callable[[Sequence[str], Path], Outcome]
 """Runs uv with these arguments in this folder."""
 RunPip = Callable[[Sequence[str], Path, Log], Outcome]
@@ -127,10 +128,13 @@ def _recent(binary: str) -> str:
         EnvFailed: this uv does not run, or is older than what we use of it.
     """
     try:
-        said = subprocess.run([binary, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False).stdout
-    except OSError as error:
+        command = [binary, "--version"]
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_VERSION_TIMEOUT_S
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
         raise EnvFailed("(all)", "build", f"{binary} does not run: {error}", "uv", _INSTALL) from error
-    words = said.decode(errors="replace").split()
+    words = ended.stdout.decode(errors="replace").split()
     found = version_of(words[1]) if len(words) > 1 else None
     if found is None or found < OLDEST_UV:
         what = f"uv {found} at {binary} is too old" if found else f"{binary} does not say its version"

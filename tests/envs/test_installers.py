@@ -48,6 +48,17 @@ def test_what_is_no_uv_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Uv(tmp_path, {})(["venv"], tmp_path)
 
 
+@pytest.mark.parametrize("script", ["exec sleep 600", "kill -9 $$", "exit 3"])
+def test_a_uv_that_does_not_say_its_version_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    path = fake(tmp_path, monkeypatch, "")
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    monkeypatch.setattr(installers, "_VERSION_TIMEOUT_S", 0.5)
+    with pytest.raises(EnvFailed, match="does not"):
+        Uv(tmp_path, {})(["venv"], tmp_path)
+
+
 def test_the_oldest_uv_is_the_one_that_this_package_requires() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     required = next(one for one in map(Requirement, project["dependencies"]) if one.name == "uv")
