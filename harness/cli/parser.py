@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from harness.core.errors import ExitCode, UsageError
+from harness.core.files import expanded
 from harness.core.text import similar
 
 Options = TypeVar("Options")
@@ -181,7 +182,7 @@ def _converted(value: Any, wanted: Any) -> Any:
 
 def _place(text: str) -> Path:
     try:
-        return Path(text).expanduser().resolve()
+        return expanded(text).resolve()
     except (OSError, RuntimeError) as error:  # a link to itself, no such user, or the current folder is deleted
         why = f"{error.strerror}: {error.filename or text}" if isinstance(error, OSError) else error
         raise UsageError(f"{text!r} is no path: {why}", "a path", "check it, and the current folder") from error

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.cli import common
 from harness.cli.parser import command, one_cell
 from harness.core.errors import ExitCode
+from harness.core.files import expanded
 from harness.deviation.one_cell import CellRequest
 from harness.deviation.repro import folder
 from harness.deviation.repro.folder import Written
@@ -55,7 +55,7 @@ def add_to(commands: Any) -> None:
 
 def repro(options: ReproOptions) -> int:
     """Write the folder, run its scripts in both environments, and say whether the deviation shows."""
-    output = Path(options.output).expanduser().absolute() if options.output else None
+    output = expanded(options.output).absolute() if options.output else None
     written = folder.write(options.request, output, force=options.force, verify=options.verify, log=common.say)
     if options.json:
         common.out_json({

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from harness import __version__
 from harness.core.errors import UsageError
+from harness.core.files import expanded
 
 CODE = Path(__file__).resolve().parents[1]
 """The folder of our own code."""
@@ -31,8 +32,9 @@ def checkout() -> Path | None:
 def cache() -> Path:
     """The folder for what can be made or fetched again: environments, answers of package indexes, fetched fixtures."""
     if os.environ.get("PEFT_REGRESS_CACHE"):
-        return Path(os.environ["PEFT_REGRESS_CACHE"]).expanduser().absolute()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "peft-regress"
+        return expanded(os.environ["PEFT_REGRESS_CACHE"]).absolute()
+    named = expanded(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else expanded("~/.cache")) / "peft-regress"  # as the XDG standard says
 
 
 def matrices() -> Path:

@@ -91,6 +91,21 @@ def read_text(path: Path, *, errors: str = "strict") -> str:
     return read_regular(path, LARGEST_JSON).decode("utf-8", errors).replace("\r\n", "\n")
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a home directory in the place of `~` or `~user`.
+
+    Raises:
+        UsageError: this system knows no such directory.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UsageError(
+            f"{path}: no such home directory", "a known user, and HOME set for `~`",
+            "write the whole path; for ~/.cache, set PEFT_REGRESS_CACHE",
+        ) from None  # fmt: skip
+
+
 def append_lines(path: Path, lines: Iterable[str], *, durable: bool = True) -> None:
     """Append whole lines to a file; creates file and folder.
 

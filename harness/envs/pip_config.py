@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.core.errors import UsageError
+from harness.core.files import expanded
 
 _SECTIONS = ("global", "install", ":env:")  # as in pip, the later ones win
 _OPTION = re.compile(r"^(?P<section>:env:|[\w-]+)\.(?P<name>[\w-]+)=(?P<value>['\"].*)$", re.MULTILINE)
@@ -111,11 +112,11 @@ def uv_settings(
 def _certificates(pip: Mapping[str, str], environ: Mapping[str, str], system_store: bool) -> dict[str, str]:
     env: dict[str, str] = {}
     if "client-cert" in pip:
-        env["SSL_CLIENT_CERT"] = str(Path(pip["client-cert"]).expanduser())
+        env["SSL_CLIENT_CERT"] = str(expanded(pip["client-cert"]))
     # pip's own option, else what its HTTP library reads.
     bundle = pip.get("cert") or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
     if bundle and ("cert" in pip or not environ.get("SSL_CERT_FILE")):
-        path = Path(bundle).expanduser()
+        path = expanded(bundle)
         env["SSL_CERT_DIR" if path.is_dir() else "SSL_CERT_FILE"] = str(path)
     elif system_store and not environ.get("SSL_CERT_FILE") and not _any(environ, "UV_SYSTEM_CERTS", "UV_NATIVE_TLS"):
         env |= {"UV_SYSTEM_CERTS": "true", "UV_NATIVE_TLS": "true"}  # the second is the name in an older uv
@@ -145,4 +146,4 @@ def _address(text: str, here: Path) -> str:
     """A local path as an address: it may hold blanks, and does not depend on the folder uv runs in."""
     if "://" in text or text.startswith("file:"):
         return text
-    return (here / Path(text).expanduser()).absolute().as_uri()
+    return (here / expanded(text)).absolute().as_uri()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from packaging.utils import canonicalize_name
 
 from harness.core.errors import UsageError
+from harness.core.files import expanded
 from harness.core.text import similar
 from harness.core.versions import version_of
 from harness.envs import lock_file, unpacked_wheel
@@ -136,14 +137,14 @@ def over(above: str, base: str) -> str:
 def _at_ref(text: str) -> Git | None:
     """`PATH@ref`: a ref of a clone on this machine. None if the whole text is a path, or no part of it is a folder."""
     path, at, ref = text.partition("@")
-    while at and not Path(path).expanduser().is_dir():
+    while at and not expanded(path).is_dir():
         more, at, ref = ref.partition("@")
         path = f"{path}@{more}"
-    if not at or Path(text).expanduser().exists():
+    if not at or expanded(text).exists():
         return None
     if not ref or ref.startswith("-"):
         raise UsageError(f"{text!r} names no ref", "PATH@ and a branch, tag or commit", f"{path}@main")
-    return Git(str(Path(path).expanduser().resolve()), ref, "")
+    return Git(str(expanded(path).resolve()), ref, "")
 
 
 def is_path(text: str) -> bool:
@@ -190,7 +191,7 @@ def _version(text: str, spec: str) -> str:
 
 def _interpreter(text: str) -> Path:
     # Not resolved: a virtual environment's interpreter is a link to another one that has none of its packages.
-    path = Path(text.removeprefix("python:")).expanduser().absolute()
+    path = expanded(text.removeprefix("python:")).absolute()
     if path.is_dir() and (path / "bin" / "python").exists():
         path = path / "bin" / "python"  # a virtual environment's folder
     if not path.is_file() or not os.access(path, os.X_OK):
@@ -199,14 +200,14 @@ def _interpreter(text: str) -> Path:
 
 
 def _lock(text: str) -> Path:
-    path = Path(text).expanduser().resolve()
+    path = expanded(text).resolve()
     if not path.is_file():
         raise UsageError(f"{text!r}: {path} is not a file", "a lock file: pip freeze > lock.txt", "check the path")
     return path
 
 
 def _checkout(text: str) -> Path:
-    path = Path(text).expanduser().resolve()
+    path = expanded(text).resolve()
     if not path.is_dir():
         raise UsageError(
             f"{text!r}: {path} is not a folder", "a folder with pyproject.toml or setup.py", "check the path"

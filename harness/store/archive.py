@@ -19,7 +19,7 @@ from typing import IO
 
 from harness import __version__
 from harness.core.errors import HarnessError, UsageError
-from harness.core.files import must_be_new, new_folder, write_atomically
+from harness.core.files import expanded, must_be_new, new_folder, write_atomically
 from harness.core.progress import Log
 
 NAME = f"peft-regress-fixtures-{__version__}.tar.gz"
@@ -81,7 +81,7 @@ def fetch(source: str, target: Path, log: Log) -> int:
     """
     must_be_new(target)
     source = source or release_asset()
-    address = source if "://" in source else Path(source).expanduser().resolve().as_uri()
+    address = source if "://" in source else expanded(source).resolve().as_uri()
     with new_folder(target) as folder, tempfile.TemporaryFile() as file:
         expected = _read(address + DIGEST).split()
         log(f"fetching {address}")

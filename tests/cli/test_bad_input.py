@@ -129,7 +129,20 @@ def test_whatever_is_in_the_place_of_a_file(world: World, file: str, lines: list
 
 
 LONG = "a" * 300
-NAMES = ["..", "../nothing", "a/b", "a\nb", "-dash", "ü", "CON", "\udcff", HOSTILE, LONG, "a\u2028b"]
+NAMES = [
+    "~nobody-of-this-name/x",
+    "..",
+    "../nothing",
+    "a/b",
+    "a\nb",
+    "-dash",
+    "ü",
+    "CON",
+    "\udcff",
+    HOSTILE,
+    LONG,
+    "a\u2028b",
+]
 OPTIONS = [
     "list -k={}", "list --family={}", "list --matrices={}", "check --loader={}", "check --creator={} --loader {good}",
     "check --cell={} --loader {good}", "check --baseline={}", "check --scenarios={}", "pair --creator={} --loader={}",

@@ -52,3 +52,20 @@ def test_missing_fixtures_name_both_ways_out(tmp_path: Path) -> None:
     error = data.fixtures_missing(tmp_path)
     assert "--fixtures" in error.next_step
     assert "fixtures fetch" in error.next_step
+
+
+@pytest.mark.parametrize("named", ["relative", "", ".."])
+def test_a_cache_home_that_is_not_absolute_is_ignored(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    monkeypatch.delenv("PEFT_REGRESS_CACHE", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", named)
+    assert data.cache() == tmp_path / ".cache" / "peft-regress"
+
+
+def test_without_a_home_directory_the_next_step_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("PEFT_REGRESS_CACHE", "~nobody-of-this-name/cache")
+    with pytest.raises(UsageError, match="no such home directory"):
+        data.cache()

@@ -37,7 +37,7 @@ FAILURES = [
     (
         WorkerFailed("it does not import", "Traceback\n  File …\nImportError: no x"),
         "it does not import: ImportError: no x; expected: an environment that imports; "
-        "next: read the lines above; rebuild it",
+        "next: read the lines above; install what is missing, or rebuild it",
         "Traceback\n  File …\nImportError: no x",
     ),
     (

@@ -16,6 +16,7 @@ from packaging.version import Version
 from harness.core import run_file
 from harness.core.comparison import Against
 from harness.core.errors import HarnessError, UsageError
+from harness.core.files import expanded
 from harness.core.matrix import Declared
 from harness.core.run import Run
 from harness.core.text import enumerated, similar
@@ -105,7 +106,7 @@ def sides(text: str, baseline: str, environments: Environments) -> Sides:
 
 def _run(text: str, names: Sequence[str]) -> Run | None:
     """An earlier run; None where the text names an environment."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     if not text or text in names:
         return None
     if path.is_file() or (path / "report.json").is_file():

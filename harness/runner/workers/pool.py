@@ -39,7 +39,7 @@ class WorkerFailed(HarnessError):
 
     def __init__(
         self, found: str, tail: str = "", expected: str = "an environment that imports",
-        next_step: str = "read the lines above; rebuild it",
+        next_step: str = "read the lines above; install what is missing, or rebuild it",
     ) -> None:  # fmt: skip
         super().__init__(found + (f"\n{tail}" if tail else ""), expected, next_step)
         self.tail = tail
