@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mini import releases
-from tests.support.mini.world import World, main, scenario
+from tests.support.mini.world import World, main, scenario, until
 
 BASE = """
 import numpy as np
@@ -207,3 +207,32 @@ def test_a_loader_that_is_older_than_the_feature_refuses(empty: World) -> None:
     assert said.code == 2, "nothing was compared"
     assert "nothing was compared." in said.line
     assert "1 unsupported (1 tried and refused by the loader)." in said.line
+
+
+SOUND = "import numpy as np\ndef build():\n    return {'layer1': np.ones((8, 6), 'float32')}\n"
+BASES = {
+    "raises": "raise RuntimeError('\\x1b[2J')\n",
+    "exits with 0": "import os; os._exit(0)\n",
+    "leaves with 0": "raise SystemExit(0)\n",
+    "prints": f"for _ in range(200): print('\\x1b[2J' * (1 << 18))\n{SOUND}",
+    "starts processes": "import os\nwhile True: os.fork()\n",
+    "needs all memory": "x = bytearray(1 << 46)\n",
+    "has no build": "x = 1\n",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.parametrize("attack", BASES)
+def test_a_hostile_python_base_costs_its_own_cell(empty: World, attack: str) -> None:
+    bases = empty.matrices / "bases"
+    (bases / "own.py").write_text(BASES[attack])
+    (bases / "own.toml").write_text('why = "x"\npython = "own.py"\n[inputs.x]\nkind = "uniform"\nshape = [3, 6]\n')
+    empty.scenarios(scenario("hostile", base="own", time_limit_s=20))
+    said = empty.spawn(
+        "pair", "--creator", empty.spec("1.0"), "--loader", empty.spec("2.0"), "-k", "hostile or two-layers"
+    )
+    assert said.code == 2, said
+    assert empty.verdicts() == {"two-layers": "exact", "hostile": "no-fixture"}
+    assert "\x1b" not in said.out + said.err
+    until(lambda: not empty.processes())
