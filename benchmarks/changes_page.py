@@ -2,7 +2,7 @@
 
     python -m benchmarks.changes_page
 
-It reads benchmarks/changes/*.toml and results.jsonl. Why a change was missed is in missed.toml.
+It reads benchmarks/changes/*.toml and results.jsonl. Why a break was missed is in missed.toml.
 """
 
 from __future__ import annotations
@@ -16,6 +16,15 @@ from harness.core import data
 
 PAGE = data.root() / "docs" / "measured-changes.md"
 _WORDS = _SEEN, _MISSED, _PARTLY, _UNKNOWN = "red", "not red", "not red in the first cells", "could not tell"
+REASONS = {
+    "no-scenario": "no scenario has the feature",
+    "no-probe": "no probe looks there",
+    "hidden": "the cells deviate on the baseline too, which hides it",
+    "tolerated": "within what rounding may be",
+    "not-run": "only some cells of the default scope were checked",
+    "": "not looked into yet",
+}
+"""The kinds of reasons why a break was missed, as missed.toml names them."""
 _TITLES = {"break": "Breaks", "harmless": "Harmless changes", "rounding": "Rounding"}
 _INTRO = """# Measured changes
 
@@ -28,7 +37,13 @@ changes that have no result yet, and `python -m benchmarks.changes_page` writes 
 """
 
 
-def page(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, str]) -> str:
+def reasons() -> dict[str, dict[str, str]]:
+    """Why breaks were missed: kind of reason → change → sentence."""
+    found: dict[str, dict[str, str]] = tomllib.loads((HERE / "missed.toml").read_text(encoding="utf-8"))
+    return found
+
+
+def page(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, Mapping[str, str]]) -> str:
     """The page, in Markdown."""
     parts = [_INTRO, "## Totals\n", _table(("kind", "changes", "run", *_WORDS), _totals(every, found))]
     parts += ["## Seconds\n", _table(("checked", "changes", "wall: median", "wall: longest", "CPU: median"),
@@ -82,13 +97,22 @@ def _areas(every: Sequence[Change], found: Mapping[str, Result]) -> Iterator[Seq
         yield area, len(codes), codes.count(1)
 
 
-def _missed(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, str]) -> Iterator[str]:
-    for one in every:
-        if one.kind == "break" and one.id in found and found[one.id].exit_code == 0:
-            result = found[one.id]
-            checked = f"{result.cells} of the {result.of} cells of the default scope were checked."
-            yield f"* `{one.id}` ({one.area}). {one.what} {checked} {reasons.get(one.id, 'Not looked into yet.')}"
-    yield ""
+def _missed(
+    every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[str, Mapping[str, str]]
+) -> Iterator[str]:
+    missed = [one for one in every if one.kind == "break" and one.id in found and found[one.id].exit_code == 0]
+    kinds = {id: kind for kind, mine in reasons.items() for id in mine}
+    groups = {words: [one for one in missed if kinds.get(one.id, "") == kind] for kind, words in REASONS.items()}
+    yield _table(("why", "breaks"), [(words, len(mine)) for words, mine in groups.items() if mine])
+    for words, mine in groups.items():
+        if mine:
+            yield f"### {words[0].upper()}{words[1:]}\n"
+            yield "\n".join(_why(one, found[one.id], reasons.get(kinds.get(one.id, ""), {})) for one in mine) + "\n"
+
+
+def _why(one: Change, result: Result, sentences: Mapping[str, str]) -> str:
+    checked = f"{result.cells} of the {result.of} cells of the default scope were checked."
+    return " ".join(filter(None, [f"* `{one.id}` ({one.area}). {one.what} {checked}", sentences.get(one.id, "")]))
 
 
 def _row(change: Change, result: Result) -> Sequence[object]:
@@ -101,8 +125,7 @@ def _row(change: Change, result: Result) -> Sequence[object]:
 
 def main() -> None:
     """Write the page."""
-    reasons = tomllib.loads((HERE / "missed.toml").read_text(encoding="utf-8"))["why"]
-    PAGE.write_text(page(changes(), results(RESULTS), reasons), encoding="utf-8")
+    PAGE.write_text(page(changes(), results(RESULTS), reasons()), encoding="utf-8")
 
 
 if __name__ == "__main__":
