@@ -25,6 +25,8 @@ REASONS = {
     "": "not looked into yet",
 }
 """The kinds of reasons why a break was missed, as missed.toml names them."""
+UNDETERMINED = "undetermined"
+"""Where missed.toml says why `check` could not tell."""
 _TITLES = {"break": "Breaks", "harmless": "Harmless changes", "rounding": "Rounding"}
 _INTRO = """# Measured changes
 
@@ -50,7 +52,7 @@ def page(every: Sequence[Change], found: Mapping[str, Result], reasons: Mapping[
                                      _seconds(every, found))]  # fmt: skip
     parts += ["Measured on two cores that other programs used at the same time.\n"]
     areas = _table(("area", "breaks", "seen"), _areas(every, found))
-    parts += ["## By area\n", areas, "## Missed\n", *_missed(every, found, reasons)]
+    parts += ["## By area\n", areas, "## Missed, or not judged\n", *_missed(every, found, reasons)]
     for kind in KINDS:
         rows = [_row(one, found[one.id]) for one in every if one.kind == kind and one.id in found]
         head = ("change", "area", "cells", "seconds", "CPU", "result", "first red cell, its first finding", "commit")
@@ -104,6 +106,7 @@ def _missed(
     kinds = {id: kind for kind, mine in reasons.items() for id in mine}
     groups = {words: [one for one in missed if kinds.get(one.id, "") == kind] for kind, words in REASONS.items()}
     yield _table(("why", "breaks"), [(words, len(mine)) for words, mine in groups.items() if mine])
+    yield from (f"`{id}`: {why}\n" for id, why in reasons.get(UNDETERMINED, {}).items() if found[id].exit_code == 2)
     for words, mine in groups.items():
         if mine:
             yield f"### {words[0].upper()}{words[1:]}\n"
