@@ -86,9 +86,9 @@ def nearer(before: Cell, now: Cell) -> str:
 
 
 def _same_arrays(before: Cell, now: Cell) -> Iterable[tuple[Figures, Figures]]:
-    """The figures of each array that both cells have figures of."""
-    old = {each.array: each for each in _figures(before)}
-    return ((old[each.array], each) for each in _figures(now) if each.array in old)
+    """The figures of each array that both cells have figures of: from the golden, or from what a finding compares."""
+    old = _figures(before)
+    return ((old[key], each) for key, each in _figures(now).items() if key in old)
 
 
 def _apart(was: Figures, now: Figures) -> str:
@@ -97,10 +97,12 @@ def _apart(was: Figures, now: Figures) -> str:
     return f"by {now.max_abs:.3g}, before by {was.max_abs:.3g}"
 
 
-def _figures(cell: Cell) -> Sequence[Figures]:
-    probes = {finding.probe for finding in cell.findings if finding.verdict.is_deviation}
-    found = [figures for name in cell.probes if name in probes for figures in cell.probes[name].figures]
-    return [*found, *(finding.figures for finding in cell.findings if finding.figures)]
+def _figures(cell: Cell) -> dict[tuple[str, ...], Figures]:
+    """By what was compared: an array can differ from the golden by more than from its twin."""
+    deviating = [finding for finding in cell.findings if finding.verdict.is_deviation]
+    probes = {finding.probe for finding in deviating}
+    found = {(each.array,): each for name in cell.probes if name in probes for each in cell.probes[name].figures}
+    return found | {(each.kind, each.figures.array): each.figures for each in cell.findings if each.figures is not None}
 
 
 def _further(now: Figures, was: Figures) -> bool:

@@ -172,6 +172,19 @@ def test_what_makes_a_verdict_worse_is_named() -> None:
     assert run.comparisons[0].why == "run-error became silent-wrong: forward: values by 0.25"
 
 
+def test_a_distance_from_the_golden_is_not_compared_with_one_from_a_twin() -> None:
+    twin, golden = (Figures(array="unmerged/float32/logits", max_abs=by, allowance=0.2) for by in (4.5, 4.9))
+    finding = Finding(probe="unmerged", kind="differs-from-forward", verdict=Verdict.SILENT_WRONG, message="it differs",
+                      figures=twin)  # fmt: skip
+    probes = {
+        "unmerged": ProbeResult(verdict=Verdict.SILENT_WRONG, outcome="ok", golden_outcome="ok", figures=(golden,))
+    }
+    same = cell("a", "silent-wrong", findings=(finding,), probes=probes)
+    assert one(same, same).comparisons[0].change == "still"
+    far = probes["unmerged"].model_copy(update={"figures": (golden.model_copy(update={"max_abs": 5.3}),)})
+    assert one(same, same.model_copy(update={"probes": {"unmerged": far}})).comparisons[0].change == "regressed"
+
+
 def test_the_comment_says_what_was_compared_and_what_is_worse() -> None:
     found = held([off(0.7), exact("b")], [off(0.5), exact("b")], left_out={"c": "not affected: only lokr changed"})
     said = markdown.render(found, budget=20_000)
