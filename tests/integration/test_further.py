@@ -13,7 +13,7 @@ import pytest
 from harness.envs.environments import Environments
 from tests.integration.conftest import MUTANTS, Said
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.xdist_group("further")]
 
 EDITS: list[Mapping[str, str]] = tomllib.loads((MUTANTS / "edits.toml").read_text(encoding="utf-8"))["edit"]
 SCENARIOS = tuple(sorted({edit["scenario"] for edit in EDITS}))
