@@ -53,7 +53,8 @@ def _owned(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        lock.release()
+        with contextlib.suppress(OSError):  # the folder is removed next, and the lock with it
+            lock.release()
 
 
 def _is_ours(folder: Path) -> bool:

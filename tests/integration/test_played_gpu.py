@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,9 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for cell in plan["cells"]:
         cell["id"] = cell["id"].replace("[cpu]", "[played]")
     (folder / "plan.json").write_text(json.dumps(plan))
+    meta = json.loads((folder / "judge.json").read_text())
+    meta["plan"] = hashlib.sha256((folder / "plan.json").read_bytes()).hexdigest()
+    (folder / "judge.json").write_text(json.dumps(meta))
     return folder
 
 

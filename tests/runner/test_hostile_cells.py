@@ -179,8 +179,8 @@ def test_a_disk_that_others_filled_is_no_fault_of_a_cell(cells: Cells, disk: Pat
 def test_a_cell_that_writes_more_than_any_may_is_killed(tmp_path: Path) -> None:
     with Pool(Path(sys.executable), jobs=2, log_dir=tmp_path / "log", command=COMMAND) as pool:
         done = Cells(pool, tmp_path / "cells").do("write", megabytes=110)
-    assert done.outcome == "died"
-    assert "it wrote 1" in done.detail
+    limits = {"died": "it wrote 1", "error": "File too large"}  # of the folder, and of one file: whichever comes first
+    assert limits[done.outcome] in done.detail
 
 
 def test_errors_of_a_full_disk_are_no_result(cells: Cells) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
+import shlex
 import shutil
 import subprocess
 import sys
@@ -64,19 +66,25 @@ def gpu(python: str, site: Path, limit_s: float, folder: Path) -> Mapping[str, A
     """
     command = [python, str(WORKER), "--serve", "--device", "cuda", "--log", str(folder / "hello.log")]
     asked = json.dumps({"id": "hello", "kind": "hello", "device": "cuda", "preload": []}) + "\n"
-    try:
-        done = subprocess.run(
-            command, input=asked, env=environ(site), capture_output=True, text=True, timeout=limit_s, check=False
-        )
-    except subprocess.TimeoutExpired:
+    with subprocess.Popen(
+        command, env=environ(site), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as worker:
+        assert worker.stdin is not None
+        assert worker.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            worker.stdin.write(asked)
+            worker.stdin.flush()  # it stays open: a worker whose requests end does not go on
+        answered = bool(select.select([worker.stdout], [], [], limit_s)[0])
+        line = worker.stdout.readline() if answered else ""
+        worker.kill()
+    if not answered:
         raise Refused(
             f"the libraries did not import, or the GPU did not answer, within {limit_s:.0f} s; "
             "expected about 20 s; look at what else uses the machine, or give more --minutes"
-        ) from None
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
-    if not lines:
-        raise Refused(f"the worker ended without an answer: {done.stderr.strip()[-500:]}; run it alone: {command}")
-    reply = json.loads(lines[0])
+        )
+    if not line.strip():
+        raise Refused(f"the worker ended without an answer; run it alone: {shlex.join(command)}")
+    reply = json.loads(line)
     if reply["outcome"] != "done":
         last = str(reply.get("detail", "")).strip().splitlines()[-1:]
         raise Refused(f"the libraries do not import: {''.join(last)}; expected Torch, Transformers and PEFT")

@@ -40,8 +40,9 @@ _SHOWING = {"cli", "report", "deviation"}
 _PASSING = {Verdict.CRASH, Verdict.TIMEOUT}
 """A busy machine may have caused these, so they are never cached."""
 
-_LOOK_EVERY_S = 10.0
-"""Looking at the files of an environment costs half a second. An interrupted check loses so many seconds of cells."""
+_LOOK_SHARE = 0.05
+"""The share of the time that looking at the environment's files may take. A look at `current` costs half a second, so
+a check that is killed loses at most ten seconds of cells."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class KnownCells:
         self._forward = forward
         self._is_sound = is_sound
         self._asked = time.monotonic()
+        self._cost_s = 0.0
         self._waiting: dict[str, list[str]] = {}
         self._folder: Path | None = None
         if environment.interpreter is None:
@@ -89,21 +91,23 @@ class KnownCells:
         return found
 
     def keep(self, cells: Iterable[Planned], results: Mapping[str, Cell]) -> None:
-        """Cache what was computed, after the next look at the environment's files: every few seconds there is one."""
+        """Cache what was computed, after the next look at the environment's files: there is one every few seconds."""
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         for cell in cells:
             result = results.get(str(cell.id))
             if result is not None and _worth_it(result) and (key := self._key(cell)):
                 said = {"key": key, "computed": now, "cell": result.model_dump(mode="json")}
                 self._waiting.setdefault(cell.id.creator, []).append(json.dumps(said))
-        if time.monotonic() - self._asked > _LOOK_EVERY_S:
+        if (time.monotonic() - self._asked) * _LOOK_SHARE >= self._cost_s:
             self.write()
 
     def write(self) -> None:
         """Write what waits for a look at the environment's files. A cache that can't be written is no error."""
         waiting, self._waiting = self._waiting, {}
+        started = time.monotonic()
         sound = bool(waiting) and self._is_sound()
         self._asked = time.monotonic()
+        self._cost_s = self._asked - started
         for creator, lines in waiting.items() if sound else ():
             with contextlib.suppress(OSError):
                 self._append(self._file(creator), lines)
