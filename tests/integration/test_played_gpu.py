@@ -15,6 +15,7 @@ import pytest
 
 from harness.core import run_file
 from harness.envs.environments import Environments
+from harness.store.fixtures import Store
 from tests.support.mini.world import REPOSITORY
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -93,6 +94,7 @@ def test_a_whole_session_on_it(environments: Environments, tmp_path: Path) -> No
     assert f"end: clean: {', '.join(steps)}" in done.stdout
     with tarfile.open(tmp_path / "out" / "3-goldens.tar.gz") as archive:
         archive.extractall(tmp_path / "home", filter="data")
-    manifests = [json.loads(path.read_text()) for path in (tmp_path / "home" / "fixtures").rglob("manifest.json")]
+    store = Store(tmp_path / "home" / "fixtures")
+    manifests = [store.manifest(creator, name) for creator in store.creators() for name in store.scenarios(creator)]
     assert len(manifests) >= 5
-    assert all(set(one["goldens"]) == {"cpu", "cuda-sm90"} for one in manifests)
+    assert all(set(one.goldens) == {"cpu", "cuda-sm90"} for one in manifests)

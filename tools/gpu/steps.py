@@ -37,7 +37,7 @@ ON_GPU = (*CHECK, "--device", "cuda")
 CREATE = ("create", "{loader}", "--fixtures", "{fixtures}")
 COMMON = (
     "-k",
-    "lora-rank-alpha-pattern or lora-dropout or loha-linear or ia3-linear or lokr-alpha or p-tuning-mlp",
+    "lora-rank-alpha-pattern or lora-dropout or loha-linear or ia3-linear or lokr-alpha or adaption-prompt-last-layer",
 )
 
 STEPS = (
