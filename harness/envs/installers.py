@@ -110,7 +110,7 @@ def _binary() -> str:
         EnvFailed: uv is not installed.
     """
     try:
-        import uv  # not needed, and often not installed, where every environment is there already
+        import uv  # imported here: a machine whose environments are all built does not need it
 
         return str(uv.find_uv_bin())
     except (ImportError, FileNotFoundError):

@@ -259,7 +259,7 @@ def test_three_nights(runner: Runner) -> None:
     regress(runner.world)
     for number in ("", "12"):
         runner.environ["GH_OPEN"] = number
-        for name in ("tonight", "work"):  # a checkout is fresh, but for what the cache restores
+        for name in ("tonight", "steps"):  # a checkout is fresh, but for what the cache restores
             shutil.rmtree(runner.checkout / "reports" / name)
         assert runner.job("nightly-gpu", "replay", NIGHT, GITHUB) == 1
         assert runner.outputs["steps.check.outputs.code"] == "1"

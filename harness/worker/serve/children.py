@@ -122,7 +122,7 @@ class Children:
         self._refused: list[Reply] = []
         self._own: frozenset[int] = frozenset()
         self._orphans: dict[int, frozenset[int]] = {}
-        """Process that a cell started and nobody waits for → the cells that ran when it was first seen."""
+        """Process that a cell started and no process waits for → the cells that ran when it was first seen."""
         self._measured = 0.0
         tree.adopt_orphans()
 
