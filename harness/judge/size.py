@@ -7,7 +7,7 @@ words about another.
 from __future__ import annotations
 
 from harness.core.run import Cell, Figures, Finding
-from harness.judge import causes
+from harness.judge import causes, numbers
 
 _LOSSES = ("lost-tensors", "layers-missing")
 """Ends of kinds without figures of their own: what was lost shows in the values."""
@@ -20,12 +20,19 @@ def shown(cell: Cell) -> Figures | None:
     """
     if cell.verdict.is_clean:
         probes = (probe for probe in cell.probes.values() if probe.verdict.is_clean)
-        every = (figures for probe in probes for figures in probe.figures if figures.is_size)
+        every = (
+            figures for probe in probes for figures in probe.figures if figures.is_size and not _is_beyond(figures)
+        )
         return max(every, key=lambda figures: figures.ratio, default=None)
     main = causes.main_finding(cell)
     if main is None or causes.is_error(main):
         return None
     return main.figures or (_of_values(cell) if main.kind.endswith(_LOSSES) else None)
+
+
+def _is_beyond(figures: Figures) -> bool:
+    """True beyond the allowance: in a clean probe, another array than the golden's decided."""
+    return figures.ratio > numbers.BELIEVED
 
 
 def _of_values(cell: Cell) -> Figures | None:

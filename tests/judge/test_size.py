@@ -37,6 +37,7 @@ TABLE: list[tuple[str, Cell, float | None]] = [
     ("the own size", cell(S, finding("hotswap-differs", BAD, probe="door.hotswap"), forward=(V.CLOSE, SMALL)), 1e6),
     ("an error has none", cell(R, RAISED, forward=(V.CLOSE, SMALL)), None),
     ("an error beside a wrong value", cell(S, RAISED, finding("values", BAD)), 1e6),
+    ("a clean probe that is not like the golden", cell(V.CLOSE, unmerged=(V.CLOSE, BAD), merged=(V.CLOSE, SMALL)), 0.3),
     ("what was lost shows in the values", cell(S, finding("lost-tensors"), finding("values", BAD)), 1e6),
     ("lost by a load path", cell(S, finding("auto-lost-tensors"), finding("auto-differs", BAD)), 1e6),
     ("what was lost without a value", cell(S, finding("lost-tensors"), finding("train-mode", BAD, C)), None),
