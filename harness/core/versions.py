@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ class Condition:
 
     text: str
     parts: tuple[tuple[str, SpecifierSet], ...]
+
+    @functools.cached_property
+    def by_package(self) -> tuple[tuple[str, Condition], ...]:
+        """What it asks of each package, as a condition of its own."""
+        return tuple((name, Condition(f"{name}{part}", ((name, part),))) for name, part in self.parts)
 
     def unmet(self, versions: Mapping[str, str]) -> str:
         """What of the condition does not hold, as a sentence; empty where all of it holds.

@@ -21,6 +21,7 @@ from harness.core.model import Strict
 from harness.core.run import KnownBreak
 from harness.core.text import first_sentence
 from harness.core.verdict import Verdict
+from harness.judge.adapter_rule import AdapterRule
 from harness.judge.shape import Line, Size
 
 FOLDER = "breaks"
@@ -67,6 +68,8 @@ class Condition(_Written):
     """Scenario → finding → its measured size."""
     note: str | None = pydantic.Field(default=None, min_length=1)
     """For readers: what is special about these cells."""
+    adapter: AdapterRule | None = None
+    """Which adapters it is about, by their own files (`harness.judge.adapter_rule`); counts instead of the break's."""
 
     @pydantic.field_validator("creators", "loaders", mode="before")
     @classmethod
@@ -139,6 +142,8 @@ class Break(_Written):
     """The last day on which it counts. Either this or `permanent`."""
     permanent: str | None = pydantic.Field(default=None, min_length=1)
     """Why it never expires: for what only old releases do."""
+    adapter: AdapterRule | None = None
+    """Which adapters it is about, by their own files, for conditions that do not say it themselves."""
     condition: list[Condition] = pydantic.Field(min_length=1)
 
     @pydantic.field_validator("references")
@@ -165,6 +170,10 @@ class Break(_Written):
     def issue(self) -> str:
         """The first reference."""
         return self.references[0]
+
+    def rule(self, condition: Condition) -> AdapterRule | None:
+        """Which adapters one of its conditions is about; None if nobody has said it."""
+        return condition.adapter or self.adapter
 
     @property
     def report(self) -> KnownBreak:

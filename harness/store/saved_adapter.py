@@ -71,9 +71,9 @@ def read(store: Store, manifest: Manifest) -> Written:
     Raises:
         BadFixture: a file cannot be read.
     """
-    device_class = "cpu" if "cpu" in manifest.goldens else sorted(manifest.goldens)[0]
-    facts = _json(store, manifest, _OBSERVATION, device_class).get("facts", {}).get("accounting", {})
-    config = _json(store, manifest, CONFIG, device_class) if CONFIG in manifest.files else {}
+    device_class = any_device_class(manifest)
+    facts = json_of(store, manifest, _OBSERVATION, device_class).get("facts", {}).get("accounting", {})
+    config = json_of(store, manifest, CONFIG, device_class) if CONFIG in manifest.files else {}
     adapter = {name: stored for name, stored in manifest.files.items() if name.startswith("adapter/")}
     tensors: dict[str, tuple[str, tuple[int, ...], str]] = {}
     for name in adapter:
@@ -107,7 +107,17 @@ def is_version(key: str) -> bool:
     return key == "version" or key.endswith("_version")
 
 
-def _json(store: Store, manifest: Manifest, name: str, device_class: str) -> dict[str, Any]:
+def any_device_class(manifest: Manifest) -> str:
+    """A device class that the fixture has a golden of, to read files that are the same for all of them."""
+    return "cpu" if "cpu" in manifest.goldens else sorted(manifest.goldens)[0]
+
+
+def json_of(store: Store, manifest: Manifest, name: str, device_class: str) -> dict[str, Any]:
+    """The JSON object in one file of a fixture.
+
+    Raises:
+        BadFixture: it is none.
+    """
     try:
         data = parse_json(store.content(manifest, name, device_class))
     except ValueError as error:

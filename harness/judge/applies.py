@@ -1,0 +1,100 @@
+"""Which known breaks apply to one adapter, on the way from the release that wrote it to one environment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from harness.core.versions import Condition as Requirement
+from harness.judge import breaks
+from harness.judge.adapter_rule import Answer, every, some
+from harness.judge.adapter_uses import Use
+from harness.judge.breaks import Break, Condition
+from harness.store.adapter import Adapter
+
+Versions = Mapping[str, str]
+"""Package → version. A package that is not in it is unknown for a creator, and not installed for a loader."""
+Environments = Mapping[str, Versions]
+"""Environment name → its packages: for conditions that name environments instead of versions."""
+
+
+@dataclass(frozen=True)
+class Applies:
+    """A known break that applies to an adapter.
+
+    Attributes:
+        known: the break.
+        condition: its worst condition that applies.
+        certain: False if it may apply: the files, or the versions of the creator, do not say.
+        only_if: what the user must do for it to show; empty if loading and running is enough.
+    """
+
+    known: Break
+    condition: Condition
+    certain: bool
+    only_if: tuple[Use, ...] = ()
+
+    @property
+    def order(self) -> tuple[bool, bool, int, str]:
+        """The sort key: the worst first."""
+        return (not self.certain, bool(self.only_if), self.condition.verdict.severity, self.known.id)
+
+
+def applying(
+    adapter: Adapter,
+    creators: Sequence[Versions],
+    loader: Versions,
+    known: Sequence[Break],
+    environments: Environments | None = None,
+) -> list[Applies]:
+    """The known breaks that apply or may apply, the worst first; of each break its worst condition.
+
+    Args:
+        creators: what can have written it, each as package → version. Packages may be missing: then unknown.
+        loader: what is to load it.
+        known: the breaks to ask about. Breaks and conditions without a rule are left out.
+        environments: the declared environments, for conditions that name them.
+    """
+    found = [worst for one in known if (worst := _of(one, adapter, creators, loader, environments or {}))]
+    return sorted(found, key=lambda applies: applies.order)
+
+
+def _of(
+    known: Break, adapter: Adapter, creators: Sequence[Versions], loader: Versions, environments: Environments
+) -> Applies | None:
+    every_one = []
+    for condition in known.condition:
+        rule = known.rule(condition)
+        if rule is None or not _loads(condition, loader, environments):
+            continue
+        answer = every([written(condition, creators, environments), rule.about(adapter)])
+        if answer is not False:
+            every_one.append(Applies(known, condition, answer is True, tuple(rule.only_if)))
+    return min(every_one, key=lambda applies: applies.order, default=None)
+
+
+def written(condition: Condition, creators: Sequence[Versions], environments: Environments) -> Answer:
+    """True if each possible creator is one that the condition is about, None if only some are, or may be."""
+    answers = [_wrote(condition.creators, creator, environments) for creator in creators]
+    return every(answers) if every(answers) is not False else None if some(answers) is not False else False
+
+
+def _wrote(rule: str | list[str], creator: Versions, environments: Environments) -> Answer:
+    if isinstance(rule, list):
+        return creator.get("peft") in {versions.get("peft") for versions in _named(rule, environments)}
+    return every(_meets(creator, name, part) for name, part in breaks.version_condition(rule).by_package)
+
+
+def _meets(versions: Versions, name: str, part: Requirement) -> Answer:
+    return part.holds(versions) if name in versions else None
+
+
+def _loads(condition: Condition, loader: Versions, environments: Environments) -> bool:
+    if isinstance(condition.loaders, list):
+        return any(dict(versions) == dict(loader) for versions in _named(condition.loaders, environments))
+    return breaks.version_condition(condition.loaders).holds(loader)
+
+
+def _named(globs: Iterable[str], environments: Environments) -> list[Versions]:
+    return [v for name, v in environments.items() if any(fnmatchcase(name, glob) for glob in globs)]
