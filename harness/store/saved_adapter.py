@@ -7,24 +7,21 @@ and values from the safetensors file. For a `.bin` there are only the digests in
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.store import tensor_file
 from harness.store.fixtures import Store
 from harness.store.manifest import BadFixture, Manifest
+from harness.store.tensor_file import WEIGHTS
 from harness.worker.files import parse_json
 
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-"""Suffixes of files with tensors."""
 CONFIG = "adapter/adapter_config.json"
 _OBSERVATION = "golden/observation.json"
-_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
 _DIGITS = 16
 """Length of a digest of the worker: see `digest` in `harness/worker/observe/accounting.py`."""
-_HEADER = 100_000_000
-"""The greatest length of the header of a safetensors file."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ def read(store: Store, manifest: Manifest) -> Written:
         release=manifest.versions.get("peft", ""),
         files={name.removeprefix("adapter/"): stored.sha256 for name, stored in adapter.items()},
         shapes=shapes or {key: shape for key, (_, shape, _) in tensors.items()},
-        dtypes=facts.get("dtypes") or {key: _TORCH.get(dtype, dtype) for key, (dtype, _, _) in tensors.items()},
+        dtypes=facts.get("dtypes") or {key: dtype for key, (dtype, _, _) in tensors.items()},
         digests=facts.get("digests") or _digests(tensors),
         contents={key: digest for key, (_, _, digest) in tensors.items()},
         config={key: value for key, value in config.items() if not is_version(key)},
@@ -97,7 +94,7 @@ def read(store: Store, manifest: Manifest) -> Written:
 
 def _digests(tensors: Mapping[str, tuple[str, tuple[int, ...], str]]) -> dict[str, str]:
     """The digests that the worker would have recorded, if the file has float32 only; else none."""
-    if any(dtype != "F32" for dtype, _, _ in tensors.values()):
+    if any(dtype != "float32" for dtype, _, _ in tensors.values()):
         return {}
     return {key: digest[:_DIGITS] for key, (_, _, digest) in tensors.items()}
 
@@ -121,37 +118,23 @@ def json_of(store: Store, manifest: Manifest, name: str, device_class: str) -> d
     try:
         data = parse_json(store.content(manifest, name, device_class))
     except ValueError as error:
-        raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}", str(error)) from error
+        raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}: {error}") from error
     if not isinstance(data, dict):
-        raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}", "not a JSON object")
+        raise _bad(f"{name} of {manifest.creator}/{manifest.scenario}: not a JSON object")
     return data
 
 
 def _tensors(data: bytes, what: str) -> dict[str, tuple[str, tuple[int, ...], str]]:
     """Key → type, shape and digest of the bytes, from a safetensors file."""
     try:
-        (length,) = struct.unpack("<Q", data[:8])
-        if length > _HEADER:
-            raise ValueError(f"a header of {length} bytes")
-        header = parse_json(data[8 : 8 + length])
-        header.pop("__metadata__", None)
-        return {
-            key: (str(said["dtype"]), tuple(said["shape"]), _digest(data, 8 + length, said["data_offsets"]))
-            for key, said in header.items()
-        }
-    except (struct.error, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _bad(what, f"{type(error).__name__}: {error}") from error
+        found = tensor_file.safetensors(io.BytesIO(data), what).tensors
+    except tensor_file.BadTensorFile as error:
+        raise _bad(error.found) from error
+    return {key: (one.dtype, one.shape, hashlib.sha256(one.of(data)).hexdigest()) for key, one in found.items()}
 
 
-def _digest(data: bytes, start: int, offsets: Sequence[int]) -> str:
-    begin, end = offsets
-    if not 0 <= begin <= end <= len(data) - start:
-        raise ValueError(f"offsets {begin}–{end} of {len(data) - start} bytes")
-    return hashlib.sha256(data[start + begin : start + end]).hexdigest()
-
-
-def _bad(what: str, found: str) -> BadFixture:
-    return BadFixture(f"{what}: {found}", "a file as a release of PEFT saves it", "run `peft-regress fixtures verify`")
+def _bad(found: str) -> BadFixture:
+    return BadFixture(found, "a file as a release of PEFT saves it", "run `peft-regress fixtures verify`")
 
 
 def generic(key: str) -> str:

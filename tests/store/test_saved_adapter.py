@@ -227,7 +227,7 @@ def test_a_safetensors_file_is_read_without_any_library() -> None:
         "b": {"dtype": "BF16", "shape": [2], "data_offsets": [4, 8]},
     }
     found = saved_adapter._tensors(safetensors(header, b"12345678"), "x")
-    assert {key: value[:2] for key, value in found.items()} == {"a": ("F32", (1,)), "b": ("BF16", (2,))}
+    assert {key: value[:2] for key, value in found.items()} == {"a": ("float32", (1,)), "b": ("bfloat16", (2,))}
     assert found["a"][2] != found["b"][2]
 
 
@@ -252,5 +252,5 @@ def test_a_float32_file_has_the_digests_that_the_worker_would_take() -> None:
     """So a `.bin` whose golden has them and an older safetensors file can be compared."""
     values = struct.pack("<2f", 1.5, -2.0)
     digest = hashlib.sha256(values).hexdigest()
-    assert saved_adapter._digests({"a": ("F32", (2,), digest)}) == {"a": digest[:16]}
-    assert saved_adapter._digests({"a": ("F32", (2,), digest), "b": ("BF16", (2,), digest)}) == {}
+    assert saved_adapter._digests({"a": ("float32", (2,), digest)}) == {"a": digest[:16]}
+    assert saved_adapter._digests({"a": ("float32", (2,), digest), "b": ("bfloat16", (2,), digest)}) == {}
