@@ -15,6 +15,7 @@ import pytest
 
 from harness.envs.environments import Environments
 from tests.support.mini.world import REPOSITORY
+from tests.support.own.made import Maker
 
 MUTANTS = Path(__file__).parent / "mutants"
 
@@ -68,6 +69,15 @@ def peft_regress(tmp_path: Path) -> Callable[..., Said]:
         return Said.of(tmp_path, *arguments, **environ)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def own_adapters(
+    environments: Environments, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Maker:
+    """Adapters as users make them (`tests/support/own/train.py`), made once and kept in pytest's cache."""
+    cache = getattr(request.config, "cache", None)  # none with `-p no:cacheprovider`
+    return Maker(environments, cache.mkdir("own-adapters") if cache else tmp_path_factory.mktemp("own-adapters"))
 
 
 @pytest.fixture(scope="session")
