@@ -21,10 +21,20 @@ from harness.core.errors import UsageError
 from harness.core.files import read_text
 from harness.core.scenario import Base, Input, Quantize, Scenario, ScenarioFile
 from harness.core.text import did_you_mean, similar
-from harness.worker.shared import TRAINER
+from harness.worker.files import parse_json, tree_digest
+from harness.worker.shared import FROM_FILE, TRAINER
 
+ADAPTER_CONFIG = "adapter_config.json"
 NEEDS_HUB = "needs --hub"
 """Why a scenario on a model of the Hub is not run."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A saved adapter beside a scenario file: its folder, and SHA-256 of its files."""
+
+    folder: Path
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -36,7 +46,9 @@ class Declared:
     base_name: str
     file: Path
     sources: Mapping[str, str]
-    """File name → text of each Python file that it refers to."""
+    """File name → text of each Python file, or configuration of a model, that it refers to."""
+    given: Given | None = None
+    """The saved adapter that is loaded; None if the adapter is made."""
 
     @property
     def name(self) -> str:
@@ -180,7 +192,10 @@ class Matrix:
         assert scenario.base is not None
         base, base_path = self._base(scenario.base, file, index)
         sources = _source(base_path, base.python, "python") if base.python else {}
-        return Declared(scenario, base, scenario.base, file, sources)
+        if base.transformers and (name := base.transformers.config_file):
+            sources = _source(base_path, name, "transformers.config_file")
+            _json_object(sources[name], base_path.parent / name)
+        return Declared(scenario, base, scenario.base, file, sources, _given(scenario, file, index))
 
     def _base(self, name: str, file: Path, index: int) -> tuple[Base, Path]:
         if name not in self._bases:
@@ -216,6 +231,33 @@ def _source(beside: Path, name: str, key: str) -> dict[str, str]:
         raise UsageError(
             f"{beside}: `{key}` = {name!r}: {error}", "a Python file beside this one", "check the name"
         ) from error
+
+
+def _json_object(text: str, path: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(text)
+        if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
+            raise ValueError("it is no object with `model_type`")
+    except ValueError as error:
+        raise UsageError(
+            f"{path}: not the configuration of a model: {error}", "a model's config.json", "correct the file"
+        ) from error
+    return found
+
+
+def _given(scenario: Scenario, file: Path, index: int) -> Given | None:
+    if scenario.adapter_files is None:
+        return None
+    folder = file.parent / scenario.adapter_files
+    try:
+        if not (folder / ADAPTER_CONFIG).is_file():
+            raise FileNotFoundError(f"no {ADAPTER_CONFIG} in it")
+        return Given(folder, tree_digest(folder))
+    except OSError as error:
+        raise UsageError(
+            f"{file}: `scenario[{index}].adapter_files` = {scenario.adapter_files!r}: {error}",
+            "a folder with a saved adapter, beside this file", "check the name",
+        ) from error  # fmt: skip
 
 
 def unsupported(declared: Declared, versions: Mapping[str, str], *, creating: bool = False) -> str:
@@ -261,6 +303,8 @@ def resolve(declared: Declared, versions: Mapping[str, str]) -> dict[str, Any]:
         "fill": scenario.fill,
     }
     # only if set: the digest of a scenario must not change because others have more keys
+    if declared.given:
+        adapter["given"] = declared.given.digest
     if scenario.adapter.convert:
         adapter["convert"] = True
     if scenario.adapter.experts:
@@ -308,7 +352,10 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
             args = {key: value for key, value in (args | when.args).items() if key not in when.drop}
             model = when.model or model
             resolved = resolved | {"load_with": resolved["load_with"] | when.load_with}
-    return resolved | {"kind": "transformers", "model": model, "config": base.transformers.config, "args": args}
+    if name := base.transformers.config_file:
+        args = _json_object(declared.sources[name], Path(name)) | args
+    config = base.transformers.config or FROM_FILE
+    return resolved | {"kind": "transformers", "model": model, "config": config, "args": args}
 
 
 def digest(resolved: Mapping[str, Any]) -> str:

@@ -52,8 +52,18 @@ class Transformers(Strict):
     """A model of Transformers, built from a configuration."""
 
     model: ClassName
-    config: ClassName
+    """Its class; `AutoModelForCausalLM` and the like choose one by the configuration."""
+    config: ClassName | None = None
+    config_file: str | None = None
+    """A model's own `config.json`, beside this file, in the place of `config`. TOML has no null."""
     args: dict[str, Any] = {}
+    """Arguments of the configuration. They replace entries of `config_file`."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_configuration(self) -> Transformers:
+        if (self.config is None) == (self.config_file is None):
+            raise ValueError("`transformers` has exactly one of `config`, `config_file`")
+        return self
 
 
 class Hub(Strict):
@@ -244,6 +254,9 @@ class Scenario(Strict):
     quantize: Quantize | None = None
     """Replaces the base's `quantize`."""
     adapter: Adapter
+    adapter_files: str | None = None
+    """A folder beside this file with a saved adapter. It is loaded, not made; `adapter` then only names the class of
+    its configuration."""
     beside: Adapter | None = None
     """A second adapter in the same model, when saving and in the probe `second`. It is not saved."""
     adapter_name: str = "default"
@@ -291,6 +304,8 @@ class Scenario(Strict):
             raise ValueError("a scenario with `quantize` needs a condition on bitsandbytes in `requires`")
         if self.sft:
             self._trainable()
+        if self.adapter_files is not None:
+            self._given()
         if self.load_paths and self.doors:
             raise ValueError("`doors` is the old spelling of `load_paths`: write `load_paths` only")
         probes = (*PROBES, *(LOAD_PATH + name for name in self.every_load_path()))
@@ -298,6 +313,13 @@ class Scenario(Strict):
         if unknown:
             raise ValueError(f"`skip`: no such probe: {', '.join(unknown)}; probes are {', '.join(probes)}")
         return self
+
+    def _given(self) -> None:
+        """Refuse what is for an adapter that is made."""
+        if self.adapter.args or self.adapter.convert or self.adapter.experts:
+            raise ValueError("with `adapter_files`, `adapter` has only `config`: the files have the rest")
+        if self.sft or self.wrap or self.leaves_out or self.fill:
+            raise ValueError("`adapter_files` cannot be combined with `sft`, `wrap`, `leaves_out` or `fill`")
 
     def _trainable(self) -> None:
         """Refuse what a trainer cannot make, or does not need."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.core.run import Figures
 from harness.core.verdict import Verdict
-from harness.judge import numbers
+from harness.judge import numbers, standard
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
@@ -26,7 +26,7 @@ def compare(
                 "created again by the creator, the scenario gives another output than at first, and not here"
             )
         return False
-    before, after = evidence.creator.fact("created", "filled"), evidence.now.fact("fresh", "filled")
+    before, after = standard.filled(evidence.creator), standard.filled(evidence.now)
     if before is not None and after is not None and set(before) != set(after):
         # each parameter is filled by its name: other names, other values
         found.notes.append(

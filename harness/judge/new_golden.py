@@ -17,6 +17,8 @@ EFFECT = 1e-3
 This is no tolerance: what a loader may deviate is measured. The fill makes effects of 0.1 to 1. An effect near this
 bound means that the adapter is off or that the inputs do not reach it."""
 
+EFFECT_OF_GIVEN = 1e-6
+"""The same for a user's own adapter: training may move a model little. Rounding in float32 moves it by less."""
 
 _OTHER_RELOAD = "saved and reloaded by its own library it computes something else"
 _NO_RELOAD = "its own library cannot load and run what it saved"
@@ -33,9 +35,9 @@ def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
     A creator that cannot load or run its own file is no reason: the file is what people have, and `created` is the
     standard for it (`harness.judge.standard`).
     """
-    name = golden.scenario
+    name, given = golden.scenario, bool(resolved.get("adapter", {}).get("given"))
     if not standard.has_saved(golden):
-        _refuse_failed(golden, name)
+        _refuse_failed(golden, name, given)
     if wrong := standard.undeclared(golden, resolved):
         raise CreationRefused(f"{name}: {wrong[0]}", *wrong[1:])
     if problems := checkpoint_keys.unmet(golden, resolved):
@@ -49,13 +51,17 @@ def refuse_unfit(golden: Observed, resolved: Mapping[str, Any]) -> None:
             raise CreationRefused(
                 f"{name}: {array_name} is not finite",
                 "finite numbers everywhere",
-                "fix base, inputs or fill",
+                "look for NaN or infinite values in the adapter's file" if given else "fix base, inputs or fill",
             )
-    if (effect := effect_of(golden)) < EFFECT:
+    least = EFFECT_OF_GIVEN if given else EFFECT
+    if (effect := effect_of(golden)) < least:
         raise CreationRefused(
             f"{name}: the adapter moves the output by {effect:.2g} of its size",
-            f"at least {EFFECT:g}, so that losing the adapter would show",
-            "check target modules, inputs and `fill`",
+            f"at least {least:g}, so that losing the adapter would show",
+            "an adapter that was not trained has no effect, nor has one of other layers or tokens than those that "
+            "are looked at"
+            if given
+            else "check target modules, inputs and `fill`",
         )
     if (error := kernel_error(golden)) * numbers.BELIEVED > effect:
         raise CreationRefused(
@@ -83,12 +89,19 @@ def _refuse_weak(golden: Observed, name: str) -> None:
         )
 
 
-def _refuse_failed(golden: Observed, name: str) -> None:
+def _refuse_failed(golden: Observed, name: str, given: bool) -> None:
     for what, said in (("reloading it", golden.load.get("float32", {})), ("forward", _said(golden, "forward"))):
         if said.get("outcome") != "ok":
             error = said.get("error") or {}
+            raised = f"{error.get('type')}: {error.get('message')}"
+            if given:
+                raise CreationRefused(
+                    f"{name}: the release that is said to have written it cannot read it: {what} fails: {raised}",
+                    "a release that can load and run the adapter, on the base that it was trained on",
+                    "name another with --from, or another base with --base",
+                )
             raise CreationRefused(
-                f"{name}: {what} fails in the creator's own library: {error.get('type')}: {error.get('message')}",
+                f"{name}: {what} fails in the creator's own library: {raised}",
                 "an adapter that its creator can load and run",
                 "fix the scenario, or state under `requires` what it needs",
             )

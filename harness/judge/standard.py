@@ -156,6 +156,15 @@ def own_verdict(golden: Observed) -> Verdict | None:
     return Verdict.SILENT_WRONG if reload_loss(golden) is not None else None
 
 
+def filled(side: Observed) -> list[str] | None:
+    """The parameters of a new adapter that were filled, by canonical name; None if that was not recorded.
+
+    A golden has those of the adapter that was made; one of an adapter that was given, those of the probe `fresh`.
+    """
+    made: list[str] | None = side.fact("created", "filled")
+    return side.fact("fresh", "filled") if made is None else made
+
+
 def has_saved(golden: Observed) -> bool:
     """True if the golden holds what the adapter computed when it was saved, and what the base computes alone."""
     return bool(_saved(golden)) and bool(golden.group("base", "float32"))

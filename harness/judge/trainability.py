@@ -10,6 +10,7 @@ from collections.abc import Iterable, Set
 from harness.core.observation import Observed
 from harness.core.verdict import Verdict
 from harness.judge.contracts import Found, are_of
+from harness.judge.standard import filled
 
 
 def compare(creator: Observed, now: Observed, found: Found, converted: Set[str] = frozenset()) -> None:
@@ -28,7 +29,7 @@ def _trainable(creator: Observed, now: Observed, found: Found, converted: Set[st
     if before is None or after is None or before == after:
         return
     lost, gained = sorted(set(before) - set(after)), sorted(set(after) - set(before))
-    if after and set(after) == set(creator.fact("created", "filled") or []):
+    if after and set(after) == set(filled(creator) or []):
         found.fixed.append(
             f"after the creator's own reload {len(before)} parameters train; here the {len(after)} of the "
             "adapter do, as when it was made"
@@ -59,8 +60,8 @@ def _gradient_names(creator: Observed, now: Observed, found: Found, converted: S
     gone = before - after
     if not gone:
         return
-    filled = creator.fact("created", "filled")
-    if filled is not None and not gone & set(filled) and after >= before & set(filled):
+    own = filled(creator)
+    if own is not None and not gone & set(own) and after >= before & set(own):
         found.notes.append(f"{len(gone)} parameters get no gradient; they did not train when the adapter was made")
     elif len(after) < len(before) and not (after - before and are_of(gone, converted)):
         absent = gone - set(now.fact("structure", "inference") or gone)

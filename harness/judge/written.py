@@ -17,7 +17,7 @@ from harness.judge.config_entries import SAID_NOTHING, changed_entries, plain
 from harness.judge.contracts import TARGETS, Found, are_of
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
-from harness.judge.standard import was_trained
+from harness.judge.standard import filled, was_trained
 
 PROBE = "fresh"
 _NO_DATA = frozenset({"README.md"})
@@ -81,7 +81,7 @@ def _keys(golden: Observed, now: Observed, found: Found, converted: Set[str], on
 
 
 def _other_names(golden: Observed, now: Observed) -> bool:
-    return set(golden.fact("created", "filled") or []) != set(now.fact(PROBE, "filled") or [])
+    return set(filled(golden) or []) != set(filled(now) or [])
 
 
 def _without_twin(keys: Iterable[str], shapes: Mapping[str, list[int]], others: Iterable[list[int]]) -> list[str]:

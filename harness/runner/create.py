@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -297,6 +299,9 @@ def create_one(
     request: Task = {"kind": "create", "scenario": resolved, "device": device}
     if device != CPU:
         request["stored"] = True
+    elif given := declared.given:
+        fill = functools.partial(shutil.copytree, given.folder, scratch / "adapter", dirs_exist_ok=True)
+        fill()
     name = f"create:{declared.name}@{creator}"
     done = pool.submit(Job(name, request, scratch, declared.scenario.time_limit_s, fill)).result()
     golden = _read(done, scratch, declared.name)

@@ -253,6 +253,9 @@ class Reply(TypedDict, total=False):
 
 # --- Names in libraries -----------------------------------------------------------------------------------------------
 
+FROM_FILE = "AutoConfig"
+"""The class of a base's configuration whose entries are those of a model's own `config.json`, `model_type` too."""
+
 AUTO_BY_TASK: Mapping[str, str] = {
     "CAUSAL_LM": "AutoPeftModelForCausalLM",
     "SEQ_2_SEQ_LM": "AutoPeftModelForSeq2SeqLM",

@@ -134,3 +134,18 @@ def test_an_adapter_that_its_creator_loses_wholly_is_kept() -> None:
         }
     )
     new_golden.refuse_unfit(lost, {"expects": None})
+
+
+GIVEN = {"expects": None, "adapter": {"given": "d1"}}
+
+
+def test_a_users_own_adapter_may_do_less_and_hears_what_helps() -> None:
+    moved = (BASE + np.float32(1e-4)).astype(np.float32)
+    arrays = {f"forward/{precision}/logits": moved.astype(precision) for precision in ("float32", "float64")}
+    new_golden.refuse_unfit(golden(arrays={**golden().arrays, **arrays}), GIVEN)
+    with pytest.raises(CreationRefused, match="not trained"):
+        new_golden.refuse_unfit(with_output("forward", BASE), GIVEN)
+    with pytest.raises(CreationRefused, match="look for NaN"):
+        new_golden.refuse_unfit(with_output("forward", spoilt(np.nan)), GIVEN)
+    with pytest.raises(CreationRefused, match="--from"):
+        new_golden.refuse_unfit(golden(load={"create": OK, "float32": ERROR}), GIVEN)

@@ -16,9 +16,13 @@ _INITIAL_FOLDER = os.path.join("work", "initial")
 
 
 def make_config(adapter: Mapping[str, Any]) -> Any:
-    """The adapter's configuration object, from the class's name and its arguments."""
+    """The adapter's configuration object: from the class's name and its arguments, or read from the given files."""
     import peft
 
+    if adapter.get("given"):
+        config = peft.PeftConfig.from_pretrained(ADAPTER_FOLDER)
+        config.inference_mode = False  # as it was when the adapter was trained
+        return config
     return getattr(peft, adapter["config"])(**adapter["args"])
 
 

@@ -16,8 +16,8 @@ from typing import Any, Iterator, Mapping
 
 import numpy as np
 
-from ..compat import libraries, settings
-from ..shared import NARROW
+from ..compat import configurations, libraries, settings
+from ..shared import FROM_FILE, NARROW
 from . import fill, hub, quantised
 
 BASE_FOLDER = "base"
@@ -44,8 +44,12 @@ def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
     if base["kind"] == "transformers":
         import transformers
 
-        config = getattr(transformers, base["config"])(**base["args"])
-        return getattr(transformers, base["model"])(config)
+        if base["config"] == FROM_FILE:
+            config = configurations.model_config(base["args"])
+        else:
+            config = getattr(transformers, base["config"])(**base["args"])
+        kind = getattr(transformers, base["model"])
+        return kind.from_config(config) if base["model"].startswith("Auto") else kind(config)
     if base["kind"] == "modules":
         return _sequence(torch, base["modules"])
     return _from_source(base)

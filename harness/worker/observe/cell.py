@@ -85,7 +85,7 @@ def create(library: Library) -> None:
 
     The golden is observed of the *reloaded* adapter, by the same code as at replay: what differs later is due to the
     loader. What the adapter computed before it was saved is recorded too, as `created`: it is the standard where a
-    library cannot read back what it wrote.
+    library cannot read back what it wrote. An adapter that is given lies in `adapter/` already, and has no `created`.
     """
     scenario = library.scenario
     specs = {**scenario["inputs"], **scenario.get("adapter_inputs", {})}

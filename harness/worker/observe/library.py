@@ -102,8 +102,13 @@ class Library:
             bases.store_quantised(self.torch, base)
 
     def make_adapter(self, inputs: Mapping[str, Any], observation: Observation) -> None:
-        """Make the adapter on the saved base, record what it computes, and save it: `adapter/`."""
+        """Make the adapter on the saved base, record what it computes, and save it: `adapter/`.
+
+        One that is given is there already. What it computed when it was saved is not known.
+        """
         torch, scenario = self.torch, self.scenario
+        if scenario["adapter"].get("given"):
+            return
         torch.manual_seed(0)
         adapters.save_experts(torch, scenario)
         base = wrappers.beneath(torch, bases.load(torch, scenario["base"]), scenario, "saved")
