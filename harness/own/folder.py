@@ -114,7 +114,14 @@ def _missing(path: Path) -> UsageError:
 def names(folder: Path) -> tuple[str, ...]:
     """The names of the files in a folder, sorted; not those of its subfolders."""
     with os.scandir(folder) as entries:
-        return tuple(sorted(one.name for one in entries if not one.is_dir()))
+        return tuple(sorted(one.name for one in entries if not _is_folder(one)))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def is_weights(name: str) -> bool:
@@ -132,7 +139,7 @@ def adapters_below(folder: Path) -> list[Path]:
     while todo and seen < _MANY:
         current, depth = todo.pop(0)
         try:
-            inner = sorted(Path(one.path) for one in os.scandir(current) if one.is_dir())
+            inner = sorted(Path(one.path) for one in os.scandir(current) if _is_folder(one))
         except OSError:
             continue
         for each in inner:

@@ -22,6 +22,10 @@ def infinite(folder: Path) -> None:
     good(folder, values=values)
 
 
+def unknown_method(folder: Path) -> None:
+    good(folder, {**CONFIG, "peft_type": "HYPERLORA"})
+
+
 def rank_is_a_word(folder: Path) -> None:
     good(folder, {**CONFIG, "r": "eight"})
 
@@ -79,6 +83,7 @@ def base_with_its_own_code(folder: Path) -> None:
 DAMAGED = (
     Bad(nan, ("NaN", "layers.1.self_attn.q_proj.lora_B"), 1),
     Bad(infinite, ("layers.1.self_attn.q_proj.lora_B",), 1),
+    Bad(unknown_method, ("HYPERLORA",), 2),
     Bad(rank_is_a_word, ("eight",), 1),
     Bad(rank_disagrees, ("16", "lora_A"), 1),
     Bad(half_is_missing, ("layers.2.self_attn.q_proj",), 1),
