@@ -174,6 +174,75 @@ def qwen2_bfloat16():
     train(get_peft_model(model, lora("all-linear", r=16), autocast_adapter_dtype=False), rate=2e-2)
 
 
+def resized_vocabulary():
+    """Eight tokens were added, and embedding and head are saved whole: the base's config.json has the old size."""
+    model = base_model(small_llama())
+    model.resize_token_embeddings(648)
+    train(get_peft_model(model, lora(["q_proj", "v_proj"], modules_to_save=["embed_tokens", "lm_head"])))
+
+
+def gpt2_conv1d():
+    base = transformers.GPT2Config(vocab_size=640, n_embd=96, n_layer=4, n_head=4, n_positions=128)
+    train(get_peft_model(base_model(base), lora(["c_attn", "c_proj"], fan_in_fan_out=True)))
+
+
+def adalora():
+    config = peft.AdaLoraConfig(
+        init_r=12, target_r=6, tinit=1, tfinal=1, deltaT=1, total_step=8, lora_alpha=16,
+        target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM",
+    )  # fmt: skip
+    model = get_peft_model(base_model(small_llama()), config)
+    train(model, rate=5e-2)
+
+
+def whisper():
+    base = transformers.WhisperConfig(
+        vocab_size=512, d_model=64, encoder_layers=3, decoder_layers=3, encoder_attention_heads=4,
+        decoder_attention_heads=4, encoder_ffn_dim=128, decoder_ffn_dim=128, num_mel_bins=16, max_source_positions=40,
+        max_target_positions=40, pad_token_id=1, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
+        suppress_tokens=None, begin_suppress_tokens=None,
+    )  # fmt: skip
+    model = base_model(base, transformers.AutoModelForSpeechSeq2Seq)
+    model = get_peft_model(model, lora(["q_proj", "v_proj"], task_type=None))
+    train(model, lambda _: {"input_features": torch.randn(4, 16, 80), "labels": torch.randint(4, 512, (4, 12))})
+
+
+def llava():
+    """The language model alone is trained, as in most fine-tunings of such models."""
+    base = transformers.LlavaConfig(
+        vision_config=transformers.CLIPVisionConfig(
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            image_size=32,
+            patch_size=8,
+        ),
+        text_config=small_llama(),
+        image_token_index=639,
+    )
+    model = base_model(base, transformers.AutoModelForImageTextToText)
+    model = get_peft_model(model, lora(r".*language_model.*\.(q_proj|v_proj)"))
+    ids = torch.tensor([[5, *[639] * 16, 40, 17, 9]])
+    train(model, lambda _: {"input_ids": ids, "pixel_values": torch.randn(1, 3, 32, 32), "labels": ids})
+
+
+def two_adapters():
+    """Two adapters in one model; `save_pretrained` puts each into a folder of its name."""
+    model = get_peft_model(base_model(small_llama()), lora(["q_proj", "v_proj"]), adapter_name="policy")
+    model.add_adapter("reference", lora(["k_proj", "o_proj"], r=4))
+    train(model)
+
+
+def gemma_embedding():
+    """Embedding and head are one matrix, and the embedding is a target."""
+    base = transformers.GemmaConfig(
+        vocab_size=640, hidden_size=96, intermediate_size=192, num_hidden_layers=4, num_attention_heads=4, head_dim=32,
+        num_key_value_heads=1, max_position_embeddings=128,
+    )  # fmt: skip
+    train(get_peft_model(base_model(base), lora(["embed_tokens", "q_proj", "down_proj"])))
+
+
 def oft():
     config = peft.OFTConfig(oft_block_size=32, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
     train(get_peft_model(base_model(small_llama()), config))
