@@ -15,6 +15,7 @@ from harness.core.files import must_take_files, read_text, write_atomically
 from harness.core.matrix import Declared
 from harness.core.versions import release_order
 from harness.judge import breaks
+from harness.own import written_by
 from harness.report.pages import format_history, known_breaks, methods, trl_structure
 from harness.runner.request import Places
 from harness.store import saved_adapter
@@ -35,7 +36,7 @@ class DocsOptions:
 
 def add_to(commands: Any) -> None:
     one = command(
-        commands, "docs", docs, "write the generated pages under docs/",
+        commands, "docs", docs, "write the generated pages under docs/, and matrices/written-by.json",
         "  peft-regress docs\n  peft-regress docs --check      exit 1 if a page is not up to date", DocsOptions,
     )  # fmt: skip
     one.add_argument("--check", action="store_true", help="write nothing; exit 1 if a page is not up to date")
@@ -44,18 +45,22 @@ def add_to(commands: Any) -> None:
 
 
 def docs(options: DocsOptions) -> int:
-    """Write docs/known-breaks/, methods.md, format-history.md and trl-structure.md; with --check only compare."""
+    """Write docs/known-breaks/, methods.md, format-history.md, trl-structure.md and the table that dates adapters.
+
+    With --check only compare.
+    """
     folder = options.out or data.docs()
     must_take_files(folder)
     stale = []
-    made = pages(options.places)
-    gone = [path for path in sorted((folder / KNOWN).glob("*.md")) if f"{KNOWN}/{path.name}" not in made]
+    written = _written(options.places.store())
+    made = {folder / name: text for name, text in pages(options.places, written).items()}
+    gone = [path for path in sorted((folder / KNOWN).glob("*.md")) if path not in made]
+    made |= written_by.again(options.places.matrix().folder, written)
     for path in gone:
         stale.append(path)
         if not options.check:
             path.unlink()
-    for name, text in made.items():
-        path = folder / name
+    for path, text in made.items():
         if _there(path) == text:
             continue
         stale.append(path)
@@ -77,11 +82,10 @@ def _there(path: Path) -> str | None:
         return None
 
 
-def pages(places: Places) -> dict[str, str]:
+def pages(places: Places, found: Sequence[Written]) -> dict[str, str]:
     """File name → text of every generated page."""
     matrix = places.matrix()
     declared = matrix.scenarios()
-    found = _written(places.store())
     made: Mapping[str, Callable[[], str]] = {
         "methods.md": lambda: methods.render(_in_file_order(declared), _stored(found)),
         "format-history.md": lambda: format_history.render(found),
