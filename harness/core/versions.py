@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.utils import canonicalize_name
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 FIRST_PACKAGES = ("peft", "transformers", "torch", "accelerate", "bitsandbytes", "trl", "safetensors", "numpy")
 """The packages that are listed first wherever an environment's packages are shown."""
@@ -52,7 +52,7 @@ def version_of(text: str) -> Version | None:
     """The version that a text states; None where it states none."""
     try:
         return Version(text)
-    except InvalidVersion:
+    except ValueError:  # InvalidVersion is one; a number of thousands of digits is another
         return None
 
 

@@ -83,6 +83,16 @@ class Maker:
                 _make(built.python, made, names)
         return made / name
 
+    def adapter(self, name: str) -> Path:
+        """The folder with the adapter; of several adapters the first."""
+        out = self.folder(name) / "out"
+        return out if (out / "adapter_config.json").is_file() else out / "policy"
+
+    def base(self, name: str) -> Path:
+        """The base's folder."""
+        (base,) = (self.folder(name) / "acme").iterdir()
+        return base
+
 
 def _make(python: Path, made: Path, names: Iterable[str]) -> None:
     unfinished = made.with_suffix(".unfinished")
