@@ -22,7 +22,14 @@ _WITH_HEAD = re.compile(r"For(CausalLM|ConditionalGeneration|MaskedLM|PreTrainin
 _TASKS_WITH_HEAD = ("CAUSAL_LM", "SEQ_2_SEQ_LM")
 _ADAPTED = re.compile(r"\.lora_(A|B|embedding_A|embedding_B)(\.weight)?$")
 
-Fact = Literal["bias-of-an-adapted-layer", "layers-beside-its-targets"]
+_EMBEDDING = re.compile(r"(^|\.)(embed_tokens|tok_embeddings|word_embeddings|wte|embed_in|shared|embeddings)$")
+_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output_projection)$")
+_PROMPT_LEARNING = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT", "CARTRIDGE")
+
+Fact = Literal[
+    "bias-of-an-adapted-layer", "layers-beside-its-targets", "saves-embedding", "saves-head", "same-tokens-twice",
+    "prompt-learning", "boft-on-convolutions",
+]  # fmt: skip
 
 
 def tied(base: Mapping[str, object], task: str = "") -> bool | None:
@@ -68,9 +75,49 @@ def _beside(module: str, named: list[str]) -> bool:
     return bool(named) and not whole and any(module.endswith(name) for name in named)
 
 
+def _saves_embedding(adapter: Adapter) -> bool:
+    """`modules_to_save` names the embedding."""
+    return any(map(_EMBEDDING.search, _saved(adapter)))
+
+
+def _saves_head(adapter: Adapter) -> bool:
+    """`modules_to_save` names the output head of a language model."""
+    return any(map(_HEAD.search, _saved(adapter)))
+
+
+def _saved(adapter: Adapter) -> list[str]:
+    named = adapter.config.get("modules_to_save")
+    return [str(name) for name in named] if isinstance(named, list) else []
+
+
+def _same_tokens_twice(adapter: Adapter) -> bool:
+    """`trainable_token_indices` names the same tokens for two modules."""
+    named = adapter.config.get("trainable_token_indices")
+    tokens = (
+        [sorted(map(str, one)) for one in named.values() if isinstance(one, list)] if isinstance(named, Mapping) else []
+    )
+    return any(tokens.count(one) > 1 for one in tokens)
+
+
+def _prompt_learning(adapter: Adapter) -> bool:
+    """A method that puts virtual tokens or a prefix in front of the input."""
+    return adapter.method in _PROMPT_LEARNING
+
+
+def _boft_on_convolutions(adapter: Adapter) -> bool:
+    """BOFT scales a convolution by a row, and a linear layer by a column."""
+    scales = [shape for key, shape in adapter.shapes.items() if key.endswith(".boft_s")]
+    return any(len(shape) == 2 and shape[0] == 1 < shape[1] for shape in scales)
+
+
 FACTS: Mapping[Fact, Callable[[Adapter], bool | None]] = {
     "bias-of-an-adapted-layer": _bias_of_an_adapted_layer,
     "layers-beside-its-targets": _layers_beside_its_targets,
+    "saves-embedding": _saves_embedding,
+    "saves-head": _saves_head,
+    "same-tokens-twice": _same_tokens_twice,
+    "prompt-learning": _prompt_learning,
+    "boft-on-convolutions": _boft_on_convolutions,
 }
 
 

@@ -48,9 +48,21 @@ def text(fields: Mapping[str, Any], remarks: Iterable[str] = ()) -> str:
         remarks: lines of the comment at its top; they are wrapped, and nothing in them can end the comment.
     """
     comment = [line for one in remarks for line in textwrap.wrap(visible(one), WIDTH - 2, break_on_hyphens=False)]
-    parts = ["".join(f"# {line}\n" for line in comment) + _table(fields, KEYS)]
-    parts += ["[[condition]]\n" + _table(one, CONDITION) + measured_text(one) for one in fields["condition"]]
+    parts = ["".join(f"# {line}\n" for line in comment) + _table(fields, KEYS) + _rule("adapter", fields)]
+    for one in fields["condition"]:
+        parts += ["[[condition]]\n" + _table(one, CONDITION) + _rule("condition.adapter", one) + measured_text(one)]
     return "\n".join(parts)
+
+
+def _rule(table: str, fields: Mapping[str, Any]) -> str:
+    """The table `adapter` after an empty line; entries of its tables are written with dots."""
+    rule: Mapping[str, Any] = fields.get("adapter") or {}
+    flat: dict[str, Any] = {}
+    for key, value in rule.items():
+        dotted = value if isinstance(value, Mapping) else {}
+        flat |= {f"{key}.{_key(own)}": entry for own, entry in dotted.items()} or {key: value}
+    lines = [f"{key} = {_value(value, WIDTH - len(key) - len(' = '))}\n" for key, value in flat.items()]
+    return "".join([f"\n[{table}]\n", *lines]) if lines else ""
 
 
 def measured_text(condition: Mapping[str, Any]) -> str:
@@ -96,8 +108,12 @@ def _value(value: Any, room: int) -> str:
     if isinstance(value, str):
         line = _quoted(value)
         return line if len(line) <= room else _folded(value)
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, int | float):
         return f"{value}"
+    if isinstance(value, Mapping):
+        return _inline({_key(key): one for key, one in value.items()})
     items = [_value(one, 10**6) for one in value]
     line = f"[{', '.join(items)}]"
     return line if len(line) <= room else "[\n" + "".join(f"  {item},\n" for item in items) + "]"

@@ -1,0 +1,201 @@
+"""Compares what the known breaks say of an adapter's own files with the cells that they cover.
+
+    python -m benchmarks.known_breaks                      every stored fixture under every declared environment
+    python -m benchmarks.known_breaks --run report.json    and with what a run found
+
+A break's rule (`adapter` in its file) says which adapters it is about. Its conditions say which cells of this
+repository deviate. Both must select the same stored fixtures: a rule that selects more cries wolf, and one that selects
+less is silent. A cell may have only one break, so a rule may select a cell that another break covers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from harness.core import matrix, versions
+from harness.core.errors import HarnessError
+from harness.core.verdict import Verdict
+from harness.judge import breaks
+from harness.judge.adapter_rule import AdapterRule
+from harness.judge.adapter_uses import USES
+from harness.judge.breaks import Break, Condition
+from harness.runner.request import Places
+from harness.store.adapter import Adapter
+from harness.store.adapter_of_fixture import adapter_of
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """One stored adapter, with what its scenario does and what wrote it."""
+
+    scenario: str
+    creator: str
+    adapter: Adapter
+    resolved: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The loaders under which a break covers one fixture, and those under which its rule says that it applies."""
+
+    known: str
+    fixture: Fixture
+    covered: frozenset[str]
+    ruled: frozenset[str]
+    hidden: str
+
+
+class Stored:
+    """All stored fixtures, and the declared environments that can load them."""
+
+    def __init__(self, places: Places | None = None) -> None:
+        places = places or Places()
+        store = places.store()
+        self.declared = {one.name: one for one in places.matrix().scenarios()}
+        self.fixtures = [
+            Fixture(name, creator, adapter_of(store, manifest), manifest.resolved, manifest.versions)
+            for creator in store.creators()
+            for name in store.scenarios(creator)
+            for manifest in [store.manifest(creator, name)]
+        ]
+        self.loaders: dict[str, Mapping[str, str]] = {}
+        for name in (environments := places.environments()).names():
+            try:
+                self.loaders[name] = environments.locked_versions(name)
+            except HarnessError:
+                continue
+        self.breaks = breaks.load(places.matrices_folder)
+        self._supported: dict[str, frozenset[str]] = {}
+
+    def supported(self, scenario: str) -> frozenset[str]:
+        """The environments that have the feature of a scenario."""
+        if scenario not in self._supported:
+            one = self.declared[scenario]
+            able = (name for name, has in self.loaders.items() if not matrix.unsupported(one, has))
+            self._supported[scenario] = frozenset(able)
+        return self._supported[scenario]
+
+    def cells(self, known: Sequence[Break] | None = None) -> Iterator[Cells]:
+        """Each break with each fixture that it covers, or that its rule selects."""
+        for one in self.breaks if known is None else known:
+            of = [(condition, one.rule(condition), self._loading(condition)) for condition in one.condition]
+            admitted = {id(condition): self._creators(condition) for condition, _, _ in of}
+            for fixture in self.fixtures:
+                mine = [part for part in of if fixture.creator in admitted[id(part[0])]]
+                if mine and (cells := self._of(one, fixture, mine)):
+                    yield cells
+
+    def _of(
+        self, known: Break, fixture: Fixture, conditions: Sequence[tuple[Condition, AdapterRule | None, frozenset[str]]]
+    ) -> Cells | None:
+        covered: set[str] = set()
+        ruled: set[str] = set()
+        hidden = ""
+        for condition, rule, loaders in conditions:
+            if any(fnmatchcase(fixture.scenario, glob) for glob in condition.scenarios):
+                covered |= loaders
+            if rule and does(rule, fixture.resolved) and rule.about(fixture.adapter) is not False:
+                ruled |= loaders
+                hidden = hidden or _hidden(rule, fixture.scenario)
+        able = self.supported(fixture.scenario)
+        if not (covered | ruled) & able:
+            return None
+        return Cells(known.id, fixture, frozenset(covered & able), frozenset(ruled & able), hidden)
+
+    def _creators(self, condition: Condition) -> frozenset[str]:
+        has = {fixture.creator: fixture.versions for fixture in self.fixtures}
+        return frozenset(name for name, found in has.items() if _admits(condition.creators, name, found))
+
+    def _loading(self, condition: Condition) -> frozenset[str]:
+        return frozenset(name for name, has in self.loaders.items() if _admits(condition.loaders, name, has))
+
+
+def does(rule: AdapterRule, resolved: Mapping[str, Any]) -> bool:
+    """True if a scenario does with its adapter what a rule says that the user must do."""
+    return all(USES[use].done(resolved) for use in rule.only_if)
+
+
+def _hidden(rule: AdapterRule, scenario: str) -> str:
+    return next((reason for glob, reason in rule.hidden.items() if fnmatchcase(scenario, glob)), "")
+
+
+def _admits(rule: str | list[str], name: str, has: Mapping[str, str]) -> bool:
+    if isinstance(rule, list):
+        return any(fnmatchcase(name, glob) for glob in rule)
+    return versions.parse(rule).holds(has)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Fixtures of one scenario that a break covers without its rule, or the other way round."""
+
+    known: str
+    scenario: str
+    silent: bool
+    creators: tuple[str, ...]
+    loaders: tuple[str, ...]
+
+    def __str__(self) -> str:
+        what = "covered, but the rule does not select it" if self.silent else "selected by the rule, but not covered"
+        creators, loaders = ", ".join(self.creators), ", ".join(self.loaders)
+        return f"{self.known}: {self.scenario}: {what}\n    creators {creators}\n    loaders {loaders}"
+
+
+def disagreements(stored: Stored, cells: Iterable[Cells], ruled: Iterable[str]) -> list[Disagreement]:
+    """Where rules and conditions select other cells. A break without any rule is not asked.
+
+    Args:
+        ruled: the breaks that have a rule.
+    """
+    there, with_rule = list(cells), set(ruled)
+    deviates: dict[tuple[str, str], set[str]] = {}
+    for one in there:
+        deviates.setdefault((one.fixture.creator, one.fixture.scenario), set()).update(one.covered)
+    found: dict[tuple[str, str, bool], tuple[set[str], set[str]]] = {}
+    for one in there:
+        elsewhere = deviates[one.fixture.creator, one.fixture.scenario]
+        wrong = {True: one.covered - one.ruled, False: frozenset() if one.hidden else one.ruled - elsewhere}
+        for silent, loaders in wrong.items():
+            if loaders and one.known in with_rule:
+                creators, all_loaders = found.setdefault((one.known, one.fixture.scenario, silent), (set(), set()))
+                creators.add(one.fixture.creator)
+                all_loaders.update(loaders)
+    return [Disagreement(*key, tuple(sorted(c)), tuple(sorted(l))) for key, (c, l) in sorted(found.items())]
+
+
+def with_rules(known: Iterable[Break]) -> list[str]:
+    """The breaks of which a condition has a rule."""
+    return [one.id for one in known if any(one.rule(condition) for condition in one.condition)]
+
+
+def main() -> int:
+    """Print the agreement."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--run", type=Path, help="a report.json to compare with")
+    parser.add_argument("--break", dest="known", default="*", help="glob of breaks to list (default: all)")
+    arguments = parser.parse_args()
+    stored = Stored()
+    cells = list(stored.cells())
+    wrong = disagreements(stored, cells, with_rules(stored.breaks))
+    for one in wrong:
+        if fnmatchcase(one.known, arguments.known):
+            print(one)
+    covered = sum(len(one.covered) for one in cells)
+    both = sum(len(one.covered & one.ruled) for one in cells)
+    rules = len(with_rules(stored.breaks))
+    print(f"{rules} of {len(stored.breaks)} known breaks have a rule; {len(stored.fixtures)} stored fixtures")
+    print(f"{covered} cells are covered by a known break; its rule selects {both}; {len(wrong)} disagreements")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
