@@ -11,9 +11,7 @@ less is silent. A cell may have only one break, so a rule may select a cell that
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -22,7 +20,6 @@ from typing import Any
 
 from harness.core import matrix, versions
 from harness.core.errors import HarnessError
-from harness.core.verdict import Verdict
 from harness.judge import breaks
 from harness.judge.adapter_rule import AdapterRule
 from harness.judge.adapter_uses import USES
@@ -77,17 +74,19 @@ class Stored:
         self._supported: dict[str, frozenset[str]] = {}
 
     def supported(self, scenario: str) -> frozenset[str]:
-        """The environments that have the feature of a scenario."""
+        """The environments that have the feature of a scenario. Those of TRL load only what TRL trained."""
         if scenario not in self._supported:
             one = self.declared[scenario]
-            able = (name for name, has in self.loaders.items() if not matrix.unsupported(one, has))
+            loaders = {name: has for name, has in self.loaders.items() if one.scenario.sft or "trl" not in has}
+            able = (name for name, has in loaders.items() if not matrix.unsupported(one, has))
             self._supported[scenario] = frozenset(able)
         return self._supported[scenario]
 
     def cells(self, known: Sequence[Break] | None = None) -> Iterator[Cells]:
         """Each break with each fixture that it covers, or that its rule selects."""
         for one in self.breaks if known is None else known:
-            of = [(condition, one.rule(condition), self._loading(condition)) for condition in one.condition]
+            on_cpu = [condition for condition in one.condition if "cpu" in (condition.devices or ["cpu"])]
+            of = [(condition, one.rule(condition), self._loading(condition)) for condition in on_cpu]
             admitted = {id(condition): self._creators(condition) for condition, _, _ in of}
             for fixture in self.fixtures:
                 mine = [part for part in of if fixture.creator in admitted[id(part[0])]]
@@ -150,7 +149,7 @@ class Disagreement:
         return f"{self.known}: {self.scenario}: {what}\n    creators {creators}\n    loaders {loaders}"
 
 
-def disagreements(stored: Stored, cells: Iterable[Cells], ruled: Iterable[str]) -> list[Disagreement]:
+def disagreements(cells: Iterable[Cells], ruled: Iterable[str]) -> list[Disagreement]:
     """Where rules and conditions select other cells. A break without any rule is not asked.
 
     Args:
@@ -169,7 +168,10 @@ def disagreements(stored: Stored, cells: Iterable[Cells], ruled: Iterable[str]) 
                 creators, all_loaders = found.setdefault((one.known, one.fixture.scenario, silent), (set(), set()))
                 creators.add(one.fixture.creator)
                 all_loaders.update(loaders)
-    return [Disagreement(*key, tuple(sorted(c)), tuple(sorted(l))) for key, (c, l) in sorted(found.items())]
+    return [
+        Disagreement(*key, tuple(sorted(creators)), tuple(sorted(loaders)))
+        for key, (creators, loaders) in sorted(found.items())
+    ]
 
 
 def with_rules(known: Iterable[Break]) -> list[str]:
@@ -185,7 +187,7 @@ def main() -> int:
     arguments = parser.parse_args()
     stored = Stored()
     cells = list(stored.cells())
-    wrong = disagreements(stored, cells, with_rules(stored.breaks))
+    wrong = disagreements(cells, with_rules(stored.breaks))
     for one in wrong:
         if fnmatchcase(one.known, arguments.known):
             print(one)

@@ -6,8 +6,8 @@ Each is a function from an adapter to yes, no, or None where the files do not sa
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from typing import Literal
 
 from harness.store.adapter import Adapter
 
@@ -32,21 +32,32 @@ Fact = Literal[
 ]  # fmt: skip
 
 
-def tied(base: Mapping[str, object], task: str = "") -> bool | None:
-    """True if embedding and head of the base are one matrix, by its `config.json`; None if it does not say.
+def tied(adapter: Adapter) -> bool | None:
+    """True if embedding and head of the base are one matrix; None if nothing says so.
 
-    A configuration leaves out what is the default of its class.
+    A `config.json` leaves out what is the default of its class.
     """
-    architectures = base.get("architectures")
+    base, task = adapter.base, adapter.config.get("task_type")
+    architectures = base.get("architectures") if base else None
     named = [name for name in architectures if isinstance(name, str)] if isinstance(architectures, list) else []
     if (task and task not in _TASKS_WITH_HEAD) or (named and not any(map(_WITH_HEAD.search, named))):
         return False
+    if base is None:
+        return None
     inner = base.get("text_config")
     said = base.get("tie_word_embeddings", inner.get("tie_word_embeddings") if isinstance(inner, Mapping) else None)
     if isinstance(said, bool):
         return said
     kind = base.get("model_type")
-    return kind not in UNTIED if isinstance(kind, str) else None
+    return kind not in UNTIED if isinstance(kind, str) else False
+
+
+def mapped_type(adapter: Adapter) -> str:
+    """The base's type of model according to the adapter's `auto_mapping`, which PEFT writes if it was given no task."""
+    mapping = adapter.config.get("auto_mapping")
+    library = str(mapping.get("parent_library") or "") if isinstance(mapping, Mapping) else ""
+    parts = library.split(".")
+    return parts[2] if parts[:2] == ["transformers", "models"] and len(parts) > 3 else ""
 
 
 def adapted(adapter: Adapter) -> frozenset[str]:
@@ -100,12 +111,12 @@ def _same_tokens_twice(adapter: Adapter) -> bool:
 
 
 def _prompt_learning(adapter: Adapter) -> bool:
-    """A method that puts virtual tokens or a prefix in front of the input."""
+    """The method puts virtual tokens or a prefix in front of the input."""
     return adapter.method in _PROMPT_LEARNING
 
 
 def _boft_on_convolutions(adapter: Adapter) -> bool:
-    """BOFT scales a convolution by a row, and a linear layer by a column."""
+    """A tensor `*.boft_s` is a row, as on a convolution, and no column, as on a linear layer."""
     scales = [shape for key, shape in adapter.shapes.items() if key.endswith(".boft_s")]
     return any(len(shape) == 2 and shape[0] == 1 < shape[1] for shape in scales)
 
@@ -121,7 +132,7 @@ FACTS: Mapping[Fact, Callable[[Adapter], bool | None]] = {
 }
 
 
-def documented() -> Iterator[tuple[Fact, str]]:
-    """Each fact with what it means, for the documentation."""
-    for fact in get_args(Fact):
-        yield fact, (FACTS[fact].__doc__ or "").split("\n")[0]
+def meaning(fact: Fact) -> str:
+    """What a fact means, as a clause without a full stop."""
+    first = (FACTS[fact].__doc__ or "").partition("\n")[0].rstrip(".")
+    return first if first.startswith("`") else first[:1].lower() + first[1:]

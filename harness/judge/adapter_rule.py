@@ -13,8 +13,8 @@ from typing import Annotated, Any
 import pydantic
 
 from harness.core.model import Strict
-from harness.judge.adapter_facts import FACTS, Fact, tied
-from harness.judge.adapter_uses import USES, Use
+from harness.judge.adapter_facts import FACTS, Fact, mapped_type, tied
+from harness.judge.adapter_uses import Use
 from harness.store.adapter import Adapter
 
 Answer = bool | None
@@ -139,11 +139,6 @@ class AdapterRule(Rule):
         """True if the break can show in the adapter; None if its files do not say."""
         return None if self.untold else super().about(adapter)
 
-    @property
-    def only_if_words(self) -> str:
-        """What the user must do, for a reader: `you merge the adapter and save the merged model`."""
-        return " and ".join(USES[use].words for use in self.only_if)
-
 
 def every(answers: Iterable[Answer]) -> Answer:
     """False if one is false, else None if one is unknown, else True."""
@@ -180,12 +175,12 @@ def _is(wanted: Value, config: Mapping[str, Any], key: str) -> bool:
 
 
 def _base_is(wanted: Value, adapter: Adapter, key: str) -> Answer:
-    if adapter.base is None:
-        return None
     if key == "tied":
-        answer = tied(adapter.base, str(adapter.config.get("task_type") or ""))
+        answer = tied(adapter)
         return None if answer is None else answer is wanted
-    return _is(wanted, adapter.base, key)
+    if adapter.base is None and (key != "model_type" or not mapped_type(adapter)):
+        return None
+    return _is(wanted, {"model_type": mapped_type(adapter)} if adapter.base is None else adapter.base, key)
 
 
 def _equal(wanted: _Plain, found: Any) -> bool:

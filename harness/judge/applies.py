@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 from harness.core.versions import Condition as Requirement
 from harness.judge import breaks
@@ -19,6 +20,9 @@ Environments = Mapping[str, Versions]
 """Environment name → its packages: for conditions that name environments instead of versions."""
 
 
+Unknown = Literal["base", "creator"]
+
+
 @dataclass(frozen=True)
 class Applies:
     """A known break that applies to an adapter.
@@ -26,14 +30,20 @@ class Applies:
     Attributes:
         known: the break.
         condition: its worst condition that applies.
-        certain: False if it may apply: the files, or the versions of the creator, do not say.
+        unknown: why it only may apply: `base`, where the base's configuration would say, and `creator`, where it
+            depends on the release that wrote the adapter. Empty if it applies.
         only_if: what the user must do for it to show; empty if loading and running is enough.
     """
 
     known: Break
     condition: Condition
-    certain: bool
+    unknown: tuple[Unknown, ...] = ()
     only_if: tuple[Use, ...] = ()
+
+    @property
+    def certain(self) -> bool:
+        """True if it applies, false if it may apply."""
+        return not self.unknown
 
     @property
     def order(self) -> tuple[bool, bool, int, str]:
@@ -68,9 +78,13 @@ def _of(
         rule = known.rule(condition)
         if rule is None or not _loads(condition, loader, environments):
             continue
-        answer = every([written(condition, creators, environments), rule.about(adapter)])
-        if answer is not False:
-            every_one.append(Applies(known, condition, answer is True, tuple(rule.only_if)))
+        answers: dict[Unknown, Answer] = {
+            "base": rule.about(adapter),
+            "creator": written(condition, creators, environments),
+        }
+        if False not in answers.values():
+            unknown = tuple(why for why, answer in answers.items() if answer is None)
+            every_one.append(Applies(known, condition, unknown, tuple(rule.only_if)))
     return min(every_one, key=lambda applies: applies.order, default=None)
 
 
