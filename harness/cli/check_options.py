@@ -128,6 +128,18 @@ def add_request(one: Parser) -> None:
     _runner(one.add_argument_group("options of pytest, which runs the cells"))
 
 
+def add_running(one: Parser) -> None:
+    """Declare how cells run and what is printed: for `try`, which chooses the cells itself."""
+    running = one.add_argument_group("choose how cells run")
+    _computing(running)
+    _running(running)
+    where(running, fixtures=False)
+    group = one.add_argument_group("choose what is printed")
+    group.add_argument("--format", choices=["terminal", "markdown"], help="what is printed (default: terminal)")
+    saying(group)
+    group.add_argument("-q", "--quiet", action="count", default=0, help="print the summary sentence only")
+
+
 def creators(one: Arguments, **more: Any) -> None:
     """Declare whose fixtures are replayed."""
     one.add_argument("--creator", dest="creators", action="append", **more)

@@ -23,12 +23,29 @@ from harness.cli import (
     show,
     streams,
     triage,
+    try_,
 )
 from harness.cli.check_options import EXIT_CODES
 from harness.cli.parser import Parser, prints, resume, run
 from harness.core.errors import ExitCode, HarnessError
 
-_COMMANDS = (check, reports, show, blame, bisect, repro, accept, triage, create, fixtures, env, offline, lint, docs)
+_COMMANDS = (
+    check,
+    try_,
+    reports,
+    show,
+    blame,
+    bisect,
+    repro,
+    accept,
+    triage,
+    create,
+    fixtures,
+    env,
+    offline,
+    lint,
+    docs,
+)
 """In the order of the help: the first ones are those that users need first."""
 
 

@@ -133,7 +133,7 @@ class Matrix:
             raise UsageError(
                 f"no folder {folder}", "a folder with scenarios/, and if needed bases/ and envs/", "check --matrices"
             )
-        self._bases: dict[str, tuple[Base, Path]] = {}
+        self._bases: dict[Path, Base] = {}
 
     def scenario_files(self) -> list[Path]:
         """The scenario files of the folder, without the fallback, sorted by name."""
@@ -198,20 +198,20 @@ class Matrix:
         return Declared(scenario, base, scenario.base, file, sources, _given(scenario, file, index))
 
     def _base(self, name: str, file: Path, index: int) -> tuple[Base, Path]:
-        if name not in self._bases:
-            # a scenario file outside the matrix may have its own bases, in bases/ beside it or beside its folder
-            folders = [file.parent / "bases", file.parent.parent / "bases", self.folder / "bases"]
-            folders += [self.fallback / "bases"] if self.fallback else []
-            path = next((p for folder in folders if (p := folder / f"{name}.toml").is_file()), None)
-            if path is None:
-                known = sorted({p.stem for folder in folders for p in folder.glob("*.toml")})
-                raise UsageError(
-                    f"{file}: `scenario[{index}].base` = {name!r}: no such base{did_you_mean(name, known)}",
-                    f"one of {', '.join(known)}",
-                    f"correct the name, or add {self.folder / 'bases' / (name + '.toml')}",
-                )
-            self._bases[name] = (toml_files.validated(Base, toml_files.read(path), path), path)
-        return self._bases[name]
+        # a scenario file outside the matrix may have its own bases, in bases/ beside it or beside its folder
+        folders = [file.parent / "bases", file.parent.parent / "bases", self.folder / "bases"]
+        folders += [self.fallback / "bases"] if self.fallback else []
+        path = next((p for folder in folders if (p := folder / f"{name}.toml").is_file()), None)
+        if path is None:
+            known = sorted({p.stem for folder in folders for p in folder.glob("*.toml")})
+            raise UsageError(
+                f"{file}: `scenario[{index}].base` = {name!r}: no such base{did_you_mean(name, known)}",
+                f"one of {', '.join(known)}",
+                f"correct the name, or add {self.folder / 'bases' / (name + '.toml')}",
+            )
+        if path not in self._bases:
+            self._bases[path] = toml_files.validated(Base, toml_files.read(path), path)
+        return self._bases[path], path
 
 
 def _toml_files(where: Iterable[Path]) -> Iterable[Path]:

@@ -1,0 +1,143 @@
+"""`try`: a user's own adapter under the release that wrote it and under others."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.cli import check_options, common, pytest_run
+from harness.cli.check_options import EXIT_CODES, CheckOptions
+from harness.cli.parser import SPEC, command, count
+from harness.core import data
+from harness.core.run import Cell, Run
+from harness.core.verdict import Verdict
+from harness.envs.environments import CURRENT, Environments
+from harness.own import releases, room, trial
+from harness.own.trial import QUANTISATIONS, Trial, TrialRequest
+from harness.runner import planned
+from harness.runner.request import CheckRequest, Selection, cores
+
+_EPILOG = """
+Both environments are built, and the adapter's own file is loaded in both. By default the base is cut to the first two
+layers that the adapter touches, in their true widths, so that a large model's adapter can be tried on a laptop. The
+adapter's tensors of these layers are used as they are. The base's weights are not needed.
+"""
+
+
+@dataclass(frozen=True)
+class TryOptions:
+    """Options of `try`."""
+
+    trial: TrialRequest = field(default_factory=TrialRequest)
+    check: CheckOptions = field(default_factory=CheckOptions)
+    from_spec: str = ""
+    to: tuple[str, ...] = ()
+
+
+def add_to(commands: Any) -> None:
+    one = command(
+        commands, "try", run, "load your own adapter under the release that wrote it and under others, and compare",
+        "  peft-regress try ./my-adapter                                under the newest libraries\n"
+        "  peft-regress try ./my-adapter --base ./base-model --to peft==0.17.0 --to current\n"
+        "  peft-regress try ./my-adapter --from peft==0.6.1 --to python:/opt/venv/bin/python\n"
+        "  peft-regress try ./my-adapter --layers 1                      needs less memory\n" + _EPILOG + EXIT_CODES,
+        TryOptions,
+    )  # fmt: skip
+    one.add_argument("adapter", metavar="ADAPTER", help="the folder with adapter_config.json")
+    group = one.add_argument_group("choose the base and the environments")
+    group.add_argument(
+        "--base", metavar="DIR",
+        help="the base model's folder, or its config.json (default: looked for by the name in the adapter's "
+        "configuration, in the Hub's cache on this machine)",
+    )  # fmt: skip
+    group.add_argument("--fetch", action="store_true", help="get the base's config.json from the Hub if need be")
+    group.add_argument(
+        "--from", dest="from_spec", metavar="SPEC",
+        help=f"what wrote the adapter: {SPEC} (default: the newest release that can have written it)",
+    )  # fmt: skip
+    group.add_argument(
+        "--to", action="append", metavar="SPEC", help="what loads it, in the same forms (default: current; repeatable)"
+    )
+    group.add_argument(
+        "--layers", type=count, default=2, metavar="N", help="layers with the adapter that are kept (default: 2)"
+    )
+    group.add_argument("--whole", action="store_true", help="keep all layers and the whole vocabulary")
+    group.add_argument("--quantize", choices=QUANTISATIONS, help="quantise the base, as it was for training")
+    group.add_argument(
+        "--trust-remote-code", action="store_true", help="use the base's own Python code, in the environments only"
+    )
+    check_options.add_running(one)
+
+
+def run(options: TryOptions) -> int:
+    """Try the adapter; the exit code is that of a check."""
+    ready = trial.prepare(options.trial, os.environ)
+    for line in trial.said(ready):
+        common.say(line)
+    environments = options.check.request.places.environments(common.say)
+    request = _request(options, ready, environments)
+    cells = planned(request, environments)
+    finished: list[Run] = []
+
+    def noted(run: Run, _: object) -> Run:
+        finished.append(run.model_copy(update={"cells": tuple(_with_notes(cell, ready) for cell in run.cells)}))
+        return finished[-1]
+
+    code = pytest_run.replay(options.check, request, cells, environments, left_out={}, finishing=noted)
+    for one in finished:
+        for cell in one.cells:
+            common.say(sentence(cell, {each.name: each.versions for each in one.environments}))
+    return code
+
+
+def _request(options: TryOptions, ready: Trial, environments: Environments) -> CheckRequest:
+    """What `pair` would be asked for. Refuses before anything is written or built."""
+    asked = options.check.request
+    creator = options.from_spec or _writer(ready, data.matrices(), environments)
+    loaders = options.to or (("current-bnb" if ready.quantize else CURRENT),)
+    jobs = room.workers(ready.room, len(loaders), asked.jobs, cores(), room.available())
+    file = trial.write(ready, asked.places.reports_folder)
+    return replace(
+        asked, creators=(creator,), loaders=loaders, pair=True, jobs=jobs, selection=Selection(scenarios=(file,))
+    )
+
+
+def _writer(ready: Trial, matrices: Path, environments: Environments) -> str:
+    release, why = releases.writer(ready.source.adapter, matrices)
+    spec = releases.spec_for(release, environments.declarations(), quantised=bool(ready.quantize))
+    common.say(f"{why}; it is loaded under {spec} first, and --from names another environment")
+    return spec
+
+
+def _with_notes(cell: Cell, ready: Trial) -> Cell:
+    cut = tuple(f"cut: {one}" for one in ready.cut.said)
+    return cell.model_copy(update={"notes": (*cell.notes, *cut)})
+
+
+def sentence(cell: Cell, versions: Mapping[str, Mapping[str, str]]) -> str:
+    """The result in the words of the adapter's owner."""
+    release = versions.get(cell.loader, {}).get("peft")
+    under = f"peft {release}" if release else cell.loader
+    under += f" ({cell.loader})" if release and cell.loader != CURRENT else ""
+    match cell.verdict:
+        case Verdict.EXACT | Verdict.CLOSE | Verdict.WARNED:
+            return f"This adapter loads under {under} and computes the same ({cell.verdict})."
+        case Verdict.SILENT_WRONG:
+            return f"This adapter loads under {under} without an error, and does not compute the same ({cell.verdict})."
+        case Verdict.BASE_MOVED:
+            return f"This adapter has the same effect under {under}; the base itself computes something else."
+        case Verdict.CONTRACT:
+            return (
+                f"This adapter computes the same under {under}, but something else about it changed ({cell.verdict})."
+            )
+        case Verdict.LOAD_ERROR | Verdict.RUN_ERROR | Verdict.CRASH | Verdict.TIMEOUT:
+            return f"This adapter does not work under {under} ({cell.verdict})."
+        case _:
+            return f"Nothing can be said of this adapter under {under} ({cell.verdict}): {_first(cell.reason)}"
+
+
+def _first(reason: str) -> str:
+    return reason.strip().partition("\n")[0] or "see the report"
