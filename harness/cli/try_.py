@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from harness.core import data
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
 from harness.envs.environments import CURRENT, Environments
+from harness.judge import applies
 from harness.own import releases, room, trial
 from harness.own.trial import QUANTISATIONS, Trial, TrialRequest
 from harness.runner import planned
-from harness.runner.request import CheckRequest, Selection, cores
+from harness.runner.request import CheckRequest, Places, Selection, cores
 
 _EPILOG = """
 Both environments are built, and the adapter's own file is loaded in both. By default the base is cut to the first two
@@ -62,7 +64,7 @@ def add_to(commands: Any) -> None:
         "--to", action="append", metavar="SPEC", help="what loads it, in the same forms (default: current; repeatable)"
     )
     group.add_argument(
-        "--layers", type=count, default=2, metavar="N", help="layers with the adapter that are kept (default: 2)"
+        "--layers", type=_layers, default=2, metavar="N", help="layers with the adapter that are kept (default: 2)"
     )
     group.add_argument("--whole", action="store_true", help="keep all layers and the whole vocabulary")
     group.add_argument("--quantize", choices=QUANTISATIONS, help="quantise the base, as it was for training")
@@ -70,6 +72,14 @@ def add_to(commands: Any) -> None:
         "--trust-remote-code", action="store_true", help="use the base's own Python code, in the environments only"
     )
     check_options.add_running(one)
+
+
+def _layers(text: str) -> int:
+    """The type of a number of layers."""
+    found = count(text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r}\n  expected: a whole number, 1 or more")
+    return found
 
 
 def run(options: TryOptions) -> int:
@@ -88,9 +98,24 @@ def run(options: TryOptions) -> int:
 
     code = pytest_run.replay(options.check, request, cells, environments, left_out={}, finishing=noted)
     for one in finished:
+        versions = {each.name: each.versions for each in one.environments}
         for cell in one.cells:
-            common.say(sentence(cell, {each.name: each.versions for each in one.environments}))
+            common.say(sentence(cell, versions))
+            for line in _known(cell, ready, versions, request.places):
+                common.say(line)
     return code
+
+
+def _known(cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], places: Places) -> Iterator[str]:
+    """What is known of such a deviation, and what its owner can do."""
+    if not cell.deviates:
+        return
+    adapter = replace(ready.source.adapter, base=ready.base.values)
+    creators, loader = [versions.get(cell.creator, {})], versions.get(cell.loader, {})
+    for one in applies.applying(adapter, creators, loader, common.known_breaks(places)):
+        if one.certain and not one.only_if:
+            yield f"  known break {one.known.id}: {one.known.title}"
+            yield f"    workaround: {one.known.workaround or 'none is known'}"
 
 
 def _request(options: TryOptions, ready: Trial, environments: Environments) -> CheckRequest:

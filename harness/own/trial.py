@@ -29,6 +29,8 @@ from harness.worker.files import open_regular
 FAMILY, QUANTISED = "own", "bnb-own"
 """Families. Environments with bitsandbytes are for `bnb-*`."""
 QUANTISATIONS = ("nf4", "fp4", "int8")
+_TELLS_NOTHING = re.compile(r"checkpoint-\d+|adapters?|final|last|best|default|lora|peft|outputs?|out|results?|model")
+"""Names of folders that tell one adapter from another only with the name of the folder around them."""
 _SCENARIO, _ADAPTER, _BASE = "scenario.toml", "adapter", "base"
 _CLASSES = {
     "LORA": "LoraConfig", "ADALORA": "AdaLoraConfig", "LOHA": "LoHaConfig", "LOKR": "LoKrConfig", "IA3": "IA3Config",
@@ -133,7 +135,7 @@ def _name(path: Path) -> str:
     words = [path.name]
     if path.parent.name == "snapshots":
         words = [path.parent.parent.name.removeprefix("models--")]
-    elif re.fullmatch(r"checkpoint-\d+|adapter|final|last|best|default|lora", path.name):
+    elif _TELLS_NOTHING.fullmatch(path.name.lower()):
         words = [path.parent.name, path.name]
     name = re.sub(r"[^a-z0-9.]+", "-", "-".join(words).lower()).strip("-.")[:60].rstrip("-.")
     return name or "adapter"

@@ -135,6 +135,9 @@ class Loading:
     def config(self, adapter: Mapping[str, Any]) -> Part:
         """Lines that assign `config`, as the scenario declares an adapter."""
         kind = adapter["config"]
+        if adapter.get("given"):
+            lines = ('config = PeftConfig.from_pretrained("adapter")', "config.inference_mode = False")
+            return part(*lines, imports=["from peft import PeftConfig"])
         return part(f"config = {kind}({arguments(adapter['args'])})", imports=[f"from peft import {kind}"])
 
     def save(self, folder: str) -> Part:
