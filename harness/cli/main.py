@@ -13,6 +13,7 @@ from harness.cli import (
     common,
     create,
     docs,
+    doctor,
     env,
     faults,
     fixtures,
@@ -31,6 +32,7 @@ from harness.core.errors import ExitCode, HarnessError
 
 _COMMANDS = (
     check,
+    doctor,
     try_,
     reports,
     show,

@@ -62,7 +62,7 @@ def read(path: Path, base: Mapping[str, Any] | None = None) -> Folder:
     """
     folder = find(path)
     files = names(folder)
-    config = _config(folder / CONFIG)
+    config = config_of(folder)
     if "peft_type" not in config:
         raise foreign.config_without_method(folder, config, files)
     tensors, problem = _tensors(folder, files)
@@ -96,7 +96,7 @@ def find(path: Path) -> Path:
         more = f" and {len(below) - 8} more" if len(below) > 8 else ""
         raise UsageError(
             f"{folder} holds no adapter itself; {len(below)} below it: {listed}{more}", f"a folder with {CONFIG}",
-            "pass one of them",
+            "pass one of them" if below[1:] else "pass that one",
         )  # fmt: skip
     raise foreign.folder(folder, files)
 
@@ -156,7 +156,13 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(path))[:99]]
 
 
-def _config(path: Path) -> dict[str, Any]:
+def config_of(folder: Path) -> dict[str, Any]:
+    """The adapter's configuration.
+
+    Raises:
+        HarnessError: it cannot be read.
+    """
+    path = folder / CONFIG
     try:
         found = parse_json(read_regular(path, _LARGEST_TEXT))
     except (OSError, ValueError) as error:

@@ -1,0 +1,124 @@
+"""Says what an adapter is, which releases can have written it, which known breaks apply to it, and what is damaged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core import data
+from harness.core.errors import ExitCode, HarnessError
+from harness.judge import applies, breaks
+from harness.judge.applies import Applies
+from harness.own import base_config, damage, dating, folder, target, values, written_by
+from harness.own.damage import Damage
+from harness.own.dating import Dated
+from harness.own.folder import Folder
+from harness.own.target import Target
+from harness.own.values import Scan
+from harness.runner.request import Places
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything that is said of an adapter.
+
+    Attributes:
+        base: where the base's configuration was found; empty if it was not.
+        applies: the known breaks that apply or may apply, the worst first.
+        unsure: why something could not be told, in sentences.
+    """
+
+    folder: Folder
+    base: str
+    dated: Dated
+    target: Target
+    applies: tuple[Applies, ...]
+    damage: tuple[Damage, ...]
+    scan: Scan
+    unsure: tuple[str, ...]
+
+    @property
+    def certain(self) -> list[Applies]:
+        """The known breaks that apply whatever the user does."""
+        return [one for one in self.applies if one.certain and not one.only_if]
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """Of the command."""
+        if self.certain or any(one.serious for one in self.damage):
+            return ExitCode.REGRESSED
+        return ExitCode.CANNOT_TELL if self.unsure else ExitCode.CLEAN
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an adapter.
+
+    Attributes:
+        path: the adapter's folder, or a file in it.
+        to: the environment that is to load it.
+        base: a folder with the base's `config.json`.
+    """
+
+    path: Path
+    to: Target
+    base: Path | None = None
+
+
+def known(places: Places) -> target.Known:
+    """The environments that can be asked for their versions."""
+    return places.environments_as(target.Known)
+
+
+def diagnose(question: Question, places: Places) -> Diagnosis:
+    """Everything that can be said of an adapter without loading it.
+
+    Raises:
+        UsageError: there is no adapter of PEFT, or `base` has no configuration.
+        HarnessError: its configuration cannot be read.
+    """
+    config = folder.config_of(folder.find(question.path))
+    base, origin = _base(config, question.base)
+    found = folder.read(question.path, base)
+    matrices = places.matrix().folder
+    table = written_by.load(matrices if (matrices / written_by.FILE).is_file() else data.matrices())
+    dated = dating.date(found.adapter, table)
+    scan = values.scan(found.path, found.tensors)
+    named = known(places)
+    apply = applies.applying(found.adapter, dated.creators, question.to.versions, breaks.load(matrices), _Locks(named))
+    unsure = [f"the method {found.adapter.method} is newer than this tool"] * (
+        found.adapter.method not in table.methods
+    )
+    return Diagnosis(
+        found, origin, dated, question.to, tuple(apply), tuple(damage.find(found, scan)), scan, tuple(unsure)
+    )
+
+
+class _Locks(Mapping[str, Mapping[str, str]]):
+    """Declared environments → their packages; a lock is read when it is asked for."""
+
+    def __init__(self, environments: target.Known) -> None:
+        self._environments = environments
+
+    def __getitem__(self, name: str) -> Mapping[str, str]:
+        return self._environments.locked_versions(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environments.names())
+
+    def __len__(self) -> int:
+        return len(self._environments.names())
+
+
+def _base(config: Mapping[str, Any], asked: Path | None) -> tuple[Mapping[str, Any] | None, str]:
+    if asked is not None:
+        found = base_config.find(config, asked, os.environ)
+        return found.values, found.origin
+    try:
+        there = base_config.known(config, os.environ)
+    except HarnessError:
+        there = None  # not what was asked for: the answer says that it is not known
+    return (there.values, there.origin) if there else (None, "")

@@ -1,0 +1,126 @@
+"""The command `doctor`: its answer, its exit codes and its JSON."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.cli.main import main
+from harness.core import data
+from harness.own import target
+from harness.own.target import Known
+from tests.support import adapters
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> tuple[int, str, str]:
+    code = main(["doctor", *map(str, arguments)])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    """A LoRA with the keys that PEFT 0.6 writes."""
+    keys = dict.fromkeys(
+        ["alpha_pattern", "auto_mapping", "fan_in_fan_out", "init_lora_weights", "layers_pattern",
+         "layers_to_transform", "lora_dropout", "rank_pattern", "revision"]
+    )  # fmt: skip
+    made = adapters.folder(tmp_path / "my adapter", keys | {"base_model_name_or_path": "no-such-org/model"})
+    (made / "README.md").write_text("### Framework versions\n\n- PEFT 0.6.1\n")
+    return made
+
+
+def test_the_first_line_answers(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, adapter, "--to", "v0120")
+    first, *rest = out.splitlines()
+    assert first == (
+        "LoRA adapter of PEFT 0.6.1 for no-such-org/model: "
+        "nothing known against it under peft 0.12.0, transformers 4.43.2"
+    )
+    assert code == 0
+    assert "  method          LoRA, r 4, lora_alpha 8, CAUSAL_LM" in rest
+    assert f"  peft-regress try '{adapter}' --to v0120" in out
+
+
+def test_json_has_the_same_answer(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, adapter, "--to", "v0120", "--json")
+    found: dict[str, Any] = json.loads(out)
+    assert (found["exit_code"], code) == (0, 0)
+    assert found["written_by"]["peft"] == ["0.6.1"]
+    assert found["to"] == {"spec": "v0120", "peft": "0.12.0", "transformers": "4.43.2", "notes": []}
+    assert set(found) == {"answer", "exit_code", "adapter", "written_by", "to", "breaks", "damage", "cannot_tell"}
+
+
+def test_a_damaged_adapter(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = adapter / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    code, out, _ = run(capsys, adapter)
+    assert code == 1
+    assert "damaged: adapter_model.safetensors: it is cut off" in out.splitlines()[0]
+
+
+def test_a_pickle_that_would_execute_something(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (adapter / "adapter_model.safetensors").unlink()
+    adapters.torch_file(adapter / "adapter_model.bin", {}, adapters.calling("posix", "system", "true"))
+    code, out, _ = run(capsys, adapter)
+    assert code == 1
+    assert "adapter_model.bin would call os.system on loading: do not load it" in out.splitlines()[0]
+
+
+def test_an_unknown_method(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapters.folder(adapter, {"peft_type": "NEWER\x1b[31m"})
+    code, out, _ = run(capsys, adapter)
+    assert code == 2
+    assert "cannot tell: the method NEWER\\x1b[31m is newer than this tool" in out.splitlines()[0]
+
+
+def test_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys, tmp_path)
+    assert (code, out) == (64, "")
+    assert "is empty" in err
+
+
+@pytest.mark.parametrize(
+    "options", [("--to", "v061", "--installed"), ("--to", "no-such"), ("--python", "/no/such"), ("--base", "/no/such")]
+)
+def test_wrong_arguments(options: tuple[str, ...], adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, adapter, *options)[0] == 64
+
+
+def test_pins_that_were_never_resolved_take_the_rest_from_a_declared_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path))
+    found = target.of_spec("peft==0.12.0,transformers==4.40.0", Known(data.matrices()))
+    assert (found.versions["peft"], found.versions["transformers"]) == ("0.12.0", "4.40.0")
+    assert found.versions["accelerate"]
+    assert "those of v0120" in found.notes[0]
+    unknown = target.of_spec("peft==0.13.1", Known(data.matrices()))
+    assert dict(unknown.versions) == {"peft": "0.13.1"}
+    assert "left out" in unknown.notes[0]
+
+
+def test_the_packages_of_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Found:
+        def __init__(self, name: str, version: str) -> None:
+            self.metadata, self.version = {"Name": name}, version
+
+    monkeypatch.setattr(
+        target.importlib.metadata, "distributions", lambda: [Found("peft", "0.9.0"), Found("peft", "0.1")]
+    )
+    assert target.installed().versions == {"peft": "0.9.0"}
+
+
+def test_neither_torch_nor_peft_is_imported(adapter: Path) -> None:
+    program = (
+        "import sys; from harness.cli.main import main; main(['doctor', sys.argv[1]]);"
+        "print([name for name in ('torch', 'transformers', 'peft') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(adapter)], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
