@@ -43,7 +43,7 @@ def add_to(commands: Any) -> None:
         "exit codes:\n"
         "  0    nothing is known against it\n"
         "  1    a known break applies, or it is damaged\n"
-        "  2    could not tell: an unknown method, or files that cannot be read\n"
+        "  2    could not tell: a known break may apply, an unknown method, or a config that cannot be read\n"
         "  64   no adapter of PEFT, or a wrong argument",
         DoctorOptions,
         prints=True,

@@ -46,11 +46,16 @@ class Diagnosis:
         return [one for one in self.applies if one.certain and not one.only_if]
 
     @property
+    def possible(self) -> list[Applies]:
+        """The known breaks that may apply whatever the user does: the files do not say."""
+        return [one for one in self.applies if not one.certain and not one.only_if]
+
+    @property
     def exit_code(self) -> ExitCode:
         """Of the command."""
         if self.certain or any(one.serious for one in self.damage):
             return ExitCode.REGRESSED
-        return ExitCode.CANNOT_TELL if self.unsure else ExitCode.CLEAN
+        return ExitCode.CANNOT_TELL if self.unsure or self.possible else ExitCode.CLEAN
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,9 @@ def _answer(found: Diagnosis) -> str:
         return "; ".join(said)
     if found.unsure:
         return f"cannot tell: {found.unsure[0]}"
+    if possible := found.possible:
+        missing = "" if found.base else "the base's config.json is missing, and "
+        return f"cannot tell: {missing}{many(len(possible), 'known break')} may apply {under}"
     return f"nothing known against it {under}"
 
 
@@ -132,15 +135,18 @@ def _written(found: Diagnosis) -> Iterator[str]:
 
 
 def _breaks(found: Diagnosis) -> Iterator[str]:
+    aside = [one for one in found.applies if one.only_if]
+    how = "the files do not say" if found.base else "the base's config.json would tell most of it: --base DIR"
     groups = (
         (f"Known breaks under {found.target.name}", found.certain),
-        ("Only if you do more than load and run it", [one for one in found.applies if one.certain and one.only_if]),
-        ("May apply: the files do not say", [one for one in found.applies if not one.certain]),
+        (f"Known breaks that may apply; {how}", found.possible),
+        ("Only if you do something special", [one for one in aside if one.certain]),
+        ("Only if you do something special, and perhaps not even then", [one for one in aside if not one.certain]),
     )
+    told = [[title, *(row for one in each for row in _break(one))] for title, each in groups if each]
+    told = told or [[f"No known break applies under {found.target.name}"]]
     notes = [f"note: {note}" for note in found.target.notes]
-    told = [line for title, each in groups if each for line in (title, *(row for one in each for row in _break(one)))]
-    yield from told or [f"No known break applies under {found.target.name}"]
-    yield from notes
+    yield "\n\n".join("\n".join(lines) for lines in told) + "".join(f"\n{note}" for note in notes)
 
 
 def _break(one: Applies) -> Iterator[str]:
