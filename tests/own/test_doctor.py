@@ -35,8 +35,17 @@ def adapter(tmp_path: Path) -> Path:
     return made
 
 
-def test_the_first_line_answers(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, adapter, "--to", "v0120")
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """The configuration of its base."""
+    path = tmp_path / "config.json"
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "torch_dtype": "float32"}
+    path.write_text(json.dumps(config | {"hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 9}))
+    return path
+
+
+def test_the_first_line_answers(adapter: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, adapter, "--to", "v0120", "--base", base)
     first, *rest = out.splitlines()
     assert first == (
         "LoRA adapter of PEFT 0.6.1 for no-such-org/model: "
@@ -47,13 +56,31 @@ def test_the_first_line_answers(adapter: Path, capsys: pytest.CaptureFixture[str
     assert f"  peft-regress try '{adapter}' --to v0120" in out
 
 
-def test_json_has_the_same_answer(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, adapter, "--to", "v0120", "--json")
+def test_json_has_the_same_answer(adapter: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, adapter, "--to", "v0120", "--base", base, "--json")
     found: dict[str, Any] = json.loads(out)
     assert (found["exit_code"], code) == (0, 0)
     assert found["written_by"]["peft"] == ["0.6.1"]
     assert found["to"] == {"spec": "v0120", "peft": "0.12.0", "transformers": "4.43.2", "notes": []}
     assert set(found) == {"answer", "exit_code", "adapter", "written_by", "to", "breaks", "damage", "cannot_tell"}
+
+
+def test_without_the_base_it_cannot_tell(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, adapter, "--to", "current")
+    assert code == 2
+    assert "cannot tell: the base's config.json is missing, and" in out.splitlines()[0]
+
+
+def test_a_known_break(adapter: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same adapter with a bias of a target, as PEFT before 0.7 saved it."""
+    bias = {f"{adapters.Q.format(0)}.bias": (8,)}
+    (adapter / "adapter_model.safetensors").write_bytes(adapters.safetensors(adapters.SHAPES | bias))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"bias": "lora_only"}))
+    code, out, _ = run(capsys, adapter, "--to", "v0120", "--base", base)
+    assert code == 1
+    assert "1 known break applies under peft 0.12.0, transformers 4.43.2: Trained biases of" in out.splitlines()[0]
+    assert "https://github.com/huggingface/peft/pull/1106" in out
 
 
 def test_a_damaged_adapter(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
