@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -74,7 +75,7 @@ def test_without_the_base_it_cannot_tell(adapter: Path, capsys: pytest.CaptureFi
 def test_a_known_break(adapter: Path, base: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same adapter with a bias of a target, as PEFT before 0.7 saved it."""
     bias = {f"{adapters.Q.format(0)}.bias": (8,)}
-    (adapter / "adapter_model.safetensors").write_bytes(adapters.safetensors(adapters.SHAPES | bias))
+    (adapter / "adapter_model.safetensors").write_bytes(adapters.safetensors({**adapters.SHAPES, **bias}))
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"bias": "lora_only"}))
     code, out, _ = run(capsys, adapter, "--to", "v0120", "--base", base)
@@ -137,9 +138,7 @@ def test_the_packages_of_this_python(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, name: str, version: str) -> None:
             self.metadata, self.version = {"Name": name}, version
 
-    monkeypatch.setattr(
-        target.importlib.metadata, "distributions", lambda: [Found("peft", "0.9.0"), Found("peft", "0.1")]
-    )
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [Found("peft", "0.9.0"), Found("peft", "0.1")])
     assert target.installed().versions == {"peft": "0.9.0"}
 
 
