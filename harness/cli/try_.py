@@ -113,7 +113,7 @@ def _known(cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], 
     adapter = replace(ready.source.adapter, base=ready.base.values)
     creators, loader = [versions.get(cell.creator, {})], versions.get(cell.loader, {})
     for one in applies.applying(adapter, creators, loader, common.known_breaks(places)):
-        if one.certain and not one.only_if:
+        if one.certain and (not one.only_if or one.condition.verdict is cell.verdict):
             yield f"  known break {one.known.id}: {one.known.title}"
             yield f"    workaround: {one.known.workaround or 'none is known'}"
 

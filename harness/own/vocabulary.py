@@ -68,7 +68,8 @@ def of(config: Config, adapter: Config, shapes: Shapes, *, whole: bool = False) 
     size = max(rows, default=before)
     if trained and before and trained[-1] >= size:
         size = trained[-1] + 1
-    if size > before:
+    # the rows before training are in the file (up to PEFT 0.13), so the base can have them all from the beginning
+    if size > before and not any(".original_module." in key for key in tables):
         return Vocabulary(before, before, size, trained=trained)
     large = any(number >= 0.75 * before for shape in shapes.values() for number in shape)
     touched = tables or trained or rows or large or _names_a_table(adapter)

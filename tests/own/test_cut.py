@@ -185,6 +185,14 @@ def test_a_vocabulary_that_is_touched_stays(adapter: Config, more: Shapes, resiz
     assert found.vocabulary.resize_to == resize_to
 
 
+def test_a_base_has_the_rows_that_the_file_has_of_it() -> None:
+    head = "base_model.model.lm_head"
+    both = {f"{head}.{part}.weight": (128_260, 64) for part in ("original_module", "modules_to_save")}
+    found = cut.cut(LLAMA, {**LORA, "modules_to_save": ["lm_head"]}, {**shapes(0, 1), **both})
+    assert found.base["vocab_size"] == 128_260
+    assert found.vocabulary.resize_to is None
+
+
 def test_the_whole_model_is_not_cut() -> None:
     found = cut.cut(LLAMA, LORA, shapes(*range(32)), most=None)
     assert found.base == LLAMA

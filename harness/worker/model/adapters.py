@@ -76,6 +76,22 @@ def put_beside(torch: Any, model: Any, scenario: Mapping[str, Any], config: Any,
     fill.fill_parameters(torch, names, f"adapter:{scenario['name']}:{other}", scenario["fill"])
 
 
+def restore_tables(torch: Any, model: Any) -> None:
+    """Give a base the embedding and the head that a given adapter's file has of it, beside what was trained.
+
+    PEFT saves them if they are targets, or if tokens were added, and old releases load them over the base's. So the
+    user's base had these.
+    """
+    own, saved = dict(model.named_parameters()), libraries.load_adapter_tensors(ADAPTER_FOLDER)
+    adapted = {key.rpartition(".lora_")[0] + ".weight" for key in saved if ".lora_" in key}
+    with torch.no_grad():
+        for key, value in saved.items():
+            table = own.get(canonical(key).replace(".original_module.", "."))
+            of_base = ".original_module." in key or ".base_layer." in key or key in adapted
+            if of_base and key.endswith(".weight") and table is not None and table.shape == value.shape:
+                table.copy_(value)
+
+
 def trainable(model: Any, adapter_name: str) -> list[tuple[str, Any]]:
     """The parameters that training would change, by canonical name."""
     names = (adapter_name,)

@@ -97,7 +97,10 @@ class Library:
             bases.save_mark(base)
             bases.load(self.torch, base)  # a model that is not in the cache fails here
         else:
-            bases.save(bases.build(self.torch, base))
+            model = bases.build(self.torch, base)
+            if self.scenario["adapter"].get("given"):
+                adapters.restore_tables(self.torch, model)
+            bases.save(model)
         if base.get("quantize", {}).get("from") == "quantised":
             bases.store_quantised(self.torch, base)
 
