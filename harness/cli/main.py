@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from harness import __version__
 from harness.cli import (
     accept,
+    adopt,
     bisect,
     blame,
     check,
@@ -34,6 +35,7 @@ _COMMANDS = (
     check,
     doctor,
     try_,
+    adopt,
     reports,
     show,
     blame,

@@ -17,6 +17,8 @@ from harness.core.matrix import Declared, resolve
 
 _LINK = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/(issues|pull)/\d+")
 _WORDS = 12
+_WHOLE_INPUTS = ("pixel_values", "input_features", "input_values")
+"""Images and sound: rows of a batch are not padded."""
 _SCALED = {
     "LoraConfig": ("r", "lora_alpha"),
     "AdaLoraConfig": ("init_r", "lora_alpha"),
@@ -65,6 +67,14 @@ def _explained(declared: Declared, _: Mapping[str, str]) -> Iterator[str]:
         yield f"base {declared.base_name!r} has no `why`"
 
 
+def _written(declared: Declared, _: Mapping[str, str]) -> Iterator[str]:
+    texts = {"why": declared.scenario.why, "guards": " ".join(declared.scenario.guards), "base": declared.base.why}
+    for key, text in texts.items():
+        if "TODO" in text:
+            what = f"base {declared.base_name!r}: `why`" if key == "base" else f"`{key}`"
+            yield f"{what} is still to be written: {text}"
+
+
 def _expected(declared: Declared, _: Mapping[str, str]) -> Iterator[str]:
     expects = declared.scenario.expects
     if expects is None:
@@ -109,10 +119,10 @@ def _inputs(declared: Declared, versions: Mapping[str, str]) -> Iterator[str]:
         yield "there are no inputs"
     if base["kind"] != "transformers":
         return
-    if not {"attention_mask", "pixel_values"} & set(inputs):
-        yield "there is neither `attention_mask` nor `pixel_values` among the inputs"
+    if not {"attention_mask", *_WHOLE_INPUTS} & set(inputs):
+        yield "there is neither `attention_mask` nor `pixel_values` nor sound among the inputs"
     # where an image is among the tokens, releases up to 4.45 count positions after it differently in a padded row
-    elif "pixel_values" not in inputs and not any(inputs["attention_mask"].get("pad_right") or ()):
+    elif not set(_WHOLE_INPUTS) & set(inputs) and not any(inputs["attention_mask"].get("pad_right") or ()):
         yield "no row of the batch is padded on the right"
     for name in ("input_ids", "decoder_input_ids"):
         if name in inputs and (outside := _outside(inputs[name], _vocabulary(base))):
@@ -138,6 +148,7 @@ def _outside(spec: Mapping[str, Any], size: int) -> list[int]:
 
 RULES: tuple[Rule, ...] = (
     Rule("explained", "A scenario and its base say why they are there.", _explained),
+    Rule("todo", "Every text is written.", _written),
     Rule("expected-keys", "A scenario says which keys its checkpoint must hold.", _expected),
     Rule("guards", "What a scenario guards is an issue or a pull request.", _linked),
     Rule("alpha", "Alpha differs from the rank, or a lost scaling would not show.", _scaled),

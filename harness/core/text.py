@@ -8,10 +8,12 @@ readable escapes (`\\x1b`, `\\u202e`), so that a report shows that they were the
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that are escaped: controls, formats (bidi, zero width), surrogates, unassigned, line breaks."""
@@ -233,3 +235,12 @@ def _abbreviation(text: str) -> bool:
     """True if the text ends in a dot that ends no sentence: `e.g.`, `1.`, `vs.`"""
     last = text.split(" ")[-1].strip("(")
     return last.rstrip(".").isdigit() or last in ("e.g.", "i.e.", "vs.", "cf.")
+
+
+def toml_value(value: Any) -> str:
+    """A value in TOML, on one line."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{toml_value(str(key))} = {toml_value(one)}" for key, one in value.items()) + " }"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(toml_value, value)) + "]"
+    return json.dumps(value).replace("\x7f", "\\u007f")

@@ -66,6 +66,7 @@ class Shrunk:
         tokens: old id of a special token → new id.
         widths: old width → new width.
         vocabulary: the small size of the largest vocabulary; 0 if there is none.
+        experts: the small number of experts; 0 if there are none.
     """
 
     config: dict[str, Any]
@@ -73,6 +74,7 @@ class Shrunk:
     tokens: Mapping[int, int]
     widths: Mapping[int, int]
     vocabulary: int
+    experts: int = 0
 
     def layer(self, old: int) -> int | None:
         """The new number of a layer; None if it is left out."""
@@ -105,7 +107,11 @@ def shrink(config: Config, marks: Callable[[int], Any] = unmarked, grain: int = 
     small = plan.section(config, None)
     size = max(plan.vocabularies.values(), default=0)
     tokens = {token: plan.token(token, max(plan.vocabularies, default=0)) for token in special}
-    return Shrunk(small, layers, tokens, plan.widths, size)
+    return Shrunk(small, layers, tokens, plan.widths, size, _experts(small))
+
+
+def _experts(small: Config) -> int:
+    return max((one for section in sections_of(small) for one in numbers(section, Kind.EXPERTS).values()), default=0)
 
 
 def _tokens(config: Config) -> Iterator[int]:

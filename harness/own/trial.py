@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.core.errors import UsageError
 from harness.core.files import write_together
-from harness.core.text import one_line
+from harness.core.text import one_line, toml_value
 from harness.own import base_config, cut, folder, inputs, model_class, room, tensor_writer
 from harness.own.base_config import BaseConfig
 from harness.own.cut import Cut
@@ -242,7 +242,7 @@ def _scenario(trial: Trial) -> str:
         lines |= {"requires": ["bitsandbytes>=0.46"], "quantize": dict(trial.quantize)}
     if trial.inputs.adapter:
         lines |= {"adapter_inputs": trial.inputs.adapter, "skip": {"layers": "a layer alone is not told the tasks"}}
-    return "[[scenario]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in lines.items())
+    return "[[scenario]]\n" + "".join(f"{key} = {toml_value(value)}\n" for key, value in lines.items())
 
 
 def _class_name(method: str) -> str:
@@ -261,19 +261,10 @@ def _base(trial: Trial) -> str:
     lines |= {"generate": made.generate} if made.generate else {}
     lines |= {"resize_to": trial.cut.vocabulary.resize_to} if trial.cut.vocabulary.resize_to else {}
     lines |= {"dtype": trial.dtype} if trial.dtype else {}
-    text = "".join(f"{key} = {_toml(value)}\n" for key, value in lines.items())
+    text = "".join(f"{key} = {toml_value(value)}\n" for key, value in lines.items())
     text += f'\n[transformers]\nmodel = "{trial.model}"\nconfig_file = "{_BASE}.json"\n\n[inputs]\n'
-    text += "".join(f"{_toml(name)} = {_toml(spec)}\n" for name, spec in made.specs.items())
+    text += "".join(f"{toml_value(name)} = {toml_value(spec)}\n" for name, spec in made.specs.items())
     if "num_experts" in json.dumps(trial.config) or "_experts" in json.dumps(trial.config):
         # the default of Transformers 5 computes all experts in one go, and not in float64
         text += '\n[[when]]\nif = "transformers>=5"\nload_with = { experts_implementation = "eager" }\n'
     return text
-
-
-def _toml(value: Any) -> str:
-    """A value in TOML, on one line."""
-    if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_toml(str(key))} = {_toml(one)}" for key, one in value.items()) + " }"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    return json.dumps(value).replace("\x7f", "\\u007f")

@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         _restart(missing)
     # nobody may delete the environment under this process, also when its controller is gone
     importlib.import_module(_PACKAGE + ".in_use").hold_own(sys.prefix)
+    if options.describe:
+        return int(importlib.import_module(_PACKAGE + ".model.described").main())
     if options.serve:
         serve = importlib.import_module(_PACKAGE + ".serve.server")
         return int(serve.main(_handler_file(options), Path(options.log), _forks(options)))
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--serve", action="store_true", help="serve requests from stdin, one a line")
     what.add_argument("--plan", metavar="FILE", type=Path, help="run the cells of this plan")
+    what.add_argument("--describe", action="store_true", help="say what a model and a method are: JSON on stdin")
     parser.add_argument("--out", metavar="DIR", type=Path, help="with --plan: the folder for results")
     parser.add_argument(
         "-k", metavar="GLOB", default="", help="with --plan: only cells whose id matches or contains this"

@@ -20,3 +20,17 @@ def model_config(entries: Mapping[str, Any]) -> Any:
     except KeyError:
         raise ValueError(f"Transformers {transformers.__version__} has no model of type {kind!r}") from None
     return found.from_dict(entries)
+
+
+def adapter_class(method: str) -> Any:
+    """The class of the configuration of an adapter's method.
+
+    Raises:
+        ValueError: this release of PEFT has no such method.
+    """
+    import peft
+
+    found = peft.PEFT_TYPE_TO_CONFIG_MAPPING
+    if method not in found:
+        raise ValueError(f"PEFT {peft.__version__} has no method {method!r}")
+    return found[method]
