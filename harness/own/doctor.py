@@ -12,7 +12,7 @@ from harness.core import data
 from harness.core.errors import ExitCode, HarnessError
 from harness.judge import applies, breaks
 from harness.judge.applies import Applies
-from harness.own import base_config, damage, dating, folder, target, values, written_by
+from harness.own import base_config, base_fit, damage, dating, folder, target, values, written_by
 from harness.own.damage import Damage
 from harness.own.dating import Dated
 from harness.own.folder import Folder
@@ -98,8 +98,20 @@ def diagnose(question: Question, places: Places) -> Diagnosis:
         found.adapter.method not in table.methods
     )
     return Diagnosis(
-        found, origin, dated, question.to, tuple(apply), tuple(damage.find(found, scan)), scan, tuple(unsure)
+        found,
+        origin,
+        dated,
+        question.to,
+        tuple(apply),
+        tuple(_damage(damage.Case(found.adapter, scan, found.unreadable))),
+        scan,
+        tuple(unsure),
     )
+
+
+def _damage(case: damage.Case) -> list[Damage]:
+    fit = [] if case.unreadable else [*base_fit.find(case)]
+    return sorted([*damage.find(case), *fit], key=lambda one: not one.serious)
 
 
 class _Locks(Mapping[str, Mapping[str, str]]):
