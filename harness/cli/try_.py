@@ -165,4 +165,4 @@ def sentence(cell: Cell, versions: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _first(reason: str) -> str:
-    return reason.strip().partition("\n")[0] or "see the report"
+    return reason.strip().partition("\n")[0].partition("; expected:")[0] or "see the report"

@@ -195,6 +195,8 @@ class Matrix:
         if base.transformers and (name := base.transformers.config_file):
             sources = _source(base_path, name, "transformers.config_file")
             _json_object(sources[name], base_path.parent / name)
+            for code in base.transformers.code:
+                sources |= _source(base_path, code, "transformers.code")
         return Declared(scenario, base, scenario.base, file, sources, _given(scenario, file, index))
 
     def _base(self, name: str, file: Path, index: int) -> tuple[Base, Path]:
@@ -354,6 +356,9 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
             resolved = resolved | {"load_with": resolved["load_with"] | when.load_with}
     if name := base.transformers.config_file:
         args = _json_object(declared.sources[name], Path(name)) | args
+    if base.transformers.code:
+        resolved["code"] = {name: declared.sources[name] for name in base.transformers.code}
+        resolved["load_with"] = {**resolved["load_with"], "trust_remote_code": True}
     config = base.transformers.config or FROM_FILE
     return resolved | {"kind": "transformers", "model": model, "config": config, "args": args}
 

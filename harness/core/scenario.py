@@ -56,6 +56,8 @@ class Transformers(Strict):
     config: ClassName | None = None
     config_file: str | None = None
     """A model's own `config.json`, beside this file, in the place of `config`. TOML has no null."""
+    code: list[Annotated[str, pydantic.Field(pattern=r"^\w[\w.-]*\.py$")]] = []
+    """Python files of a model that Transformers does not have, beside this file. The worker executes them."""
     args: dict[str, Any] = {}
     """Arguments of the configuration. They replace entries of `config_file`."""
 
@@ -63,6 +65,8 @@ class Transformers(Strict):
     def _one_configuration(self) -> Transformers:
         if (self.config is None) == (self.config_file is None):
             raise ValueError("`transformers` has exactly one of `config`, `config_file`")
+        if self.code and not (self.config_file and self.model.startswith("Auto")):
+            raise ValueError("`code` needs `config_file`, and a `model` such as AutoModelForCausalLM")
         return self
 
 

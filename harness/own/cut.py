@@ -17,7 +17,7 @@ from harness.own.kinds import Kind, kind_of
 from harness.own.layers import Chosen, Config, Path, Shapes
 from harness.own.vocabulary import Vocabulary
 
-LEFT_OUT = ("auto_map", "quantization_config", "torch_dtype", "dtype", "_name_or_path", "_commit_hash",
+LEFT_OUT = ("quantization_config", "torch_dtype", "dtype", "_name_or_path", "_commit_hash",
             "transformers_version", "_attn_implementation", "_attn_implementation_autoset")  # fmt: skip
 """Entries that say how a model is loaded, not what it is."""
 _PATTERNS = ("rank_pattern", "alpha_pattern")

@@ -24,12 +24,17 @@ _LAST = re.compile(r"(?:^|\.)(score|classifier|dense|out_proj|head|fc|\d+)(?:\.m
 _LABELLED = ("ForSequenceClassification", "ForTokenClassification", "ForImageClassification")
 
 
-def of(base: Config, adapter: Config) -> str:
+def of(base: Config, adapter: Config, *, own_code: bool = False) -> str:
     """The class of the base: `LlamaForCausalLM`, or `AutoModelForCausalLM` where the configuration decides.
+
+    Args:
+        own_code: its classes are in files beside its configuration.
 
     Raises:
         UsageError: it is no class of Transformers.
     """
+    if own_code:
+        return _of_own_code(base, adapter)
     mapping = adapter.get("auto_mapping")
     if isinstance(mapping, Mapping):  # PEFT writes it if the adapter has no task
         name, library = str(mapping.get("base_model_class") or ""), str(mapping.get("parent_library") or "")
@@ -45,6 +50,14 @@ def of(base: Config, adapter: Config) -> str:
     if own.endswith("ForConditionalGeneration") and task in ("CAUSAL_LM", "SEQ_2_SEQ_LM", ""):
         return own  # a model of text and images is no AutoModelForCausalLM in most releases
     return _BY_TASK.get(task) or own or "AutoModel"
+
+
+def _of_own_code(base: Config, adapter: Config) -> str:
+    """The class that the adapter's task needs, else the first that the base has."""
+    mapping = base.get("auto_map")
+    known = [key for key in mapping if key.startswith("AutoModel")] if isinstance(mapping, Mapping) else []
+    wanted = _BY_TASK.get(str(adapter.get("task_type") or ""), "")
+    return wanted if wanted in known or not known else known[-1]
 
 
 def _architecture(base: Config) -> str:

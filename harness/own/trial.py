@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.core.errors import UsageError
-from harness.core.files import write_together
+from harness.core.files import read_text, write_together
 from harness.core.text import one_line, toml_value
 from harness.own import base_config, cut, folder, inputs, model_class, room, tensor_writer
 from harness.own.base_config import BaseConfig
@@ -71,6 +71,7 @@ class Trial:
         source: the adapter as the user has it.
         cut: what is left of it.
         model: the class of its base.
+        code: the base's own Python files; only environments execute them.
         quantize: how the base is quantised; None if it is not.
         room: memory and time that one environment takes.
     """
@@ -82,6 +83,7 @@ class Trial:
     config: Mapping[str, Any]
     model: str
     inputs: Inputs
+    code: Mapping[str, str]
     quantize: Mapping[str, Any] | None
     dtype: str
     room: Room
@@ -109,25 +111,32 @@ def prepare(request: TrialRequest, environ: Mapping[str, str]) -> Trial:
         )  # fmt: skip
     adapter, shapes = source.adapter.config, source.adapter.shapes
     base = base_config.find(adapter, request.base, environ, fetch=request.fetch)
-    _refuse_remote_code(base, request)
+    code = _own_code(base) if request.trust_remote_code and "auto_map" in base.values else {}
     left = cut.cut(base.values, adapter, shapes, None if request.whole else request.layers)
-    model = model_class.of(base.values, adapter)
+    model = model_class.of(base.values, adapter, own_code=bool(code))
     made = inputs.of(left.base, model, left.vocabulary, adapter)
     config = model_class.with_labels(left.base | made.changes, model_class.labels(model, shapes))
     quantize = _quantised(base.values, request.quantize)
     return Trial(
         name=_name(source.path), source=source, base=base, cut=left, config=config, model=model, inputs=made,
-        quantize=quantize, dtype="" if quantize else _dtype(base.values),
+        code=code, quantize=quantize, dtype="" if quantize else _dtype(base.values),
         room=room.needed(left.base, source.size, left.vocabulary.tokens),
     )  # fmt: skip
 
 
-def _refuse_remote_code(base: BaseConfig, request: TrialRequest) -> None:
-    if request.trust_remote_code and "auto_map" in base.values:
+def _own_code(base: BaseConfig) -> dict[str, str]:
+    """The Python files beside a base's configuration.
+
+    Raises:
+        UsageError: there is none.
+    """
+    beside = sorted(Path(base.origin).parent.glob("*.py")) if "://" not in base.origin else []
+    if not beside:
         raise UsageError(
-            f"{base.origin}: the base brings its own code (`auto_map`), which cannot be tried yet",
-            "a model that Transformers has itself", "describe it as a scenario with `base_file`: see CONTRIBUTING.md",
+            f"{base.origin}: the base's own code (`auto_map`) is not beside it", "the Python files of the base",
+            "pass the whole folder of the base with --base",
         )  # fmt: skip
+    return {path.name: read_text(path) for path in beside}
 
 
 def _name(path: Path) -> str:
@@ -191,6 +200,7 @@ def write(trial: Trial, reports: Path) -> Path:
         _SCENARIO: _scenario(trial),
         f"bases/{_BASE}.toml": _base(trial),
         f"bases/{_BASE}.json": _json(trial.config),
+        **{f"bases/{name}": text for name, text in trial.code.items()},
     }
     mark = hashlib.sha256(json.dumps([texts, _source_digest(trial)], sort_keys=True).encode()).hexdigest()[:12]
     place = reports / "own" / f"{trial.name}-{mark}"
@@ -262,7 +272,9 @@ def _base(trial: Trial) -> str:
     lines |= {"resize_to": trial.cut.vocabulary.resize_to} if trial.cut.vocabulary.resize_to else {}
     lines |= {"dtype": trial.dtype} if trial.dtype else {}
     text = "".join(f"{key} = {toml_value(value)}\n" for key, value in lines.items())
-    text += f'\n[transformers]\nmodel = "{trial.model}"\nconfig_file = "{_BASE}.json"\n\n[inputs]\n'
+    text += f'\n[transformers]\nmodel = "{trial.model}"\nconfig_file = "{_BASE}.json"\n'
+    text += f"code = {toml_value(list(trial.code))}\n" if trial.code else ""
+    text += "\n[inputs]\n"
     text += "".join(f"{toml_value(name)} = {toml_value(spec)}\n" for name, spec in made.specs.items())
     if "num_experts" in json.dumps(trial.config) or "_experts" in json.dumps(trial.config):
         # the default of Transformers 5 computes all experts in one go, and not in float64

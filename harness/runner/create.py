@@ -304,7 +304,7 @@ def create_one(
         fill()
     name = f"create:{declared.name}@{creator}"
     done = pool.submit(Job(name, request, scratch, declared.scenario.time_limit_s, fill)).result()
-    golden = _read(done, scratch, declared.name)
+    golden = _read(done, scratch, declared.name, declared.given is not None)
     refuse_unfit(golden, resolved)
     (scratch / "golden" / "timings.json").unlink(missing_ok=True)
     manifest = Manifest(
@@ -339,7 +339,7 @@ def evidence(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {key: facts[key] for key in _FACTS if key in facts} | libc | {"pins": pins}
 
 
-def _read(done: Done, scratch: Path, scenario: str) -> Observed:
+def _read(done: Done, scratch: Path, scenario: str, given: bool) -> Observed:
     if done.outcome != "done":
         raise CreationRefused(
             f"{scenario}: creating it ended with {done.outcome}: {done.detail}\n{done.log_tail}".rstrip(),
@@ -353,7 +353,9 @@ def _read(done: Done, scratch: Path, scenario: str) -> Observed:
         what = f"{error.type}: {error.message} (stage {error.stage})" if error else "no outcome"
         raise CreationRefused(
             f"{scenario}: the creator's libraries refuse it: {what}",
-            "a scenario that this release can create",
-            "fix the scenario, or state under `requires` or `when` what it needs",
+            "a base that this release can build" if given else "a scenario that this release can create",
+            "name another release with --from, or another base with --base"
+            if given
+            else "fix the scenario, or state under `requires` or `when` what it needs",
         )
     return golden

@@ -202,7 +202,7 @@ def test_the_whole_model_is_not_cut() -> None:
 def test_nulls_stay_and_loading_is_left_out() -> None:
     found = cut.cut({**LLAMA, "auto_map": {}, "torch_dtype": "bfloat16", "attention_dropout": 0.1}, LORA, shapes(0, 1))
     assert found.base["sliding_window"] is None
-    assert "auto_map" not in found.base
+    assert "torch_dtype" not in found.base
     assert found.base["attention_dropout"] == 0.0
 
 

@@ -44,6 +44,8 @@ def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
     if base["kind"] == "transformers":
         import transformers
 
+        if base.get("code"):
+            return configurations.model_with_code(base)
         if base["config"] == FROM_FILE:
             config = configurations.model_config(base["args"])
         else:
@@ -145,6 +147,7 @@ def load(torch: Any, base: Mapping[str, Any], folder: str = BASE_FOLDER) -> Any:
     elif base["kind"] in ("transformers", "hub"):  # a real model that was merged and saved is in a folder too
         import transformers
 
+        configurations.keep_modules_here(base)
         how = {**base["load_with"], **settings.loading(torch, base)}
         model = getattr(transformers, base["model"]).from_pretrained(folder, **how)
     else:

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Any, Mapping
 
-from ..compat import trl
+from ..compat import configurations, trl
 from ..model import adapters, bases, wrappers
 from ..process import VISIBLE_GPUS
 from ..serve import devices, numerics
@@ -101,6 +101,7 @@ class Library:
             if self.scenario["adapter"].get("given"):
                 adapters.restore_tables(self.torch, model)
             bases.save(model)
+            configurations.write_code(base, bases.BASE_FOLDER)
         if base.get("quantize", {}).get("from") == "quantised":
             bases.store_quantised(self.torch, base)
 
