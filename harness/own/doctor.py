@@ -12,7 +12,7 @@ from harness.core import data
 from harness.core.errors import ExitCode, HarnessError
 from harness.judge import applies, breaks
 from harness.judge.applies import Applies
-from harness.own import base_config, base_fit, damage, dating, folder, target, values, written_by
+from harness.own import base_config, base_fit, base_guess, damage, dating, folder, target, values, written_by
 from harness.own.damage import Damage
 from harness.own.dating import Dated
 from harness.own.folder import Folder
@@ -27,12 +27,14 @@ class Diagnosis:
 
     Attributes:
         base: where the base's configuration was found; empty if it was not.
+        guess: the type of model that the base has by its name, if its configuration was not found.
         applies: the known breaks that apply or may apply, the worst first.
         unsure: why something could not be told, in sentences.
     """
 
     folder: Folder
     base: str
+    guess: str
     dated: Dated
     target: Target
     applies: tuple[Applies, ...]
@@ -92,21 +94,17 @@ def diagnose(question: Question, places: Places) -> Diagnosis:
     table = written_by.load(matrices if (matrices / written_by.FILE).is_file() else data.matrices())
     dated = dating.date(found.adapter, table)
     scan = values.scan(found.path, found.tensors)
-    named = known(places)
-    apply = applies.applying(found.adapter, dated.creators, question.to.versions, breaks.load(matrices), _Locks(named))
+    apply = applies.applying(
+        found.adapter, dated.creators, question.to.versions, breaks.load(matrices), _Locks(known(places))
+    )
+    guess = "" if origin else base_guess.model_type(str(config.get("base_model_name_or_path") or ""))
     unsure = [f"the method {found.adapter.method} is newer than this tool"] * (
         found.adapter.method not in table.methods
     )
     return Diagnosis(
-        found,
-        origin,
-        dated,
-        question.to,
-        tuple(apply),
-        tuple(_damage(damage.Case(found.adapter, scan, found.unreadable))),
-        scan,
-        tuple(unsure),
-    )
+        found, origin, guess, dated, question.to, tuple(base_guess.without_other_models(apply, guess)),
+        tuple(_damage(damage.Case(found.adapter, scan, found.unreadable))), scan, tuple(unsure),
+    )  # fmt: skip
 
 
 def _damage(case: damage.Case) -> list[Damage]:
@@ -119,15 +117,16 @@ class _Locks(Mapping[str, Mapping[str, str]]):
 
     def __init__(self, environments: target.Known) -> None:
         self._environments = environments
+        self._names = environments.names()
 
     def __getitem__(self, name: str) -> Mapping[str, str]:
         return self._environments.locked_versions(name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._environments.names())
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return len(self._environments.names())
+        return len(self._names)
 
 
 def _base(config: Mapping[str, Any], asked: Path | None) -> tuple[Mapping[str, Any] | None, str]:

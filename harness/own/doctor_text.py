@@ -66,9 +66,13 @@ def _answer(found: Diagnosis) -> str:
     if found.unsure:
         return f"cannot tell: {found.unsure[0]}"
     if possible := found.possible:
-        missing = "" if found.base else "the base's config.json is missing, and "
+        missing = "the base's config.json is missing, and " if _base_would_tell(found) else ""
         return f"cannot tell: {missing}{many(len(possible), 'known break')} may apply {under}"
     return f"nothing known against it {under}"
+
+
+def _base_would_tell(found: Diagnosis) -> bool:
+    return not found.base and any("base" in one.unknown for one in found.possible)
 
 
 def _what(found: Diagnosis) -> Iterator[str]:
@@ -125,7 +129,8 @@ def _base(found: Diagnosis) -> str:
     named = one_line(str(found.folder.adapter.config.get("base_model_name_or_path") or "not named"), 100)
     if found.base:
         return f"{named} (configuration: {found.base})"
-    return f"{named}; its config.json is not on this machine: --base DIR names it"
+    guess = f"; a {found.guess} by its name" if found.guess else ""
+    return f"{named}{guess}; its config.json is not on this machine: --base DIR names it"
 
 
 def _written(found: Diagnosis) -> Iterator[str]:
@@ -136,7 +141,7 @@ def _written(found: Diagnosis) -> Iterator[str]:
 
 def _breaks(found: Diagnosis) -> Iterator[str]:
     aside = [one for one in found.applies if one.only_if]
-    how = "the files do not say" if found.base else "the base's config.json would tell most of it: --base DIR"
+    how = "the base's config.json would tell: --base DIR" if _base_would_tell(found) else "its files do not say"
     groups = (
         (f"Known breaks under {found.target.name}", found.certain),
         (f"Known breaks that may apply; {how}", found.possible),
@@ -199,6 +204,7 @@ def data(found: Diagnosis) -> dict[str, Any]:
             "method": adapter.method,
             "base": adapter.config.get("base_model_name_or_path"),
             "base_config": found.base or None,
+            "base_type_by_name": found.guess or None,
             "files": list(found.folder.tensors),
             "tensors": len(adapter.shapes),
             "dtypes": sorted(set(adapter.dtypes.values())),
@@ -235,6 +241,7 @@ def _break_data(one: Applies) -> dict[str, Any]:
         "title": _joined(known.title),
         "applies": "yes" if one.certain and not one.only_if else "only-if" if one.certain else "maybe",
         "only_if": [USES[use].words for use in one.only_if],
+        "unknown": list(one.unknown),
         "workaround": _joined(known.workaround) if known.workaround else None,
         "since": known.since,
         "fixed": known.fixed,
