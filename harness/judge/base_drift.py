@@ -17,6 +17,7 @@ from harness.judge import numbers
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
 from harness.judge.numbers import beyond
+from harness.worker.shared import LAYER_INPUTS
 
 _OTHERWISE = 3.0
 """How many times further an effect may move than in the trials, since the weights moved in another direction.
@@ -33,6 +34,28 @@ def explained(evidence: Evidence, all_figures: tuple[Figures, ...]) -> tuple[Fig
     """
     moved = tuple(f for f in all_figures if beyond(f))
     return moved if all(_on_stored_weights(evidence, f) or _within(evidence, f) for f in moved) else ()
+
+
+def scaled(evidence: Evidence, all_figures: tuple[Figures, ...]) -> tuple[Figures, ...]:
+    """The differences of embeddings that the base scales inside the layer now, and scaled after it before.
+
+    Empty unless these are all, and the model computes what it did: all tokens of the inputs go through an embedding, so
+    a wrong one would show in the outputs.
+    """
+    moved = tuple(f for f in all_figures if beyond(f))
+    outputs = [f for probe in ("forward", "base") for f in evidence.figures(probe)]
+    agree = any("/float64/" in f.array for f in outputs) and not any(map(beyond, outputs))
+    return moved if moved and agree and all(_is_scaled_embedding(evidence, f) for f in moved) else ()
+
+
+def _is_scaled_embedding(evidence: Evidence, figures: Figures) -> bool:
+    layer = figures.array.split("/", 2)[2]
+    fed = evidence.golden.arrays.get(f"{LAYER_INPUTS}{layer}")
+    before, after = (side.arrays.get(figures.array) for side in (evidence.golden, evidence.now))
+    if fed is None or not np.issubdtype(fed.dtype, np.integer) or before is None or after is None:
+        return False
+    factor = numbers.greatest(after) / (numbers.greatest(before) or np.inf)
+    return not beyond(numbers.difference(figures.array, before * factor, after, factor * figures.allowance))
 
 
 def report(evidence: Evidence, moved: tuple[Figures, ...], found: Found) -> None:

@@ -104,7 +104,8 @@ class _Judge:
         self.load_paths = load_paths.figures(self.evidence)
         self.base_moved = self._moved("base")
         self.moved_with_base = base_drift.explained(self.evidence, self.figures["layers"]) if self.base_moved else ()
-        self.adapter_moved = self._moved("layers") and not self.moved_with_base
+        self.scaled = base_drift.scaled(self.evidence, self.figures["layers"])
+        self.adapter_moved = self._moved("layers") and not self.moved_with_base and not self.scaled
         self.layers = self.evidence.sketches()
         self.narrow: tuple[Figures, ...] = ()
 
@@ -175,6 +176,8 @@ class _Judge:
             message = f"the adapter's own effect differs in {many(count, 'layer')}, most in {name}"
             self._values("layers", worst_layer, message, name)
         base_drift.report(self.evidence, self.moved_with_base, self.found)
+        if self.scaled:
+            self.found.notes.append("the base scales its embeddings inside the layer now; the outputs agree")
         if called_otherwise := self.now.fact("layers", "renamed"):
             old, new = next(iter(called_otherwise.items()))
             message = f"{len(called_otherwise)} adapter layers have other names (matched by the base's weights in them)"

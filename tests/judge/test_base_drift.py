@@ -94,3 +94,37 @@ def test_an_output_that_moves_far_is_explained_only_by_the_stored_weights(off: f
     judgement = mutated(both(both_move, restored(), output_moves(0.5, off)))
     accused = {finding.probe for finding in judgement.findings if finding.verdict is V.SILENT_WRONG}
     assert ("forward" in accused) is (verdict is V.SILENT_WRONG), told(judgement)
+
+
+def embeddings(by: float = 9.798, off: float = 0.0) -> Mutation:
+    """The first layer is an embedding, and its effect is multiplied."""
+
+    def apply(pair: object) -> None:
+        golden, replay = pair.golden, pair.now  # type: ignore[attr-defined]
+        golden.arrays[f"layers/input/{LAYERS[0]}"] = np.array([[3, 1, 4, 1, 5]])
+        for precision in PRECISIONS:
+            name = f"layers/{precision}/{LAYERS[0]}"
+            replay.arrays[name] = (replay.arrays[name] * by).astype(replay.arrays[name].dtype)
+            replay.arrays[name].flat[0] += off
+
+    return apply
+
+
+def test_a_scale_that_moved_into_the_embedding_is_no_deviation() -> None:
+    judgement = mutated(embeddings())
+    assert not judgement.verdict.is_deviation, told(judgement)
+    assert any("scales its embeddings" in note for note in judgement.notes)
+
+
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        both(embeddings(), now("shift", "forward", 0.1)),
+        both(embeddings(), now("shift", "layers", 0.1, only=LAYERS[1])),
+        both(embeddings(off=0.1)),
+        both(embeddings(), now("without_float64")),
+        both(embeddings(), lambda pair: pair.golden.drop("layers/input/")),
+    ],
+)
+def test_another_change_of_an_embedding_is_one(mutation: Mutation) -> None:
+    assert mutated(mutation).verdict is V.SILENT_WRONG
