@@ -124,6 +124,10 @@ def _ranks(case: Case) -> Iterator[Damage]:
     """LoRA's factors whose ranks are not those of the configuration."""
     if case.adapter.method != "LORA":
         return
+    rank = case.config.get("r")
+    if type(rank) is not int or rank < 1:
+        yield Damage("rank", f"the configuration says `r` = {one_line(str(rank), 40)}", "restore adapter_config.json")
+        return
     parameters = [name.rpartition(".")[0] for name in case.names("target_parameters")]
     wrong = []
     for place in case.places:

@@ -93,7 +93,7 @@ def _row(name: str, value: str) -> str:
 def _sizes(config: Mapping[str, Any]) -> Iterator[str]:
     for name in _SIZES:
         if isinstance(config.get(name), (int, float)) and not isinstance(config[name], bool):
-            yield f"{name} {config[name]}"
+            yield one_line(f"{name} {config[name]}", 60)
 
 
 def _switches(config: Mapping[str, Any]) -> Iterator[str]:

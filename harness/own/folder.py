@@ -63,7 +63,7 @@ def read(path: Path, base: Mapping[str, Any] | None = None) -> Folder:
     folder = find(path)
     files = names(folder)
     config = config_of(folder)
-    if "peft_type" not in config:
+    if not config.get("peft_type") or not isinstance(config["peft_type"], str):
         raise foreign.config_without_method(folder, config, files)
     tensors, problem = _tensors(folder, files)
     every = {key: one for each in tensors.values() for key, one in each.tensors.items()}

@@ -118,7 +118,7 @@ def config_without_method(path: Path, config: Mapping[str, Any], files: tuple[st
         return _not_peft(path, "an adapter of the library Adapters (AdapterHub)", "load it with that library")
     keys = one_line(", ".join(sorted(config)), 200) or "none"
     return HarnessError(
-        f"{path / 'adapter_config.json'} has no `peft_type`, so it does not say the method; its keys: {keys}",
+        f"{path / 'adapter_config.json'} has no name in `peft_type`, so it does not say the method; its keys: {keys}",
         "the file that PEFT saved", "restore the file, or add the line, such as \"peft_type\": \"LORA\"",
     )  # fmt: skip
 

@@ -51,6 +51,7 @@ CASES = [
     ("one layer never trained", case({}, Scan(zero=B_KEYS[:1])), "", True, ""),
     ("half a pair", case({B.format(2): None}), "half-a-pair", True, "layers.2.self_attn.q_proj.lora_A.weight"),
     ("another rank", case({}, r=8), "rank", True, "has rank 4, and the configuration says 8"),
+    ("no rank", case({}, r="8"), "rank", True, "`r` = 8"),
     ("another rank in a pattern", case({}, rank_pattern={"layers.3.self_attn.q_proj": 2}), "rank", True, "says 2"),
     ("factors of two files", case({B.format(4): (8, 2)}), "rank", True, "layers.4.self_attn.q_proj.lora_B"),
     ("factors that cannot be multiplied", of("LOHA", {"base_model.model.q.hada_w1_a": (8, 2),

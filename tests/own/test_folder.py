@@ -124,7 +124,13 @@ def test_what_is_no_adapter_of_peft_is_named(make: Callable[[Path], object], sai
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("{", "Expecting"), ("[]", "no JSON object"), ('{"r": 4, "r": 8}', "2 times"), ('{"r": 4}', "no `peft_type`")],
+    [
+        ("{", "Expecting"),
+        ("[]", "no JSON object"),
+        ('{"r": 4, "r": 8}', "2 times"),
+        ('{"r": 4}', "no name in `peft_type`"),
+        ('{"peft_type": ["LORA"]}', "no name in"),
+    ],
 )
 def test_a_config_that_cannot_be_understood(text: str, said: str, tmp_path: Path) -> None:
     (adapters.folder(tmp_path / "a") / "adapter_config.json").write_text(text)
