@@ -184,7 +184,8 @@ def _layers_said(chosen: Mapping[Path, Chosen], dropped: int) -> list[str]:
             continue
         where = f" of {'.'.join(path)}" if path else ""
         new = f", as {_listed(range(len(one.layers)))}" if one.renumbered else ""
-        said.append(f"layers {_listed(one.layers)}{where} are left of {one.depth}{new}")
+        left = f"layers {_listed(one.layers)}{where} are" if len(one.layers) > 1 else f"layer {one.layers[0]}{where} is"
+        said.append(f"{left} left of {one.depth}{new}")
     return [*said, *([f"{many(dropped, 'tensor')} of other layers left out"] if dropped else [])]
 
 

@@ -156,7 +156,7 @@ def _generate(config: Config) -> dict[str, Any]:
     pad = _token(config, "pad")
     end = _token(config, "eos")
     fill = pad if pad is not None else end
-    return {"max_new_tokens": 4, "do_sample": False} | ({} if fill is None else {"pad_token_id": fill})
+    return {"max_new_tokens": 8, "do_sample": False} | ({} if fill is None else {"pad_token_id": fill})
 
 
 def _free(config: Config, tokens: Vocabulary) -> int:

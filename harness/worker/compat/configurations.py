@@ -9,8 +9,12 @@ from typing import Any, Mapping
 _CODE_FOLDER = os.path.join("work", "code")
 
 
-def model_config(entries: Mapping[str, Any]) -> Any:
+def model_config(entries: Mapping[str, Any], model: str = "") -> Any:
     """The configuration of a model from the entries of its `config.json`.
+
+    Args:
+        model: the class of the model. It knows its configuration, also if that has no type of its own, as the parts of
+            CLIP up to Transformers 4.37.
 
     Raises:
         ValueError: this release of Transformers has no such model.
@@ -19,8 +23,9 @@ def model_config(entries: Mapping[str, Any]) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     kind = entries["model_type"]
+    found = None if model.startswith("Auto") else getattr(getattr(transformers, model, None), "config_class", None)
     try:
-        found = CONFIG_MAPPING[kind]
+        found = found or CONFIG_MAPPING[kind]
     except KeyError:
         said = f"Transformers {transformers.__version__} has no model of type {kind!r}"
         code = "; it brings its own code (`auto_map`), which is executed only with --trust-remote-code"

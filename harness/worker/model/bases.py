@@ -47,7 +47,7 @@ def _construct(torch: Any, base: Mapping[str, Any]) -> Any:
         if base.get("code"):
             return configurations.model_with_code(base)
         if base["config"] == FROM_FILE:
-            config = configurations.model_config(base["args"])
+            config = configurations.model_config(base["args"], base["model"])
         else:
             config = getattr(transformers, base["config"])(**base["args"])
         kind = getattr(transformers, base["model"])
