@@ -81,8 +81,8 @@ class Shrunk:
         return self.layers.index(old) if old in self.layers else None
 
 
-GRAINS = (8, 16, 32)
-"""Widths are multiples of the first; of the next where a library needs rounder ones."""
+GRAINS = (8, 32)
+"""Widths are multiples of the first; of the second where a library needs rounder ones."""
 
 
 def unmarked(_: int) -> None:
@@ -128,22 +128,25 @@ def _tokens(config: Config) -> Iterator[int]:
 
 
 def _layers_to_keep(sections: Sequence[Config], marks: Callable[[int], Any]) -> tuple[int, ...]:
-    """The first layer of each kind, at least two; layers differ by what the configuration and the adapter say."""
-    depth = max(map(depth_of, sections), default=0)
-    kinds: dict[Any, int] = {}
-    for layer in range(depth):
-        sign = (*(_sign(section, layer) for section in sections), repr(marks(layer)))
-        kinds.setdefault(sign, layer)
-    kept = sorted(kinds.values())[:_MOST_LAYERS]
-    kept += [layer for layer in range(depth) if layer not in kept][: max(0, 2 - len(kept))]
+    """The first layer of each kind in each section, at least two of each section.
+
+    Layers differ by what the configuration says of them, and by what the adapter has there.
+    """
+    kept: set[int] = set()
+    for section in sections:
+        kinds: dict[Any, int] = {}
+        for layer in range(depth_of(section)):
+            kinds.setdefault((_sign(section, layer), repr(marks(layer))), layer)
+        kept.update(sorted(kinds.values())[:_MOST_LAYERS])
+    for depth in filter(None, map(depth_of, sections)):
+        missing = 2 - sum(layer < depth for layer in kept)
+        kept.update([layer for layer in range(depth) if layer not in kept][: max(missing, 0)])
     return tuple(sorted(kept))
 
 
 def _sign(section: Config, layer: int) -> str:
     """What the configuration says of one layer."""
     depth = depth_of(section)
-    if layer >= depth:
-        return ""
     said: list[Any] = [value[layer] for _, value in sorted(section.items()) if is_by_layer(value, depth)]
     tables = [value for value in section.values() if isinstance(value, Mapping) and is_layer_table(value, depth)]
     said += [{int(key): one for key, one in table.items()}.get(layer) for table in tables]
@@ -275,7 +278,7 @@ class _Plan:
         share = rotary_share(config)
         nested = [vocabulary_of(one) for one in sections_of(config)]
         return _Scale(
-            depth=depth_of(config),
+            depth=depth_of(config) or min(filter(None, map(depth_of, sections_of(config))), default=0),
             heads=small_heads(config),
             head_sizes=sizes,
             rotary=int(sizes.get(head, SMALL) * share),

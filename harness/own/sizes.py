@@ -42,7 +42,9 @@ def depth_of(section: Config) -> int:
 
 
 def hidden_width(section: Config) -> int:
-    for key in HIDDEN:
+    """The width of a section's layers; 0 if it states none."""
+    several = isinstance(section.get("num_heads"), int) and "embed_dim" in section  # then `hidden_size` is the output's
+    for key in ("embed_dim", *HIDDEN) if several else HIDDEN:
         value = section.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             return value

@@ -99,11 +99,11 @@ def small(config: Config, shapes: Shapes, defaults: Config, base: Shrunk, before
 
 
 def _is_said(key: str, value: Any, config: Config, defaults: Config) -> bool:
-    """True for an entry that has to be stated: it has a value, and the user's is not the default."""
+    """True for an entry that has to be stated: it has a value, and that or the user's is not the default."""
     if value is None or value in ({}, []) or _SEED.fullmatch(key):
         return False
     if key in defaults:
-        return bool(config[key] != defaults[key])
+        return bool(config[key] != defaults[key] or value != defaults[key])
     return value is not False
 
 

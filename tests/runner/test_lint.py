@@ -68,6 +68,9 @@ def test_a_sound_folder_has_none(tmp_path: Path) -> None:
     [
         ("scenarios/lora.toml", "Twelve words at least say", "Say", "explained", "has 9 words"),
         ("bases/small.toml", 'why = "a base"', 'why = " "', "explained", "base 'small'"),
+        ("scenarios/lora.toml", "Twelve words at least say", "TODO: say", "todo", "`why` is still to be written"),
+        ("bases/small.toml", 'why = "a base"', 'why = "TODO: why"', "todo", "base 'small': `why` is still"),
+        ("scenarios/lora.toml", "https://github.com", "TODO: https://github.com", "todo", "`guards` is still"),
         ("scenarios/lora.toml", '[scenario.expects.keys]\n"*lora_A.weight" = 2', "", "expected-keys", "is missing"),
         ("scenarios/lora.toml", '"*lora_A.weight" = 2', '"*lora_A.weight" = 0', "expected-keys", "at least 1"),
         ("scenarios/lora.toml", '"*lora_A.weight" = 2', '"*.weight" = 2', "expected-keys", "every key"),
