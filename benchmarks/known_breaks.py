@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from harness.core import matrix, versions
 from harness.core.errors import HarnessError
-from harness.judge import breaks
+from harness.core.run import Run
+from harness.judge import breaks, expected
 from harness.judge.adapter_rule import AdapterRule
 from harness.judge.adapter_uses import USES
+from harness.judge.applies import applying
 from harness.judge.breaks import Break, Condition
 from harness.runner.request import Places
 from harness.store.adapter import Adapter
@@ -104,7 +108,7 @@ class Stored:
                 covered |= loaders
             if rule and does(rule, fixture.resolved) and rule.about(fixture.adapter) is not False:
                 ruled |= loaders
-                hidden = hidden or _hidden(rule, fixture.scenario)
+                hidden = hidden or _hidden(rule, fixture)
         able = self.supported(fixture.scenario)
         if not (covered | ruled) & able:
             return None
@@ -123,8 +127,9 @@ def does(rule: AdapterRule, resolved: Mapping[str, Any]) -> bool:
     return all(USES[use].done(resolved) for use in rule.only_if)
 
 
-def _hidden(rule: AdapterRule, scenario: str) -> str:
-    return next((reason for glob, reason in rule.hidden.items() if fnmatchcase(scenario, glob)), "")
+def _hidden(rule: AdapterRule, fixture: Fixture) -> str:
+    name = f"{fixture.scenario}@{fixture.creator}"
+    return next((reason for glob, reason in rule.hidden.items() if fnmatchcase(name, glob)), "")
 
 
 def _admits(rule: str | list[str], name: str, has: Mapping[str, str]) -> bool:
@@ -149,13 +154,9 @@ class Disagreement:
         return f"{self.known}: {self.scenario}: {what}\n    creators {creators}\n    loaders {loaders}"
 
 
-def disagreements(cells: Iterable[Cells], ruled: Iterable[str]) -> list[Disagreement]:
-    """Where rules and conditions select other cells. A break without any rule is not asked.
-
-    Args:
-        ruled: the breaks that have a rule.
-    """
-    there, with_rule = list(cells), set(ruled)
+def disagreements(cells: Iterable[Cells]) -> list[Disagreement]:
+    """Where rules and conditions select other cells."""
+    there = list(cells)
     deviates: dict[tuple[str, str], set[str]] = {}
     for one in there:
         deviates.setdefault((one.fixture.creator, one.fixture.scenario), set()).update(one.covered)
@@ -164,7 +165,7 @@ def disagreements(cells: Iterable[Cells], ruled: Iterable[str]) -> list[Disagree
         elsewhere = deviates[one.fixture.creator, one.fixture.scenario]
         wrong = {True: one.covered - one.ruled, False: frozenset() if one.hidden else one.ruled - elsewhere}
         for silent, loaders in wrong.items():
-            if loaders and one.known in with_rule:
+            if loaders:
                 creators, all_loaders = found.setdefault((one.known, one.fixture.scenario, silent), (set(), set()))
                 creators.add(one.fixture.creator)
                 all_loaders.update(loaders)
@@ -174,9 +175,61 @@ def disagreements(cells: Iterable[Cells], ruled: Iterable[str]) -> list[Disagree
     ]
 
 
-def with_rules(known: Iterable[Break]) -> list[str]:
-    """The breaks of which a condition has a rule."""
-    return [one.id for one in known if any(one.rule(condition) for condition in one.condition)]
+@dataclass(frozen=True)
+class Agreement:
+    """What rules say of each cell of a run, and what the run found there.
+
+    Attributes:
+        agree: cells of which both say the same: a known break applies, and it is the one; or none applies.
+        hidden: cells without a deviation that a rule selects, and whose reason is in the data.
+        warned: (break, scenario) → cells that are clean, although the break applies according to its rule.
+        missed: (break, scenario) → cells that deviate, although its rule does not select them.
+    """
+
+    cells: int = 0
+    deviating: int = 0
+    agree: int = 0
+    hidden: int = 0
+    warned: Counter[tuple[str, str]] = field(default_factory=Counter)
+    missed: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def agreement(stored: Stored, run: Run) -> Agreement:
+    """Compare the rules with a run's cells of stored fixtures."""
+    fixtures = {(one.creator, one.scenario): one for one in stored.fixtures}
+    loaders = {one.name: one.versions for one in run.environments}
+    result: Counter[str] = Counter()
+    warned: Counter[tuple[str, str]] = Counter()
+    missed: Counter[tuple[str, str]] = Counter()
+    for cell in run.cells:
+        fixture = fixtures.get((cell.creator, cell.scenario))
+        if fixture is None or not (cell.verdict.is_deviation or cell.verdict.is_clean):
+            continue
+        found = [
+            one
+            for one in applying(fixture.adapter, [fixture.versions], loaders[cell.loader], stored.breaks)
+            if does(one.rule, fixture.resolved)
+        ]
+        plain = [one for one in found if not _hidden(one.rule, fixture)]
+        ids = {one.known.id for one in found}
+        result["cells"] += 1
+        result["deviating"] += cell.verdict.is_deviation
+        if cell.verdict.is_deviation and cell.expectation not in ids:
+            missed[cell.expectation or "no known break", cell.scenario] += 1
+        elif not cell.verdict.is_deviation and plain:
+            warned.update((one.known.id, cell.scenario) for one in plain)
+        else:
+            result["agree"] += 1
+            result["hidden"] += bool(found) and not cell.verdict.is_deviation
+    return Agreement(**result, warned=warned, missed=missed)
+
+
+def judged(stored: Stored, run: Run) -> Run:
+    """The run with the known breaks as they are now."""
+    environments: dict[str, Mapping[str, str]] = {one.creator: one.versions for one in stored.fixtures}
+    environments |= {one.name: one.versions for one in run.environments}
+    cells, _ = expected.apply(run.cells, stored.breaks, environments, date.fromisoformat(run.created[:10]))
+    return run.model_copy(update={"cells": cells})
 
 
 def main() -> int:
@@ -186,17 +239,31 @@ def main() -> int:
     parser.add_argument("--break", dest="known", default="*", help="glob of breaks to list (default: all)")
     arguments = parser.parse_args()
     stored = Stored()
+    if arguments.run:
+        return _print_run(agreement(stored, judged(stored, Run.model_validate_json(arguments.run.read_bytes()))))
     cells = list(stored.cells())
-    wrong = disagreements(cells, with_rules(stored.breaks))
+    wrong = disagreements(cells)
     for one in wrong:
         if fnmatchcase(one.known, arguments.known):
             print(one)
     covered = sum(len(one.covered) for one in cells)
     both = sum(len(one.covered & one.ruled) for one in cells)
-    rules = len(with_rules(stored.breaks))
+    rules = len(stored.breaks) - len(breaks.without_rule(stored.breaks))
     print(f"{rules} of {len(stored.breaks)} known breaks have a rule; {len(stored.fixtures)} stored fixtures")
     print(f"{covered} cells are covered by a known break; its rule selects {both}; {len(wrong)} disagreements")
     return 1 if wrong else 0
+
+
+def _print_run(found: Agreement) -> int:
+    for what, cells in (("a rule warns, but the run is clean", found.warned), ("the rules are silent", found.missed)):
+        print(f"{what}: {cells.total()} cells")
+        for (known, scenario), number in sorted(cells.items()):
+            print(f"    {known}: {scenario}: {number}")
+    print(
+        f"{found.cells} cells of stored fixtures, {found.deviating} of them deviate; the rules agree with "
+        f"{found.agree} ({found.hidden} of them are clean for a reason that is in the data)"
+    )
+    return 0 if found.agree == found.cells else 1
 
 
 if __name__ == "__main__":

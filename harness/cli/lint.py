@@ -11,8 +11,11 @@ from harness.cli import common
 from harness.cli.parser import command
 from harness.core import data
 from harness.core.errors import ExitCode
+from harness.core.text import enumerated
 from harness.judge import breaks
 from harness.runner import lint as checks
+
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ def lint(options: LintOptions) -> int:
     found = checks.matrix(folder, data.matrices())
     if note := breaks.old_form(folder):
         common.say(note)
+    if ruleless := checks.without_rule(folder):
+        common.say(
+            f"note: {enumerated(ruleless, _SHOWN)}: `doctor` does not know which adapters the known break is about. "
+            "Next: add a table `adapter` (docs/expectations.md shows the keys), or say in its `untold` why none can"
+        )
     if options.json:
         common.out_json([dataclasses.asdict(one) for one in found])
     else:

@@ -122,7 +122,7 @@ class AdapterRule(Rule):
     only_if: list[Use] = []
     """What the user must do for the break to show: all of it."""
     hidden: dict[str, str] = {}
-    """Glob of scenarios to which the rule applies, but whose cells do not show the break → the reason."""
+    """Glob of fixtures (`SCENARIO@CREATOR`) that the rule selects, but whose cells do not show the break → why."""
     untold: str | None = pydantic.Field(default=None, min_length=1)
     """Instead of facts: why the adapter's files cannot say whether the break applies."""
 
@@ -134,6 +134,11 @@ class AdapterRule(Rule):
         if not (facts or self.untold or self.only_if):
             raise ValueError("facts of the adapter, `only_if`, or `untold`")
         return self
+
+    @property
+    def is_general(self) -> bool:
+        """True if it says nothing that an adapter must have: the break is about what the user does."""
+        return not (set(Rule.model_fields) - {"unless"}) & self.model_fields_set
 
     def about(self, adapter: Adapter) -> Answer:
         """True if the break can show in the adapter; None if its files do not say."""

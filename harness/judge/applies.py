@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -9,7 +10,7 @@ from typing import Literal
 
 from harness.core.versions import Condition as Requirement
 from harness.judge import breaks
-from harness.judge.adapter_rule import Answer, every, some
+from harness.judge.adapter_rule import AdapterRule, Answer, every, some
 from harness.judge.adapter_uses import Use
 from harness.judge.breaks import Break, Condition
 from harness.store.adapter import Adapter
@@ -30,15 +31,20 @@ class Applies:
     Attributes:
         known: the break.
         condition: its worst condition that applies.
+        rule: the rule of that condition.
         unknown: why it only may apply: `base`, where the base's configuration would say, and `creator`, where it
             depends on the release that wrote the adapter. Empty if it applies.
-        only_if: what the user must do for it to show; empty if loading and running is enough.
     """
 
     known: Break
     condition: Condition
+    rule: AdapterRule
     unknown: tuple[Unknown, ...] = ()
-    only_if: tuple[Use, ...] = ()
+
+    @property
+    def only_if(self) -> tuple[Use, ...]:
+        """What the user must do for it to show, all of it; empty if loading and running is enough."""
+        return tuple(self.rule.only_if)
 
     @property
     def certain(self) -> bool:
@@ -46,9 +52,10 @@ class Applies:
         return not self.unknown
 
     @property
-    def order(self) -> tuple[bool, bool, int, str]:
-        """The sort key: the worst first."""
-        return (not self.certain, bool(self.only_if), self.condition.verdict.severity, self.known.id)
+    def order(self) -> tuple[bool, bool, bool, int, str]:
+        """The sort key: the worst first, and last what is about all adapters."""
+        severity = self.condition.verdict.severity
+        return (not self.certain, bool(self.only_if), self.rule.is_general, severity, self.known.id)
 
 
 def applying(
@@ -84,7 +91,7 @@ def _of(
         }
         if False not in answers.values():
             unknown = tuple(why for why, answer in answers.items() if answer is None)
-            every_one.append(Applies(known, condition, unknown, tuple(rule.only_if)))
+            every_one.append(Applies(known, condition, rule, unknown))
     return min(every_one, key=lambda applies: applies.order, default=None)
 
 
@@ -97,17 +104,21 @@ def written(condition: Condition, creators: Sequence[Versions], environments: En
 def _wrote(rule: str | list[str], creator: Versions, environments: Environments) -> Answer:
     if isinstance(rule, list):
         return creator.get("peft") in {versions.get("peft") for versions in _named(rule, environments)}
-    return every(_meets(creator, name, part) for name, part in breaks.version_condition(rule).by_package)
-
-
-def _meets(versions: Versions, name: str, part: Requirement) -> Answer:
-    return part.holds(versions) if name in versions else None
+    parts = breaks.version_condition(rule).by_package
+    return every(_meets(part, creator[name]) if name in creator else None for name, part in parts)
 
 
 def _loads(condition: Condition, loader: Versions, environments: Environments) -> bool:
     if isinstance(condition.loaders, list):
         return any(dict(versions) == dict(loader) for versions in _named(condition.loaders, environments))
-    return breaks.version_condition(condition.loaders).holds(loader)
+    parts = breaks.version_condition(condition.loaders).by_package
+    return all(name in loader and _meets(part, loader[name]) for name, part in parts)
+
+
+@functools.lru_cache(maxsize=4096)
+def _meets(part: Requirement, version: str) -> bool:
+    """True if a version meets what a condition asks of one package; remembered, because it is asked again and again."""
+    return part.holds({part.parts[0][0]: version})
 
 
 def _named(globs: Iterable[str], environments: Environments) -> list[Versions]:

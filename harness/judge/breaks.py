@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -229,6 +230,11 @@ def load(matrices: Path) -> tuple[Break, ...]:
             f"{matrices / OLD_FILE}: {twice!r} is the id of two known breaks", "one id for one break", "rename one"
         )
     return tuple(found)
+
+
+def without_rule(known: Iterable[Break]) -> list[str]:
+    """The breaks of which a condition does not say which adapters it is about."""
+    return [one.id for one in known if not all(one.rule(condition) for condition in one.condition)]
 
 
 def files(matrices: Path) -> list[Path]:

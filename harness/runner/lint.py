@@ -51,6 +51,15 @@ def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
     return sorted(found)
 
 
+def without_rule(folder: Path) -> list[str]:
+    """The known breaks of a folder that do not say which adapters they are about; damaged ones are left out."""
+    readable: list[Break] = []
+    for path in breaks.files(folder):
+        with _noting(path, []):
+            readable.append(breaks.read(path))
+    return breaks.without_rule(readable)
+
+
 def _without_scenario(path: Path, known: Break, names: Sequence[str]) -> list[Complaint]:
     """The globs of a known break that match no scenario: it was renamed or removed."""
     globs = dict.fromkeys(glob for one in known.condition for glob in one.scenarios)

@@ -16,6 +16,7 @@ from harness.core import versions
 from harness.core.matrix import Declared
 from harness.core.text import first_sentence, listed, many
 from harness.core.verdict import Verdict
+from harness.judge.adapter_rule_words import sentences
 from harness.judge.breaks import FOLDER, Break, Condition
 from harness.judge.causes import KIND_PHRASES
 from harness.judge.shape import bounds
@@ -163,6 +164,7 @@ def _page(one: Break, declared: Sequence[Declared]) -> str:
         f"[Known breaks](index.md) · `{one.id}` · {verdicts}",
         "## Who is affected",
         table(("saved with", "loaded with", "shows as"), rows),
+        *dict.fromkeys(sentences(rule) for each in one.condition if (rule := one.rule(each))),
         "## What happens",
         _effects(one.condition),
         *facts,
