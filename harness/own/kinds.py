@@ -128,7 +128,7 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
                  r"|width|channels|units)\w*"),
     (Kind.WIDTH, r"d_(model|ff|inner|embed|mlp|ffn|proj|hidden|expert)|n_(embd|inner|embed)|width|dim|dims|\w*_dims?"
                  r"|\w*hidden_(size|dim)s?|\w*_width|\w*(channels|filters|units|planes|features)|\w*_rank|\w*_lora_\w+"
-                 r"|\w*_channel|\w*_dim_per_stage|\w*channel_list|lru_width|\w*_sizes"
+                 r"|\w*_channel|\w*_dim_per_stage|\w*channel_list|lru_width|mamba_d_ssm|\w*_sizes"
                  r"|num_codevectors_per_group|fpn_hidden_size|num_conv_pos_embeddings|\w*dim_(ff|feedforward|model_base)|dff|hc_lowrank|\w*feature_size"),
 )  # fmt: skip
 _COMPILED = tuple((kind, re.compile(pattern)) for kind, pattern in _TABLE)

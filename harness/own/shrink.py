@@ -23,6 +23,7 @@ from harness.own.sizes import (
     hidden_width,
     image_tokens,
     is_by_layer,
+    is_cycle,
     is_layer_table,
     numbers,
     of_kind,
@@ -33,8 +34,10 @@ from harness.own.sizes import (
     shares,
     small_head_sizes,
     small_heads,
+    stage_count,
     stage_widths,
     vocabulary_of,
+    with_products,
 )
 
 _TOKENS = 96
@@ -147,7 +150,9 @@ def _layers_to_keep(sections: Sequence[Config], marks: Callable[[int], Any]) -> 
 def _sign(section: Config, layer: int) -> str:
     """What the configuration says of one layer."""
     depth = depth_of(section)
-    said: list[Any] = [value[layer] for _, value in sorted(section.items()) if is_by_layer(value, depth)]
+    cycles = [value for key, value in sorted(section.items()) if is_cycle(key, value, depth)]
+    said: list[Any] = [layer % len(cycle) for cycle in cycles]
+    said += [value[layer] for _, value in sorted(section.items()) if is_by_layer(value, depth)]
     tables = [value for value in section.values() if isinstance(value, Mapping) and is_layer_table(value, depth)]
     said += [{int(key): one for key, one in table.items()}.get(layer) for table in tables]
     said += [layer < value for value in numbers(section, Kind.FIRST_LAYERS).values()]
@@ -173,6 +178,7 @@ class _Scale:
     """The small size of the part of a head that rotates."""
     grid: tuple[int, int]
     """Patches along a side of the image: before and after."""
+    stages: int
     vocabulary: int
     experts: int
 
@@ -267,7 +273,7 @@ class _Plan:
                 small[key] = [self._value(kind, one, scale, key) for one in of_layers]
             else:
                 small[key] = self._value(kind, value, scale, key)
-        return _repaired(small, config)
+        return with_products(small, config)
 
     def _scale(self, config: Config, outer: _Scale | None) -> _Scale:
         own = outer is None or hidden_width(config) or depth_of(config)
@@ -283,6 +289,7 @@ class _Plan:
             head_sizes=sizes,
             rotary=int(sizes.get(head, SMALL) * share),
             grid=patch_grid(config),
+            stages=stage_count(config),
             vocabulary=vocabulary_of(config) or max(nested, default=0) or (outer.vocabulary if outer else 0),
             experts=expert_count(config),
         )
@@ -351,6 +358,8 @@ class _Plan:
                 return image_tokens(value, scale.grid)
             case Kind.IMAGE:
                 return scale.grid[1] * _PATCH if scale.grid[0] else min(value, _IMAGE)
+            case Kind.WINDOW if scale.stages > 1:
+                return min(value, 2)  # it must fit into the smallest stage
             case Kind.EXPERTS:
                 return min(value, scale.experts)
             case Kind.PERIOD:
@@ -380,24 +389,3 @@ class _Plan:
 
 def _zero(value: Any) -> Any:
     return [_zero(one) for one in value] if isinstance(value, list) else type(value)(0)
-
-
-def _repaired(small: dict[str, Any], config: Config) -> dict[str, Any]:
-    """Keep products: heads × size of a head, where it was a multiple of the width."""
-    hidden, new = hidden_width(config), hidden_width(small)
-    if not hidden or not new:
-        return small
-    for count_key, size_key in PRODUCTS:
-        count, size = config.get(count_key), config.get(size_key)
-        if isinstance(count, int) and isinstance(size, int) and size and count * size % hidden == 0:
-            wanted = count * size // hidden * new
-            if wanted % small[size_key] == 0:
-                small[count_key] = wanted // small[size_key]
-    return small
-
-
-PRODUCTS = (
-    ("mamba_n_heads", "mamba_d_head"), ("mamba_num_heads", "mamba_head_dim"), ("n_mamba_heads", "mamba_headdim"),
-    ("num_heads", "head_dim"), ("num_hidden_heads", "head_dim"),
-)  # fmt: skip
-"""Pairs (number, size) whose product must stay the same multiple of the width."""

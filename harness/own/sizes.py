@@ -62,6 +62,12 @@ def is_by_layer(value: Any, depth: int) -> bool:
     return isinstance(value, list) and len(value) == depth > 1
 
 
+def is_cycle(key: str, value: Any, depth: int) -> bool:
+    """True for a list of kinds of layers that repeats: `["recurrent", "recurrent", "attention"]`."""
+    words = isinstance(value, list) and 1 < len(value) < depth and all(isinstance(one, str) for one in value)
+    return words and ("type" in key or "pattern" in key)
+
+
 def every_width(section: Config) -> set[int]:
     found: set[int] = set()
     for value in of_kind(section, Kind.WIDTH).values():
@@ -186,6 +192,11 @@ def _side(value: Any) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
+def stage_count(section: Config) -> int:
+    """The number of stages; 0 if the layers are not in stages."""
+    return max((len(one) for one in of_kind(section, Kind.BLOCKS).values() if isinstance(one, list)), default=0)
+
+
 def patch_grid(section: Config) -> tuple[int, int]:
     """Patches along a side of the image, before and after; (0, …) if there are no patches."""
     vision = [one for one in sections_of(section) if "patch_size" in one and any(kind_of(k) is Kind.IMAGE for k in one)]
@@ -193,10 +204,8 @@ def patch_grid(section: Config) -> tuple[int, int]:
         image = next(_side(value) for key, value in one.items() if kind_of(key) is Kind.IMAGE)
         patch = _side(one["patch_size"])
         if image and patch and image >= patch:
-            stages = next(
-                (len(value) for key, value in one.items() if kind_of(key) is Kind.BLOCKS and isinstance(value, list)), 0
-            )
-            return image // patch, max(4, 2 ** max(stages - 1, 0))
+            windows = 2 if any(kind_of(key) is Kind.WINDOW for key in one) else 1
+            return image // patch, max(4, windows * 2 ** max(stage_count(one) - 1, 0))
     return 0, 4
 
 
@@ -214,3 +223,27 @@ def expert_count(section: Config) -> int:
     used = max(numbers(section, Kind.EXPERTS_USED).values(), default=1)
     groups = max(numbers(section, Kind.EXPERT_GROUPS).values(), default=1)
     return 4 if groups > 1 or used > 2 else 3 if used else 2
+
+
+PRODUCTS = (
+    ("mamba_n_heads", "mamba_d_head"), ("mamba_num_heads", "mamba_head_dim"), ("n_mamba_heads", "mamba_headdim"),
+    ("num_heads", "head_dim"), ("num_hidden_heads", "head_dim"),
+)  # fmt: skip
+"""Pairs (number, size) whose product is a width, or a multiple of the width of the layers."""
+
+
+def with_products(small: dict[str, Any], config: Config) -> dict[str, Any]:
+    """The small section with products kept: the number of heads follows from their size."""
+    hidden, new = hidden_width(config), hidden_width(small)
+    widths = {
+        value: small[key] for key, value in numbers(config, Kind.WIDTH).items() if isinstance(small.get(key), int)
+    }
+    for count_key, size_key in PRODUCTS:
+        count, size, small_size = config.get(count_key), config.get(size_key), small.get(size_key)
+        if not (isinstance(count, int) and isinstance(size, int) and isinstance(small_size, int) and small_size):
+            continue
+        product = count * size
+        wanted = widths.get(product) or (product // hidden * new if hidden and product % hidden == 0 else 0)
+        if wanted and wanted % small_size == 0:
+            small[count_key] = wanted // small_size
+    return small
