@@ -12,11 +12,13 @@ from typing import Any
 from harness.cli import check_options, common, pytest_run
 from harness.cli.check_options import EXIT_CODES, CheckOptions
 from harness.cli.parser import SPEC, command, count
-from harness.core import data
+from harness.core import data, matrix
+from harness.core.matrix import Declared
 from harness.core.run import Cell, Run
 from harness.core.verdict import Verdict
 from harness.envs.environments import CURRENT, Environments
 from harness.judge import applies
+from harness.judge.adapter_uses import USES
 from harness.own import releases, room, trial
 from harness.own.trial import QUANTISATIONS, Trial, TrialRequest
 from harness.runner import planned
@@ -101,19 +103,23 @@ def run(options: TryOptions) -> int:
         versions = {each.name: each.versions for each in one.environments}
         for cell in one.cells:
             common.say(sentence(cell, versions))
-            for line in _known(cell, ready, versions, request.places):
+            for line in _known(cell, ready, versions, request.places, cells[0].declared):
                 common.say(line)
     return code
 
 
-def _known(cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], places: Places) -> Iterator[str]:
+def _known(
+    cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], places: Places, declared: Declared
+) -> Iterator[str]:
     """What is known of such a deviation, and what its owner can do."""
     if not cell.deviates:
         return
     adapter = replace(ready.source.adapter, base=ready.base.values)
     creators, loader = [versions.get(cell.creator, {})], versions.get(cell.loader, {})
+    resolved = matrix.resolve(declared, loader)
     for one in applies.applying(adapter, creators, loader, common.known_breaks(places)):
-        if one.certain and (not one.only_if or one.condition.verdict is cell.verdict):
+        used = all(USES[use].done(resolved) for use in one.only_if)
+        if one.certain and used and one.condition.verdict is cell.verdict:
             yield f"  known break {one.known.id}: {one.known.title}"
             yield f"    workaround: {one.known.workaround or 'none is known'}"
 
