@@ -9,6 +9,7 @@ from typing import Any
 from harness.cli import common
 from harness.cli.parser import command, where
 from harness.core.errors import UsageError
+from harness.core.files import expanded
 from harness.envs.environments import CURRENT
 from harness.own import doctor as diagnosis
 from harness.own import doctor_text, target
@@ -20,7 +21,7 @@ from harness.runner.request import Places
 class DoctorOptions:
     """Options of `doctor`; at most one of `to`, `installed` and `python` is given."""
 
-    adapter: Path
+    adapter: str
     to: str = ""
     installed: bool = False
     python: str = ""
@@ -59,13 +60,18 @@ def add_to(commands: Any) -> None:
 
 def doctor(options: DoctorOptions) -> int:
     """Print what is known of a saved adapter."""
-    question = diagnosis.Question(options.adapter, _target(options), options.base)
+    question = diagnosis.Question(_place(options.adapter), _target(options), options.base)
     found = diagnosis.diagnose(question, options.places)
     if options.json:
         common.out_json(doctor_text.data(found))
     else:
         common.out(doctor_text.text(found))
     return found.exit_code
+
+
+def _place(adapter: str) -> Path:
+    """The path as it was given: a file in the Hub's cache is a link to a folder without the other files."""
+    return expanded(adapter).absolute()
 
 
 def _target(options: DoctorOptions) -> Target:

@@ -107,6 +107,19 @@ def test_an_unknown_method(adapter: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "cannot tell: the method NEWER\\x1b[31m is newer than this tool" in out.splitlines()[0]
 
 
+def test_a_file_in_the_cache_of_the_hub(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is a link to a folder that has no adapter_config.json."""
+    snapshot = tmp_path / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    for number, path in enumerate(adapter.iterdir()):
+        blob = tmp_path / "blobs" / str(number)
+        blob.parent.mkdir(exist_ok=True)
+        blob.write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(blob)
+    _, out, _ = run(capsys, snapshot / "adapter_model.safetensors")
+    assert out.startswith("LoRA adapter of PEFT 0.6.1")
+
+
 def test_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, tmp_path)
     assert (code, out) == (64, "")
