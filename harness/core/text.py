@@ -237,10 +237,15 @@ def _abbreviation(text: str) -> bool:
     return last.rstrip(".").isdigit() or last in ("e.g.", "i.e.", "vs.", "cf.")
 
 
+def toml_key(key: str) -> str:
+    """A key in TOML, quoted if it has to be."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
+
+
 def toml_value(value: Any) -> str:
     """A value in TOML, on one line."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{toml_value(str(key))} = {toml_value(one)}" for key, one in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_key(str(key))} = {toml_value(one)}" for key, one in value.items()) + " }"
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value).replace("\x7f", "\\u007f")

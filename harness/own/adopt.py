@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.core import data
 from harness.core.errors import HarnessError, UsageError
 from harness.core.files import write_together
-from harness.core.text import one_line, toml_value
+from harness.core.matrix import Matrix
+from harness.core.text import one_line, toml_key, toml_value
 from harness.own import inputs, model_class, shrink, small_adapter, vocabulary
 from harness.own.inputs import Inputs
 from harness.own.kinds import Kind, kind_of
@@ -203,11 +205,7 @@ def _scenario(ready: Trial, name: str, kind: str, made: SmallAdapter, on: Inputs
 
 
 def _entries(values: Mapping[str, Any]) -> str:
-    return "".join(f"{_key(key)} = {toml_value(value)}\n" for key, value in values.items())
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else toml_value(key)
+    return "".join(f"{toml_key(key)} = {toml_value(value)}\n" for key, value in values.items())
 
 
 def requires(ready: Trial, made: SmallAdapter, table: Table) -> list[str]:
@@ -265,6 +263,17 @@ def refuse_existing(name: str, folder: Path) -> None:
     there = [str(path) for path in files(empty, folder) if path.exists()]
     if there:
         raise UsageError(f"{', '.join(there)}: already there", "a new name", "choose another name, or add --replace")
+    taken = _declaring(name, folder)
+    if taken is not None:
+        raise UsageError(f"{taken} has a scenario {name!r}", "a new name", "choose another name")
+
+
+def _declaring(name: str, folder: Path) -> Path | None:
+    """The file that has a scenario of this name."""
+    if not (folder / "scenarios").is_dir():
+        return None
+    matrix = Matrix(folder, data.matrices())
+    return next((file for file in matrix.scenario_files() for one in matrix.read(file) if one.name == name), None)
 
 
 def write(adopted: Adopted, folder: Path) -> Path:

@@ -115,7 +115,24 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     adopt.write(Adopted("a", "", "", "", ()), tmp_path)
     with pytest.raises(UsageError, match="already there"):
         adopt.refuse_existing("a", tmp_path)
-    adopt.refuse_existing("b", tmp_path)
+    (tmp_path / "scenarios" / "a.toml").unlink()
+    (tmp_path / "bases" / "a.toml").unlink()
+    (tmp_path / "bases" / "a.json").unlink()
+    adopt.refuse_existing("a", tmp_path)
+
+
+def test_a_name_that_another_file_has_is_refused(tmp_path: Path) -> None:
+    file = adopt.write(adopted(tmp_path), tmp_path / "matrices")
+    file.rename(file.with_name("others.toml"))
+    with pytest.raises(UsageError, match="already there"):
+        adopt.refuse_existing("lora-new", tmp_path / "matrices")
+    for suffix in ("toml", "json"):
+        base = tmp_path / f"matrices/bases/lora-new.{suffix}"
+        base.rename(base.with_name(f"other.{suffix}"))
+    others = file.with_name("others.toml")
+    others.write_text(others.read_text().replace('base = "lora-new"', 'base = "llama"'))
+    with pytest.raises(UsageError, match=r"others\.toml has a scenario 'lora-new'"):
+        adopt.refuse_existing("lora-new", tmp_path / "matrices")
 
 
 @pytest.mark.parametrize("name", ["", "../x", "A", "a b", ".a", "a/b"])
