@@ -21,6 +21,8 @@ from harness.store.adapter import Adapter
 
 _CARD = re.compile(r"^[ \t]*[-*][ \t]*(PEFT|Transformers|TRL)[ \t]*:?[ \t]*v?(\d[\w.+-]*)[ \t]*$", re.MULTILINE)
 Version = functools.lru_cache(maxsize=1024)(version.Version)
+_FIRST = "0.0.1"
+"""The first release of PEFT."""
 _MANY = 4
 """So many keys are named in a reason."""
 
@@ -169,7 +171,12 @@ def _contradictions(config: set[str], parts: set[str], release: str, method: Met
     around = _neighbours(release, method.seen)
     found = [f"+{key}" for key in sorted(config) if _none(method.config.get(key, frozenset()), around)]
     found += [f"+{part}" for part in sorted(parts) if part in method.parts and _all(method.parts[part].absent, around)]
-    return found + [f"-{key}" for key, there in method.config.items() if key not in config and _all(there, around)]
+    missing = [key for key, there in method.config.items() if key not in config and _all(there, around)]
+    if around[0] is None:  # older than all that is known: it may lack a few of the first known keys
+        first = [key for key, there in method.config.items() if method.seen[0] in there]
+        lacking = [key for key in first if key not in config]
+        missing = lacking if len(lacking) * 4 > len(first) else []
+    return found + [f"-{key}" for key in missing]
 
 
 def _none(there: frozenset[str], around: tuple[str | None, str | None]) -> bool:
@@ -202,7 +209,7 @@ def _edges(
     start, end = every.index(possible[0]), every.index(possible[-1])
     sides = [("older", every[start - 1])] if start else []
     sides += [("newer", every[end + 1])] if end + 1 < len(every) else []
-    if not start:
+    if not start and every[0] != _FIRST:
         yield f"not older: no release before {every[0]} is known to have the method"
     for side, release in sides:
         wrong = _contradictions(config, parts, release, method)

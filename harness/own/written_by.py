@@ -32,6 +32,20 @@ _OTHER_NAMES = {"LOHA": "hada", "ADALORA": "lora", "XLORA": "lora"}
 _TO = " to "
 
 
+_ALL = ("base_model_name_or_path", "inference_mode", "peft_type", "task_type")
+_PROMPT = (*_ALL, "num_attention_heads", "num_layers", "num_transformer_submodules", "num_virtual_tokens", "token_dim")
+EARLIEST = "0.2.0"
+EARLY: Mapping[str, Sequence[str]] = {
+    "LORA": (*_ALL, "bias", "enable_lora", "fan_in_fan_out", "lora_alpha", "lora_dropout", "merge_weights",
+             "modules_to_save", "r", "target_modules"),
+    "PROMPT_TUNING": (*_PROMPT, "prompt_tuning_init", "prompt_tuning_init_text", "tokenizer_name_or_path"),
+    "PREFIX_TUNING": (*_PROMPT, "encoder_hidden_size", "prefix_projection"),
+    "P_TUNING": (*_PROMPT, "encoder_dropout", "encoder_hidden_size", "encoder_num_layers",
+                 "encoder_reparameterization_type"),
+}  # fmt: skip
+"""What PEFT 0.2.0 writes, by its sources: no environment can run it, so there are no fixtures."""
+
+
 @dataclass(frozen=True)
 class Presence:
     """Where something was written, and where not, by release."""
@@ -89,11 +103,12 @@ def ordered(releases: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(releases, key=Version))
 
 
-def table(written: Iterable[Written], releases: Mapping[str, str]) -> Table:
+def table(written: Iterable[Written], releases: Mapping[str, str], early: Mapping[str, Sequence[str]] = EARLY) -> Table:
     """The table of stored adapters.
 
     Args:
         releases: release → day; those of the adapters may be missing.
+        early: what the release before all fixtures writes.
     """
     by_method: dict[str, list[Written]] = defaultdict(list)
     for one in written:
@@ -101,16 +116,16 @@ def table(written: Iterable[Written], releases: Mapping[str, str]) -> Table:
     every = {one.release: "" for each in by_method.values() for one in each} | dict(releases)
     return Table(
         {release: every[release] for release in ordered(every)},
-        {name: _method(name, by_method[name]) for name in sorted(by_method)},
+        {name: _method(name, by_method[name], early.get(name, ())) for name in sorted(by_method)},
     )
 
 
-def _method(name: str, written: Sequence[Written]) -> MethodTable:
-    config: dict[str, set[str]] = defaultdict(set)
+def _method(name: str, written: Sequence[Written], early: Sequence[str]) -> MethodTable:
+    config: dict[str, set[str]] = defaultdict(set, {key: {EARLIEST} for key in early})
     for one in written:
         for key in (*one.config, *one.versions):
             config[key].add(one.release)
-    seen = ordered({one.release for one in written})
+    seen = ordered({one.release for one in written} | ({EARLIEST} if early else set()))
     return MethodTable(seen, {key: frozenset(config[key]) for key in sorted(config)}, _parts(name, written))
 
 

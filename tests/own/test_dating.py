@@ -24,7 +24,7 @@ def _written(release: str, method: str, config: str, keys: tuple[str, ...] = ())
 
 def _table() -> Table:
     """`b` came with 0.3.0 or the patches after 0.2.0, `c` with 0.5.0, `a` went with 0.6.0; OFT came with 0.3.0."""
-    configs = {"0.2.0": "a", "0.3.0": "ab", "0.4.0": "ab", "0.5.0": "abc", "0.6.0": "bc"}
+    configs = {"0.2.0": "ahij", "0.3.0": "abhij", "0.4.0": "abhij", "0.5.0": "abchij", "0.6.0": "bchij"}
     lora = [_written(release, "LORA", config) for release, config in configs.items()]
     lora[-1] = dataclasses.replace(lora[-1], versions={"peft_version": "0.6.0"})
     oft = [
@@ -32,11 +32,12 @@ def _table() -> Table:
         for release in ("0.3.0", "0.4.0", "0.5.0", "0.6.0")
     ]
     more = [_written("0.2.0", "IA3", "x")]
-    return written_by.table([*lora, *oft, *more], dict.fromkeys(RELEASES, ""))
+    return written_by.table([*lora, *oft, *more], dict.fromkeys(RELEASES, ""), {})
 
 
 def dated(config: str, method: str = "LORA", card: str = "", keys: tuple[str, ...] = (), **more: Any) -> Dated:
-    values = dict.fromkeys(config) | {"peft_type": method} | more
+    always = "hij" if config and method == "LORA" else ""
+    values = dict.fromkeys(config + always) | {"peft_type": method} | more
     return dating.date(Adapter(values, dict.fromkeys(keys, (1,)), card=card), _table())
 
 
@@ -51,6 +52,8 @@ CASES = [
     ("keys removed by hand", dated("c"), "0.4.1 0.5.0 0.6.0 0.7.0", False, "it was edited"),
     ("parts of the tensors' names", dated("x", "OFT", keys=("q.oft_R",)), "0.4.1 0.5.0 0.6.0 0.7.0", False, "`oft_R`"),
     ("the method came with a release", dated("x", "OFT", keys=("q.oft_r",)), "0.3.0 0.3.1 0.4.0 0.4.1", False, "0.3.0"),
+    ("a config of another program", dated(""), "0.1.0 0.2.0 0.3.0 0.3.1 0.4.0 0.4.1 0.5.0 0.6.0 0.7.0", False,
+     "another program wrote it"),
     ("an unknown method", dated("x", "NEW"), "0.7.0", True, "does not know the method"),
     ("peft_version", dated("bc", peft_version="0.6.0"), "0.6.0", False, "`peft_version` in its configuration says"),
     ("peft_version, edited", dated("abc", peft_version="0.6.0"), "0.6.0", False, "has `a`, which 0.6.0 does not write"),
@@ -107,6 +110,12 @@ def test_every_stored_adapter_is_dated_by_a_table_without_its_release(stored: li
         table = written_by.table([one for one in stored if one.release != left_out], releases)
         own = [one for one in _kinds(stored) if one.release == left_out]
         assert [one for one in own if left_out not in dating.date(_adapter(one, version=False), table).releases] == []
+
+
+def test_an_adapter_from_before_all_fixtures() -> None:
+    config = dict.fromkeys(written_by.EARLY["LORA"]) | {"peft_type": "LORA"}
+    found = dating.date(Adapter(config), written_by.load(data.matrices()))
+    assert (found.releases[-1], found.doubts) == ("0.2.0", ())
 
 
 def test_a_stored_adapter_is_doubted_by_nobody(stored: list[Written]) -> None:
