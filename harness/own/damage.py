@@ -266,6 +266,16 @@ def _patterns(case: Case) -> Iterator[Damage]:
             )  # fmt: skip
 
 
+def _announced(case: Case) -> Iterator[Damage]:
+    """Tensors that an entry of the configuration announces, and that are not there."""
+    for entry, part in (("use_dora", "lora_magnitude_vector"), ("trainable_token_indices", "trainable_tokens_delta")):
+        if case.config.get(entry) and case.adapter.shapes and not any(part in key for key in case.adapter.shapes):
+            yield Damage(
+                "not-saved", f"`{entry}` is set, and the file has no `{part}`",
+                "save the adapter again from the trained model, or use the adapter_config.json of these tensors",
+            )  # fmt: skip
+
+
 def _quoted(names: Sequence[str]) -> str:
     return listed([f"`{one_line(name, 80)}`" for name in names[:4]] + (["more"] if names[4:] else []))
 
@@ -319,5 +329,5 @@ def _prompt(case: Case) -> Iterator[Damage]:
 
 CHECKS: tuple[Callable[[Case], Iterable[Damage]], ...] = (
     _empty, _values, _without_effect, _halves, _ranks, _inner, _targets, _whole, _patterns, _saved_modules, _layers,
-    _prompt,
+    _prompt, _announced,
 )  # fmt: skip

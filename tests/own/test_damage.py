@@ -58,6 +58,8 @@ CASES = [
      "base_model.model.q.hada_w1_b": (3, 8)}), "shapes", True, "do not fit together"),
     ("a magnitude of another layer", case({f"{Q.format(0)}.lora_magnitude_vector": (9,)}), "shapes", True, "magnitude"),
     ("a magnitude", case({f"{Q.format(0)}.lora_magnitude_vector": (8,)}), "", True, ""),
+    ("DoRA without magnitudes", case({}, use_dora=True), "not-saved", True, "`lora_magnitude_vector`"),
+    ("tokens without rows", case({}, trainable_token_indices=[1]), "not-saved", True, "`trainable_tokens_delta`"),
     ("a stranger", case({f"{STRANGER}.lora_A.weight": (4, 8), f"{STRANGER}.lora_B.weight": (8, 4)}),
      "no-target", False, "down_proj"),
     ("targets of another adapter", case({}, target_modules=["k_proj"]), "no-target", True, "`target_modules`"),
