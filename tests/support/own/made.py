@@ -26,7 +26,7 @@ class Own:
     Attributes:
         name: its function in `train.py`, and its folder.
         environment: where it is made.
-        break_: the known break that applies under `current`; empty if it is sound there.
+        break_: the known break that it meets under `current`; empty if it is sound there.
     """
 
     name: str
@@ -50,16 +50,16 @@ ADAPTERS = (
     Own("vit", "v0132", "names-vit-targets"),
     Own("whisper", "v0132"),
     Own("gemma_embedding", "v0132"),
-    Own("trainable_tokens_tied", "v0152"),
+    Own("trainable_tokens_tied", "v0152", "trainable-tokens-second-adapter-tied"),
     Own("high_layers", "v0152"),
     Own("lora_t5", "v0152"),
     Own("token_rows_and_lora", "v0152"),
-    Own("qwen2_bfloat16", "v0171"),
+    Own("qwen2_bfloat16", "v0171", "base-loaded-as-saved"),
     Own("llava", "v0171"),
     Own("oft", "v0191"),
     Own("two_adapters", "v0191"),
     Own("four_bits", "bnb-v0171"),
-    Own("four_bits_stored", "bnb-v0171"),
+    Own("four_bits_stored", "bnb-v0171", "bnb-packed-weight-merged"),
     Own("lora_plain", "current"),
 )
 
