@@ -147,8 +147,12 @@ class AdapterRule(Rule):
 
 def every(answers: Iterable[Answer]) -> Answer:
     """False if one is false, else None if one is unknown, else True."""
-    found = set(answers)
-    return False if False in found else None if None in found else True
+    result: Answer = True
+    for answer in answers:
+        if answer is False:
+            return False
+        result = None if answer is None else result
+    return result
 
 
 def some(answers: Iterable[Answer]) -> Answer:

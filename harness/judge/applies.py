@@ -85,11 +85,10 @@ def _of(
         rule = known.rule(condition)
         if rule is None or not _loads(condition, loader, environments):
             continue
-        answers: dict[Unknown, Answer] = {
-            "base": rule.about(adapter),
-            "creator": written(condition, creators, environments),
-        }
-        if False not in answers.values():
+        if (wrote := written(condition, creators, environments)) is False:
+            continue
+        if (about := rule.about(adapter)) is not False:
+            answers: dict[Unknown, Answer] = {"base": about, "creator": wrote}
             unknown = tuple(why for why, answer in answers.items() if answer is None)
             every_one.append(Applies(known, condition, rule, unknown))
     return min(every_one, key=lambda applies: applies.order, default=None)

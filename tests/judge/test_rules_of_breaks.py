@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.known_breaks import Disagreement, Stored, agreement, disagreements
+from benchmarks.known_breaks import Disagreement, Stored, agreement, as_dated, disagreements
 from harness.core.run import EnvironmentReport, Run
 from harness.core.verdict import Verdict
 from harness.judge import breaks
@@ -77,6 +77,13 @@ def test_agreement_with_a_run_that_finds_what_the_breaks_cover(stored: Stored, r
     assert (found.warned, found.missed) == ({}, {})
     assert found.cells == found.agree > 1000
     assert found.deviating > 300
+
+
+def test_who_is_not_told_the_creator_is_never_sure_and_wrong(stored: Stored, run: Run) -> None:
+    found = agreement(stored, run, as_dated)
+    assert (found.warned, found.missed) == ({}, {})
+    assert found.agree + found.may_deviate + found.may_be_clean == found.cells
+    assert found.agree > 0.9 * found.cells
 
 
 def test_a_run_that_finds_something_else_is_told(stored: Stored, run: Run) -> None:
