@@ -171,4 +171,7 @@ def sentence(cell: Cell, versions: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _first(reason: str) -> str:
-    return reason.strip().partition("\n")[0].partition("; expected:")[0] or "see the report"
+    """What was found and what to do next, of an error that has become a cell's reason."""
+    found, _, rest = reason.strip().replace("\n", " ").partition("; expected:")
+    next_step = rest.partition("; next: ")[2]
+    return f"{found}\n  next: {next_step}" if next_step else found or "see the report"

@@ -106,6 +106,15 @@ def test_no_layers_are_no_model(folder: Path, capsys: pytest.CaptureFixture[str]
     assert "1 or more" in capsys.readouterr().err
 
 
+def test_what_could_not_be_told_comes_with_the_next_step() -> None:
+    reason = "x: the output is not finite; expected: finite numbers; next: look for NaN"
+    verdict = Verdict.NO_FIXTURE
+    cell = Cell(
+        id="x@v061:current[cpu]", scenario="x", creator="v061", loader="current", verdict=verdict, reason=reason
+    )
+    assert try_.sentence(cell, {}).endswith("x: the output is not finite\n  next: look for NaN")
+
+
 @pytest.mark.parametrize(
     ("verdict", "words"),
     [
