@@ -76,14 +76,15 @@ class Known:
     @property
     def newest(self) -> str:
         """The newest version that is neither yanked nor a pre-release; empty if there is none."""
-        return max(self._stable(), key=Version, default="")
+        return max(self.stable(), key=Version, default="")
 
     def newest_for(self, python: str, admitted: SpecifierSet) -> Release | None:
         """The newest version, as above, that works with a version of Python and that other packages admit."""
-        fitting = [v for v in self._stable() if self.releases[v].admits(python) and admitted.contains(v)]
+        fitting = [v for v in self.stable() if self.releases[v].admits(python) and admitted.contains(v)]
         return self.releases[max(fitting, key=Version)] if fitting else None
 
-    def _stable(self) -> list[str]:
+    def stable(self) -> list[str]:
+        """The versions that are neither yanked nor pre-releases."""
         return [v for v, one in self.releases.items() if not one.yanked and not Version(v).is_prerelease]
 
 

@@ -153,13 +153,16 @@ def _parts(method: str, written: Sequence[Written]) -> dict[str, Presence]:
     return result
 
 
-def again(matrices: Path, written: Iterable[Written]) -> dict[Path, str]:
+def again(matrices: Path, written: Iterable[Written], more: Mapping[str, str] | None = None) -> dict[Path, str]:
     """The file and its text for these adapters; nothing if the folder has no table.
 
     The releases are those that it names, and those of the adapters.
+
+    Args:
+        more: further releases of PEFT → day.
     """
     path = matrices / FILE
-    return {path: render(table(written, load(matrices).releases))} if path.is_file() else {}
+    return {path: render(table(written, {**(more or {}), **load(matrices).releases}))} if path.is_file() else {}
 
 
 def render(found: Table) -> str:

@@ -128,6 +128,13 @@ def test_the_table_is_up_to_date(stored: list[Written]) -> None:
     assert path.read_text() == text, "run `peft-regress docs`"
 
 
+def test_further_releases_are_added_to_the_table(tmp_path: Any) -> None:
+    (tmp_path / written_by.FILE).write_text(written_by.render(_table()))
+    ((path, text),) = written_by.again(tmp_path, [], {"0.7.1": "2026-01-01"}).items()
+    path.write_text(text)
+    assert list(written_by.load(tmp_path).releases) == [*RELEASES, "0.7.1"]
+
+
 def _kinds(stored: list[Written]) -> list[Written]:
     """One adapter of each kind that can be told apart."""
     kinds = {
