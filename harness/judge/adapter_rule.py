@@ -46,7 +46,7 @@ class Test(Strict):
 
     @pydantic.model_validator(mode="after")
     def _something(self) -> Test:
-        if not self.model_fields_set:
+        if all(value is None for value in (self.set, self.present, self.differs_from, self.above)):
             raise ValueError("one of `set`, `present`, `differs_from`, `above`")
         return self
 
@@ -93,6 +93,11 @@ class Rule(Strict):
     unless: list[Rule] | None = pydantic.Field(default=None, min_length=1)
     """Tables of which none may hold."""
 
+    @property
+    def given(self) -> set[str]:
+        """The names of the facts that it asks for."""
+        return {name for name in Rule.model_fields if getattr(self, name)}
+
     def about(self, adapter: Adapter) -> Answer:
         """True if the adapter is like this; None if its files do not say."""
         return every(self._answers(adapter))
@@ -128,17 +133,16 @@ class AdapterRule(Rule):
 
     @pydantic.model_validator(mode="after")
     def _told(self) -> AdapterRule:
-        facts = set(Rule.model_fields) & self.model_fields_set
-        if self.untold and facts:
+        if self.untold and self.given:
             raise ValueError("either facts of the adapter or `untold`")
-        if not (facts or self.untold or self.only_if):
+        if not (self.given or self.untold or self.only_if):
             raise ValueError("facts of the adapter, `only_if`, or `untold`")
         return self
 
     @property
     def is_general(self) -> bool:
         """True if it says nothing that an adapter must have: the break is about what the user does."""
-        return not (set(Rule.model_fields) - {"unless"}) & self.model_fields_set
+        return not self.given - {"unless"}
 
     def about(self, adapter: Adapter) -> Answer:
         """True if the break can show in the adapter; None if its files do not say."""

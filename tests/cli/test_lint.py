@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.cli.main import main
-from tests.runner.test_lint import FILES, folder
+from tests.runner.test_lint import BREAK, FILES, folder
 
 
 def test_the_repository_has_no_complaint(capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,3 +45,14 @@ def test_known_breaks_in_the_old_form_are_reported(tmp_path: Path, capsys: pytes
     folder(tmp_path, {"expectations.toml": ""})
     assert main(["lint", "--matrices", str(tmp_path)]) == 0
     assert f"{tmp_path}/expectations.toml is the old form" in capsys.readouterr().err
+
+
+def test_known_breaks_without_a_rule_are_named_and_are_no_complaint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without, rule = BREAK.replace(', "lokr-*"', ""), '\n[condition.adapter]\nmethod = "LORA"\n'
+    folder(tmp_path, {"breaks/mute.toml": without, "breaks/told.toml": without + rule})
+    assert main(["lint", "--matrices", str(tmp_path)]) == 0
+    said = capsys.readouterr().err
+    assert "note: mute: `doctor` does not know which adapters the known break is about" in said
+    assert "told" not in said.replace("untold", "")

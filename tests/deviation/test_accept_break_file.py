@@ -151,6 +151,23 @@ def test_measuring_replaces_kinds_and_leaves_the_rest_of_the_file(tmp_path: Path
     assert path.read_text("utf-8") == now
 
 
+def test_measuring_leaves_the_rules_about_adapters(tmp_path: Path) -> None:
+    folder = matrices(tmp_path)
+    path = folder / breaks.FOLDER / "lokr.toml"
+    rule = 'method = "LOKR"\nunless = [{ config = { alpha = { set = false } } }]\nonly_if = ["merge"]\n'
+    text = path.read_text("utf-8").replace("\n[[condition]]", f"\n[adapter]\n{rule}\n[[condition]]", 1)
+    text = text.replace('kinds = ["values"]\n', f'kinds = ["values"]\n\n[condition.adapter]\n{rule}', 1)
+    path.write_text(text, "utf-8")
+    known = break_file.one(folder, "lokr")
+    first = Condition.model_validate(known.condition[0].model_dump(exclude={"kinds"}) | SHAPE)
+    measured = known.model_copy(update={"condition": [first, known.condition[1]]})
+    break_file.remeasured(folder, measured).write()
+    now = break_file.one(folder, "lokr")
+    assert (now.adapter, now.condition[0].adapter) == (known.adapter, known.condition[0].adapter)
+    assert now.condition[0].shape == first.shape
+    assert path.read_text("utf-8").count(rule) == 2
+
+
 def test_a_file_that_cannot_be_measured_by_a_command_is_left_alone(tmp_path: Path) -> None:
     folder = matrices(tmp_path)
     path = folder / breaks.FOLDER / "lokr.toml"

@@ -183,6 +183,13 @@ def test_a_rule_in_words() -> None:
     assert all(words.words and words.words[0].islower() for words in USES.values())
 
 
+def test_a_rule_means_the_same_after_it_was_written_out() -> None:
+    one = AdapterRule.model_validate({"only_if": ["unload"], "unless": [{"config": {"r": {"above": 3}}}]})
+    again = AdapterRule.model_validate(one.model_dump())
+    assert (again, again.is_general, again.about(adapter())) == (one, True, False)
+    assert not AdapterRule.model_validate({"method": "LORA"}).is_general
+
+
 # -- applying ----------------------------------------------------------------------------------------------------------
 
 
