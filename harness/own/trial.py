@@ -73,6 +73,7 @@ class Trial:
         model: the class of its base.
         code: the base's own Python files; only environments execute them.
         quantize: how the base is quantised; None if it is not.
+        dtype: the narrow type that the user's base is saved in; it is tried in float32.
         room: memory and time that one environment takes.
     """
 
@@ -270,7 +271,6 @@ def _base(trial: Trial) -> str:
     lines: dict[str, Any] = {"why": f"As in {one_line(trial.base.origin)}.", "outputs": made.outputs}
     lines |= {"generate": made.generate} if made.generate else {}
     lines |= {"resize_to": trial.cut.vocabulary.resize_to} if trial.cut.vocabulary.resize_to else {}
-    lines |= {"dtype": trial.dtype} if trial.dtype else {}
     text = "".join(f"{key} = {toml_value(value)}\n" for key, value in lines.items())
     text += f'\n[transformers]\nmodel = "{trial.model}"\nconfig_file = "{_BASE}.json"\n'
     text += f"code = {toml_value(list(trial.code))}\n" if trial.code else ""
