@@ -197,7 +197,7 @@ def _scenario(ready: Trial, name: str, kind: str, made: SmallAdapter, on: Inputs
     if ready.quantize:
         head["quantize"] = dict(ready.quantize)
     if on.adapter:
-        head["adapter_inputs"] = on.adapter
+        head |= {"adapter_inputs": on.adapter, "skip": {"layers": "a layer alone is not told the tasks"}}
     parts = ["[[scenario]]\n" + _entries(head), f"[scenario.adapter]\n{_entries({'config': kind})}"]
     parts.append("[scenario.adapter.args]\n" + _entries(made.args))
     parts.append("[scenario.expects.keys]\n" + _entries(made.keys))
