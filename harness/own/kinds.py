@@ -53,6 +53,8 @@ class Kind(enum.Enum):
     EXPERT_GROUPS_USED = "expert groups used"
     LENGTH = "length"
     """The rows of a table: positions, codes of a codebook."""
+    SHORTER_LENGTH = "shorter length"
+    """Positions before they were stretched: fewer than there are now."""
     WINDOW = "window"
     """Positions that a layer sees at once."""
     IMAGE = "image"
@@ -115,6 +117,7 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
                    r"|vision_soft_tokens_per_image|default_output_length"),
     (Kind.WINDOW, r"\w*sliding_window(_size)?|\w*attention_window|local_attention|window_size|attention_chunk_size"
                   r"|block_length|attention_context_(left|right)|chunk_size|local_window_size|attention_window_size"),
+    (Kind.SHORTER_LENGTH, r"original_max_position_embeddings"),
     (Kind.LENGTH, r"\w*max_(\w+_)?position_embeddings|\w*max_(source|target)_positions|max_(sequence|seq)_len(gth)?"
                   r"|n_(positions|ctx)|block_size|\w*max_length|model_max_length|seq_length|context_length|max_seq_len"
                   r"|num_position_embeddings|max_pos(ition)?_emb|log_scaling_n_floor|position_embedding_size"

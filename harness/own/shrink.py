@@ -50,6 +50,7 @@ _MOST_TIMES = 4
 _MOST: Mapping[Kind, int] = {
     Kind.BLOCKS: 2,
     Kind.LENGTH: 64,
+    Kind.SHORTER_LENGTH: 16,
     Kind.WINDOW: 32,
     Kind.PATCH: _PATCH,
     Kind.EXPERTS_USED: 2,

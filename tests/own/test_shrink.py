@@ -106,6 +106,13 @@ def test_factors_of_the_frequencies_have_their_number() -> None:
     assert len(config["rope_scaling"]["long_factor"]) == config["head_dim"] // 2
 
 
+def test_stretched_positions_are_more_than_there_were() -> None:
+    scaling = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 8192}
+    config = small(rope_scaling=scaling)
+    assert config["rope_scaling"]["original_max_position_embeddings"] < config["max_position_embeddings"]
+    assert config["rope_scaling"]["factor"] == 8.0
+
+
 @pytest.mark.parametrize(("share", "head"), [(0.25, 80), (0.4, 80), (0.5, 64), (1.0, 96)])
 def test_the_rotating_part_of_a_head_is_even(share: float, head: int) -> None:
     config = small(head_dim=head, partial_rotary_factor=share, hidden_size=head * 32)
