@@ -137,7 +137,9 @@ def _stated(
     for key, value in small.items():
         inner = said.get(key)
         if isinstance(value, Mapping) and isinstance(full.get(key), Mapping):
-            nested = _stated(value, full[key], inner if isinstance(inner, Mapping) else {}, known)
+            # the keys of an inner configuration are known, too; those of a table (rotary scaling) are its content
+            within = known if key.endswith("_config") else {*known, *value}
+            nested = _stated(value, full[key], inner if isinstance(inner, Mapping) else {}, within)
             if nested or key in said:
                 stated[key] = nested
         elif (key in said or value != full.get(key)) and _publishable(key, value, known):

@@ -25,7 +25,8 @@ from tests.support.samples import cell
 BASE = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 32000, "hidden_size": 128,
     "intermediate_size": 344, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
-    "max_position_embeddings": 4096, "rope_scaling": None, "bos_token_id": 1, "eos_token_id": 2,
+    "max_position_embeddings": 4096, "rope_scaling": {"factor": 8.0, "rope_type": "llama3"}, "rope_theta": None,
+    "bos_token_id": 1, "eos_token_id": 2,
     "tie_word_embeddings": False, "attention_dropout": 0.1, "_name_or_path": "/home/ann/acme-secret",
     "ann_project": "cancer", "id2label": {"0": "malign"}, "acme_budget": 90210,
 }  # fmt: skip
@@ -70,7 +71,8 @@ def test_the_files_are_a_scenario_with_its_base(tmp_path: Path) -> None:
     resolved = resolve(declared, {"peft": "0.18.0", "transformers": "4.35.0"})
     assert resolved["base"]["model"] == "LlamaForCausalLM"
     assert resolved["base"]["args"]["hidden_size"] < 64
-    assert resolved["base"]["args"]["rope_scaling"] is None
+    assert resolved["base"]["args"]["rope_theta"] is None
+    assert resolved["base"]["args"]["rope_scaling"] == {"factor": 8.0, "rope_type": "llama3"}
     assert resolved["adapter"]["args"]["r"] <= 4
     assert resolved["expects"]
 
