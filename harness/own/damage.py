@@ -76,6 +76,16 @@ def _empty(case: Case) -> Iterator[Damage]:
         )  # fmt: skip
 
 
+def _prefix(case: Case) -> Iterator[Damage]:
+    """Keys that a wrapper's name stands before, or that another program wrote: PEFT finds no module for them."""
+    strange = [key for key in case.adapter.shapes if not key.startswith("base_model.")]
+    if strange and case.adapter.method not in PROMPT:
+        yield Damage(
+            "prefix", f"{_some(strange)} without `base_model.` at the start of the key, so PEFT does not load it",
+            "remove what stands before it, such as `module.` or `_fsdp_wrapped_module.`",
+        )  # fmt: skip
+
+
 def _values(case: Case) -> Iterator[Damage]:
     if keys := case.scan.not_finite:
         yield Damage("not-finite", f"{_some(keys)} with NaN or infinite values", "use an earlier checkpoint")
@@ -328,6 +338,6 @@ def _prompt(case: Case) -> Iterator[Damage]:
 
 
 CHECKS: tuple[Callable[[Case], Iterable[Damage]], ...] = (
-    _empty, _values, _without_effect, _halves, _ranks, _inner, _targets, _whole, _patterns, _saved_modules, _layers,
-    _prompt, _announced,
+    _empty, _prefix, _values, _without_effect, _halves, _ranks, _inner, _targets, _whole, _patterns, _saved_modules,
+    _layers, _prompt, _announced,
 )  # fmt: skip

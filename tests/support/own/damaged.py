@@ -88,10 +88,10 @@ DAMAGED = (
     Bad(rank_disagrees, ("16", "lora_A"), 1),
     Bad(half_is_missing, ("layers.2.self_attn.q_proj",), 1),
     Bad(saved_module_is_missing, ("lm_head",), 1),
-    Bad(pattern_matches_nothing, ("k_proj", "rank_pattern"), 1),
+    Bad(pattern_matches_nothing, ("k_proj", "which no layer with tensors has"), 0),
     Bad(keys_fit_no_target, ("c_attn",), 1),
     Bad(no_tensor_in_it, ("tensor",), 1),
     Bad(keys_of_the_training_model, ("_fsdp_wrapped_module",), 1),
     Bad(base_of_another_width, ("128",), 1, {**BASE, "hidden_size": 256, "intermediate_size": 512}),
-    Bad(base_of_another_architecture, ("q_proj",), 1, {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"]}),
+    Bad(base_of_another_architecture, ("768",), 1, {"model_type": "gpt2", "n_embd": 768, "n_layer": 12, "n_head": 12}),
 )
