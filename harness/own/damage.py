@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness.core.text import listed, many, one_line
-from harness.own.layout import PROMPT, Place, matching, named, pattern_value, places, saves, within
+from harness.own.layout import PROMPT, Place, are_simple, matching, named, pattern_value, places, saves, within
 from harness.own.values import Scan
 from harness.store.adapter import Adapter
 from harness.store.tensor_file import BadTensorFile
@@ -132,7 +132,7 @@ def _other(part: str) -> str:
 
 def _ranks(case: Case) -> Iterator[Damage]:
     """LoRA's factors whose ranks are not those of the configuration."""
-    if case.adapter.method != "LORA":
+    if case.adapter.method != "LORA" or not are_simple(case.config.get("rank_pattern")):
         return
     rank = case.config.get("r")
     if type(rank) is not int or rank < 1:
@@ -267,7 +267,7 @@ def _patterns(case: Case) -> Iterator[Damage]:
     modules = {place.module for place in case.places if place.own}
     for key in ("rank_pattern", "alpha_pattern"):
         table = case.config.get(key)
-        names = case.names(key) if isinstance(table, Mapping) else []
+        names = case.names(key) if isinstance(table, Mapping) and are_simple(table) else []
         unused = [name for name in names if not any(pattern_value({name: True}, each, False) for each in modules)]
         if unused and modules:
             yield Damage(

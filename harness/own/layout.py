@@ -97,16 +97,27 @@ def matching(pattern: str, modules: Sequence[str]) -> list[bool] | None:
 def pattern_value(patterns: Any, module: str, default: Any) -> Any:
     """The value of `rank_pattern` or `alpha_pattern` for a module, as PEFT finds it."""
     for name, value in patterns.items() if isinstance(patterns, Mapping) else ():
-        if named(module, [name]) or _is_pattern_of(name, module):
+        if named(module, [name]) or (_SPECIAL.search(name) and _is_pattern_of(name, module)):
             return value
     return default
 
 
+def are_simple(patterns: Any) -> bool:
+    """False if some pattern is a regular expression that may take long: it has many or nested repetitions."""
+    names = [name for name in patterns if _SPECIAL.search(name)] if isinstance(patterns, Mapping) else []
+    return all(
+        len(name) <= 300 and len(_REPETITION.findall(name)) <= 3 and not re.search(r"[*+?})]\)*[*+{]", name)
+        for name in names
+    )
+
+
+_SPECIAL = re.compile(r"[\\^$*+?()\[\]|]")
+_REPETITION = re.compile(r"[*+{?]")
+
+
 def _is_pattern_of(name: str, module: str) -> bool:
-    """True if a name with the special characters of a regular expression matches the end of a module."""
-    if len(name) > 200 or not re.search(r"[\\^$*+?()\[\]|]", name) or re.search(r"[*+?)]\)?[*+{]", name):
-        return False
+    """True if a regular expression matches the end of a module."""
     try:
-        return re.fullmatch(rf"(?:.*\.)?(?:{name})", module) is not None
+        return re.fullmatch(rf"(?:.*\.)?(?:{name})", module[:300]) is not None
     except re.error:
         return False

@@ -19,6 +19,8 @@ from harness.store.tensor_file import WIDTHS, BadTensorFile, Tensor, TensorFile,
 
 _LONGEST = 32 << 20
 """The most bytes of a pickle that are read: 10,000 tensors need 3 MB."""
+_MOST = 4_000_000
+"""The most steps of a pickle that are followed: 10,000 tensors need 600,000."""
 _LEGACY = 0x1950A86A20F9469CFC6C
 """The first number of a file that `torch.save` wrote before Torch 1.6."""
 _STORAGES = {
@@ -173,7 +175,9 @@ class _Machine:
             BadTensorFile: it is damaged, or loading it would execute something.
         """
         try:
-            for opcode, argument, _ in pickletools.genops(self._stream):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(self._stream)):
+                if count > _MOST:
+                    raise ValueError(f"it has more than {_MOST:,} steps")
                 if opcode.name == "STOP":
                     return self._stack.pop()
                 self._step(opcode.name, argument)

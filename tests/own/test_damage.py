@@ -108,6 +108,20 @@ def test_a_pattern_that_takes_forever_is_given_up(monkeypatch: pytest.MonkeyPatc
     assert layout.matching("(a+)+$", ["a" * 60 + "b"]) is None
 
 
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(.*a){20}", "a*a*a*a*a*b", "x" * 400 + "+", "(a|aa)+"])
+def test_a_slow_pattern_of_ranks_is_not_tried(pattern: str) -> None:
+    assert not layout.are_simple({pattern: 2})
+    assert case({}, rank_pattern={pattern: 2}) == []
+
+
+def test_a_pattern_of_ranks_is_matched_as_peft_does() -> None:
+    patterns = {r"^model\.layers\.\d+\.self_attn\.q_proj$": 2, "[": 3, "k_proj": 4}
+    assert layout.are_simple(patterns)
+    assert layout.pattern_value(patterns, "model.layers.11.self_attn.q_proj", 8) == 2
+    assert layout.pattern_value(patterns, "model.layers.11.self_attn.k_proj", 8) == 4
+    assert layout.pattern_value(patterns, "model.layers.11.self_attn.v_proj", 8) == 8
+
+
 def test_values_are_looked_at_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(values, "_AT_ONCE", 8)
     key = A.format(0)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import tensor_file
+from harness.store import tensor_file, tensor_pickle
 from harness.store.tensor_file import BadTensorFile
 from tests.support import adapters
 
@@ -118,3 +118,11 @@ def test_a_truncated_pickle_is_named(form: str, tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(BadTensorFile):
             tensor_file.read(path)
+
+
+def test_a_pickle_of_too_many_steps_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_pickle, "_MOST", 1000)
+    path = tmp_path / "x.bin"
+    path.write_bytes(b"\x80\x02" + b"N0" * 600 + b"N.")
+    with pytest.raises(BadTensorFile, match="more than 1,000 steps"):
+        tensor_file.read(path)
