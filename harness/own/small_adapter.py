@@ -189,6 +189,8 @@ class _Adapter:
             return self.ranks.get(value, value)
         if _ALPHA.fullmatch(key):
             return self._alpha(value)
+        if key.endswith("hidden_size") and value in self.base.widths:
+            return self.base.widths[value]
         if key == "adapter_layers":
             return min(value, max(len(self.base.layers), 1))
         limit = next((most for pattern, most in _SIZES if pattern.fullmatch(key)), None)

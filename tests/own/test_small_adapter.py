@@ -122,6 +122,13 @@ def test_defaults_and_empty_entries_are_not_stated() -> None:
     assert set(made({}, lora([0]))[0].args) == {"r", "lora_alpha", "target_modules", "task_type"}
 
 
+def test_the_width_of_an_encoder_follows_the_base_if_it_is_the_same() -> None:
+    args, shrunk = made({"encoder_hidden_size": 4096, "num_virtual_tokens": 20}, lora([0]))
+    assert args.args["encoder_hidden_size"] == shrunk.config["hidden_size"]
+    assert args.args["num_virtual_tokens"] == 4
+    assert made({"encoder_hidden_size": 999}, lora([0]))[0].args["encoder_hidden_size"] == 12
+
+
 def test_flags_stay() -> None:
     args = made({"use_dora": True, "init_lora_weights": "pissa", "use_rslora": True}, lora([0]))[0].args
     assert (args["use_dora"], args["init_lora_weights"], args["use_rslora"]) == (True, "pissa", True)
