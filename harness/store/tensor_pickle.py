@@ -11,6 +11,7 @@ import math
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -66,7 +67,11 @@ class _View:
 
 def _view(storage: _Storage, offset: int, shape: Sequence[int], stride: Sequence[int], dtype: str = "") -> _View:
     numbers = (offset, *shape, *stride)
-    if not isinstance(storage, _Storage) or not all(type(each) is int and each >= 0 for each in numbers):
+    if (
+        not isinstance(storage, _Storage)
+        or len(shape) != len(stride)
+        or not all(type(each) is int and each >= 0 for each in numbers)
+    ):
         raise ValueError("a tensor without a storage or a shape")
     return _View(storage, dtype or storage.dtype, offset, tuple(shape), tuple(stride))
 
@@ -110,7 +115,15 @@ def read_zip(file: BinaryIO, name: str) -> TensorFile:
                 value = _Machine(io.BytesIO(stream.read(_LONGEST)), name).value()
             stored = {one: info for one, info in found.items() if info.compress_type == zipfile.ZIP_STORED}
         starts = {one.removeprefix(f"{root}data/"): _start(file, info) for one, info in stored.items()}
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError, struct.error, OSError) as error:
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        EOFError,
+        RuntimeError,
+        struct.error,
+        zlib.error,
+        OSError,
+    ) as error:
         raise damaged(name, str(error)) from error
     return _content(value, starts, name)
 

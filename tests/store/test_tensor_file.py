@@ -126,3 +126,13 @@ def test_a_pickle_of_too_many_steps_is_given_up(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(b"\x80\x02" + b"N0" * 600 + b"N.")
     with pytest.raises(BadTensorFile, match="more than 1,000 steps"):
         tensor_file.read(path)
+
+
+def test_a_tensor_with_fewer_strides_than_dimensions_is_damage(tmp_path: Path) -> None:
+    path = adapters.torch_file(tmp_path / "x.bin", {"a": (2, 3)})
+    data = path.read_bytes()
+    strides = b"K\x03K\x01\x86"
+    assert strides in data
+    path.write_bytes(data.replace(strides, b"K\x03N0\x85"))
+    with pytest.raises(BadTensorFile):
+        tensor_file.read(path)
