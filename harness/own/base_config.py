@@ -74,10 +74,18 @@ def known(adapter: Mapping[str, Any], environ: Mapping[str, str]) -> BaseConfig 
     if not name:
         return None
     local = expanded(name) / NAME
-    if local.is_file():
+    if _is_file(local):
         return _read(local)
     file = _in_cache(name, revision, environ) if _is_repo(name) else None
     return _read(file) if file is not None else None
+
+
+def _is_file(path: Path) -> bool:
+    """True for a file; a name that is too long for a path is none."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def base_of(adapter: Mapping[str, Any]) -> tuple[str, str]:
@@ -111,7 +119,7 @@ def _in_cache(name: str, revision: str, environ: Mapping[str, str]) -> Path | No
     if not re.fullmatch(r"[\w.-]+", commit) or ".." in commit:
         return None
     file = repo / "snapshots" / commit / NAME
-    return file if file.is_file() else None
+    return file if _is_file(file) else None
 
 
 def _named(base: Path) -> Path:
