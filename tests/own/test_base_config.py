@@ -46,9 +46,12 @@ def test_a_folder_a_file_and_a_local_path_are_read(tmp_path: Path) -> None:
     assert base_config.find({"base_model_name_or_path": str(tmp_path)}, None, {}).origin.endswith("config.json")
 
 
-@pytest.mark.parametrize(
-    "name", ["a" * 3000, "o/" + "a" * 3000, "../../etc", "/etc", "a/b/c", "..", "a/..", "", None, 3, "a\0b", "a b"]
-)
+@pytest.mark.parametrize("name", ["a" * 3000, "o/" + "a" * 3000])
+def test_a_name_that_no_path_can_have_is_not_here(tmp_path: Path, name: str) -> None:
+    assert base_config.known({"base_model_name_or_path": name}, cached(tmp_path)) is None
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc", "a/b/c", "..", "a/..", "", None, 3, "a\0b", "a b"])
 def test_a_hostile_name_reads_nothing(tmp_path: Path, name: object) -> None:
     adapter = {"base_model_name_or_path": name}
     assert base_config.known(adapter, cached(tmp_path)) is None
