@@ -66,3 +66,27 @@ def test_try_finds_a_sound_adapter_clean_and_names_a_known_break(own: Own, own_a
         assert f"known break {own.break_}:" in said.err
     else:
         assert (cell["verdict"] in CLEAN, said.code) == (True, 0), said.out
+
+
+@pytest.mark.nightly
+def test_adopt_keeps_what_try_showed_and_nothing_of_the_user(own_adapters: Maker, tmp_path: Path) -> None:
+    adapter, base = own_adapters.adapter("lokr_alpha"), own_adapters.base("lokr_alpha")
+    matrices = tmp_path / "matrices"
+    said = Said.of(
+        tmp_path, "adopt", str(adapter), "--base", str(base), "--name", "lokr-adopted", "--to-matrices", str(matrices)
+    )
+
+    assert "still shows silent-wrong" in said.out + said.err
+    written = "".join(path.read_text(encoding="utf-8") for path in matrices.rglob("*") if path.is_file())
+    assert [secret for secret in ("acme", str(adapter.parent), "640") if secret in written] == []
+
+
+@pytest.mark.nightly
+def test_the_commands_for_a_cell_work_on_one_of_try(own_adapters: Maker, tmp_path: Path) -> None:
+    Said.of(tmp_path, "try", str(own_adapters.adapter("vit")), "--base", str(own_adapters.base("vit")))
+    blamed = Said.of(tmp_path, "blame", "out", "--no-pin")
+
+    assert Said.of(tmp_path, "show", "out").code in (0, 1)
+    assert blamed.code == 0
+    assert "transformers" in blamed.out
+    assert Said.of(tmp_path, "repro", "out", "--out", str(tmp_path / "repro")).code == 0
