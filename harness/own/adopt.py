@@ -196,8 +196,8 @@ def _scenario(ready: Trial, name: str, kind: str, made: SmallAdapter, on: Inputs
     head: dict[str, Any] = {"name": name, "why": _TODO_WHY, "guards": [_TODO_GUARD], "base": name}
     if needs := requires(ready, made, table):
         head["requires"] = needs
-    if ready.quantize:
-        head["quantize"] = dict(ready.quantize)
+    if ready.quantize:  # environments with bitsandbytes are for families of this name
+        head |= {"family": f"bnb-{ready.quantize['bits']}bit", "quantize": dict(ready.quantize)}
     if on.adapter:
         head |= {"adapter_inputs": on.adapter, "skip": {"layers": "a layer alone is not told the tasks"}}
     parts = ["[[scenario]]\n" + _entries(head), f"[scenario.adapter]\n{_entries({'config': kind})}"]

@@ -78,3 +78,21 @@ def test_a_scenario_still_shows_what_the_adapter_shows(tmp_path: Path, capsys: p
     assert "still shows silent-wrong (values" in said
     (declared,) = Matrix(tmp_path / "matrices").scenarios()
     assert declared.base.transformers is not None
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("scenario", "said"),
+    [
+        ("lora-bias-all", "still shows silent-wrong (lost-tensors"),
+        ("lora-neox-head", "still shows silent-wrong (gradients-missing, layers-missing, lost-tensors"),
+        ("lora-vit-regex", "still shows load-error (error peft.utils.error.NoMatchingPeftModuleError)"),
+        ("prompt-tuning-classifier", "still shows run-error (error UnboundLocalError)"),
+        ("prefix-tuning-t5", "still shows silent-wrong (values)"),
+    ],
+)
+def test_known_breaks_survive(tmp_path: Path, capsys: pytest.CaptureFixture[str], scenario: str, said: str) -> None:
+    code = adopt(tmp_path, "v061", scenario)
+    err = capsys.readouterr().err
+    assert code == 0, err
+    assert said in err

@@ -53,14 +53,14 @@ class Environment:
         return {"model": "LlamaForCausalLM", "bytes": 31_000}
 
 
-def adopted(tmp_path: Path, environment: Environment | None = None) -> Adopted:
+def adopted(tmp_path: Path, environment: Environment | None = None, quantize: str = "") -> Adopted:
     folder, base = tmp_path / "ann's adapter", tmp_path / "base"
     folder.mkdir()
     base.mkdir()
     config = {**sample.CONFIG, "base_model_name_or_path": "ann/secret-7b", "lora_alpha": 17}
     sample.good(folder, config)
     (base / "config.json").write_text(json.dumps(BASE), encoding="utf-8")
-    ready = trial.prepare(TrialRequest(adapter=folder, base=base), {})
+    ready = trial.prepare(TrialRequest(adapter=folder, base=base, quantize=quantize), {})
     return adopt.adopt(ready, "lora-new", environment or Environment(), Table({}, {}))
 
 
@@ -92,6 +92,16 @@ def test_it_says_nothing_of_the_user(tmp_path: Path) -> None:
     made = adopted(tmp_path)
     text = made.scenario + made.base + made.config
     assert not re.search(r"ann|acme|secret|malign|cancer|90210|/home|\b17\b", text)
+
+
+@pytest.mark.parametrize(("quantize", "family"), [("nf4", "bnb-4bit"), ("int8", "bnb-8bit")])
+def test_a_quantised_base_has_whole_blocks(tmp_path: Path, quantize: str, family: str) -> None:
+    made = adopted(tmp_path, quantize=quantize)
+    config = json.loads(made.config)
+    assert all(config[key] % 64 == 0 for key in ("hidden_size", "intermediate_size"))
+    (declared,) = Matrix(tmp_path).read(adopt.write(made, tmp_path / "matrices"))
+    assert declared.family == family
+    assert "bitsandbytes>=0.46" in declared.scenario.requires
 
 
 def test_a_base_that_is_refused_is_made_rounder(tmp_path: Path) -> None:
