@@ -203,6 +203,9 @@ def _some(keys: Sequence[str]) -> str:
 def _targets(case: Case) -> Iterator[Damage]:
     """Tensors of modules that the configuration does not target."""
     wanted = case.config.get("target_modules")
+    if isinstance(wanted, str) and wanted != "all-linear" and not _is_regex(wanted):
+        yield Damage("no-target", f"`target_modules` is no regular expression: {one_line(wanted, 80)}", "correct it")
+        return
     own = [place for place in case.places if place.own and place.module and not place.part.startswith(_TOKENS)]
     if case.config.get("ensure_weight_tying"):
         return  # the tensors of one tied module are those of the other
@@ -222,6 +225,14 @@ def _targets(case: Case) -> Iterator[Damage]:
             "no-target", f"{_some(keys)} of a module that `target_modules` does not name",
             "use the adapter_config.json that was saved with these tensors", serious=len(keys) == len(own),
         )  # fmt: skip
+
+
+def _is_regex(text: str) -> bool:
+    try:
+        re.compile(text)
+    except (re.error, OverflowError, RecursionError):
+        return False
+    return True
 
 
 _TOKENS = ("token_adapter", "trainable_tokens")

@@ -10,6 +10,7 @@ from typing import Any
 
 from harness.core import data
 from harness.core.errors import ExitCode, HarnessError
+from harness.core.versions import version_of
 from harness.judge import applies, breaks
 from harness.judge.applies import Applies
 from harness.own import base_config, base_fit, base_guess, damage, dating, folder, target, values, written_by
@@ -18,6 +19,7 @@ from harness.own.dating import Dated
 from harness.own.folder import Folder
 from harness.own.target import Target
 from harness.own.values import Scan
+from harness.own.written_by import Table
 from harness.runner.request import Places
 
 
@@ -98,13 +100,20 @@ def diagnose(question: Question, places: Places) -> Diagnosis:
         found.adapter, dated.creators, question.to.versions, breaks.load(matrices), _Locks(known(places))
     )
     guess = "" if origin else base_guess.model_type(str(config.get("base_model_name_or_path") or ""))
-    unsure = [f"the method {found.adapter.method} is newer than this tool"] * (
-        found.adapter.method not in table.methods
-    )
+    unsure = [*_newer(found, question.to, table)]
     return Diagnosis(
         found, origin, guess, dated, question.to, tuple(base_guess.without_other_models(apply, guess)),
         tuple(_damage(damage.Case(found.adapter, scan, found.unreadable))), scan, tuple(unsure),
     )  # fmt: skip
+
+
+def _newer(found: Folder, to: Target, table: Table) -> Iterator[str]:
+    """What nobody has measured yet."""
+    if found.adapter.method not in table.methods:
+        yield f"the method {found.adapter.method} is newer than this tool"
+    release = version_of(to.versions.get("peft", ""))
+    if release and release.release > dating.Version(table.newest).release:
+        yield f"this tool knows PEFT up to {table.newest}, not {release}"
 
 
 def _damage(case: damage.Case) -> list[Damage]:

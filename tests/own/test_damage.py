@@ -65,7 +65,7 @@ CASES = [
     ("targets of another adapter", case({}, target_modules=["k_proj"]), "no-target", True, "`target_modules`"),
     ("targets by a pattern", case({}, target_modules=r".*\.[qk]_proj"), "", True, ""),
     ("targets by another pattern", case({}, target_modules=r".*\.k_proj"), "no-target", True, "24 tensors"),
-    ("targets by a pattern that is none", case({}, target_modules="("), "", True, ""),
+    ("targets by a pattern that is none", case({}, target_modules="("), "no-target", True, "no regular expression"),
     ("a whole stranger", case({f"{STRANGER}.weight": (8, 8)}), "no-target", False, "does not name"),
     ("a saved module", case({f"{STRANGER}.weight": (8, 8)}, modules_to_save=["down_proj"]), "", True, ""),
     ("a pattern for nothing", case({}, alpha_pattern={"v_proj": 2}), "pattern", False, "names `v_proj`"),

@@ -100,6 +100,12 @@ def test_a_pickle_that_would_execute_something(adapter: Path, capsys: pytest.Cap
     assert "adapter_model.bin would call os.system on loading: do not load it" in out.splitlines()[0]
 
 
+def test_a_release_that_nobody_has_measured_yet(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, adapter, "--to", "peft==99.0")
+    assert code == 2
+    assert "cannot tell: this tool knows PEFT up to " in out.splitlines()[0]
+
+
 def test_an_unknown_method(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapters.folder(adapter, {"peft_type": "NEWER\x1b[31m"})
     code, out, _ = run(capsys, adapter)

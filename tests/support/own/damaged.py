@@ -53,6 +53,10 @@ def keys_fit_no_target(folder: Path) -> None:
     good(folder, {**CONFIG, "target_modules": ["c_attn"]})
 
 
+def targets_are_no_regex(folder: Path) -> None:
+    good(folder, {**CONFIG, "target_modules": ".*(q_proj|v_proj"})
+
+
 def no_tensor_in_it(folder: Path) -> None:
     good(folder)
     (folder / "adapter_model.safetensors").write_bytes(save({}))
@@ -90,6 +94,7 @@ DAMAGED = (
     Bad(saved_module_is_missing, ("lm_head",), 1),
     Bad(pattern_matches_nothing, ("k_proj", "which no layer with tensors has"), 0),
     Bad(keys_fit_no_target, ("c_attn",), 1),
+    Bad(targets_are_no_regex, ("target_modules", "no regular expression"), 1),
     Bad(no_tensor_in_it, ("tensor",), 1),
     Bad(keys_of_the_training_model, ("_fsdp_wrapped_module",), 1),
     Bad(base_of_another_width, ("128",), 1, {**BASE, "hidden_size": 256, "intermediate_size": 512}),

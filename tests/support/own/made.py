@@ -54,7 +54,7 @@ ADAPTERS = (
     Own("high_layers", "v0152"),
     Own("lora_t5", "v0152"),
     Own("token_rows_and_lora", "v0152"),
-    Own("qwen2_bfloat16", "v0171", "base-loaded-as-saved"),
+    Own("qwen2_bfloat16", "v0171"),
     Own("llava", "v0171"),
     Own("oft", "v0191"),
     Own("two_adapters", "v0191"),
