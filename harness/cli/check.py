@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli import check_against, check_options, common, pytest_run
-from harness.cli.check_options import EXIT_CODES, CheckOptions
-from harness.cli.parser import SPEC, command
+from harness.cli.check_options import CheckOptions
+from harness.cli.parser import EXIT_CODES, SPEC, command
 from harness.core import run_file
 from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run, finished

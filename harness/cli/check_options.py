@@ -29,16 +29,6 @@ from harness.core.cell_settings import ATTENTIONS, DTYPES
 from harness.runner.change.plan import ChangeRequest
 from harness.runner.request import CheckRequest
 
-EXIT_CODES = """
-exit codes:
-  0    clean: no deviation that is not a known break
-  1    something regressed, or a known break no longer holds (matrices/breaks/)
-  2    could not tell: nothing was compared, an environment failed, or a fixture is damaged
-  64   a wrong argument or input file
-  70   a mistake in peft-regress itself; the message names the file with the traceback
-  130  interrupted; --resume continues
-"""
-
 _DTYPE = (
     "also load the base in this precision, load the adapter on it, and compare the result with the same model in "
     "float64; the allowed error is measured operator by operator (docs/settings.md)"

@@ -2,59 +2,43 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Sequence
 
 from harness import __version__
-from harness.cli import (
-    accept,
-    adopt,
-    bisect,
-    blame,
-    check,
-    common,
-    create,
-    docs,
-    doctor,
-    env,
-    faults,
-    fixtures,
-    lint,
-    offline,
-    reports,
-    repro,
-    show,
-    streams,
-    triage,
-    try_,
-)
-from harness.cli.check_options import EXIT_CODES
-from harness.cli.parser import Parser, prints, resume, run
+from harness.cli import common, faults, streams
+from harness.cli.parser import EXIT_CODES, Parser, prints, resume, run
 from harness.core.errors import ExitCode, HarnessError
 
-_COMMANDS = (
-    check,
-    doctor,
-    try_,
-    adopt,
-    reports,
-    show,
-    blame,
-    bisect,
-    repro,
-    accept,
-    triage,
-    create,
-    fixtures,
-    env,
-    offline,
-    lint,
-    docs,
-)
-"""In the order of the help: the first ones are those that users need first."""
+_COMMANDS = {
+    "check": ("check", "pair", "matrix"),
+    "doctor": ("doctor",),
+    "try_": ("try",),
+    "adopt": ("adopt",),
+    "reports": ("list", "report", "diff"),
+    "show": ("show",),
+    "blame": ("blame",),
+    "bisect": ("bisect",),
+    "repro": ("repro",),
+    "accept": ("accept",),
+    "triage": ("triage",),
+    "create": ("create",),
+    "fixtures": ("fixtures",),
+    "env": ("env",),
+    "offline": ("export", "judge"),
+    "lint": ("lint",),
+    "docs": ("docs",),
+}
+"""Module → its commands, in the order of the help: the first ones are those that users need first."""
 
 
-def parser() -> Parser:
-    """The whole command line."""
+def parser(command: str = "") -> Parser:
+    """The command line.
+
+    Args:
+        command: make the parser of this command only, and import only what it needs. Any other word gives all of them.
+    """
     top = Parser(
         prog="peft-regress",
         description="Does an adapter that a released PEFT saved still load today, and compute the same thing?",
@@ -66,8 +50,9 @@ def parser() -> Parser:
     )
     top.add_argument("--version", action="version", version=f"peft-regress {__version__}")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=Parser)
-    for each in _COMMANDS:
-        each.add_to(commands)
+    wanted = [module for module, names in _COMMANDS.items() if command in names]
+    for module in wanted or _COMMANDS:
+        importlib.import_module(f"harness.cli.{module}").add_to(commands)
     return top
 
 
@@ -86,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> tuple[int, bool]:
     """The exit code, and True if what was printed is all that the command does."""
     try:
-        parsed = parser().parse_args(arguments)
+        words = sys.argv[1:] if arguments is None else list(arguments)
+        parsed = parser(words[0] if words else "").parse_args(words)
     except SystemExit as end:
         return int(end.code or 0) if not isinstance(end.code, str) else int(ExitCode.USAGE), False
     try:

@@ -27,6 +27,16 @@ from harness.core.text import similar
 
 Options = TypeVar("Options")
 
+EXIT_CODES = """
+exit codes:
+  0    clean: no deviation that is not a known break
+  1    something regressed, or a known break no longer holds (matrices/breaks/)
+  2    could not tell: nothing was compared, an environment failed, or a fixture is damaged
+  64   a wrong argument or input file
+  70   a mistake in peft-regress itself; the message names the file with the traceback
+  130  interrupted; --resume continues
+"""
+
 SPEC = "a name, peft==X, several pins with commas, a checkout's path, a Git URL with a ref, or python:PATH"
 """The forms in which an environment may be given."""
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from harness.cli import check_options, common, pytest_run
-from harness.cli.check_options import EXIT_CODES, CheckOptions
-from harness.cli.parser import SPEC, command, count
+from harness.cli.check_options import CheckOptions
+from harness.cli.parser import EXIT_CODES, SPEC, command, count
 from harness.core import data, matrix
 from harness.core.matrix import Declared
 from harness.core.run import Cell, Run

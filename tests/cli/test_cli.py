@@ -384,3 +384,22 @@ def test_the_worker_alone_and_judge(mini: World) -> None:
     (box / "out" / "cells" / "0" / "now" / "arrays.safetensors").write_bytes(b"cut short")
     assert mini.run("judge", str(box)).code == 2
     assert mini.cell("two-layers").verdict == "not-comparable"
+
+
+def test_every_command_is_known_by_its_name() -> None:
+    """A command whose name is missing would still work, but slowly: all commands would be imported."""
+    every = {name for names in cli._COMMANDS.values() for name in names}
+    (there,) = (one for one in cli.parser()._actions if isinstance(one, argparse._SubParsersAction))
+    assert list(there.choices) == [name for names in cli._COMMANDS.values() for name in names]
+    for name in every:
+        (one,) = (each for each in cli.parser(name)._actions if isinstance(each, argparse._SubParsersAction))
+        assert name in one.choices
+
+
+def test_a_command_imports_only_what_it_needs() -> None:
+    code = (
+        "import sys; from harness.cli import main; main.parser('doctor'); print('harness.runner.session' in sys.modules);"
+        " main.parser(); print('harness.runner.session' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["False", "True"]
