@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from harness.own.target import Target
 from harness.own.values import Scan
 from harness.own.written_by import Table
 from harness.runner.request import Places
+from harness.store.adapter import Adapter
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,22 @@ def diagnose(question: Question, places: Places) -> Diagnosis:
     guess = "" if origin else base_guess.model_type(str(config.get("base_model_name_or_path") or ""))
     unsure = [*_newer(found, question.to, table)]
     return Diagnosis(
-        found, origin, guess, dated, question.to, tuple(base_guess.without_other_models(apply, guess)),
+        found, origin, guess, dated, question.to,
+        tuple(base_guess.without_other_models(_ordinary(apply, found.adapter), guess)),
         tuple(_damage(damage.Case(found.adapter, scan, found.unreadable))), scan, tuple(unsure),
     )  # fmt: skip
+
+
+def _ordinary(apply: Iterable[Applies], adapter: Adapter) -> list[Applies]:
+    """The same, worst first, where `generate` is nothing special for a model that writes text."""
+    if adapter.config.get("task_type") not in ("CAUSAL_LM", "SEQ_2_SEQ_LM"):
+        return list(apply)
+    return sorted(map(_generating, apply), key=lambda one: one.order)
+
+
+def _generating(one: Applies) -> Applies:
+    left = [use for use in one.only_if if use != "generate"]
+    return replace(one, rule=one.rule.model_copy(update={"only_if": left}))
 
 
 def _newer(found: Folder, to: Target, table: Table) -> Iterator[str]:

@@ -106,6 +106,16 @@ def test_a_release_that_nobody_has_measured_yet(adapter: Path, capsys: pytest.Ca
     assert "cannot tell: this tool knows PEFT up to " in out.splitlines()[0]
 
 
+@pytest.mark.parametrize(("task", "code"), [("CAUSAL_LM", 1), ("SEQ_CLS", 0)])
+def test_to_generate_is_nothing_special_for_a_model_that_writes_text(
+    task: str, code: int, adapter: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = {"peft_type": "PREFIX_TUNING", "task_type": task, "num_virtual_tokens": 6, "token_dim": 8}
+    adapters.folder(adapter, config, {"prompt_embeddings": (6, 32)})
+    said = run(capsys, adapter, "--to", "current", "--base", base)
+    assert ("prompt-learning-generate-cache-renamed" in said[1].partition("Only if")[0]) is (code == 1), said
+
+
 def test_an_unknown_method(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     adapters.folder(adapter, {"peft_type": "NEWER\x1b[31m"})
     code, out, _ = run(capsys, adapter)
