@@ -398,7 +398,8 @@ def test_every_command_is_known_by_its_name() -> None:
 
 def test_a_command_imports_only_what_it_needs() -> None:
     code = (
-        "import sys; from harness.cli import main; main.parser('doctor'); print('harness.runner.session' in sys.modules);"
+        "import sys; from harness.cli import main; main.parser('doctor'); "
+        "print('harness.runner.session' in sys.modules);"
         " main.parser(); print('harness.runner.session' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
