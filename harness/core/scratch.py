@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness.core.lock import file_lock
+from harness.core.lock import file_lock, has_locks
 from harness.worker.files import remove
 
 _PREFIX = "peft-regress-"
@@ -68,6 +68,8 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _is_abandoned(folder: Path) -> bool:
+    if not has_locks(folder):
+        return False  # its process may hold a lock that this one cannot see
     try:
         with file_lock(folder / _OWNER, timeout=0, thread_local=False):
             return True

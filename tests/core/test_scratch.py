@@ -93,6 +93,18 @@ def test_one_that_is_not_locked_yet_is_left_alone(monkeypatch: pytest.MonkeyPatc
         assert (folder / "file").exists()
 
 
+def test_who_sees_no_locks_leaves_the_folders_of_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, used = process()
+
+    def refused(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with scratch_folder():
+        assert used.exists()
+    running.communicate()
+
+
 def test_without_locks_it_is_removed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
