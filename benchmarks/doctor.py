@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from unittest import mock
 
 from harness.core import data
-from harness.own import base_fit, damage, dating, written_by
+from harness.own import damage, dating, doctor, written_by
 from harness.own.damage import Case
 from harness.own.dating import Dated
 from harness.own.written_by import Table
@@ -85,7 +85,7 @@ def _complaints(adapter: Adapter) -> Iterator[damage.Damage]:
         return [re.fullmatch(pattern, name) is not None for name in names]
 
     with mock.patch.object(damage, "matching", matching):  # our own patterns need no process of their own
-        yield from [*damage.find(Case(adapter)), *base_fit.find(Case(adapter))]
+        yield from doctor.damage_of(Case(adapter))
 
 
 if __name__ == "__main__":

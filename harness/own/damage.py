@@ -136,8 +136,7 @@ def _ranks(case: Case) -> Iterator[Damage]:
         return
     rank = case.config.get("r")
     if type(rank) is not int or rank < 1:
-        yield Damage("rank", f"the configuration says `r` = {one_line(str(rank), 40)}", "restore adapter_config.json")
-        return
+        return  # no rank: the check of values tells
     parameters = [name.rpartition(".")[0] for name in case.names("target_parameters")]
     wrong = []
     for place in case.places:
@@ -203,14 +202,16 @@ def _some(keys: Sequence[str]) -> str:
 def _targets(case: Case) -> Iterator[Damage]:
     """Tensors of modules that the configuration does not target."""
     wanted = case.config.get("target_modules")
-    if isinstance(wanted, str) and wanted != "all-linear" and not _is_regex(wanted):
+    if isinstance(wanted, str) and wanted != "all-linear" and not is_regex(wanted):
         yield Damage("no-target", f"`target_modules` is no regular expression: {one_line(wanted, 80)}", "correct it")
         return
     own = [place for place in case.places if place.own and place.module and not place.part.startswith(_TOKENS)]
     if case.config.get("ensure_weight_tying"):
         return  # the tensors of one tied module are those of the other
-    if case.adapter.method in (*PROMPT, "XLORA", "ADAPTION_PROMPT", "SHADOW") or wanted in (None, "all-linear"):
+    if case.adapter.method in (*PROMPT, "XLORA", "ADAPTION_PROMPT", "SHADOW") or wanted == "all-linear":
         return
+    if not isinstance(wanted, (str, list, tuple)):
+        return  # the targets are those that PEFT knows for the model
     parents = [name.rpartition(".")[0] for name in case.names("target_parameters")]
     others = [*parents, *case.names("modules_to_save")]
     rest = [place for place in own if not within(place.module, [name for name in others if name])]
@@ -227,7 +228,8 @@ def _targets(case: Case) -> Iterator[Damage]:
         )  # fmt: skip
 
 
-def _is_regex(text: str) -> bool:
+def is_regex(text: str) -> bool:
+    """True if a text is a regular expression."""
     try:
         re.compile(text)
     except (re.error, OverflowError, RecursionError):
@@ -279,6 +281,7 @@ def _patterns(case: Case) -> Iterator[Damage]:
     for key in ("rank_pattern", "alpha_pattern"):
         table = case.config.get(key)
         names = case.names(key) if isinstance(table, Mapping) and are_simple(table) else []
+        names = [name for name in names if is_regex(name)]  # the check of values tells others
         unused = [name for name in names if not any(pattern_value({name: True}, each, False) for each in modules)]
         if unused and modules:
             yield Damage(

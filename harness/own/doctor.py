@@ -13,7 +13,18 @@ from harness.core.errors import ExitCode, HarnessError
 from harness.core.versions import version_of
 from harness.judge import applies, breaks
 from harness.judge.applies import Applies
-from harness.own import base_config, base_fit, base_guess, damage, dating, folder, target, values, written_by
+from harness.own import (
+    base_config,
+    base_fit,
+    base_guess,
+    config_values,
+    damage,
+    dating,
+    folder,
+    target,
+    values,
+    written_by,
+)
 from harness.own.damage import Damage
 from harness.own.dating import Dated
 from harness.own.folder import Folder
@@ -105,7 +116,7 @@ def diagnose(question: Question, places: Places) -> Diagnosis:
     return Diagnosis(
         found, origin, guess, dated, question.to,
         tuple(base_guess.without_other_models(_ordinary(apply, found.adapter), guess)),
-        tuple(_damage(damage.Case(found.adapter, scan, found.unreadable))), scan, tuple(unsure),
+        tuple(damage_of(damage.Case(found.adapter, scan, found.unreadable))), scan, tuple(unsure),
     )  # fmt: skip
 
 
@@ -123,16 +134,20 @@ def _generating(one: Applies) -> Applies:
 
 def _newer(found: Folder, to: Target, table: Table) -> Iterator[str]:
     """What nobody has measured yet."""
-    if found.adapter.method not in table.methods:
-        yield f"the method {found.adapter.method} is newer than this tool"
+    method = found.adapter.method
+    if method not in table.methods and method.upper() in table.methods:
+        yield f"PEFT knows no method `{method}`; `peft_type` has to be `{method.upper()}`"
+    elif method not in table.methods:
+        yield f"the method {method} is newer than this tool"
     release = version_of(to.versions.get("peft", ""))
     if release and release.release > dating.Version(table.newest).release:
         yield f"this tool knows PEFT up to {table.newest}, not {release}"
 
 
-def _damage(case: damage.Case) -> list[Damage]:
+def damage_of(case: damage.Case) -> list[Damage]:
+    """Everything that looks damaged, the serious first."""
     fit = [] if case.unreadable else [*base_fit.find(case)]
-    return sorted([*damage.find(case), *fit], key=lambda one: not one.serious)
+    return sorted([*config_values.find(case), *damage.find(case), *fit], key=lambda one: not one.serious)
 
 
 class _Locks(Mapping[str, Mapping[str, str]]):

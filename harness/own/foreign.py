@@ -117,9 +117,10 @@ def config_without_method(path: Path, config: Mapping[str, Any], files: tuple[st
     if "pytorch_adapter.bin" in files:
         return _not_peft(path, "an adapter of the library Adapters (AdapterHub)", "load it with that library")
     keys = one_line(", ".join(sorted(config)), 200) or "none"
+    there = f"is {one_line(repr(config['peft_type']), 40)}" if config.get("peft_type") is not None else "is not set"
     return HarnessError(
-        f"{path / 'adapter_config.json'} has no name in `peft_type`, so it does not say the method; its keys: {keys}",
-        "the file that PEFT saved", "restore the file, or add the line, such as \"peft_type\": \"LORA\"",
+        f"{path / 'adapter_config.json'}: `peft_type` {there}, so it does not say the method; its keys: {keys}",
+        "the name of a method in `peft_type`", "restore the file, or write the line, such as \"peft_type\": \"LORA\"",
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.core import data
-from harness.own import base_fit, damage, folder, layout, values
+from harness.own import damage, doctor, folder, layout, values
 from harness.own.damage import Case, Damage
 from harness.own.values import Scan
 from harness.store.adapter import Adapter
@@ -30,7 +30,7 @@ def case(
     """The damage of a LoRA with these tensors besides those of its layers; a shape of None takes one away."""
     every = {key: shape for key, shape in {**LAYERS, **shapes}.items() if shape is not None}
     found = Case(Adapter(adapters.CONFIG | config, every, base=base), scan or Scan())
-    return [*damage.find(found), *base_fit.find(found)]
+    return doctor.damage_of(found)
 
 
 def of(method: str, shapes: dict[str, tuple[int, ...]], **config: Any) -> list[Damage]:
@@ -51,7 +51,24 @@ CASES = [
     ("one layer never trained", case({}, Scan(zero=B_KEYS[:1])), "", True, ""),
     ("half a pair", case({B.format(2): None}), "half-a-pair", True, "layers.2.self_attn.q_proj.lora_A.weight"),
     ("another rank", case({}, r=8), "rank", True, "has rank 4, and the configuration says 8"),
-    ("no rank", case({}, r="8"), "rank", True, "`r` = 8"),
+    ("a rank that is a text", case({}, r="8"), "value", True, "`r` is the text '8', and PEFT takes a whole number"),
+    ("a negative rank", case({}, r=-1), "value", True, "`r` is -1, and PEFT takes a whole number, 1 or more"),
+    ("no rank", case({}, r=None), "value", True, "`r` is null"),
+    ("an alpha that is a text", case({}, lora_alpha="NaN"), "value", True, "`lora_alpha` is the text 'NaN'"),
+    ("an alpha that is no number", case({}, lora_alpha=float("nan")), "value", True, "`lora_alpha` is NaN"),
+    ("a negative alpha", case({}, lora_alpha=-8), "", True, ""),
+    ("layers that are a text", case({}, layers_to_transform="abc"), "value", True, "a list of them"),
+    ("a pattern of ranks that is none", case({}, rank_pattern={"(q_proj": 4}), "value", True, "regular expressions"),
+    ("a rank of a text in a pattern", case({}, rank_pattern={"q_proj": "4"}), "value", True, "`rank_pattern`"),
+    ("a pattern of alphas that is none", case({}, alpha_pattern={"*": 4}), "value", True, "regular expressions"),
+    ("targets that are a number", case({}, target_modules=5), "value", True, "`target_modules` is 5"),
+    ("targets with a number", case({}, target_modules=["q_proj", 5]), "value", True, "a list of names or a pattern"),
+    ("saved modules that are a text", case({}, modules_to_save="lm_head"), "value", True, "a list of names"),
+    ("saved modules that are an empty table", case({}, modules_to_save={}), "value", False, "is an empty table"),
+    ("a dropout of 5", case({}, lora_dropout=5), "value", True, "a number from 0 to 1"),
+    ("a switch that is a text", case({}, use_rslora="false"), "value", True, "true or false"),
+    ("a task that is none", case({}, task_type="CHAT"), "value", False, "`task_type` is the text 'CHAT'"),
+    ("a bias of another word", case({}, bias="lora"), "value", True, "`bias` is the text 'lora'"),
     ("another rank in a pattern", case({}, rank_pattern={"layers.3.self_attn.q_proj": 2}), "rank", True, "says 2"),
     ("factors of two files", case({B.format(4): (8, 2)}), "rank", True, "layers.4.self_attn.q_proj.lora_B"),
     ("factors that cannot be multiplied", of("LOHA", {"base_model.model.q.hada_w1_a": (8, 2),
@@ -148,7 +165,7 @@ def test_no_stored_adapter_looks_damaged(monkeypatch: pytest.MonkeyPatch) -> Non
     for creator in store.creators():
         for name in store.scenarios(creator):
             one = Case(adapter_of(store, store.manifest(creator, name)))
-            found |= {(name, each.kind, each.serious) for each in [*damage.find(one), *base_fit.find(one)]}
+            found |= {(name, each.kind, each.serious) for each in doctor.damage_of(one)}
     assert {one for one in found if one[1] not in ("tied-head", "vocabulary") or one[2]} == set()
     assert all("tied" in name for name, kind, _ in found if kind == "tied-head")
     assert all("resized" in name for name, kind, _ in found if kind == "vocabulary")

@@ -123,6 +123,13 @@ def test_an_unknown_method(adapter: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "cannot tell: the method NEWER\\x1b[31m is newer than this tool" in out.splitlines()[0]
 
 
+def test_a_method_in_small_letters(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapters.folder(adapter, {"peft_type": "lora"})
+    code, out, _ = run(capsys, adapter)
+    assert code == 2
+    assert "cannot tell: PEFT knows no method `lora`; `peft_type` has to be `LORA`" in out.splitlines()[0]
+
+
 def test_a_file_in_the_cache_of_the_hub(adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It is a link to a folder that has no adapter_config.json."""
     snapshot = tmp_path / "snapshots" / "abc"

@@ -128,8 +128,9 @@ def test_what_is_no_adapter_of_peft_is_named(make: Callable[[Path], object], sai
         ("{", "Expecting"),
         ("[]", "no JSON object"),
         ('{"r": 4, "r": 8}', "2 times"),
-        ('{"r": 4}', "no name in `peft_type`"),
-        ('{"peft_type": ["LORA"]}', "no name in"),
+        ('{"r": 4}', "`peft_type` is not set"),
+        ('{"peft_type": ["LORA"]}', "`peft_type` is ['LORA']"),
+        ('{"peft_type": 5}', "`peft_type` is 5"),
     ],
 )
 def test_a_config_that_cannot_be_understood(text: str, said: str, tmp_path: Path) -> None:
