@@ -112,7 +112,7 @@ def diagnose(question: Question, places: Places) -> Diagnosis:
         found.adapter, dated.creators, question.to.versions, breaks.load(matrices), _Locks(known(places))
     )
     guess = "" if origin else base_guess.model_type(str(config.get("base_model_name_or_path") or ""))
-    unsure = [*_newer(found, question.to, table)]
+    unsure = [*_newer(found, question.to, table), *question.to.unsure]
     return Diagnosis(
         found, origin, guess, dated, question.to,
         tuple(base_guess.without_other_models(_ordinary(apply, found.adapter), guess)),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from packaging.utils import canonicalize_name
 
 from harness.core.errors import HarnessError, UsageError
 from harness.core.progress import Log, quiet
+from harness.core.text import similar
 from harness.core.versions import version_of
 from harness.envs import spec as specs
 from harness.envs.environment import EnvFailed, Environment, refuse_too_old
@@ -30,11 +32,13 @@ class Target:
         spec: as the user named it.
         versions: package → version.
         notes: what is not known of it, in sentences.
+        unsure: why the known breaks tell little of it, in sentences.
     """
 
     spec: str
     versions: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,8 +84,9 @@ def of_spec(spec: str, environments: Environments) -> Target:
     """
     match specs.parse(spec, environments.names()):
         case specs.Over(specs.Pins() as above, base):
-            beneath = of_spec(base, environments)
-            return Target(spec, {**beneath.versions, **dict(above.pins)}, beneath.notes)
+            beneath, pins = of_spec(base, environments), dict(above.pins)
+            unsure = (*beneath.unsure, *_undeclared(spec, pins, environments))
+            return Target(spec, {**beneath.versions, **pins}, beneath.notes, unsure)
         case specs.Git() | specs.Over(specs.Git()):
             raise HarnessError(
                 f"{spec!r} is not on this machine as files", "an environment whose versions are known without fetching",
@@ -98,12 +103,35 @@ def of_spec(spec: str, environments: Environments) -> Target:
 
 def _of_pins(spec: str, pins: Mapping[str, str], environments: Environments) -> Target:
     """Pins that were never resolved: the other versions are those of a declared environment with the same PEFT."""
+    unsure = tuple(_undeclared(spec, pins, environments))
     base = _with_same_peft(pins["peft"], environments) if "peft" in pins else CURRENT
     if base:
         note = f"{spec} was never resolved here: versions that it does not pin are those of {base}"
-        return Target(spec, {**environments.locked_versions(base), **pins}, (note,))
+        return Target(spec, {**environments.locked_versions(base), **pins}, (note,), unsure)
     note = "known breaks that depend on the version of another package than the pinned ones are left out"
-    return Target(spec, dict(pins), (f"{spec} was never resolved here: {note}",))
+    return Target(spec, dict(pins), (f"{spec} was never resolved here: {note}",), unsure)
+
+
+def _undeclared(spec: str, pins: Mapping[str, str], environments: Environments) -> Iterator[str]:
+    """The pinned versions that no declared environment has: nothing was measured with them, or they do not exist.
+
+    Raises:
+        UsageError: no declared environment has a package of this name.
+    """
+    declared: dict[str, set[str]] = defaultdict(set)
+    for name in environments.names():
+        with contextlib.suppress(HarnessError):  # without a lock, or with a stale one
+            for package, version in environments.locked_versions(name).items():
+                declared[package].add(version)
+    for package, version in pins.items():
+        if package not in declared:
+            close = similar(package, declared)
+            raise UsageError(
+                f"{spec!r}: no environment here has a package {package}", "packages that an adapter is loaded with",
+                f"did you mean {', '.join(close)}?" if close else f"leave it out, or name {' or '.join(SHOWN)}",
+            )  # fmt: skip
+        if version_of(version) not in map(version_of, declared[package]):
+            yield f"nothing was measured with {package} {version}: no environment here has it, if it exists at all"
 
 
 def _with_same_peft(version: str, environments: Environments) -> str:

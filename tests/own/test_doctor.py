@@ -150,10 +150,22 @@ def test_no_adapter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [("--to", "v061", "--installed"), ("--to", "no-such"), ("--python", "/no/such"), ("--base", "/no/such")]
-)
+    "options",
+    [("--to", "v061", "--installed"), ("--to", "no-such"), ("--python", "/no/such"), ("--base", "/no/such"),
+     ("--to", "nonsense==1"), ("--to", "peft==0.12.0,transfomers==4.43.2"), ("--to", "nonsense==1 over v0120")],
+)  # fmt: skip
 def test_wrong_arguments(options: tuple[str, ...], adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, adapter, *options)[0] == 64
+
+
+@pytest.mark.parametrize("spec", ["peft==0.12.999", "transformers==4.999", "torch==99", "peft==0.12.999 over v0120"])
+def test_versions_that_nobody_has_measured(
+    spec: str, adapter: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = run(capsys, adapter, "--to", spec, "--base", base)
+    assert code == 2
+    package, version = spec.partition(" ")[0].split("==")
+    assert f"cannot tell: nothing was measured with {package} {version}" in out.splitlines()[0]
 
 
 def test_pins_that_were_never_resolved_take_the_rest_from_a_declared_environment(
@@ -164,6 +176,7 @@ def test_pins_that_were_never_resolved_take_the_rest_from_a_declared_environment
     assert (found.versions["peft"], found.versions["transformers"]) == ("0.12.0", "4.40.0")
     assert found.versions["accelerate"]
     assert "those of v0120" in found.notes[0]
+    assert not found.unsure
     unknown = target.of_spec("peft==0.13.1", Known(data.matrices()))
     assert dict(unknown.versions) == {"peft": "0.13.1"}
     assert "left out" in unknown.notes[0]

@@ -129,7 +129,7 @@ def test_what_is_no_adapter_of_peft_is_named(make: Callable[[Path], object], sai
         ("[]", "no JSON object"),
         ('{"r": 4, "r": 8}', "2 times"),
         ('{"r": 4}', "`peft_type` is not set"),
-        ('{"peft_type": ["LORA"]}', "`peft_type` is ['LORA']"),
+        ('{"peft_type": ["LORA"]}', r"`peft_type` is \['LORA'\]"),
         ('{"peft_type": 5}', "`peft_type` is 5"),
     ],
 )
