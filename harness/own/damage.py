@@ -260,7 +260,7 @@ def _whole(case: Case) -> Iterator[Damage]:
 
 _HEADS = ("classifier", "score", "qa_outputs", "regressor")
 """Names of heads that PEFT saves of its own accord."""
-_EMBEDDING = re.compile(rf"(embed|wte|wpe|embed_out|shared|output_layer|head)[^.]*$|(^|\.)({'|'.join(_HEADS)})$")
+_EMBEDDING = re.compile(rf"(embed|wte|wpe|embed_out|shared|output_layer|head)[^.]*$|(^|\.)({'|'.join(_HEADS)})(\.|$)")
 _OWN_MODULE = re.compile(r"internal_xlora_classifier|ln_tuning_layers|poly_router|^base_model\.\w+$")
 
 

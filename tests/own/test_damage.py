@@ -89,6 +89,8 @@ CASES = [
     ("a saved module without a tensor", case({}, modules_to_save=["score"]), "not-saved", True, "`score`"),
     ("one head of those that PEFT names", case({"base_model.model.score.weight": (2, 8)},
      modules_to_save=["classifier", "score"]), "", True, ""),
+    ("a head of two layers, as RoBERTa's, that PEFT saves unasked", case({"base_model.model.classifier.dense.weight":
+     (8, 8)}), "", True, ""),
     ("a lost layer", case({A.format(5): None, B.format(5): None}), "missing-layers", False, "layers.5"),
     ("every second layer", case({A.format(n): None for n in (1, 3, 5)} | {B.format(n): None for n in (1, 3, 5)}),
      "", True, ""),
