@@ -15,6 +15,7 @@ from harness.cli.parser import EXIT_CODES, SPEC, command, count
 from harness.core import data, matrix
 from harness.core.matrix import Declared
 from harness.core.run import Cell, Run
+from harness.core.text import listed
 from harness.core.verdict import Verdict
 from harness.envs.environments import CURRENT, Environments
 from harness.judge import applies
@@ -164,6 +165,8 @@ def sentence(cell: Cell, versions: Mapping[str, Mapping[str, str]]) -> str:
             return (
                 f"This adapter computes the same under {under}, but something else about it changed ({cell.verdict})."
             )
+        case Verdict.RUN_ERROR if raised := sorted({one.probe for one in cell.findings if one.verdict is cell.verdict}):
+            return f"This adapter loads under {under}, but an error is raised in {listed(raised)} ({cell.verdict})."
         case Verdict.LOAD_ERROR | Verdict.RUN_ERROR | Verdict.CRASH | Verdict.TIMEOUT:
             return f"This adapter does not work under {under} ({cell.verdict})."
         case _:

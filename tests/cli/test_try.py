@@ -11,7 +11,7 @@ import pytest
 from harness.cli import try_
 from harness.cli.main import main
 from harness.core.errors import ExitCode
-from harness.core.run import Cell
+from harness.core.run import Cell, Finding
 from harness.core.verdict import Verdict
 from harness.own import room
 from harness.runner.request import CheckRequest
@@ -113,6 +113,15 @@ def test_what_could_not_be_told_comes_with_the_next_step() -> None:
         id="x@v061:current[cpu]", scenario="x", creator="v061", loader="current", verdict=verdict, reason=reason
     )
     assert try_.sentence(cell, {}).endswith("x: the output is not finite\n  next: look for NaN")
+
+
+def test_an_error_in_one_use_is_said_with_the_use() -> None:
+    verdict = Verdict.RUN_ERROR
+    raised = Finding(probe="merge_and_unload", kind="error", verdict=verdict, message="AttributeError: weight")
+    cell = Cell(
+        id="x@v061:current[cpu]", scenario="x", creator="v061", loader="current", verdict=verdict, findings=(raised,)
+    )
+    assert "loads under current, but an error is raised in merge_and_unload (run-error)" in try_.sentence(cell, {})
 
 
 @pytest.mark.parametrize(
