@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,15 @@ from harness.cli import check_options, common, pytest_run
 from harness.cli.check_options import CheckOptions
 from harness.cli.parser import EXIT_CODES, SPEC, command, count
 from harness.core import data, matrix
+from harness.core.errors import UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Cell, Run
-from harness.core.text import listed
+from harness.core.text import listed, one_line
 from harness.core.verdict import Verdict
 from harness.envs.environments import CURRENT, Environments
 from harness.judge import applies
 from harness.judge.adapter_uses import USES
+from harness.judge.breaks import Break
 from harness.own import releases, room, trial
 from harness.own.trial import QUANTISATIONS, Trial, TrialRequest
 from harness.runner import planned
@@ -113,16 +115,28 @@ def _known(
     cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], places: Places, declared: Declared
 ) -> Iterator[str]:
     """What is known of such a deviation, and what its owner can do."""
-    if not cell.deviates:
+    if not cell.verdict.is_deviation:
+        return
+    known = common.known_breaks(places)
+    if cell.expected:
+        yield from _told([one for one in known if one.id == cell.expectation])
         return
     adapter = replace(ready.source.adapter, base=ready.base.values)
     creators, loader = [versions.get(cell.creator, {})], versions.get(cell.loader, {})
     resolved = matrix.resolve(declared, loader)
-    for one in applies.applying(adapter, creators, loader, common.known_breaks(places)):
-        used = all(USES[use].done(resolved) for use in one.only_if)
-        if one.certain and used and one.condition.verdict is cell.verdict:
-            yield f"  known break {one.known.id}: {one.known.title}"
-            yield f"    workaround: {one.known.workaround or 'none is known'}"
+    yield from _told(
+        one.known
+        for one in applies.applying(adapter, creators, loader, known)
+        if one.certain
+        and one.condition.verdict is cell.verdict
+        and all(USES[use].done(resolved) for use in one.only_if)
+    )
+
+
+def _told(known: Iterable[Break]) -> Iterator[str]:
+    for one in known:
+        yield f"  known break {one.id}: {' '.join(one.title.split())}"
+        yield f"    workaround: {' '.join((one.workaround or 'none is known').split())}"
 
 
 def _request(options: TryOptions, ready: Trial, environments: Environments) -> CheckRequest:
@@ -130,11 +144,45 @@ def _request(options: TryOptions, ready: Trial, environments: Environments) -> C
     asked = options.check.request
     creator = options.from_spec or _writer(ready, data.matrices(), environments)
     loaders = options.to or (("current-bnb" if ready.quantize else CURRENT),)
+    _refuse(creator, loaders, ready, environments)
     jobs = room.workers(ready.room, len(loaders), asked.jobs, cores(), room.available())
     file = trial.write(ready, asked.places.reports_folder)
     return replace(
         asked, creators=(creator,), loaders=loaders, pair=True, jobs=jobs, selection=Selection(scenarios=(file,))
     )
+
+
+def _refuse(creator: str, loaders: Iterable[str], ready: Trial, environments: Environments) -> None:
+    """Refuse environments that this adapter cannot be tried in.
+
+    Raises:
+        UsageError: one is declared for other bases, or lacks a package.
+    """
+    declared = environments.declaration(creator)
+    if declared is not None and not declared.makes(ready.family):
+        kind = "for quantised bases" if declared.families == ["bnb-*"] else f"of {listed(declared.families)}"
+        own = "this base is quantised" if ready.quantize else "this base is not quantised"
+        raise UsageError(
+            f"--from {creator}: this environment only makes adapters {kind}, and {own}",
+            "an environment for this base, such as " + ("bnb-v0120" if ready.quantize else "v0120 or peft==0.12.0"),
+            "name one with --from" + _or_quantise(ready),
+        )  # fmt: skip
+    needed = ("peft", "transformers", "torch", *(("bitsandbytes",) if ready.quantize else ()))
+    for option, spec in (("--from", creator), *(("--to", loader) for loader in loaders)):
+        there = environments.locked_versions(spec)
+        if missing := [package for package in needed if package not in there]:
+            only = missing == ["bitsandbytes"]
+            raise UsageError(
+                f"{option} {spec}: this environment lacks {listed(missing)}",
+                f"an environment with {listed(needed)}",
+                "name one with bitsandbytes, such as bnb-v0120 or peft==0.12.0,bitsandbytes==0.46.0" if only
+                else "install what is missing there, or name another environment",
+            )  # fmt: skip
+
+
+def _or_quantise(ready: Trial) -> str:
+    kinds = ", ".join(QUANTISATIONS)
+    return "" if ready.quantize else f", or pass --quantize with one of {kinds} if the adapter was trained so"
 
 
 def _writer(ready: Trial, matrices: Path, environments: Environments) -> str:
@@ -168,7 +216,9 @@ def sentence(cell: Cell, versions: Mapping[str, Mapping[str, str]]) -> str:
         case Verdict.RUN_ERROR if raised := sorted({one.probe for one in cell.findings if one.verdict is cell.verdict}):
             return f"This adapter loads under {under}, but an error is raised in {listed(raised)} ({cell.verdict})."
         case Verdict.LOAD_ERROR | Verdict.RUN_ERROR | Verdict.CRASH | Verdict.TIMEOUT:
-            return f"This adapter does not work under {under} ({cell.verdict})."
+            error = next((one.message for one in cell.findings if one.verdict is cell.verdict), cell.reason)
+            why = one_line(error.strip().partition("\n")[0], 300)
+            return f"This adapter does not work under {under} ({cell.verdict}){f': {why}' if why else '.'}"
         case _:
             return f"Nothing can be said of this adapter under {under} ({cell.verdict}): {_first(cell.reason)}"
 

@@ -36,7 +36,7 @@ class Room:
     def __str__(self) -> str:
         time = f"{max(10, round(self.seconds, -1)):.0f} s of computing"
         return (
-            f"the base has about {self.parameters / 1e6:,.0f} million parameters; a worker needs up to "
+            f"the base has about {rounded(self.parameters)} parameters; a worker needs up to "
             f"{gigabytes(self.memory)}, and each environment about {time}"
         )
 
@@ -131,6 +131,13 @@ def workers(room: Room, cells: int, asked: int, cores: int, free: int | None) ->
             "keep fewer layers with --layers 1, or use a machine with more memory",
         )  # fmt: skip
     return max(1, min(wanted, fit))
+
+
+def rounded(count: float) -> str:
+    """`7.2 billion`, `13 thousand`: two digits or more."""
+    units = ((" billion", 1e9), (" million", 1e6), (" thousand", 1e3))
+    word, size = next((unit for unit in units if count >= 0.9995 * unit[1]), ("", 1))
+    return f"{count / size:,.{0 if count >= 9.95 * size or size == 1 else 1}f}{word}"
 
 
 def gigabytes(count: float) -> str:

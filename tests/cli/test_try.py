@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,38 @@ def test_it_says_what_is_cut_and_leaves_the_folder_alone(
     assert attempt(folder, "--to", "v0200", "--to", "v0191") == 0
     said = capsys.readouterr().err
     assert "layers 0, 1 are left of 4" in said
-    assert "million parameters" in said
+    assert "the base has about 393 thousand parameters" in said
     assert "0.19.1" in said
     (request,) = asked
     assert request.pair
     assert request.creators == ("v0191",)
     assert request.loaders == ("v0200", "v0191")
     assert folders.listing(folder / "adapter") == before
+
+
+@pytest.mark.parametrize(
+    ("options", "found", "next_step"),
+    [
+        (
+            ("--from", "bnb-v0120"),
+            "--from bnb-v0120: this environment only makes adapters for quantised bases",
+            "--quantize with one of nf4, fp4",
+        ),
+        (("--from", "trl-0191"), "--from trl-0191: this environment only makes adapters of sft-*", "name one with"),
+        (("--quantize", "nf4", "--from", "trl-0191"), "makes adapters of sft-*, and this base is quantised", "--from"),
+        (("--quantize", "nf4", "--from", "v0191"), "--from v0191: this environment lacks bitsandbytes", "bnb-v0120"),
+        (("--quantize", "nf4", "--to", "v0191"), "--to v0191: this environment lacks bitsandbytes", "bnb-v0120"),
+        (("--to", f"python:{sys.executable}"), "this environment lacks peft", "install what is missing there"),
+        (("--from", f"python:{sys.executable}"), "this environment lacks peft", "install what is missing there"),
+    ],
+)
+def test_an_environment_that_cannot_run_the_adapter_is_refused(
+    options: tuple[str, ...], found: str, next_step: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempt(folder, *options) == ExitCode.USAGE
+    assert found in (said := capsys.readouterr().err)
+    assert next_step in said
+    assert not (folder / "reports/own").exists()
 
 
 def test_no_layers_are_no_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,3 +63,12 @@ def test_a_llama_of_7b_is_estimated() -> None:
     assert room.needed(config, 0, 32000).parameters == pytest.approx(6.74e9, rel=0.02)
     mixtral = {**config, "intermediate_size": 14336, "num_local_experts": 8}
     assert room.needed(mixtral, 0, 32000).parameters == pytest.approx(46.7e9, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0"), (960, "960"), (1_000, "1.0 thousand"), (13_400, "13 thousand"), (999_900, "1.0 million"),
+     (124_000_000, "124 million"), (7_240_000_000, "7.2 billion"), (671e9, "671 billion")],
+)  # fmt: skip
+def test_parameters_are_said_in_a_unit_that_fits(count: float, words: str) -> None:
+    assert room.rounded(count) == words
