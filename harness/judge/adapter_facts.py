@@ -28,7 +28,7 @@ _PROMPT_LEARNING = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PRE
 
 Fact = Literal[
     "bias-of-an-adapted-layer", "layers-beside-its-targets", "saves-embedding", "saves-head", "same-tokens-twice",
-    "prompt-learning", "boft-on-convolutions",
+    "prompt-learning", "boft-on-convolutions", "on-stacked-parameters",
 ]  # fmt: skip
 
 
@@ -121,6 +121,14 @@ def _boft_on_convolutions(adapter: Adapter) -> bool:
     return any(len(shape) == 2 and shape[0] == 1 < shape[1] for shape in scales)
 
 
+def _on_stacked_parameters(adapter: Adapter) -> bool:
+    """LoRA on a parameter with an entry for each expert: the rows of A are the rank times their number."""
+    pattern = adapter.config.get("rank_pattern")
+    ranks = [adapter.config.get("r"), *(pattern.values() if isinstance(pattern, Mapping) else ())]
+    rows = [shape[0] for key, shape in adapter.shapes.items() if key.endswith(".lora_A.weight") and shape]
+    return bool(adapter.config.get("target_parameters")) and any(number not in ranks for number in rows)
+
+
 FACTS: Mapping[Fact, Callable[[Adapter], bool | None]] = {
     "bias-of-an-adapted-layer": _bias_of_an_adapted_layer,
     "layers-beside-its-targets": _layers_beside_its_targets,
@@ -129,6 +137,7 @@ FACTS: Mapping[Fact, Callable[[Adapter], bool | None]] = {
     "same-tokens-twice": _same_tokens_twice,
     "prompt-learning": _prompt_learning,
     "boft-on-convolutions": _boft_on_convolutions,
+    "on-stacked-parameters": _on_stacked_parameters,
 }
 
 

@@ -142,6 +142,11 @@ def test_whether_a_base_is_tied_also_where_its_config_leaves_it_out(base: dict[s
         ),
         ("prompt-learning", {"peft_type": "PREFIX_TUNING"}, {"peft_type": "LORA"}),
         ("boft-on-convolutions", {"shapes": {"x.boft_s": (1, 8)}}, {"shapes": {"x.boft_s": (8, 1)}}),
+        (
+            "on-stacked-parameters",
+            {"r": 2, "target_parameters": ["experts.up"], "shapes": {"x.experts.lora_A.weight": (8, 4)}},
+            {"r": 2, "target_parameters": ["q.weight"], "shapes": {"x.q.lora_A.weight": (2, 4)}},
+        ),
     ],
 )
 def test_each_fact_is_seen_to_hold_and_not_to_hold(fact: Any, yes: Any, no: Any) -> None:
