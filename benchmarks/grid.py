@@ -101,7 +101,7 @@ def _print(found: list[Measured]) -> None:
 def _check(label: str, creators: list[str], loaders: list[str], more: list[str]) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
         asked = [f"--creator={name}" for name in creators] + [f"--loader={name}" for name in loaders]
-        command = [sys.executable, "-m", "harness", "check", "-q", f"--reports={folder}", *asked, *more]
+        command = [sys.executable, "-m", "harness", "check", "-q", "--fresh", f"--reports={folder}", *asked, *more]
         before, started = _processor_s(), time.perf_counter()
         done = subprocess.run(command, cwd=data.root(), capture_output=True, text=True)
         wall_s, cpu_s = time.perf_counter() - started, _processor_s() - before

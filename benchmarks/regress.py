@@ -4,7 +4,8 @@
 
 Prints the whole of `regress-v061` with warm environments; the loader's import alone; the sum of the scenarios' own
 compute; the ratio of the whole to what can't be avoided (one import + compute ÷ cores); and, on a sample, the naive
-way: a process a cell, each of which imports the libraries again. Figures are medians of the runs; nothing is asserted.
+way: a process a cell, each of which imports the libraries again; and the whole once more, with every observation
+remembered. Figures are medians of the runs; nothing is asserted.
 """
 
 from __future__ import annotations
@@ -43,11 +44,15 @@ def main() -> int:
         imports.append(_import(loader.python))
     ids = [cell["id"] for cell in report["cells"] if cell.get("compute_s")][:: max(1, cells // arguments.sample)]
     naive = [_check([f"--cell={one}"])[0] for one in ids[: arguments.sample]]
-    _print(cells, wholes, imports, computes, naive)
+    again = [_check([], "--audit=0")[0] for _ in range(arguments.runs)]
+    _print(cells, wholes, imports, computes, naive, again)
     return 0
 
 
-def _print(cells: int, wholes: list[float], imports: list[float], computes: list[float], naive: list[float]) -> None:
+def _print(
+    cells: int, wholes: list[float], imports: list[float], computes: list[float], naive: list[float],
+    again: list[float],
+) -> None:  # fmt: skip
     whole, one_import, compute = (statistics.median(x) for x in (wholes, imports, computes))
     floor = one_import + compute / cores()
     each = statistics.median(naive)
@@ -60,6 +65,8 @@ def _print(cells: int, wholes: list[float], imports: list[float], computes: list
         (f"a process a cell, median of {len(naive)}", f"{each:8.1f} s a cell"),
         (f"… so for {cells} cells on {cores()} cores, at best", f"{each * cells / cores():8.1f} s"),
         ("naive / whole", f"{each * cells / cores() / whole:8.1f}"),
+        ("the same, remembered", f"{statistics.median(again):8.1f} s"),
+        ("remembered / whole", f"{statistics.median(again) / whole:8.2f}"),
     ]
     width = max(len(label) for label, _ in rows)
     for label, figure in rows:
@@ -67,10 +74,10 @@ def _print(cells: int, wholes: list[float], imports: list[float], computes: list
     print(f"runs: {', '.join(f'{x:.1f}' for x in wholes)} s")
 
 
-def _check(more: list[str]) -> tuple[float, dict[str, Any]]:
+def _check(more: list[str], memory: str = "--fresh") -> tuple[float, dict[str, Any]]:
     """Run the main job; returns (seconds of the whole process, its report)."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "harness", "check", "--creator", _CREATOR, "--loader", _LOADER, "-q"]
+        command = [sys.executable, "-m", "harness", "check", "--creator", _CREATOR, "--loader", _LOADER, "-q", memory]
         started = time.perf_counter()
         done = subprocess.run([*command, "--reports", folder, *more], cwd=data.root(), capture_output=True, text=True)
         seconds = time.perf_counter() - started

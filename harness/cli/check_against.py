@@ -96,12 +96,15 @@ def _failed(sides: Sides, failed: SideFailed, options: CheckOptions) -> int:
 
 
 def _what_runs(planned: ChangePlan) -> str:
-    """`replaying 15 cells: 8 under the change, 7 under the baseline (1 more cached)`, and why some were added."""
-    mine, cached = len(planned.cells), len(planned.cached)
-    baseline = len(planned.baseline) - cached
-    known = f" ({cached:,} more cached)" if cached else ""
-    counts = f"{mine:,} under the change, {baseline:,} under the baseline{known}"
-    return "\n".join([f"replaying {many(mine + baseline, 'cell')}: {counts}", *filter(None, [planned.newer.words])])
+    """`15 cells: 8 under the change, 7 under the baseline; 7 are remembered`, and why some were added."""
+    mine, baseline = len(planned.cells), len(planned.baseline)
+    counts = f"{mine:,} under the change, {baseline:,} under the baseline{_remembered(planned)}"
+    return "\n".join([f"{many(mine + baseline, 'cell')}: {counts}", *filter(None, [planned.newer.words])])
+
+
+def _remembered(planned: ChangePlan) -> str:
+    known = planned.remembered()
+    return f"; {known:,} {'is' if known == 1 else 'are'} remembered" if known else ""
 
 
 def _dry_run(planned: ChangePlan, left_out: Mapping[str, str], *, verbose: bool) -> int:
@@ -117,8 +120,6 @@ def _dry_run(planned: ChangePlan, left_out: Mapping[str, str], *, verbose: bool)
         common.out(f"left out: {name}: {why}")
     if words := planned.newer.words:
         common.out(words)
-    todo = len(planned.baseline) - len(planned.cached)
-    common.out(
-        f"{len(planned.cells)} cells would be checked; of the baseline's, {len(planned.cached)} are cached, {todo} not"
-    )
+    counts = f"{len(planned.cells):,} under the change, {len(planned.baseline):,} under the baseline"
+    common.out(f"{many(len(planned.to_run), 'cell')} would be checked: {counts}{_remembered(planned)}")
     return ExitCode.CLEAN

@@ -20,6 +20,7 @@ from harness.cli.parser import (
     count,
     handler,
     hub,
+    percent,
     processes,
     saying,
     seconds,
@@ -182,6 +183,15 @@ def _computing(one: Arguments) -> None:
 
 def _running(one: Arguments) -> None:
     one.add_argument("--each", action="store_true", help="replay every fixture; do not reuse results")
+    one.add_argument(
+        "--fresh",
+        action="store_true",
+        help="compute every cell, also those that an earlier run computed (see `env gc`)",
+    )
+    one.add_argument(
+        "--audit", type=percent, default=0.02, metavar="PERCENT",
+        help="of the cells that an earlier run computed, compute this share again and compare (default: 2%%)",
+    )  # fmt: skip
     one.add_argument(
         "--further", action="store_true",
         help="also use each adapter in ways that no golden records: two at once, on a base in bfloat16, and more. "

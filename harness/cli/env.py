@@ -11,10 +11,10 @@ from typing import Any
 from harness.cli import common, env_add, env_verify
 from harness.cli.parser import SPEC, Parser, command, count, where
 from harness.core.errors import ExitCode, UsageError
+from harness.core.text import many
 from harness.envs import cached, wheelhouse
 from harness.envs.environments import Environments
-from harness.runner import fixture_source
-from harness.runner.change import known_cells
+from harness.runner import fixture_source, memory
 from harness.runner.request import Places, cores
 
 
@@ -209,8 +209,10 @@ def collect_garbage(options: CollectOptions) -> int:
     paths = environments.gc(dry_run=options.dry_run)
     old = fixture_source.out_of_date(environments)
     paths += [folder for folder in old if options.dry_run or cached.delete(folder, common.say)]
-    paths += known_cells.forget_others(environments.cache, dry_run=options.dry_run)
+    paths += memory.other_formats(environments.cache / memory.FOLDER, dry_run=options.dry_run)
     for path in paths:
         common.out(str(path))
+    entries, size = memory.Memory(environments.cache / memory.FOLDER).size()
+    common.say(f"{many(entries, 'remembered observation')}, {size / 1e6:.0f} MB of at most {memory.LIMIT / 1e6:.0f} MB")
     common.say(f"{len(paths)} {'would be ' if options.dry_run else ''}removed")
     return ExitCode.CLEAN

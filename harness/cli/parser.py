@@ -117,6 +117,17 @@ def seconds(text: str) -> float:
     return found
 
 
+def percent(text: str) -> float:
+    """The type of a share: `2%`, or `2`, is 0.02."""
+    try:
+        found = float(text.removesuffix("%")) / 100
+    except ValueError:
+        found = math.nan
+    if not 0 <= found <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}\n  expected: a percentage from 0 to 100, such as 2%")
+    return found
+
+
 @dataclass(frozen=True)
 class Output:
     """How much is printed, and for whom; declared by `saying`."""

@@ -21,6 +21,7 @@ from harness.worker.files import LARGEST_JSON, parse_json, read_json, read_regul
 from harness.worker.shared import OBSERVATION_FORMAT, Outcome
 
 Array = NDArray[Any]
+_PACKED = Path("a packed observation")
 _LONGEST_DETAIL = 8000
 _LONGEST_S = 1e9
 _SHOWN = 60
@@ -141,20 +142,7 @@ def parse(path: Path, text: bytes, arrays: bytes, timings: Mapping[str, float] |
 
 def packed(observed: Observed) -> str:
     """An observation as a short text, equal for equal observations; durations are left out."""
-    first: dict[int, str] = {}
-    for name in sorted(observed.arrays):
-        first.setdefault(id(observed.arrays[name]), name)  # what was equal is one array
-    said = {
-        "format": OBSERVATION_FORMAT,
-        "scenario": observed.scenario,
-        "load": observed.load,
-        "probes": observed.probes,
-        "facts": observed.facts,
-        "same": {name: first[id(array)] for name, array in observed.arrays.items() if first[id(array)] != name},
-    }
-    text = json.dumps(said, sort_keys=True).encode()
-    arrays = save({name: observed.arrays[name] for name in sorted(first.values())})
-    return base64.b64encode(zlib.compress(len(text).to_bytes(8, "big") + text + arrays)).decode()
+    return base64.b64encode(encoded(observed)).decode()
 
 
 def unpacked(text: str) -> Observed:
@@ -163,13 +151,58 @@ def unpacked(text: str) -> Observed:
     Raises:
         BadObservation: it is not one.
     """
-    where = Path("a packed observation")
     try:
-        data = zlib.decompress(base64.b64decode(text))
-    except (ValueError, zlib.error) as error:
-        raise _unreadable(where, error) from error
-    end = 8 + int.from_bytes(data[:8], "big")
-    return parse(where, data[8:end], data[end:])
+        data = base64.b64decode(text)
+    except ValueError as error:
+        raise _unreadable(_PACKED, error) from error
+    return decoded(data)
+
+
+def encoded(observed: Observed, golden: Mapping[str, Array] | None = None) -> bytes:
+    """An observation in few bytes, equal for equal observations; durations are left out.
+
+    Args:
+        golden: arrays that are equal to the bit to the one of the same name here are left out.
+    """
+    known = {name for name, array in observed.arrays.items() if golden and _same(array, golden.get(name))}
+    first: dict[int, str] = {}
+    for name in sorted(set(observed.arrays) - known):
+        first.setdefault(id(observed.arrays[name]), name)  # what was equal is one array
+    own = {name: first[id(array)] for name, array in observed.arrays.items() if name not in known}
+    said = {
+        "format": OBSERVATION_FORMAT,
+        "scenario": observed.scenario,
+        "load": observed.load,
+        "probes": observed.probes,
+        "facts": observed.facts,
+        "same": {name: other for name, other in own.items() if other != name},
+        "golden": sorted(known),
+    }
+    text = json.dumps(said, sort_keys=True).encode()
+    arrays = save({name: observed.arrays[name] for name in sorted(first.values())})
+    return zlib.compress(len(text).to_bytes(8, "big") + text + arrays)
+
+
+def decoded(data: bytes, golden: Mapping[str, Array] | None = None) -> Observed:
+    """The observation that `encoded` gave.
+
+    Raises:
+        BadObservation: it is not one, or the golden lacks an array.
+    """
+    try:
+        whole = zlib.decompress(data)
+        end = 8 + int.from_bytes(whole[:8], "big")
+        text, own = whole[8:end], load(whole[end:])
+        known = {name: (golden or {})[name] for name in parse_json(text)["golden"]}
+        return _observed(_PACKED, text, own | known, {})
+    except (zlib.error, *_UNREADABLE) as error:
+        raise _unreadable(_PACKED, error) from error
+
+
+def _same(one: Array, other: Array | None) -> bool:
+    return (
+        other is not None and (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> BadObservation:

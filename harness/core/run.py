@@ -162,6 +162,7 @@ class Cell(Model):
     compute_s: float = 0.0  # seconds that the worker spent on it
     same_as: str = ""
     """The cell whose result was reused: its fixture loads the same way (`harness.runner.shared_replay`)."""
+    remembered: str = ""  # when its observation was computed (UTC), if it is from the memory of an earlier run
     gpu_peak_mb: float | None = None  # the most memory that its tensors took at once; None on the CPU
     first_difference: str = ""
     """The first layer in execution order whose activation differs by more than its allowance."""

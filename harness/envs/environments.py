@@ -185,10 +185,9 @@ class Environments:
         """The environment if it is built and no interpreter, else None. Builds nothing."""
         return None if environment.interpreter else self._builder.built(environment)
 
-    def is_sound(self, environment: Environment) -> bool:
-        """True if the environment is built, and none of its files has changed since."""
-        built = self.built(environment)
-        return built is not None and not installed.changes(built.python.parent.parent)
+    def is_unchanged(self, built: BuiltEnvironment) -> bool:
+        """True if none of the files of a built environment has changed since it was built."""
+        return not installed.changes(built.python.parent.parent)
 
     def is_built(self, environment: Environment) -> bool:
         """True if it is built, or is an interpreter."""

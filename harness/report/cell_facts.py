@@ -54,7 +54,7 @@ def facts(cell: Cell, whole: bool = False) -> tuple[Fact, ...]:
         *_many("standing", cell.standing_defects, limit if whole else 0),
         *_many("note", tuple(note for note in cell.notes if not note.startswith(NOT_AS_KNOWN)), limit),
         *([Fact("GPU memory", f"{cell.gpu_peak_mb:,.1f} MB at most")] if cell.gpu_peak_mb is not None else []),
-        *([Fact("computed", alike(cell), "quiet")] if cell.same_as and whole else []),
+        *([Fact("computed", said, "quiet")] if whole and (said := reused(cell)) else []),
         *([Fact("fixture", cell.fixture, "quiet")] if cell.fixture and whole else []),
         *([] if whole else [Fact("see more", more(cell.id), "good")]),
         Fact("reproduce", cell.reproduce, "good"),
@@ -80,14 +80,13 @@ def known_break(cell: Cell, run: Run) -> tuple[Fact, ...]:
     return tuple(row for row in rows if row.value)
 
 
-def alike(cell: Cell) -> str:
-    """The creator whose result the cell reuses; empty if the cell was replayed."""
+def reused(cell: Cell) -> str:
+    """Whose result the cell reuses: of another creator, or of an earlier run; empty if it was replayed."""
     creator = cell.same_as.partition("@")[2].partition(":")[0]
-    return (
-        f"result reused from {creator}, whose fixture the loader reads the same way (--each replays all)"
-        if creator
-        else ""
-    )
+    alike = f"result reused from {creator}, whose fixture the loader reads the same way (--each replays all)"
+    when = cell.remembered[:16].replace("T", " ")
+    earlier = f"remembered, computed on {when} UTC (--fresh computes it again)"
+    return "; ".join([*([alike] if creator else []), *([earlier] if when else [])])
 
 
 def _fixed(cell: Cell, limit: int) -> list[Fact]:

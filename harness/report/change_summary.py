@@ -41,8 +41,8 @@ def about(against: Against) -> list[tuple[str, str]]:
     """What was compared, as rows of a label and a text."""
     files = enumerated(against.changed, _FILES)
     changed = f"{many(len(against.changed), 'file')}: {files}" if files else "no installed file"
-    since = f"{many(against.remembered, 'cell')} from the cache" if against.remembered else ""
-    when = f"{since}, computed since {against.remembered_since[:16].replace('T', ' ')} UTC" if since else ""
+    since = f", computed since {against.remembered_since[:16].replace('T', ' ')} UTC"
+    when = f"{many(against.remembered, 'cell')} remembered{since}" if against.remembered else ""
     rows = [
         ("change", against.subject),
         ("baseline", "; ".join(part for part in (against.baseline, when) if part)),

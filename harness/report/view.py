@@ -227,7 +227,7 @@ def build(run: Run, whole: bool = False) -> View:
         headline=summary.headline(run),
         title=run.title or run.id,
         took=seconds(run.duration_s) if run.duration_s else "",
-        about=tuple(change_summary.about(run.against)) if run.against else (),
+        about=(*(change_summary.about(run.against) if run.against else ()), *_remembered(run)),
         notes=run.notes,
         sections=tuple(section for section in _Assembly(run, whole).sections() if section is not None),
     )
@@ -346,3 +346,10 @@ class _Assembly:
             remark=summary.remark(cell),
             reproduce=cell.reproduce,
         )
+
+
+def _remembered(run: Run) -> list[tuple[str, str]]:
+    """How many cells an earlier run computed, as a row of a label and a text."""
+    when = [cell.remembered for cell in run.cells if cell.remembered]
+    since = f"computed since {min(when)[:16].replace('T', ' ')} UTC" if when else ""
+    return [("remembered", f"{many(len(when), 'cell')}, {since} (--fresh computes them again)")] if when else []

@@ -266,6 +266,8 @@ class Checking:
                 forward=request.forward or request.pair,
                 observations=request.observations,
                 share=not request.each,
+                fresh=request.fresh or request.each,
+                audit=request.audit,
                 side_by_side=self._side_by_side,
                 log=self._log,
                 handler=request.worker_handler,

@@ -47,6 +47,11 @@ class EnvironmentsSeen:
             raise
         return self.facts[loader]
 
+    def recall(self, loader: str, facts: Mapping[str, Any]) -> None:
+        """Take over what a loader's worker said of itself in an earlier run."""
+        if facts:
+            self.facts.setdefault(loader, facts)
+
     def reports(self, names: Iterable[str] | None = None) -> tuple[EnvironmentReport, ...]:
         """Reports on all environments, or on those of these names that were used."""
         wanted = self.roles.keys() if names is None else self.roles.keys() & set(names)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -28,8 +29,10 @@ from harness.judge import cell_result, checkpoint_keys, load_behaviour, standard
 from harness.judge.new_golden import CreationRefused
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.fixture_source import Fixture
+from harness.runner.memory import Known
 from harness.runner.plan import Planned
-from harness.runner.shared_replay import SharedReplays
+from harness.runner.remembered import Remembered
+from harness.runner.shared_replay import SharedReplays, differing, equal
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.job import Job
 from harness.runner.workers.pool import WorkerFailed
@@ -216,6 +219,16 @@ def reproduce(cell: Planned, *, creating: bool, forward: bool, options: str) -> 
     return shlex.join(words) + options
 
 
+def _disagreement(identity: CellId, known: Known, now: Observed | None) -> HarnessError:
+    """The error of an audit: what was remembered is not what is computed today."""
+    apart = "nothing" if now is None else differing(now, known.observed)
+    return HarnessError(
+        f"{identity}: remembered of {known.computed} and computed now differ: {apart}",
+        "equal observations: environment, fixture, scenario and worker are the same",
+        "run `peft-regress env verify` to look for changed files, and the check again with --fresh",
+    )
+
+
 # -- in a session ------------------------------------------------------------------------------------------------------
 
 
@@ -224,8 +237,14 @@ class Loader:
     """The environment that replays a cell, with its worker processes."""
 
     environment: BuiltEnvironment
-    pool: WorkerPool
+    opened: Callable[[], WorkerPool]
+    """Opens the pool, which imports the libraries: at the first cell that is not remembered."""
     seen: EnvironmentsSeen
+
+    @functools.cached_property
+    def pool(self) -> WorkerPool:
+        """Its worker processes."""
+        return self.opened()
 
     def facts(self, name: str) -> Mapping[str, Any]:
         """What its worker says of itself.
@@ -243,6 +262,7 @@ class Replay:
     cell: Planned
     loader: Loader
     shared: SharedReplays
+    remembered: Remembered
     folder: Path
     """The cell's own, for all that its replays leave."""
     forward: bool = False
@@ -272,10 +292,41 @@ class Replay:
         return fixture
 
     def _compared(self, fixture: Fixture) -> Cell:
-        result = self._taken_over(fixture) or self._computed(fixture)
+        result = self._recalled(fixture) or self._taken_over(fixture) or self._computed(fixture)
         if lacks := self._lacks():
             result = load_behaviour.tried(result, lacks)
         return result.model_copy(update={"fixture": fixture.manifest.weights_digest, "fixture_origin": fixture.origin})
+
+    def _recalled(self, fixture: Fixture) -> Cell | None:
+        """The cell as judged on what the memory has; None where it must be computed.
+
+        A cell of the sample that is audited is computed as well, and both must be equal.
+        """
+        key = self._key(fixture)
+        if not key:
+            return None
+        golden = in_store(self.cell.id, fixture)
+        known = self.remembered.recall(self.cell, self.loader.environment, fixture.manifest, golden.observed)
+        if known is None:
+            return None
+        if self.remembered.audits(key):
+            now = self.run(fixture, "-audit").now
+            if now is None or not equal(now, known.observed):
+                self.remembered.forget(key)
+                return cell_result.failed(self.cell.id, Verdict.UNSTABLE, _disagreement(self.cell.id, known, now))
+        else:
+            self.loader.seen.recall(self.cell.id.loader, self.remembered.facts(self.loader.environment))
+        self.shared.observed(self.cell, fixture.manifest, known.observed)
+        done = Done(str(self.cell.id), "done", "", "", known.seconds)
+        result = self._judged(Reply(golden, done, known.observed))
+        return result.model_copy(update={"same_as": known.same_as, "remembered": known.computed})
+
+    def _key(self, fixture: Fixture) -> str:
+        return self.remembered.key(self.cell, self.loader.environment, fixture.manifest)
+
+    def _keep(self, fixture: Fixture, golden: Golden, now: Observed, seconds: float, same_as: str = "") -> None:
+        key, environment = self._key(fixture), self.loader.environment
+        self.remembered.keep(key, self.cell, environment, now, golden.observed, seconds, same_as)
 
     def _taken_over(self, fixture: Fixture) -> Cell | None:
         """The cell as judged on what others of its kind observed; None where it must be computed for itself.
@@ -292,14 +343,19 @@ class Replay:
             return None
         now, other = taken
         result = self._judged(Reply(golden, Done(str(self.cell.id), "done", "", "", 0.0), now))
-        return None if result.verdict.is_deviation else result.model_copy(update={"same_as": other})
+        if result.verdict.is_deviation:
+            return None
+        self._keep(fixture, golden, now, 0.0, other)
+        return result.model_copy(update={"same_as": other})
 
     def _computed(self, fixture: Fixture) -> Cell:
         first = self.run(fixture)
         result = self._judged(first)
         self.shared.observed(self.cell, fixture.manifest, first.now)
         if result.verdict is Verdict.SILENT_WRONG and first.now is not None:
-            return self._confirmed(fixture, result, first.now)
+            result = self._confirmed(fixture, result, first.now)
+        if first.now is not None and result.verdict is not Verdict.UNSTABLE and not first.done.note:
+            self._keep(fixture, first.golden, first.now, first.done.duration_s)
         return result
 
     def _confirmed(self, fixture: Fixture, result: Cell, now: Observed) -> Cell:

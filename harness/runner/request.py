@@ -154,7 +154,11 @@ class CheckRequest:
     further: bool = False
     """Run the further probes in every cell. A check of a change runs them in some (`plan.with_further`)."""
     each: bool = False
-    """Replay every fixture; do not reuse the result of one that the loader cannot tell apart."""
+    """Replay every fixture; do not reuse the result of one that the loader cannot tell apart, or of an earlier run."""
+    fresh: bool = False
+    """Compute every cell, also those whose observation an earlier run computed (`harness.runner.memory`)."""
+    audit: float = 0.02
+    """The share of the remembered cells that is computed anew and compared. The sample changes every day."""
     time_limit: float | None = None
     """Seconds for a cell, in the place of its scenario's limit."""
     startup_timeout: float | None = None
@@ -182,6 +186,8 @@ class CheckRequest:
             limit = getattr(self, name)
             if limit is not None and not 0 < limit < math.inf:
                 raise UsageError(f"{name}={limit!r}", "a number of seconds above 0", "leave it out for no other limit")
+        if not 0 <= self.audit <= 1:
+            raise UsageError(f"audit={self.audit!r}", "a share from 0 to 1", "leave it out for 0.02")
         for name in ("creators", "loaders", "cells"):
             if isinstance(value := getattr(self, name), str):
                 raise UsageError(f"{name}={value!r}", "a tuple of names", f"write {name}=({value!r},)")

@@ -23,8 +23,10 @@ from harness.judge import cell_result
 from harness.runner import pipeline
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.fixture_source import Fixture, FixtureSource
+from harness.runner.memory import FOLDER, Memory
 from harness.runner.pipeline import Loader, Replay
 from harness.runner.plan import Planned
+from harness.runner.remembered import AUDIT, Remembered
 from harness.runner.shared_replay import SharedReplays
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
@@ -63,6 +65,10 @@ class Session:
     start_limit: StartLimit = BY_LOAD
     options: str = ""
     """Options that the command which reproduces a cell needs: where matrices and fixtures are."""
+    fresh: bool = False
+    """Compute every cell, also those that are remembered."""
+    audit: float = AUDIT
+    """The share of remembered cells that is computed anew and compared."""
     finished: Callable[[Cell], None] = field(default=lambda _: None)
     """Called with each finished cell, in the thread that checked it. Not called for cancelled cells."""
 
@@ -80,6 +86,10 @@ class Session:
             self._environment, self._pools, self._only_one,
         )  # fmt: skip
         self._shared = SharedReplays(self._source.store_of, self.scratch, self.log)
+        self._remembered = Remembered(
+            Memory(self.environments.cache / FOLDER, log=self.log), self.environments.is_unchanged,
+            lambda name: self._seen.facts.get(name, {}), fresh=self.fresh, audit=self.audit, handler=self.handler,
+        )  # fmt: skip
 
     def __enter__(self) -> Session:
         return self
@@ -93,6 +103,7 @@ class Session:
         self._executor.shutdown(wait=False, cancel_futures=True)
         self._pools.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
+        self._remembered.close()
         remove(self.scratch)
 
     def start(self, cells: Sequence[Planned]) -> None:
@@ -207,10 +218,16 @@ class Session:
 
     @contextlib.contextmanager
     def _replay(self, cell: Planned) -> Iterator[Replay]:
-        """The cell's steps, with its loader's pool open."""
-        with self._pools.use(_loading(cell)) as pool:
-            loader = Loader(self._environment(cell.loader_spec), pool, self._seen)
-            yield Replay(cell, loader, self._shared, self._folder(cell), self.forward, self.observations)
+        """The cell's steps. Its loader's pool is opened when the cell must be computed."""
+        with contextlib.ExitStack() as stack:
+            loader = Loader(
+                self._environment(cell.loader_spec),
+                lambda: stack.enter_context(self._pools.use(_loading(cell))),
+                self._seen,
+            )
+            yield Replay(
+                cell, loader, self._shared, self._remembered, self._folder(cell), self.forward, self.observations
+            )
 
     def _folder(self, cell: Planned) -> Path:
         return self.scratch / "cells" / str(cell.id).replace("/", "_")

@@ -29,6 +29,7 @@ from safetensors.numpy import load
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
 from harness.core.progress import Log
+from harness.core.text import enumerated
 from harness.core.versions import version_of
 from harness.judge.numbers import same_bits
 from harness.runner.plan import Planned
@@ -277,6 +278,23 @@ def equal(one: Observed, other: Observed) -> bool:
     if said[0] != said[1] or set(one.arrays) != set(other.arrays):
         return False
     return all(same_bits(array, other.arrays[name]) for name, array in one.arrays.items())
+
+
+def differing(one: Observed, other: Observed) -> str:
+    """The first things in which two observations differ, apart from the version stamps in configs."""
+    arrays = sorted({*one.arrays} ^ {*other.arrays})
+    arrays += [
+        name for name in one.arrays if name in other.arrays and not same_bits(one.arrays[name], other.arrays[name])
+    ]
+    facts, others = _unstamped(one.facts), _unstamped(other.facts)
+    said = [f"facts of {name}" for name in sorted({*facts, *others}) if facts.get(name) != others.get(name)]
+    said += [
+        f"outcome of {name}"
+        for name in sorted({*one.probes, *other.probes})
+        if one.probes.get(name) != other.probes.get(name)
+    ]
+    said += ["loading"] if one.load != other.load else []
+    return enumerated([*arrays, *said], 3)
 
 
 def with_config(observed: Observed, config: Mapping[str, Any]) -> Observed:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.verdict import Verdict
-from harness.envs.environment import Environment
+from harness.envs.environment import BuiltEnvironment
 from harness.envs.environments import Environments
 from harness.runner import ChangeRequest, CheckRequest, Places, check_change
 from tests.end_to_end.test_environments import declare, named
@@ -102,10 +102,10 @@ def test_an_unpacked_wheel_unchanged_edited_and_fixed(world: World) -> None:
     assert run.against is not None
     assert run.against.changed == ("minipeft.py",)
     assert run.against.remembered == 1, "what the sample computed of the baseline"
-    assert "from the cache, computed since" in said.out
+    assert "remembered, computed since" in said.out
     assert set(changes(world).values()) == {"regressed"}
     html = (world.folder() / "report.html").read_text()
-    assert "from the cache, computed since" in html
+    assert "remembered, computed since" in html
 
     declare(world, "current", "2.1")
     assert world.run("env", "lock", "current").code == 0
@@ -309,7 +309,7 @@ def test_a_cell_is_checked_again_after_the_tree_has_changed(world: World) -> Non
     assert said.code == 0, said
     assert [cell.scenario for cell in world.report().cells] == ["one-layer"]
     assert world.report().left_out == {}, "nothing is said of what -k does not select"
-    assert "replaying 1 cell: 1 under the change, 0 under the baseline (1 more cached)" in said.err
+    assert "2 cells: 1 under the change, 1 under the baseline; 1 is remembered" in said.err
 
 
 def test_the_last_red_cells_are_checked_again(world: World) -> None:
@@ -364,7 +364,7 @@ def test_a_dry_run_says_what_would_be_checked(world: World) -> None:
     said = against(world, tree, "--dry-run")
     assert said.code == 0, said
     assert "changed: minipeft.py" in said.out
-    assert "2 cells would be checked; of the baseline's, 0 are cached, 2 not" in said.out
+    assert "4 cells would be checked: 2 under the change, 2 under the baseline\n" in said.out
     assert "covers" not in said.out
     assert "checkout" not in said.err, "what is selected is known without building the change"
     assert not list((world.root / "cache" / "envs").glob("checkout-*"))
@@ -466,7 +466,8 @@ def test_a_break_does_not_hide_behind_one_that_the_baseline_has(blind: World) ->
     assert found["two-layers@v1"].why == "but it regressed with the adapter of v2"
     again = against(blind, tree, "--baseline", "broken", "--every-scenario")
     assert again.code == 1, again
-    assert f"replaying 4 cells: 4 under the change, 0 under the baseline (4 more cached)\n{more}" in again.err
+    assert "6 cells: 3 under the change, 3 under the baseline; 6 are remembered" in again.err
+    assert more in again.line
     assert blind.report().against.remembered == 4  # type: ignore[union-attr]
     assert against(blind, tree, "--baseline", "broken", "--creator", "v1").code == 0, "who names creators gets those"
 
@@ -492,17 +493,15 @@ def test_nothing_is_cached_of_an_environment_whose_files_changed_meanwhile(
 ) -> None:
     tree = unpacked(world)
     edit(tree / "minipeft.py", *FIX)
-    is_sound = Environments.is_sound
+    is_unchanged = Environments.is_unchanged
     one_at_a_time = threading.Lock()
 
-    def damaged(self: Environments, environment: Environment) -> bool:
-        built = self.built(environment)
-        assert built is not None
+    def damaged(self: Environments, built: BuiltEnvironment) -> bool:
         file = next(built.python.parent.parent.glob("lib/python*/site-packages/minipeft.py"))
         with one_at_a_time:  # how often, and by which threads, this is asked depends on the machine
-            assert is_sound(self, environment)
+            assert is_unchanged(self, built)
             away = file.rename(file.with_suffix(".away"))
-            found = is_sound(self, environment)
+            found = is_unchanged(self, built)
             away.rename(file)
         return found
 
@@ -511,7 +510,7 @@ def test_nothing_is_cached_of_an_environment_whose_files_changed_meanwhile(
         return world.report().against.remembered  # type: ignore[union-attr]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Environments, "is_sound", damaged)
+        patch.setattr(Environments, "is_unchanged", damaged)
         assert cached() == 0
     assert cached() == 0, "the environment was not as it was built"
     assert cached() > 0

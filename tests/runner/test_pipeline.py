@@ -96,5 +96,7 @@ def test_a_silent_deviation_is_looked_at_again_without_further_probes(
     shared: Any = SimpleNamespace(agree=lambda *_: False, observed=lambda *_: None)
     fixture: Any = SimpleNamespace(manifest=None)
     cell = Planned(ID, unused, "v061", "current", further=True)
-    pipeline.Replay(cell, unused, shared, tmp_path)._computed(fixture)
+    loader: Any = SimpleNamespace(environment=None)
+    remembered: Any = SimpleNamespace(key=lambda *_: "", keep=lambda *_: None)
+    pipeline.Replay(cell, loader, shared, remembered, tmp_path)._computed(fixture)
     assert runs == [("", True), ("-again", False)]

@@ -167,7 +167,7 @@ def detail(cell: Cell, run: Run) -> dict[str, Any]:
         "fixed": cell.fixed,
         "creator": cell.creators_own,
         "standing": cell.standing_defects,
-        "notes": (*cell.notes, *([f"{cell_facts.alike(cell).capitalize()}."] if cell.same_as else [])),
+        "notes": (*cell.notes, *([f"{said[0].upper()}{said[1:]}."] if (said := cell_facts.reused(cell)) else [])),
         "expectation": _expectation(cell) if cell.expected else None,
         "recorded": [
             [fact.label, fact.value]

@@ -1,13 +1,12 @@
 """The cells of a check of one change: under the change, and the same under a baseline.
 
-`plan_change` finds them: what changed, which scenarios that can affect, which creators have fixtures for them, and
-which results of the baseline are cached. A `ChangePlan` says which cells to replay, and makes a run of their results.
+`plan_change` finds them: what changed, which scenarios that can affect, and which creators have fixtures for them. A
+`ChangePlan` says which cells to check, and makes a run of their results.
 """
 
 from __future__ import annotations
 
 import contextlib
-import datetime
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
@@ -19,12 +18,10 @@ from harness.core.text import many
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import CURRENT, Environments
 from harness.judge import change as judge
-from harness.judge import expected
-from harness.runner import plan
+from harness.runner import plan, remembered
 from harness.runner.change import last_red, older, scope, select, wider
 from harness.runner.change import sides as two_sides
 from harness.runner.change.files import Changed
-from harness.runner.change.known_cells import KnownCell, KnownCells
 from harness.runner.change.newer import NewerCreators
 from harness.runner.change.select import Pair
 from harness.runner.change.sides import Built, Contents, SideFailed, Sides
@@ -55,10 +52,9 @@ class ChangePlan:
     """The cells of a check of one change. It grows where the baseline deviates: see `after`.
 
     Attributes:
-        request: the request for what is replayed: its cells are those that are not cached.
+        request: the request for what is checked.
         cells: the change's.
         baseline: the same under the baseline; none where that is an earlier run.
-        cached: cells of the baseline that an earlier check computed, by id.
         selected: ids of the change's cells before newer creators were added.
         left_out: scenarios that are not checked, and why.
         features: scenario → what it covers, if a change can affect all and only some are checked.
@@ -73,56 +69,47 @@ class ChangePlan:
     built: Built | None
     cells: list[Planned]
     baseline: list[Planned]
-    cached: dict[str, KnownCell]
     selected: tuple[str, ...]
     left_out: Mapping[str, str]
     features: Mapping[str, Set[str]]
     changed: Against
     notes: tuple[str, ...]
-    known: KnownCells
     newer: NewerCreators
     environments: Environments
 
     @property
     def to_run(self) -> list[Planned]:
-        """The cells that are replayed, both sides of an adapter one after the other."""
+        """The cells of both sides, those of an adapter one after the other."""
         pairs: dict[Pair, list[Planned]] = {}
         for cell in (*self.baseline, *self.cells):
             pairs.setdefault((cell.id.scenario, cell.id.creator), []).append(cell)
-        return [cell for pair in pairs.values() for cell in pair if str(cell.id) not in self.cached]
+        return [cell for pair in pairs.values() for cell in pair]
+
+    def remembered(self) -> int:
+        """How many of its cells earlier runs have computed."""
+        return len(_remembered(self.to_run, self.request, self.environments))
 
     @property
     def about(self) -> Against:
         """Both sides, with what is known so far."""
-        return self.changed.model_copy(
-            update={
-                "remembered": len(self.cached),
-                "remembered_since": min((one.computed for one in self.cached.values()), default=""),
-                "newer_creators": self.newer.words,
-                "blind": self.newer.blind(),
-            }
-        )
+        return self.changed.model_copy(update={"newer_creators": self.newer.words, "blind": self.newer.blind()})
 
     def after(self, cell: Cell) -> list[Planned]:
-        """Cache a cell of the baseline as soon as it has finished; the further cells to replay because of it."""
-        planned = next((one for one in self.baseline if str(one.id) == cell.id), None)
-        if planned is None:
+        """The cells to check because of a finished one: newer creators' where the baseline deviates."""
+        if cell.id not in {str(one.id) for one in self.baseline}:
             return []
-        self.known.keep([planned], {cell.id: cell})
         return self.grow([cell])
 
     def grow(self, known: Iterable[Cell]) -> list[Planned]:
-        """Add newer creators' cells where these cells of the baseline deviate; those that must be replayed."""
+        """Add newer creators' cells where these cells of the baseline deviate; returns them."""
         waiting, added = list(known), list[Planned]()
         while waiting:
             found = self.newer.after(waiting.pop(0))
             mine, baseline = _of_sides(found, self.sides)
-            cached = {} if self.request.each else self.known.recall(baseline)
             self.cells += mine
             self.baseline += baseline
-            self.cached |= cached
-            added += [cell for cell in (*baseline, *mine) if str(cell.id) not in cached]
-            waiting += [one.cell for one in cached.values()] + _cells_of_run(self.sides, mine)
+            added += [*baseline, *mine]
+            waiting += _cells_of_run(self.sides, mine)
         return added
 
     def finished(self, run: Run, computed: Mapping[str, Cell]) -> Run:
@@ -134,9 +121,8 @@ class ChangePlan:
         """
         mine = {str(cell.id) for cell in self.cells}
         assert self.built is not None
-        self.known.write()
         cells = tuple(cell for cell in run.cells if cell.id in mine)
-        before = [*self._recalled(run, cells), *(cell for cell in run.cells if cell.id not in mine)]
+        before = [cell for cell in run.cells if cell.id not in mine]
         before += self.sides.run.cells if self.sides.run else ()
         if run.interrupted:  # a cell without its other side is not done
             there = {judge.key_of(cell) for cell in before}
@@ -150,31 +136,21 @@ class ChangePlan:
                 "notes": (*run.notes, *self.notes),
             }
         )
-        both = [*(one.cell for one in self.cached.values()), *computed.values()]
-        observed = {cell.id: cell.observed for cell in both}
+        observed = {cell.id: cell.observed for cell in computed.values()}
         return judge.held(run, before, self._with_writes(run, computed), observed)
 
     def _with_writes(self, run: Run, computed: Mapping[str, Cell]) -> Against:
         """The sides, with how the change saves adapters if it is not as the baseline does."""
         mine = {str(cell.id): cell.declared for cell in self.cells}
-        before = [*(one.cell for one in self.cached.values()), *(c for c in computed.values() if c.id not in mine)]
+        before = [cell for cell in computed.values() if cell.id not in mine]
         now = [cell for cell in computed.values() if cell.id in mine]
+        known = [cell.remembered for cell in before if cell.remembered]
+        about = self.about.model_copy(update={"remembered": len(known), "remembered_since": min(known, default="")})
         if run.interrupted:
-            return self.about
+            return about
         declared = list({one.name: one for one in mine.values()}.values())
         found = older.observed(before, now, self.request, self.environments, self.sides, declared)
-        return self.about.model_copy(update={"writes": found})
-
-    def _recalled(self, run: Run, cells: tuple[Cell, ...]) -> tuple[Cell, ...]:
-        """The cached cells of what was replayed now, with today's known breaks."""
-        there = {judge.key_of(cell) for cell in cells}
-        found = [one.cell for one in self.cached.values() if judge.key_of(one.cell) in there]
-        versions = {one.name: one.versions for one in run.environments}
-        assert self.built is not None
-        versions[self.sides.baseline.name] = dict(self.built.baseline.versions)
-        known = known_breaks(self.request)
-        judged, _ = expected.apply(found, known, versions, datetime.date.today(), complete=False)
-        return judged
+        return about.model_copy(update={"writes": found})
 
 
 def again(change: ChangeRequest, request: CheckRequest, sides: Sides) -> CheckRequest:
@@ -213,22 +189,17 @@ def plan_change(
     if affected is None and (request.every_creator or change.every_scenario):
         found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
     chosen = select.select(found, everything, declared, request, environments, sides)
-    known = KnownCells(
-        environments.cache, sides.baseline, request.places.store(), forward=request.forward,
-        is_sound=lambda: environments.is_sound(sides.baseline),
-    )  # fmt: skip
     cells = plan.with_further(chosen.cells)
-    if not request.each:
-        cells = _as_cached(cells, sides, known, narrowed=request.is_narrowed)
+    if request.is_narrowed:
+        cells = _without_new_further(cells, sides, request, environments)
     mine, baseline = _of_sides(cells, sides)
-    cached = {} if request.each else known.recall(baseline)
     asked = ChangePlan(
-        replace(chosen.request, expression="", observations=True), sides, both, built, mine, baseline, cached,
+        replace(chosen.request, expression="", observations=True), sides, both, built, mine, baseline,
         tuple(str(cell.id) for cell in mine), chosen.left_out, chosen.features,
-        _about(sides, built, files, chosen.words, request), tuple(scope.beside(files)), known,
+        _about(sides, built, files, chosen.words, request), tuple(scope.beside(files)),
         NewerCreators(chosen.creators, _with_further_as(mine, chosen.cells_of)), environments,
     )  # fmt: skip
-    asked.grow([*(one.cell for one in cached.values()), *_cells_of_run(sides, mine)])
+    asked.grow(_cells_of_run(sides, mine))
     asked.request = replace(asked.request, cells=tuple(str(cell.id) for cell in asked.to_run))
     return asked
 
@@ -295,20 +266,26 @@ def _with_further_as(
     ]
 
 
-def _as_cached(cells: Sequence[Planned], sides: Sides, known: KnownCells, *, narrowed: bool) -> list[Planned]:
-    """The cells, with the further probes where the baseline's result is cached with them.
+def _without_new_further(
+    cells: Sequence[Planned], sides: Sides, request: CheckRequest, environments: Environments
+) -> list[Planned]:
+    """The cells, without the further probes where the baseline is remembered without them only.
 
-    Args:
-        narrowed: the user selects cells. Then they also go without, where the cached result is without.
+    For who selects cells: the first of a family is then another one than before, and would be computed once more.
     """
-    plain = [cell for cell in _of_sides(cells, sides)[1] if not known.recall([cell])]
-    turned = {
-        (cell.id.scenario, cell.id.creator) for cell in plain
-        if (narrowed or not cell.further) and known.recall([replace(cell, further=not cell.further)])
-    }  # fmt: skip
-    return [
-        replace(cell, further=cell.further is not ((cell.id.scenario, cell.id.creator) in turned)) for cell in cells
-    ]
+    asked = [cell for cell in _of_sides(cells, sides)[1] if cell.further]
+    there = _remembered(asked, request, environments)
+    plain = [replace(cell, further=False) for cell in asked if str(cell.id) not in there]
+    turned = _remembered(plain, request, environments)
+    pairs = {(cell.id.scenario, cell.id.creator) for cell in plain if str(cell.id) in turned}
+    return [replace(c, further=c.further and (c.id.scenario, c.id.creator) not in pairs) for c in cells]
+
+
+def _remembered(cells: Sequence[Planned], request: CheckRequest, environments: Environments) -> set[str]:
+    """The ids of those cells that earlier runs have computed."""
+    if request.fresh or request.each:
+        return set()
+    return remembered.known(cells, environments, request.places.store(), request.worker_handler)
 
 
 def _of_sides(cells: Iterable[Planned], sides: Sides) -> tuple[list[Planned], list[Planned]]:
@@ -349,7 +326,7 @@ def _about(sides: Sides, built: Built | None, files: Changed | None, words: str,
 
 
 def _with_baseline(found: tuple[EnvironmentReport, ...], sides: Sides, built: Built) -> tuple[EnvironmentReport, ...]:
-    """The environments with the baseline's, whose cells may all have been cached."""
+    """The environments with the baseline's, which an earlier run may have used."""
     if sides.run is not None:
         loaders = {cell.loader for cell in sides.run.cells}
         more = tuple(one for one in sides.run.environments if one.name in loaders)

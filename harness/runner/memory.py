@@ -1,0 +1,233 @@
+"""A memory of observations: what a loader observed of a fixture is computed once.
+
+A replay repeats to the bit, so an observation depends on the environment, the fixture, the scenario, the settings, the
+worker's code and the machine's processor only. These are its key. Verdicts are not kept: a change of the judge judges
+anew without computing.
+
+The memory is one SQLite file in the cache. SQLite comes with Python, serves several processes, and survives one that is
+killed. `diskcache` is SQLite with pickles, and nobody maintains it; LMDB needs a fixed map size and a compiled package.
+Whatever is wrong with the file, the result is a cell that is computed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.core import observation
+from harness.core.errors import HarnessError
+from harness.core.observation import Array, Observed
+from harness.core.progress import Log, quiet
+
+FORMAT = 1
+"""Raise it when the tables or the content of an entry change. The file of another format is not read; `env gc` deletes
+it."""
+FOLDER = "observations"
+"""The memory's folder in the cache."""
+LIMIT = 2 << 30
+"""Bytes of content. Beyond it, the entries that were not used for the longest time are deleted."""
+_KEPT = 0.8
+"""The share of the limit that is left then, so that this is rare."""
+_BUSY_S = 20.0
+_TABLES = """
+    CREATE TABLE IF NOT EXISTS observation (
+        key TEXT PRIMARY KEY, about TEXT, computed TEXT, used REAL, same_as TEXT, seconds REAL, sha256 TEXT,
+        content BLOB
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS environment (key TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An observation to keep.
+
+    Attributes:
+        about: the cell, for readers of the file.
+        computed: the time in UTC.
+        same_as: the cell whose replay observed it, if it was another one.
+        seconds: what it took the worker.
+        content: the observation, with references to equal arrays of the golden.
+    """
+
+    key: str
+    about: str
+    computed: str
+    same_as: str
+    seconds: float
+    content: bytes
+
+
+@dataclass(frozen=True)
+class Known:
+    """An observation that the memory has."""
+
+    observed: Observed
+    computed: str
+    same_as: str
+    seconds: float
+
+
+class Memory:
+    """The memory in a folder; all threads of a process share one.
+
+    Args:
+        log: called once if the memory cannot be used.
+    """
+
+    def __init__(self, folder: Path, *, limit: int = LIMIT, log: Log = quiet) -> None:
+        self.path = folder / f"observations-{FORMAT}.sqlite"
+        self._limit = limit
+        self._log = log
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._used: set[str] = set()
+        self._failed = False
+
+    def recall(self, key: str, golden: Mapping[str, Array]) -> Known | None:
+        """The observation of a key; None if there is none, or if it is damaged.
+
+        Args:
+            golden: the arrays of the golden that the entry may refer to.
+        """
+        query = "SELECT content, sha256, computed, same_as, seconds FROM observation WHERE key = ?"
+        rows = self._ask(lambda db: db.execute(query, (key,)).fetchall())
+        for content, sha256, computed, same_as, seconds in rows or ():
+            if isinstance(content, bytes) and hashlib.sha256(content).hexdigest() == sha256:
+                with contextlib.suppress(HarnessError):
+                    observed = observation.decoded(content, golden)
+                    self._used.add(key)
+                    return Known(observed, str(computed), str(same_as), float(seconds))
+            self.forget(key)
+        return None
+
+    def keep(self, entries: Sequence[Entry], facts: Mapping[str, Mapping[str, Any]]) -> None:
+        """Keep observations, and what workers said of their environments.
+
+        Args:
+            facts: key of an environment → what its worker said.
+        """
+        now = time.time()
+        rows = [
+            (e.key, e.about, e.computed, now, e.same_as, e.seconds, hashlib.sha256(e.content).hexdigest(), e.content)
+            for e in entries
+        ]
+        said = [(key, json.dumps(dict(what))) for key, what in facts.items()]
+
+        def write(db: sqlite3.Connection) -> None:
+            db.executemany("INSERT OR REPLACE INTO observation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT OR REPLACE INTO environment VALUES (?, ?)", said)
+
+        self._ask(write)
+
+    def facts(self, environment: str) -> Mapping[str, Any]:
+        """What the worker of an environment said of itself; empty if that is not known."""
+        query = "SELECT facts FROM environment WHERE key = ?"
+        rows = self._ask(lambda db: db.execute(query, (environment,)).fetchall())
+        with contextlib.suppress(ValueError, TypeError):
+            for (text,) in rows or ():
+                said = json.loads(text)
+                return said if isinstance(said, dict) else {}
+        return {}
+
+    def forget(self, key: str) -> None:
+        """Delete an entry."""
+        self._ask(lambda db: db.execute("DELETE FROM observation WHERE key = ?", (key,)))
+
+    def which(self, keys: Iterable[str]) -> set[str]:
+        """Those of these keys that have an entry."""
+        if not self.path.exists():
+            return set()
+        query = "SELECT key FROM observation WHERE key = ?"
+        rows = self._ask(lambda db: [row for key in keys for row in db.execute(query, (key,))])
+        return {str(key) for (key,) in rows or ()}
+
+    def size(self) -> tuple[int, int]:
+        """The number of entries, and their bytes."""
+        if not self.path.exists():
+            return 0, 0
+        query = "SELECT count(*), coalesce(sum(length(content)), 0) FROM observation"
+        rows = self._ask(lambda db: db.execute(query).fetchall())
+        return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
+
+    def close(self) -> None:
+        """Record what was used, delete what is too much, and close the file."""
+        if self._connection is None:
+            return
+        now, used = time.time(), [(key,) for key in self._used]
+        self._ask(lambda db: db.executemany(f"UPDATE observation SET used = {now!r} WHERE key = ?", used))
+        self._ask(self._shrink)
+        with self._lock:
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    def _shrink(self, db: sqlite3.Connection) -> None:
+        sizes = db.execute("SELECT key, length(content) FROM observation ORDER BY used").fetchall()
+        total = sum(size for _, size in sizes)
+        if total <= self._limit:
+            return
+        for key, size in sizes:
+            if total <= self._limit * _KEPT:
+                break
+            db.execute("DELETE FROM observation WHERE key = ?", (key,))
+            total -= size
+
+    def _ask(self, ask: Callable[[sqlite3.Connection], Any]) -> Any:
+        """What a query gives; None if the file cannot be used. A damaged file is replaced."""
+        with self._lock:
+            for _ in range(2):
+                try:
+                    with self._transaction() as db:
+                        return ask(db)
+                except sqlite3.OperationalError as error:  # full, locked, read-only
+                    return self._unusable(error)
+                except sqlite3.DatabaseError:
+                    self._replace()
+                except OSError as error:
+                    return self._unusable(error)
+        return None
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._connection is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, check_same_thread=False)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(_TABLES)
+        with self._connection:
+            yield self._connection
+
+    def _replace(self) -> None:
+        """Delete the file, which is damaged or no database."""
+        connection, self._connection = self._connection, None
+        with contextlib.suppress(sqlite3.Error):
+            if connection is not None:
+                connection.close()
+        for path in (self.path, *(self.path.with_name(self.path.name + end) for end in ("-wal", "-shm"))):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _unusable(self, error: Exception) -> None:
+        if not self._failed:
+            self._failed = True
+            self._log(f"{self.path}: {error}; what is computed now is not remembered")
+
+
+def other_formats(folder: Path, *, dry_run: bool) -> list[Path]:
+    """Delete the files of a memory in another format; returns them."""
+    found = [path for path in sorted(folder.glob("observations-*.sqlite*")) if f"-{FORMAT}.sqlite" not in path.name]
+    for path in found if not dry_run else ():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return found
