@@ -34,7 +34,7 @@ from harness.envs.environments import Environments
 from harness.report import sentence
 from harness.runner import plan as planning
 from harness.runner.change.plan import ChangePlan
-from harness.runner.check import Checking
+from harness.runner.checking import Checking
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest, cores

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from harness.runner.change.check import check_change
     from harness.runner.change.plan import ChangeRequest
-    from harness.runner.check import check, planned
+    from harness.runner.checking import check, planned
     from harness.runner.request import CheckRequest, Places, Selection
 
 __all__ = ["ChangeRequest", "CheckRequest", "Places", "Selection", "check", "check_change", "planned"]
 
 _WHERE = {
     "ChangeRequest": "change.plan", "CheckRequest": "request", "Places": "request", "Selection": "request",
-    "check": "check", "check_change": "change.check", "planned": "check",
+    "check": "checking", "check_change": "change.check", "planned": "checking",
 }  # fmt: skip
 
 

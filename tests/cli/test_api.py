@@ -136,3 +136,11 @@ def test_a_request_that_would_be_misread_is_refused(wrong: dict[str, Any]) -> No
     assert next(iter(wrong)) in error.value.found
     assert error.value.expected
     assert error.value.next_step
+
+
+def test_no_module_has_the_name_of_what_the_package_offers() -> None:
+    """Importing such a module would put it in the place of the function."""
+    import harness.runner
+
+    folder = Path(harness.runner.__file__).parent
+    assert not {path.stem for path in folder.iterdir()} & set(harness.runner.__all__)

@@ -16,7 +16,7 @@ from harness.runner.change import select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.plan import ChangeRequest, again, plan_change, ready
 from harness.runner.change.sides import SideFailed, Sides
-from harness.runner.check import Checking, OnCell, run_folders
+from harness.runner.checking import Checking, OnCell, run_folders
 from harness.runner.request import CheckRequest
 
 

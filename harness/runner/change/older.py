@@ -21,7 +21,7 @@ from harness.envs.environments import CURRENT, Environments
 from harness.judge import writes
 from harness.runner import plan
 from harness.runner.change.sides import Sides
-from harness.runner.check import check
+from harness.runner.checking import check
 from harness.runner.request import CheckRequest
 
 SCENARIOS = 3

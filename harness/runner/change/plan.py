@@ -26,7 +26,7 @@ from harness.runner.change.newer import NewerCreators
 from harness.runner.change.select import Pair
 from harness.runner.change.sides import Built, Contents, SideFailed, Sides
 from harness.runner.change.touched import Touched
-from harness.runner.check import known_breaks
+from harness.runner.checking import known_breaks
 from harness.runner.plan import Planned, versions_of
 from harness.runner.request import CheckRequest
 
