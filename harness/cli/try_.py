@@ -69,7 +69,10 @@ def add_to(commands: Any) -> None:
         "--to", action="append", metavar="SPEC", help="what loads it, in the same forms (default: current; repeatable)"
     )
     group.add_argument(
-        "--layers", type=_layers, default=2, metavar="N", help="layers with the adapter that are kept (default: 2)"
+        "--layers",
+        type=_layers,
+        metavar="N",
+        help="layers with the adapter that are kept (default: 2, or 1 if there is too little memory)",
     )
     group.add_argument("--whole", action="store_true", help="keep all layers and the whole vocabulary")
     group.add_argument("--quantize", choices=QUANTISATIONS, help="quantise the base, as it was for training")

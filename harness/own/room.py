@@ -123,14 +123,19 @@ def workers(room: Room, cells: int, asked: int, cores: int, free: int | None) ->
     wanted = min(asked or cores, cells)
     if free is None:
         return max(wanted, 1)
-    fit = int(0.9 * free / room.memory)
-    if fit < 1:
+    most = fit(room, free)
+    if most < 1:
         raise HarnessError(
             f"not enough memory: {room}, and {gigabytes(free)} are free",
             f"{gigabytes(int(room.memory / 0.9))} of free memory",
             "keep fewer layers with --layers 1, or use a machine with more memory",
         )  # fmt: skip
-    return max(1, min(wanted, fit))
+    return max(1, min(wanted, most))
+
+
+def fit(room: Room, free: int) -> int:
+    """How many workers fit into so many bytes."""
+    return int(0.9 * free / room.memory)
 
 
 def rounded(count: float) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from harness.worker.files import open_regular
 
 FAMILY, QUANTISED = "own", "bnb-own"
 """Families. Environments with bitsandbytes are for `bnb-*`."""
+_LAYERS = 2
 QUANTISATIONS = ("nf4", "fp4", "int8")
 _TELLS_NOTHING = re.compile(r"checkpoint-\d+|adapters?|final|last|best|default|lora|peft|outputs?|out|results?|model")
 """Names of folders that tell one adapter from another only with the name of the folder around them."""
@@ -51,8 +52,8 @@ class TrialRequest:
 
     adapter: Path = Path()
     base: Path | None = None
-    layers: int = 2
-    """Layers with the adapter that are kept in each stack of layers."""
+    layers: int | None = None
+    """Layers with the adapter that are kept in each stack of layers; None for 2, or 1 if the memory lacks for 2."""
     whole: bool = False
     """Keep all layers and the whole vocabulary."""
     quantize: str = ""
@@ -113,7 +114,7 @@ def prepare(request: TrialRequest, environ: Mapping[str, str]) -> Trial:
     adapter, shapes = source.adapter.config, source.adapter.shapes
     base = base_config.find(adapter, request.base, environ, fetch=request.fetch)
     code = _own_code(base) if request.trust_remote_code and "auto_map" in base.values else {}
-    left = cut.cut(base.values, adapter, shapes, None if request.whole else request.layers)
+    left = _cut(request, base.values, source)
     model = model_class.of(base.values, adapter, own_code=bool(code))
     made = inputs.of(left.base, model, left.vocabulary, adapter)
     config = model_class.with_labels(left.base | made.changes, model_class.labels(model, shapes))
@@ -138,6 +139,23 @@ def _own_code(base: BaseConfig) -> dict[str, str]:
             "pass the whole folder of the base with --base",
         )  # fmt: skip
     return {path.name: read_text(path) for path in beside}
+
+
+def _cut(request: TrialRequest, base: Mapping[str, Any], source: Folder) -> Cut:
+    """What is left: as many layers as asked for, else as many as fit into the memory that is free."""
+
+    def left(most: int | None) -> Cut:
+        return cut.cut(base, source.adapter.config, source.adapter.shapes, most)
+
+    if request.whole or request.layers is not None:
+        return left(None if request.whole else request.layers)
+    found, free = left(_LAYERS), room.available()
+    needed = room.needed(found.base, source.size, found.vocabulary.tokens)
+    if free is None or room.fit(needed, free):
+        return found
+    fewer = left(1)
+    why = f"one layer with the adapter instead of {_LAYERS}, which need {room.gigabytes(needed.memory)}"
+    return replace(fewer, said=(*fewer.said, why)) if len(fewer.keys) < len(found.keys) else found
 
 
 def _name(path: Path) -> str:

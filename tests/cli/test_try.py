@@ -14,7 +14,8 @@ from harness.cli.main import main
 from harness.core.errors import ExitCode
 from harness.core.run import Cell, Finding
 from harness.core.verdict import Verdict
-from harness.own import room
+from harness.own import room, trial
+from harness.own.trial import TrialRequest
 from harness.runner.request import CheckRequest
 from tests.support.own import folders, sample
 
@@ -77,6 +78,23 @@ def test_too_little_memory_is_said_before_anything_is_written(
     assert "not enough memory" in (said := capsys.readouterr().err)
     assert "--layers 1" in said
     assert not (folder / "reports").exists()
+
+
+def test_where_two_layers_do_not_fit_one_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(layers: int | None) -> trial.Trial:
+        return trial.prepare(TrialRequest(folder / "adapter", folder / "base", layers), {})
+
+    monkeypatch.setattr(room, "LIBRARIES", 0)
+    two = tried(2).room.memory
+    monkeypatch.setattr(room, "available", lambda: two)
+    left = tried(None).cut.said
+    assert any("layer 0 is left of 4" in one for one in left), left
+    assert any("one layer with the adapter instead of 2, which need" in one for one in left)
+    assert any("layers 0, 1 are left of 4" in one for one in tried(2).cut.said), (
+        "who asks for two gets two, or an error"
+    )
+    monkeypatch.setattr(room, "available", lambda: 2 * two)
+    assert tried(None).cut.said == tried(2).cut.said
 
 
 def test_it_says_what_is_cut_and_leaves_the_folder_alone(
