@@ -12,26 +12,29 @@ from typing import Any
 from harness.cli import check_options, common, pytest_run
 from harness.cli.check_options import CheckOptions
 from harness.cli.parser import EXIT_CODES, SPEC, command, count
-from harness.core import data, matrix
-from harness.core.errors import UsageError
-from harness.core.matrix import Declared
+from harness.core import data
+from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Cell, Run
 from harness.core.text import listed, one_line
 from harness.core.verdict import Verdict
 from harness.envs.environments import CURRENT, Environments
-from harness.judge import applies
-from harness.judge.adapter_uses import USES
 from harness.judge.breaks import Break
-from harness.own import releases, room, trial
+from harness.own import explained, releases, room, trial
 from harness.own.trial import QUANTISATIONS, Trial, TrialRequest
 from harness.runner import planned
-from harness.runner.request import CheckRequest, Places, Selection, cores
+from harness.runner.request import CheckRequest, Selection, cores
 
 _EPILOG = """
 Both environments are built, and the adapter's own file is loaded in both. By default the base is cut to the first two
 layers that the adapter touches, in their true widths, so that a large model's adapter can be tried on a laptop. The
 adapter's tensors of these layers are used as they are. The base's weights are not needed.
+
+If the adapter deviates as a known break says, the break and its workaround are printed.
 """
+_CODES = EXIT_CODES.replace("no deviation that is not a known break", "no deviation").replace(
+    "something regressed, or a known break no longer holds (matrices/breaks/)",
+    "it deviates, as a known break says or not",
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def add_to(commands: Any) -> None:
         "  peft-regress try ./my-adapter                                under the newest libraries\n"
         "  peft-regress try ./my-adapter --base ./base-model --to peft==0.17.0 --to current\n"
         "  peft-regress try ./my-adapter --from peft==0.6.1 --to python:/opt/venv/bin/python\n"
-        "  peft-regress try ./my-adapter --layers 1                      needs less memory\n" + _EPILOG + EXIT_CODES,
+        "  peft-regress try ./my-adapter --layers 1                      needs less memory\n" + _EPILOG + _CODES,
         TryOptions,
     )  # fmt: skip
     one.add_argument("adapter", metavar="ADAPTER", help="the folder with adapter_config.json")
@@ -98,10 +101,12 @@ def run(options: TryOptions) -> int:
     environments = options.check.request.places.environments(common.say)
     request = _request(options, ready, environments)
     cells = planned(request, environments)
+    known = common.known_breaks(request.places)
     finished: list[Run] = []
 
     def noted(run: Run, _: object) -> Run:
-        finished.append(run.model_copy(update={"cells": tuple(_with_notes(cell, ready) for cell in run.cells)}))
+        run = run.model_copy(update={"cells": tuple(_with_notes(cell, ready) for cell in run.cells)})
+        finished.append(explained.marked(run, ready, known, cells[0].declared))
         return finished[-1]
 
     code = pytest_run.replay(options.check, request, cells, environments, left_out={}, finishing=noted)
@@ -109,31 +114,11 @@ def run(options: TryOptions) -> int:
         versions = {each.name: each.versions for each in one.environments}
         for cell in one.cells:
             common.say(sentence(cell, versions))
-            for line in _known(cell, ready, versions, request.places, cells[0].declared):
+            for line in _told(explained.explaining(cell, ready, versions, known, cells[0].declared)):
                 common.say(line)
+        if code == ExitCode.CLEAN and any(cell.verdict.is_deviation for cell in one.cells):
+            return ExitCode.REGRESSED  # a known break: nothing new, and yet the adapter is not as it was
     return code
-
-
-def _known(
-    cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], places: Places, declared: Declared
-) -> Iterator[str]:
-    """What is known of such a deviation, and what its owner can do."""
-    if not cell.verdict.is_deviation:
-        return
-    known = common.known_breaks(places)
-    if cell.expected:
-        yield from _told([one for one in known if one.id == cell.expectation])
-        return
-    adapter = replace(ready.source.adapter, base=ready.base.values)
-    creators, loader = [versions.get(cell.creator, {})], versions.get(cell.loader, {})
-    resolved = matrix.resolve(declared, loader)
-    yield from _told(
-        one.known
-        for one in applies.applying(adapter, creators, loader, known)
-        if one.certain
-        and one.condition.verdict is cell.verdict
-        and all(USES[use].done(resolved) for use in one.only_if)
-    )
 
 
 def _told(known: Iterable[Break]) -> Iterator[str]:

@@ -87,9 +87,13 @@ def _judged(cell: Cell, active: Sequence[Break], versions: Versions) -> Cell:
     by = next((known for known in active if covers(known, cell, versions)), None)
     notes = tuple(note for note in cell.notes if not note.startswith(NOT_AS_KNOWN))
     other = _not_as_known(cell, active, versions) if by is None and cell.verdict.is_deviation else ""
+    return marked(cell.model_copy(update={"notes": (*notes, other) if other else notes}), by)
+
+
+def marked(cell: Cell, by: Break | None) -> Cell:
+    """The cell with the known break that covers it, if one does."""
     return cell.model_copy(
         update={
-            "notes": (*notes, other) if other else notes,
             "expected": by is not None,
             "expectation": by.id if by else "",
             "expectation_issue": by.issue if by else "",

@@ -145,6 +145,12 @@ def test_an_environment_that_cannot_run_the_adapter_is_refused(
     assert not (folder / "reports/own").exists()
 
 
+def test_the_help_says_that_a_known_break_is_no_success(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["try", "--help"])
+    assert "0    clean: no deviation\n  1    it deviates, as a known break says or not\n" in capsys.readouterr().out
+
+
 def test_no_layers_are_no_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert attempt(folder, "--layers", "0") == ExitCode.USAGE
     assert "1 or more" in capsys.readouterr().err
