@@ -27,6 +27,7 @@ class DoctorOptions:
     python: str = ""
     base: Path | None = None
     json: bool = False
+    verbose: bool = False
     places: Places = Places()
 
 
@@ -55,6 +56,12 @@ def add_to(commands: Any) -> None:
     one.add_argument("--python", metavar="PATH", help="the libraries of another Python are to load it")
     one.add_argument("--base", metavar="DIR", help="the base model's folder or config.json; its weights are not read")
     one.add_argument("--json", action="store_true", help="print JSON")
+    one.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="tell all of each break that only applies if you do something special",
+    )
     where(one, fixtures=False)
 
 
@@ -65,7 +72,7 @@ def doctor(options: DoctorOptions) -> int:
     if options.json:
         common.out_json(doctor_text.data(found))
     else:
-        common.out(doctor_text.text(found))
+        common.out(doctor_text.text(found, verbose=options.verbose))
     return found.exit_code
 
 

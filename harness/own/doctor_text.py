@@ -40,9 +40,13 @@ def method_name(peft_type: str) -> str:
     return _METHODS.get(peft_type, one_line(peft_type, 60))
 
 
-def text(found: Diagnosis) -> str:
-    """The whole answer."""
-    parts = [[_first_line(found)], _what(found), _written(found), _breaks(found), _damage(found), _next(found)]
+def text(found: Diagnosis, *, verbose: bool = False) -> str:
+    """The whole answer.
+
+    Args:
+        verbose: tell all of the breaks, also of those that only apply if the user does something special.
+    """
+    parts = [[_first_line(found)], _what(found), _written(found), _breaks(found, verbose), _damage(found), _next(found)]
     return "\n\n".join("\n".join(lines) for part in parts if (lines := [*part]))
 
 
@@ -139,23 +143,29 @@ def _written(found: Diagnosis) -> Iterator[str]:
         yield f"  {reason}"
 
 
-def _breaks(found: Diagnosis) -> Iterator[str]:
+def _breaks(found: Diagnosis, verbose: bool) -> Iterator[str]:
     aside = [one for one in found.applies if one.only_if]
     how = "the base's config.json would tell: --base DIR" if _base_would_tell(found) else "its files do not say"
+    more = "" if verbose else " (-v: with their workarounds)"
     groups = (
         (f"Known breaks under {found.target.name}", found.certain),
         (f"Known breaks that may apply; {how}", found.possible),
-        ("Only if you do something special", [one for one in aside if one.certain]),
-        ("Only if you do something special, and perhaps not even then", [one for one in aside if not one.certain]),
-    )
-    told = [[title, *(row for one in each for row in _break(one))] for title, each in groups if each]
+        (f"Only if you do something special{more}", [one for one in aside if one.certain]),
+        (f"Only if you do something special, and perhaps not even then{more}",
+         [one for one in aside if not one.certain]),
+    )  # fmt: skip
+    told = [[title, *(row for one in each for row in _break(one, verbose))] for title, each in groups if each]
     told = told or [[f"No known break applies under {found.target.name}"]]
     notes = [f"note: {note}" for note in found.target.notes]
     yield "\n\n".join("\n".join(lines) for lines in told) + "".join(f"\n{note}" for note in notes)
 
 
-def _break(one: Applies) -> Iterator[str]:
+def _break(one: Applies, verbose: bool) -> Iterator[str]:
     known = one.known
+    if one.only_if and not verbose:
+        condition = listed(USES[use].words for use in one.only_if)
+        yield f"  {one.condition.verdict}  {_joined(known.title)}: only if {condition} ({known.id})"
+        return
     yield f"  {one.condition.verdict}  {_joined(known.title)} ({known.id})"
     if one.only_if:
         yield f"    only if {listed(USES[use].words for use in one.only_if)}"

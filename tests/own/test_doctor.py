@@ -84,6 +84,20 @@ def test_a_known_break(adapter: Path, base: Path, capsys: pytest.CaptureFixture[
     assert "https://github.com/huggingface/peft/pull/1106" in out
 
 
+def test_a_break_that_needs_something_special_has_one_line(
+    adapter: Path, base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(*more: str) -> list[str]:
+        out = run(capsys, adapter, "--base", base, *more)[1]
+        return out[out.index("Only if you do something special") :].partition("\n\n")[0].splitlines()[1:]
+
+    short, long = told(), told("-v")
+    assert short
+    assert all(line.startswith("  ") and ": only if " in line and line.endswith(")") for line in short)
+    assert len([line for line in long if line.startswith("    only if ")]) == len(short)
+    assert any(line.startswith("    workaround: ") for line in long)
+
+
 def test_a_damaged_adapter(adapter: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = adapter / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
