@@ -116,6 +116,10 @@ def run(options: TryOptions) -> int:
             common.say(sentence(cell, versions))
             for line in _told(explained.explaining(cell, ready, versions, known, cells[0].declared)):
                 common.say(line)
+            if unseen := explained.unseen(cell, ready, versions, known, cells[0].declared):
+                common.say("  this did not show here, but is known of such adapters; your own base may show it")
+                for line in _told(unseen):
+                    common.say(line)
         if code == ExitCode.CLEAN and any(cell.verdict.is_deviation for cell in one.cells):
             return ExitCode.REGRESSED  # a known break: nothing new, and yet the adapter is not as it was
     return code

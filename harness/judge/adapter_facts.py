@@ -122,7 +122,7 @@ def _boft_on_convolutions(adapter: Adapter) -> bool:
 
 
 def _on_stacked_parameters(adapter: Adapter) -> bool:
-    """LoRA on a parameter with an entry for each expert: the rows of A are the rank times their number."""
+    """A parameter with an entry for each expert is adapted: its A has more rows than the rank."""
     pattern = adapter.config.get("rank_pattern")
     ranks = [adapter.config.get("r"), *(pattern.values() if isinstance(pattern, Mapping) else ())]
     rows = [shape[0] for key, shape in adapter.shapes.items() if key.endswith(".lora_A.weight") and shape]

@@ -8,8 +8,10 @@ from dataclasses import replace
 from harness.core import matrix
 from harness.core.matrix import Declared
 from harness.core.run import Cell, Run, finished
+from harness.core.verdict import Verdict
 from harness.judge import applies, expected
 from harness.judge.adapter_uses import USES
+from harness.judge.applies import Applies
 from harness.judge.breaks import Break
 from harness.own.trial import Trial
 
@@ -22,16 +24,28 @@ def explaining(
         return []
     if cell.expected:
         return [one for one in known if one.id == cell.expectation]
+    apply = _applying(cell, ready, versions, known, declared)
+    return [one.known for one in apply if one.condition.verdict is cell.verdict]
+
+
+def unseen(
+    cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], known: Sequence[Break], declared: Declared
+) -> list[Break]:
+    """The known breaks that apply to the adapter and do not show in a cell that is clean."""
+    if cell.verdict not in (Verdict.EXACT, Verdict.CLOSE, Verdict.WARNED):
+        return []
+    return [one.known for one in _applying(cell, ready, versions, known, declared)]
+
+
+def _applying(
+    cell: Cell, ready: Trial, versions: Mapping[str, Mapping[str, str]], known: Sequence[Break], declared: Declared
+) -> list[Applies]:
+    """What certainly applies to the adapter, if the trial does what shows it."""
     adapter = replace(ready.source.adapter, base=ready.base.values)
     creators, loader = [versions.get(cell.creator, {})], versions.get(cell.loader, {})
     resolved = matrix.resolve(declared, loader)
-    return [
-        one.known
-        for one in applies.applying(adapter, creators, loader, known)
-        if one.certain
-        and one.condition.verdict is cell.verdict
-        and all(USES[use].done(resolved) for use in one.only_if)
-    ]
+    apply = applies.applying(adapter, creators, loader, known)
+    return [one for one in apply if one.certain and all(USES[use].done(resolved) for use in one.only_if)]
 
 
 def marked(run: Run, ready: Trial, known: Sequence[Break], declared: Declared) -> Run:

@@ -60,3 +60,21 @@ def test_any_other_deviation_is_new(alpha: int, verdict: Verdict, kind: str) -> 
     found = run(alpha, verdict, kind)
     assert not found.cells[0].expected
     assert found.exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("alpha", "verdict", "unseen"),
+    [
+        pytest.param(16, Verdict.CLOSE, ["lokr-scaled-by-alpha-over-r"], id="clean"),
+        pytest.param(8, Verdict.CLOSE, [], id="another adapter"),
+        pytest.param(16, Verdict.SILENT_WRONG, [], id="it shows"),
+    ],
+)
+def test_a_known_break_that_does_not_show_is_told_all_the_same(alpha: int, verdict: Verdict, unseen: list[str]) -> None:
+    config = {"peft_type": "LOKR", "r": 8, "alpha": alpha, "rank_pattern": {}, "alpha_pattern": {}}
+    ready = SimpleNamespace(
+        source=SimpleNamespace(adapter=Adapter(config)), base=SimpleNamespace(values={"model_type": "llama"})
+    )
+    cell = Cell(id="mine@v061:current[cpu]", scenario="mine", creator="v061", loader="current", verdict=verdict)
+    found = explained.unseen(cell, cast(Trial, ready), dict(ENVIRONMENTS), KNOWN, DECLARED)
+    assert [one.id for one in found if one.id.startswith("lokr-scaled")] == unseen
