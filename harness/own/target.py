@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,8 +85,8 @@ def of_spec(spec: str, environments: Environments) -> Target:
     match specs.parse(spec, environments.names()):
         case specs.Over(specs.Pins() as above, base):
             beneath, pins = of_spec(base, environments), dict(above.pins)
-            unsure = (*beneath.unsure, *_undeclared(spec, pins, environments))
-            return Target(spec, {**beneath.versions, **pins}, beneath.notes, unsure)
+            pins, unsure = _as_declared(spec, pins, environments)
+            return Target(spec, {**beneath.versions, **pins}, beneath.notes, (*beneath.unsure, *unsure))
         case specs.Git() | specs.Over(specs.Git()):
             raise HarnessError(
                 f"{spec!r} is not on this machine as files", "an environment whose versions are known without fetching",
@@ -103,7 +103,7 @@ def of_spec(spec: str, environments: Environments) -> Target:
 
 def _of_pins(spec: str, pins: Mapping[str, str], environments: Environments) -> Target:
     """Pins that were never resolved: the other versions are those of a declared environment with the same PEFT."""
-    unsure = tuple(_undeclared(spec, pins, environments))
+    pins, unsure = _as_declared(spec, pins, environments)
     base = _with_same_peft(pins["peft"], environments) if "peft" in pins else CURRENT
     if base:
         note = f"{spec} was never resolved here: versions that it does not pin are those of {base}"
@@ -112,8 +112,12 @@ def _of_pins(spec: str, pins: Mapping[str, str], environments: Environments) -> 
     return Target(spec, dict(pins), (f"{spec} was never resolved here: {note}",), unsure)
 
 
-def _undeclared(spec: str, pins: Mapping[str, str], environments: Environments) -> Iterator[str]:
-    """The pinned versions that no declared environment has: nothing was measured with them, or they do not exist.
+def _as_declared(
+    spec: str, pins: Mapping[str, str], environments: Environments
+) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Pins as the declared environments spell them (5.0.0 for 5), and which versions none of these has.
+
+    Nothing was measured with those, or they do not exist.
 
     Raises:
         UsageError: no declared environment has a package of this name.
@@ -123,6 +127,7 @@ def _undeclared(spec: str, pins: Mapping[str, str], environments: Environments) 
         with contextlib.suppress(HarnessError):  # without a lock, or with a stale one
             for package, version in environments.locked_versions(name).items():
                 declared[package].add(version)
+    spelled, unsure = dict(pins), []
     for package, version in pins.items():
         if package not in declared:
             close = similar(package, declared)
@@ -130,8 +135,11 @@ def _undeclared(spec: str, pins: Mapping[str, str], environments: Environments) 
                 f"{spec!r}: no environment here has a package {package}", "packages that an adapter is loaded with",
                 f"did you mean {', '.join(close)}?" if close else f"leave it out, or name {' or '.join(SHOWN)}",
             )  # fmt: skip
-        if version_of(version) not in map(version_of, declared[package]):
-            yield f"nothing was measured with {package} {version}: no environment here has it, if it exists at all"
+        same = [one for one in declared[package] if version_of(one) == version_of(version)]
+        spelled[package] = version if version in same else min(same, default=version)
+        if not same:
+            unsure.append(f"nothing was measured with {package} {version}: no environment here has it, if it exists")
+    return spelled, tuple(unsure)
 
 
 def _with_same_peft(version: str, environments: Environments) -> str:

@@ -191,6 +191,7 @@ def test_pins_that_were_never_resolved_take_the_rest_from_a_declared_environment
     assert found.versions["accelerate"]
     assert "those of v0120" in found.notes[0]
     assert not found.unsure
+    assert target.of_spec("peft==0.12.0,transformers==5", Known(data.matrices())).versions["transformers"] == "5.0.0"
     unknown = target.of_spec("peft==0.13.1", Known(data.matrices()))
     assert dict(unknown.versions) == {"peft": "0.13.1"}
     assert "left out" in unknown.notes[0]
