@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness.core.errors import UsageError
@@ -54,6 +54,10 @@ def of(config: Config, model: str, tokens: Vocabulary, adapter: Config) -> Input
     """
     made = _made(config, model, tokens)
     own = _for_adapter(adapter)
+    if adapter.get("num_transformer_submodules") == 2 and adapter.get("peft_type") != "PREFIX_TUNING":
+        # PEFT puts a prompt before the decoder's input only if it makes that from labels
+        specs = {"labels" if name == "decoder_input_ids" else name: spec for name, spec in made.specs.items()}
+        made = replace(made, specs=specs)
     if not own:
         return made
     return Inputs(made.specs, own, made.outputs, None, made.changes)

@@ -105,6 +105,19 @@ def test_tasks_are_told_to_the_adapter_alone() -> None:
     assert found.generate is None
 
 
+@pytest.mark.parametrize(
+    ("method", "parts", "given"),
+    [
+        ("MULTITASK_PROMPT_TUNING", 2, "labels"),
+        ("PROMPT_TUNING", 1, "decoder_input_ids"),
+        ("PREFIX_TUNING", 2, "decoder_input_ids"),
+    ],
+)
+def test_a_prompt_before_the_decoders_input_needs_labels(method: str, parts: int, given: str) -> None:
+    found = of(T5, "T5ForConditionalGeneration", peft_type=method, num_transformer_submodules=parts)
+    assert set(found.specs) & {"labels", "decoder_input_ids"} == {given}
+
+
 def test_outputs_that_have_other_names() -> None:
     assert of({**T5, "is_encoder_decoder": False}, "AutoModelForQuestionAnswering").outputs == [
         "start_logits",
