@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -13,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,8 @@ from harness.worker.files import read_json
 from harness.worker.process import signal_name
 
 STAMP = in_use.STAMP
+_LOOK_S = 0.5
+"""How often who waits for a build looks whether it is there."""
 _PROBED = ("torch", "transformers", "peft", "accelerate")
 
 
@@ -91,14 +92,19 @@ class Builder:
         """
         if base := _below(environment):
             self.build(base)
-        directory = self.directory(environment)
+        directory, waits = self.directory(environment), False
         while (ready := self._held(environment, directory)) is None:
             in_use.release(str(directory))
             try:
                 self.root.mkdir(parents=True, exist_ok=True)
-                with locked(directory, self._log):
+                with file_lock(in_use.lock_path(str(directory)), timeout=_LOOK_S if waits else 0):
                     if self.built(environment) is None:  # else another process built it meanwhile
                         self._make(environment, directory, wheels)
+            except filelock.Timeout:
+                # Look again now and then: who has built it uses it next, and never gives its lock away.
+                if not waits:
+                    self._log(f"waiting for another process that builds or uses {directory.name}")
+                waits = True
             except OSError as error:
                 raise EnvFailed(
                     environment.name, "build", f"{error}", "a cache with write access", _ELSEWHERE
@@ -293,21 +299,6 @@ def _identity(python_version: str) -> str:
 
 def _python(directory: Path) -> Path:
     return directory / "bin" / "python"
-
-
-@contextlib.contextmanager
-def locked(directory: Path, log: Log) -> Iterator[None]:
-    """Hold a directory's lock; log if another process has it."""
-    lock = file_lock(in_use.lock_path(str(directory)))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        log(f"waiting for another process that builds or uses {directory.name}")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def read_stamp(directory: Path) -> dict[str, Any] | None:

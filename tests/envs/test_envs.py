@@ -12,11 +12,13 @@ import pytest
 
 from harness.core import data
 from harness.core.errors import HarnessError, UsageError
+from harness.core.lock import file_lock
 from harness.envs import build
 from harness.envs import lock as locks
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.envs.installers import Outcome
+from harness.worker import in_use
 
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 CURRENT = f"""
@@ -517,7 +519,7 @@ def test_gc_deletes_what_nothing_needs(room: Room) -> None:
 
 def test_gc_keeps_what_another_process_builds(room: Room) -> None:
     (half := room.cache / "envs" / "v000-000000000000").mkdir(parents=True)
-    with build.locked(half, print):
+    with file_lock(in_use.lock_path(str(half))):
         assert room.open().gc(dry_run=False) == []
     assert half.exists()
 

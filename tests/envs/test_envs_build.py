@@ -218,18 +218,19 @@ def test_two_builders_at_once_build_once(room: Path) -> None:
         from pathlib import Path
         from harness.envs.environments import Environments
         log = lambda line: print(line, flush=True)
-        print(Environments(Path({str(room / "matrices")!r}), log=log).build("current").python)
+        log(Environments(Path({str(room / "matrices")!r}), log=log).build("current").python)
+        sys.stdin.read()
     """)
-    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert first.stdout is not None
-    assert first.stdout.readline().startswith("building")
-    second = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    one = first.communicate(timeout=60)[0].splitlines()
+    pipe, command = subprocess.PIPE, [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline().startswith("building")
+        # the first one uses what it has built, as long as it runs: the second one must not wait for its end
+        second = subprocess.run(command, input="", capture_output=True, text=True, check=True, timeout=60)
+        one = first.communicate(timeout=60)[0].splitlines()
     assert first.returncode == 0
-    assert second[0].startswith("waiting for another process")
-    assert second[1:] == one[-1:]
+    assert second.stdout.splitlines()[0].startswith("waiting for another process")
+    assert second.stdout.splitlines()[1:] == one[-1:]
 
 
 @pytest.mark.slow
