@@ -287,7 +287,10 @@ def test_on_a_busy_machine_a_limit_is_in_the_time_that_the_cell_had(cells: Cells
 @pytest.mark.skipif(not LINUX, reason="only Linux says who waits for a processor")
 def test_a_cell_that_gets_no_processor_is_starved(cells: Cells) -> None:
     with busy_machine(2):
-        done = cells.do("compute_last", 0.3, seconds=2.0)
+        for _ in range(3):  # it is the system that shares out the processors, so one try may get enough
+            done = cells.do("compute_last", 0.3, seconds=2.0)
+            if done.outcome == "starved":
+                break
     assert (done.outcome, done.note[:9]) == ("starved", "run twice")
     assert "s it had the machine for 0." in done.detail
 
