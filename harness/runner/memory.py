@@ -17,7 +17,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from harness.core import observation
 from harness.core.errors import HarnessError
 from harness.core.observation import Array, Observed
 from harness.core.progress import Log, quiet
+from harness.runner.executed import Numbers, Trace, digest
 
 FORMAT = 1
 """Raise it when the tables or the content of an entry change. The file of another format is not read; `env gc` deletes
@@ -43,7 +44,14 @@ _TABLES = """
         content BLOB
     ) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS environment (key TEXT PRIMARY KEY, facts TEXT) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS executed (
+        key TEXT PRIMARY KEY, environment TEXT, why TEXT, sha256 TEXT, content BLOB
+    ) WITHOUT ROWID;
+    CREATE TABLE IF NOT EXISTS code (environment TEXT PRIMARY KEY, sha256 TEXT, content BLOB) WITHOUT ROWID;
+    CREATE TRIGGER IF NOT EXISTS without_its_observation AFTER DELETE ON observation
+        BEGIN DELETE FROM executed WHERE key = old.key; END;
 """
+_CONTENT = "(SELECT content FROM observation UNION ALL SELECT content FROM executed UNION ALL SELECT content FROM code)"
 
 
 @dataclass(frozen=True)
@@ -109,11 +117,16 @@ class Memory:
             self.forget(key)
         return None
 
-    def keep(self, entries: Sequence[Entry], facts: Mapping[str, Mapping[str, Any]]) -> None:
-        """Keep observations, and what workers said of their environments.
+    def keep(
+        self, entries: Sequence[Entry], facts: Mapping[str, Mapping[str, Any]], environment: str = "",
+        traces: Mapping[str, Trace] | None = None,
+    ) -> None:  # fmt: skip
+        """Keep observations with the traces of some, and what workers said of their environments.
 
         Args:
             facts: key of an environment → what its worker said.
+            environment: the key of the environment that was traced.
+            traces: by the key of the observation.
         """
         now = time.time()
         rows = [
@@ -125,8 +138,32 @@ class Memory:
         def write(db: sqlite3.Connection) -> None:
             db.executemany("INSERT OR REPLACE INTO observation VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             db.executemany("INSERT OR REPLACE INTO environment VALUES (?, ?)", said)
+            if traces:
+                _keep_traces(db, environment, traces)
 
         self._ask(write)
+
+    def traces(self, keys: Iterable[str], files: Collection[str] | None = None) -> dict[str, Trace]:
+        """The traces of those of these keys that have one. One that is damaged is deleted.
+
+        Args:
+            files: only what is in these files; None for all.
+        """
+        if not self.path.exists():
+            return {}
+        asked = json.dumps(list(keys))
+        rows, numbers = self._ask(lambda db: _read_traces(db, asked)) or ((), {})
+        found, damaged = dict[str, Trace](), list[tuple[str]]()
+        for key, environment, why, sha256, content in rows:
+            try:
+                if digest(key, environment, why, content) != sha256:
+                    raise ValueError("a trace is damaged")
+                found[key] = Trace(None, why) if why else Trace(numbers[environment].decode(content, files))
+            except (ValueError, TypeError, AttributeError, KeyError):
+                damaged.append((key,))
+        if damaged:
+            self._ask(lambda db: db.executemany("DELETE FROM executed WHERE key = ?", damaged))
+        return found
 
     def facts(self, environment: str) -> Mapping[str, Any]:
         """What the worker of an environment said of itself; empty if that is not known."""
@@ -154,7 +191,7 @@ class Memory:
         """The number of entries, and their bytes."""
         if not self.path.exists():
             return 0, 0
-        query = "SELECT count(*), coalesce(sum(length(content)), 0) FROM observation"
+        query = f"SELECT (SELECT count(*) FROM observation), coalesce(sum(length(content)), 0) FROM {_CONTENT}"
         rows = self._ask(lambda db: db.execute(query).fetchall())
         return (int(rows[0][0]), int(rows[0][1])) if rows else (0, 0)
 
@@ -172,15 +209,19 @@ class Memory:
                 connection.close()
 
     def _shrink(self, db: sqlite3.Connection) -> None:
-        sizes = db.execute("SELECT key, length(content) FROM observation ORDER BY used").fetchall()
-        total = sum(size for _, size in sizes)
+        (total,) = db.execute(f"SELECT coalesce(sum(length(content)), 0) FROM {_CONTENT}").fetchone()
         if total <= self._limit:
             return
+        sizes = db.execute(
+            """SELECT key, length(observation.content) + coalesce(length(executed.content), 0)
+            FROM observation LEFT JOIN executed USING (key) ORDER BY used"""
+        ).fetchall()
         for key, size in sizes:
             if total <= self._limit * _KEPT:
                 break
             db.execute("DELETE FROM observation WHERE key = ?", (key,))
             total -= size
+        db.execute("DELETE FROM code WHERE environment NOT IN (SELECT environment FROM executed)")
 
     def _ask(self, ask: Callable[[sqlite3.Connection], Any]) -> Any:
         """What a query gives; None if the file cannot be used. A damaged file is replaced."""
@@ -222,6 +263,39 @@ class Memory:
         if not self._failed:
             self._failed = True
             self._log(f"{self.path}: {error}; what is computed now is not remembered")
+
+
+def _keep_traces(db: sqlite3.Connection, environment: str, traces: Mapping[str, Trace]) -> None:
+    """Number the code that is new, and keep the traces."""
+    db.execute("INSERT OR IGNORE INTO code VALUES (?, '', '')", (environment,))  # locks the file before it is read
+    numbers = _read_numbers(db, environment)
+    if not len(numbers):
+        db.execute("DELETE FROM executed WHERE environment = ?", (environment,))  # they have numbers that are lost
+    before = len(numbers)
+    for key, trace in traces.items():
+        content = numbers.encode(trace.executed) if trace.executed else b""
+        row = (key, environment, trace.why, digest(key, environment, trace.why, content), content)
+        db.execute("INSERT OR REPLACE INTO executed VALUES (?, ?, ?, ?, ?)", row)
+    if len(numbers) > before:
+        code = numbers.encoded()
+        db.execute("INSERT OR REPLACE INTO code VALUES (?, ?, ?)", (environment, digest(code), code))
+
+
+def _read_traces(db: sqlite3.Connection, keys: str) -> tuple[list[tuple[Any, ...]], dict[str, Numbers]]:
+    """The rows of these keys, a list in JSON, and the numbered code of their environments."""
+    db.execute("BEGIN")  # both as they are at one moment
+    rows = db.execute("SELECT * FROM executed WHERE key IN (SELECT value FROM json_each(?))", (keys,)).fetchall()
+    return rows, {environment: _read_numbers(db, environment) for environment in {row[1] for row in rows}}
+
+
+def _read_numbers(db: sqlite3.Connection, environment: str) -> Numbers:
+    """The numbered code of an environment; none if it is damaged."""
+    query = "SELECT sha256, content FROM code WHERE environment = ?"
+    for sha256, content in db.execute(query, (environment,)):
+        with contextlib.suppress(ValueError):
+            if isinstance(content, bytes) and digest(content) == sha256:
+                return Numbers(content)
+    return Numbers()
 
 
 def other_formats(folder: Path, *, dry_run: bool) -> list[Path]:

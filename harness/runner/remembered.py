@@ -15,8 +15,8 @@ import json
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from harness.core.errors import HarnessError
 from harness.core.observation import Observed
 from harness.envs.environment import BuiltEnvironment
 from harness.envs.environments import Environments
+from harness.runner.executed import Executed, Trace
 from harness.runner.memory import FOLDER, Entry, Known, Memory
 from harness.runner.plan import Planned
 from harness.runner.workers.process import worker_digest
@@ -62,7 +63,7 @@ class Remembered:
         self._audit = audit
         self._worker = code_digest(handler)
         self._lock = threading.Lock()
-        self._waiting: dict[Path, tuple[BuiltEnvironment, list[Entry]]] = {}
+        self._waiting: dict[Path, _Waiting] = {}
         self._looked, self._cost_s = time.monotonic(), 0.0
 
     def key(self, cell: Planned, environment: BuiltEnvironment, manifest: Manifest) -> str:
@@ -81,6 +82,15 @@ class Remembered:
                 return found if one is cell else replace(found, observed=_without_further(found.observed))
         return None
 
+    def executed(self, cell: Planned, environment: BuiltEnvironment, manifest: Manifest) -> Executed | None:
+        """What a cell executed; None if that is not known."""
+        found = self._memory.traces(filter(None, (self.key(one, environment, manifest) for one in _serving(cell))))
+        return next((trace.executed for trace in found.values() if trace.executed), None)
+
+    def trace(self, key: str) -> Trace | None:
+        """What was recorded of a key; None if nothing was tried."""
+        return self._memory.traces([key]).get(key)
+
     def audits(self, key: str) -> bool:
         """True for the sample that is computed anew today."""
         day = datetime.datetime.now(datetime.UTC).date().isoformat()
@@ -97,16 +107,21 @@ class Remembered:
 
     def keep(
         self, key: str, cell: Planned, environment: BuiltEnvironment, now: Observed, golden: Observed,
-        seconds: float, same_as: str = "",
+        seconds: float, same_as: str = "", trace: Trace | None = None,
     ) -> None:  # fmt: skip
-        """Keep what a cell observed, after the next look at its environment's files."""
+        """Keep what a cell observed, after the next look at its environment's files.
+
+        Args:
+            trace: what was recorded of it. Without one, an earlier one is kept.
+        """
         if not key:
             return
         content = observation.encoded(now, golden.arrays)
         when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         with self._lock:
-            _, entries = self._waiting.setdefault(environment.python, (environment, []))
-            entries.append(Entry(key, str(cell.id), when, same_as, seconds, content))
+            waiting = self._waiting.setdefault(environment.python, _Waiting(environment))
+            waiting.entries.append(Entry(key, str(cell.id), when, same_as, seconds, content))
+            waiting.traces |= {key: trace} if trace else {}
             if (time.monotonic() - self._looked) * _LOOK_SHARE >= self._cost_s:
                 self._write()
 
@@ -119,12 +134,21 @@ class Remembered:
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, {}
         begun = time.monotonic()
-        for environment, entries in waiting.values():
-            if self._is_sound(environment):
-                facts = self._facts_of(environment.name)
-                self._memory.keep(entries, {environment_key(environment): facts} if facts else {})
+        for one in waiting.values():
+            if self._is_sound(one.environment):
+                facts, key = self._facts_of(one.environment.name), environment_key(one.environment)
+                self._memory.keep(one.entries, {key: facts} if facts else {}, key, one.traces)
         self._looked = time.monotonic()
         self._cost_s = self._looked - begun
+
+
+@dataclass
+class _Waiting:
+    """What is kept of an environment after the next look at its files."""
+
+    environment: BuiltEnvironment
+    entries: list[Entry] = field(default_factory=list)
+    traces: dict[str, Trace] = field(default_factory=dict)
 
 
 def key_of(cell: Planned, environment: BuiltEnvironment, manifest: Manifest, worker: str) -> str:
@@ -150,6 +174,31 @@ def key_of(cell: Planned, environment: BuiltEnvironment, manifest: Manifest, wor
 
 def known(cells: Iterable[Planned], environments: Environments, store: Store, handler: Path | None = None) -> set[str]:
     """The ids of those cells that need not be computed."""
+    keys = _keys(cells, environments, store, handler)
+    there = Memory(environments.cache / FOLDER).which(key for some in keys.values() for key in some)
+    return {cell for cell, some in keys.items() if there.intersection(some)}
+
+
+def executed_of(
+    cells: Iterable[Planned], environments: Environments, store: Store, handler: Path | None = None, *,
+    files: Collection[str] | None = None,
+) -> dict[str, Executed]:  # fmt: skip
+    """What cells executed, by their ids. A cell that is not there has no trace.
+
+    Args:
+        files: only what is in these files (as `Executed` names them); None for all. This is much faster for thousands
+            of cells.
+    """
+    keys = _keys(cells, environments, store, handler)
+    found = Memory(environments.cache / FOLDER).traces([key for some in keys.values() for key in some], files)
+    executed = {key: trace.executed for key, trace in found.items() if trace.executed}
+    return {cell: executed[key] for cell, some in keys.items() for key in reversed(some) if key in executed}
+
+
+def _keys(
+    cells: Iterable[Planned], environments: Environments, store: Store, handler: Path | None
+) -> dict[str, list[str]]:
+    """The keys that serve each cell, its own first."""
     built: dict[str, BuiltEnvironment | None] = {}
     worker, keys = code_digest(handler), dict[str, list[str]]()
     for cell in cells:
@@ -160,8 +209,7 @@ def known(cells: Iterable[Planned], environments: Environments, store: Store, ha
             if (environment := built[spec]) is not None and store.has(*fixture):
                 manifest = store.manifest(*fixture)
                 keys[str(cell.id)] = [key_of(one, environment, manifest, worker) for one in _serving(cell)]
-    there = Memory(environments.cache / FOLDER).which(key for some in keys.values() for key in some)
-    return {cell for cell, some in keys.items() if there.intersection(some)}
+    return keys
 
 
 def _serving(cell: Planned) -> tuple[Planned, ...]:

@@ -171,6 +171,9 @@ LAYER_INPUTS = "layers/input/"
 TRAINER = "SFTTrainer"
 """The name to preload for cells that train with TRL."""
 
+EXECUTED = "executed.json"
+"""The file in a cell's folder that says which code of the libraries it executed."""
+
 # --- Requests and replies, one JSON object a line ---------------------------------------------------------------------
 
 OBSERVATION_FORMAT = 1
@@ -197,13 +200,20 @@ PATIENCE = 10
 """A cell that has not ended after this many times its limit, by the clock, is stopped as `starved`."""
 
 
-class Hello(TypedDict):
+class Greeting(TypedDict):
     """The first request: import the libraries. Its reply carries `facts` of the process."""
 
     id: str
     kind: Literal["hello"]
     device: str
     preload: List[str]
+
+
+class Hello(Greeting, total=False):
+    """The first request, with what it may have besides."""
+
+    executed: bool
+    """Record what the imports execute, because cells will be asked for what they execute."""
 
 
 class Task(TypedDict, total=False):
@@ -219,6 +229,8 @@ class Task(TypedDict, total=False):
     """`replay`: `dtype` and `attention` to compute with besides."""
     further: bool
     """`replay`: run the probes of `FURTHER` too."""
+    executed: bool
+    """`replay`: record which code of the libraries is executed (`EXECUTED`)."""
     adapters: List[str]
     """`identify`: folders of adapters, below `adapters/`."""
     bases: Dict[str, str]
