@@ -6,6 +6,7 @@ All of them are in this package: here, and by topic in the modules beside this o
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import os
@@ -301,6 +302,16 @@ def build_tables() -> None:
         from transformers import conversion_mapping
 
         conversion_mapping.get_checkpoint_conversion_mapping("llama")
+
+
+def compile_templates_once() -> None:
+    """Make Jinja compile a template once in a process: PEFT writes a model card with each save, from one template.
+
+    Compiled code depends on the environment object and on the text only, and nothing changes it.
+    """
+    with contextlib.suppress(ImportError):
+        jinja2: Any = importlib.import_module("jinja2")
+        jinja2.Environment.compile = functools.lru_cache(maxsize=32)(jinja2.Environment.compile)
 
 
 def conversion_tools() -> Any:

@@ -155,6 +155,7 @@ def _alone(before: int) -> bool:
 
 def _tables(_torch: Any, _folder: str) -> None:
     libraries.build_tables()
+    libraries.compile_templates_once()
     import safetensors.numpy
     import safetensors.torch  # noqa: F401 - imported for all the cells that are to come
 
