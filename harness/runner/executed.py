@@ -36,7 +36,8 @@ class Executed:
 
     Attributes:
         functions: file → first line (that of the first decorator) and name of each function, method, lambda and class
-            in a function that ran: in the cell, or in its process before, when the libraries were imported.
+            in a function that ran: in the cell, or in its process before, when the libraries were imported. Line 0 and
+            the name `<source>` say that the file was read as text, so that all of it counts.
         imported: the files of all modules that the cell's process had imported.
     """
 
@@ -63,15 +64,13 @@ def read(folder: Path) -> Trace | None:
         said = parse_json(read_regular(folder / EXECUTED, _LARGEST, links=False))
         if said["why"]:
             return Trace(None, str(said["why"])[:200])
-        functions: dict[str, set[tuple[int, str]]] = {}
-        imported: set[str] = set()
-        for part in said["parts"]:
-            for file, codes in part["functions"].items():
-                functions.setdefault(file, set()).update((int(line), str(name)) for line, name in codes)
-            imported.update(map(str, part["imported"]))
+        functions = {
+            str(file): frozenset((int(line), str(name)) for line, name in codes)
+            for file, codes in said["functions"].items()
+        }
+        return Trace(Executed(functions, frozenset(map(str, said["imported"]))))
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return None
-    return Trace(Executed({file: frozenset(codes) for file, codes in functions.items()}, frozenset(imported)))
 
 
 class Numbers:

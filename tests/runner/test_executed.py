@@ -124,15 +124,12 @@ def test_numbers_are_those_of_the_environment() -> None:
         Numbers().decode(first)
 
 
-PART = {"functions": {"a.py": [[1, "f"]]}, "imported": ["a.py"]}
-
-
 @pytest.mark.parametrize(
     "said",
     [
-        "", "[]", "{}", '{"why": "", "parts": [1]}', '{"why": "", "parts": [{"functions": {"a.py": [1]}}]}',
-        '{"why": "", "parts": [{"functions": {}, "imported": 3}]}', '{"why": "", "parts": 1}',
-        '{"why": "", "parts": [{"functions": {"a.py": [["x", "f"]]}, "imported": []}]}',
+        "", "[]", "{}", '{"why": "", "functions": 1, "imported": []}', '{"why": "", "functions": {}, "imported": 3}',
+        '{"why": "", "functions": {"a.py": [1]}, "imported": []}', '{"why": "", "functions": {}}',
+        '{"why": "", "functions": {"a.py": [["x", "f"]]}, "imported": []}',
     ],
 )  # fmt: skip
 def test_what_no_worker_wrote_is_no_trace(tmp_path: Path, said: str) -> None:
@@ -143,12 +140,12 @@ def test_what_no_worker_wrote_is_no_trace(tmp_path: Path, said: str) -> None:
 def test_what_a_worker_wrote_is_read(tmp_path: Path) -> None:
     assert executed.read(tmp_path) is None
     place = tmp_path / EXECUTED
-    more = {"functions": {"a.py": [[9, "g"]]}, "imported": ["b.py"]}
-    place.write_text(json.dumps({"why": "", "parts": [PART, more]}))
+    said = {"functions": {"a.py": [[1, "f"], [9, "g"]]}, "imported": ["a.py", "b.py"]}
+    place.write_text(json.dumps({"why": "", **said}))
     assert executed.read(tmp_path) == Trace(
         Executed({"a.py": frozenset({(1, "f"), (9, "g")})}, frozenset({"a.py", "b.py"}))
     )
-    place.write_text(json.dumps({"why": "it forks", "parts": []}))
+    place.write_text(json.dumps({"why": "it forks"}))
     assert executed.read(tmp_path) == Trace(None, "it forks")
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")

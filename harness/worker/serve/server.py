@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..shared import KINDS, Hello, Reply, Request
-from . import keeper, numerics
+from . import executed, keeper, numerics
 from .children import Children
 from .in_process import InProcess
 from .work import flush_all, redirect
@@ -72,7 +72,12 @@ class Handler:
         self.module().handle(request)
 
     def warm_up(self) -> None:
-        """Do once what every request would do again, if the module has `warm_up`; never raises."""
+        """Do once what every request would do again, if the module has `warm_up`; never raises.
+
+        Not in a process that records what cells execute: what was done before would count for each of them.
+        """
+        if executed.records():
+            return
         try:
             getattr(self.module(), "warm_up", lambda: None)()
         except BaseException:  # noqa: BLE001 - it only saves time; an error will show in the cells
@@ -86,10 +91,14 @@ class Handler:
         """Import what all cells share; returns the reply, `error` with the traceback if that fails."""
         start = time.monotonic()
         reply: Reply = {"id": request.get("id"), "outcome": "done"}
+        recorder = executed.before_cells() if request.get("executed") else None
         try:
             reply["facts"] = {"numerics": numerics.facts(), **self.module().preload(request)}
         except BaseException:  # noqa: BLE001 - a library's import may raise anything, SystemExit too; it is reported
             reply.update({"outcome": "error", "detail": traceback.format_exc()[-4000:]})
+        finally:
+            if recorder is not None:
+                recorder.stop()
         reply["duration_s"] = round(time.monotonic() - start, 3)
         return reply
 

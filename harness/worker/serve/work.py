@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from ..files import read_json, remove
 from ..shared import Reply, Request
+from . import executed
 from .tree import LIBC
 
 HARNESS_ERROR = 70
@@ -39,8 +40,11 @@ class Handles(Protocol):
 def work(handler: Handles, request: Request) -> int:
     """Serve one request and write done.json or error.json; returns the exit code."""
     scratch = Path(request["scratch"])
+    recorder = executed.of_cell() if request.get("executed") else None
     try:
         handler.handle(request)
+        if recorder is not None:
+            executed.write(recorder, scratch)
     except KeyboardInterrupt:
         raise  # it is for the user who runs this process: the cell is not at fault and will run again
     except BaseException as error:  # noqa: BLE001 - SystemExit too; reported as a bug in the worker
