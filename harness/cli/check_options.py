@@ -84,7 +84,7 @@ class CheckOptions:
 class PytestGroup:
     """Declares options to pytest. Those that pytest has itself get another name, or are left to it."""
 
-    _RENAMED = {"--fixtures": "--fixtures-dir", "--strict": "--fail-on-warned"}
+    _RENAMED = {"--fixtures": "--fixtures-dir", "--strict": "--fail-on-warned", "--trace": "--trace-cells"}
     _OF_PYTEST = {"-k", "--scenarios"}
     """Scenario files are pytest's positional arguments."""
 
@@ -196,6 +196,11 @@ def _running(one: Arguments) -> None:
         "--further", action="store_true",
         help="also use each adapter in ways that no golden records: two at once, on a base in bfloat16, and more. "
         "--against does so once for each family, method and switch of a method",
+    )  # fmt: skip
+    one.add_argument(
+        "--trace", action="store_true",
+        help="record which functions of the libraries each cell executes, unless an earlier run did. --against does so "
+        "for its baseline, and needs no run of cells that execute nothing of a change",
     )  # fmt: skip
     one.add_argument("--jobs", type=count, default=0, metavar="N", help="cells at once (default: cores)")
     one.add_argument("--time-limit", type=seconds, metavar="S", help="seconds for each cell, instead of its own limit")

@@ -73,6 +73,19 @@ def read(folder: Path) -> Trace | None:
         return None
 
 
+def united(traces: Iterable[Trace | None]) -> Trace | None:
+    """What several cells executed in all; None if it was not recorded of one of them."""
+    functions: dict[str, frozenset[tuple[int, str]]] = {}
+    imported: frozenset[str] = frozenset()
+    for trace in traces:
+        if trace is None or trace.executed is None:
+            return trace
+        for file, codes in trace.executed.functions.items():
+            functions[file] = functions.get(file, frozenset()) | codes
+        imported |= trace.executed.imported
+    return Trace(Executed(functions, imported))
+
+
 class Numbers:
     """The code of an environment, numbered in the order in which it was first seen."""
 

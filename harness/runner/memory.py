@@ -270,7 +270,9 @@ def _keep_traces(db: sqlite3.Connection, environment: str, traces: Mapping[str, 
     db.execute("INSERT OR IGNORE INTO code VALUES (?, '', '')", (environment,))  # locks the file before it is read
     numbers = _read_numbers(db, environment)
     if not len(numbers):
-        db.execute("DELETE FROM executed WHERE environment = ?", (environment,))  # they have numbers that are lost
+        db.execute(
+            "DELETE FROM executed WHERE environment = ? AND why = ''", (environment,)
+        )  # they have numbers that are lost
     before = len(numbers)
     for key, trace in traces.items():
         content = numbers.encode(trace.executed) if trace.executed else b""

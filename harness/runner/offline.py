@@ -25,7 +25,8 @@ from harness.judge import breaks, cell_result
 from harness.runner import folder as runs
 from harness.runner import pipeline, plan
 from harness.runner.fixture_source import Fixture, StoredFixtures
-from harness.runner.pipeline import Golden, Reply, then
+from harness.runner.golden import Golden, laid_out
+from harness.runner.pipeline import Reply, then
 from harness.runner.plan import Planned
 from harness.runner.request import Places, Selection
 from harness.runner.workers.process import WORKER, tail
@@ -137,7 +138,7 @@ def _entry(
     target = f"fixtures/{cell.id.creator}/{cell.id.scenario}"
     try:
         usable = then(stored.fixture(cell), lambda fixture: _usable(cell, versions, fixture))
-        golden = then(usable, lambda fixture: pipeline.laid_out(cell.id, fixture, folder / target, device))
+        golden = then(usable, lambda fixture: laid_out(cell.id, fixture, folder / target, device))
     except HarnessError as error:
         return pipeline.failed(cell.id, error)
     return then(golden, lambda golden: _planned(cell, versions, folder, target, golden))

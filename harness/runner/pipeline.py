@@ -7,11 +7,8 @@ over what other cells observed, and judging offline reads what a worker left in 
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import functools
 import shlex
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,20 +22,23 @@ from harness.core.run import Cell
 from harness.core.verdict import Verdict
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import CURRENT
-from harness.judge import cell_result, checkpoint_keys, load_behaviour, standard
+from harness.judge import cell_result, load_behaviour
 from harness.judge.new_golden import CreationRefused
+from harness.runner import executed
 from harness.runner.environments_seen import EnvironmentsSeen
+from harness.runner.executed import Trace
 from harness.runner.fixture_source import Fixture
+from harness.runner.golden import Golden, in_store, laid_out
 from harness.runner.memory import Known
 from harness.runner.plan import Planned
 from harness.runner.remembered import Remembered
-from harness.runner.shared_replay import SharedReplays, differing, equal
+from harness.runner.shared_replay import SharedReplays, Taken, differing, equal
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.job import Job
 from harness.runner.workers.pool import WorkerFailed
 from harness.store import device_class
 from harness.store.device_class import Device
-from harness.store.manifest import BadFixture, Manifest, NoFixture
+from harness.store.manifest import BadFixture, NoFixture
 from harness.worker.shared import Kind, Task
 
 _VERDICTS: tuple[tuple[type[HarnessError], Verdict], ...] = (
@@ -51,8 +51,8 @@ _VERDICTS: tuple[tuple[type[HarnessError], Verdict], ...] = (
 )
 """The verdict of a cell whose way ends with an error; the first type that fits counts."""
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-_ROOM_S = 3.0
+_TRACING = 3
+"""How much longer a cell may take while what it executes is recorded."""
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -60,16 +60,6 @@ U = TypeVar("U")
 def then(previous: T | Cell, step: Callable[[T], U | Cell]) -> U | Cell:
     """Take the next step with what the one before returned; a verdict is passed on as it is."""
     return previous if isinstance(previous, Cell) else step(previous)
-
-
-@dataclass(frozen=True)
-class Golden:
-    """What a replay is compared with."""
-
-    observed: Observed
-    device_class: str = device_class.CPU
-    note: str = ""
-    """What the reader should know of this choice of golden."""
 
 
 @dataclass(frozen=True)
@@ -88,69 +78,8 @@ class Reply:
     done: Done
     now: Observed | None
     """What it observed; None where the process died or went silent."""
-
-
-# -- golden ------------------------------------------------------------------------------------------------------------
-
-
-def laid_out(identity: CellId, fixture: Fixture, folder: Path, device: Device) -> Golden:
-    """The golden for a device, laid out in a folder together with the fixture's other files.
-
-    What is compared later is the golden of the store. The worker can write to the folder.
-
-    Raises:
-        BadFixture: a file is damaged, or the checkpoint lacks what the scenario `expects`.
-        NoFixture: there is no golden for this device.
-        HarnessError: the folder cannot be written.
-    """
-    name, note = device_class.golden_for(fixture.manifest, device)
-    data = _with_room(folder, lambda: fixture.store.materialise(fixture.manifest, folder, name))
-    return Golden(_as_declared(identity, fixture.manifest, _parsed(identity, fixture, data)), name, note)
-
-
-def _with_room(folder: Path, fill: Callable[[], T]) -> T:
-    """Fill a folder; on a full disk once more after some seconds, because the cell that filled it is stopped."""
-    try:
-        return fill()
-    except OSError as error:
-        failed = error
-    if failed.errno in FULL:
-        time.sleep(_ROOM_S)
-        with contextlib.suppress(OSError):
-            return fill()
-    raise HarnessError(
-        f"{failed.filename or folder}: {failed.strerror or failed}", "a writable folder with some free megabytes",
-        "free some space, or set TMPDIR to another folder",
-    ) from failed  # fmt: skip
-
-
-def in_store(identity: CellId, fixture: Fixture) -> Golden:
-    """The CPU's golden without a folder. Reads every file of the fixture, so that damage is noticed all the same.
-
-    Raises:
-        BadFixture: a file is damaged, or the checkpoint lacks what the scenario `expects`.
-    """
-    store, manifest = fixture.store, fixture.manifest
-    data = {name: store.content(manifest, name) for name in manifest.laid_out(device_class.CPU)}
-    return Golden(_as_declared(identity, manifest, _parsed(identity, fixture, data)))
-
-
-def _parsed(identity: CellId, fixture: Fixture, data: Mapping[str, bytes]) -> Observed:
-    place = fixture.store.folder / identity.creator / identity.scenario
-    return observation.parse(place, data["golden/observation.json"], data["golden/arrays.safetensors"])
-
-
-def _as_declared(identity: CellId, manifest: Manifest, golden: Observed) -> Observed:
-    """The golden as the scenario means it."""
-    if problems := checkpoint_keys.unmet(golden, manifest.resolved):
-        raise BadFixture(
-            f"{identity}: the checkpoint does not hold what the scenario `expects`: {'; '.join(problems)}",
-            "the keys and shapes under `expects`",
-            f"create it anew: `peft-regress create {identity.creator} -k {identity.scenario} --replace --reason …`",
-        )
-    if wrong := standard.undeclared(golden, manifest.resolved):
-        raise BadFixture(f"{identity}: {wrong[0]}", *wrong[1:])
-    return standard.declared(golden, manifest.resolved)
+    trace: Trace | None = None
+    """What it executed, where it was asked for it."""
 
 
 # -- request, reply, judged, decorated ---------------------------------------------------------------------------------
@@ -274,14 +203,18 @@ class Replay:
         """The cell's verdict."""
         return then(self._usable(fixture), self._compared)
 
-    def run(self, fixture: Fixture, attempt: str = "", kind: Kind = "replay") -> Reply:
-        """Have the loader compute the cell: golden → request → reply."""
+    def run(self, fixture: Fixture, attempt: str = "", kind: Kind = "replay", *, traced: bool = False) -> Reply:
+        """Have the loader compute the cell: golden → request → reply.
+
+        Args:
+            traced: record what it executes.
+        """
         folder = self.folder / f"run{attempt}"
 
         def golden() -> Golden:
             return self._golden(fixture, folder)
 
-        return self._reply(self._request(golden(), folder, attempt, kind, golden))
+        return self._reply(self._request(golden(), folder, attempt, kind, golden, traced))
 
     def _usable(self, fixture: Fixture) -> Fixture | Cell:
         identity = self.cell.id
@@ -300,7 +233,7 @@ class Replay:
     def _recalled(self, fixture: Fixture) -> Cell | None:
         """The cell as judged on what the memory has; None where it must be computed.
 
-        A cell of the sample that is audited is computed as well, and both must be equal.
+        A cell of the sample that is audited, or whose trace is asked for, is computed as well. Both must be equal.
         """
         key = self._key(fixture)
         if not key:
@@ -309,14 +242,17 @@ class Replay:
         known = self.remembered.recall(self.cell, self.loader.environment, fixture.manifest, golden.observed)
         if known is None:
             return None
-        if self.remembered.audits(key):
-            now = self.run(fixture, "-audit").now
+        trace = self._trace(fixture)
+        if self._lacks_trace(fixture) or self.remembered.audits(key):
+            now, trace = self._again(fixture)
             if now is None or not equal(now, known.observed):
                 self.remembered.forget(key)
                 return cell_result.failed(self.cell.id, Verdict.UNSTABLE, _disagreement(self.cell.id, known, now))
+            if trace is not None:
+                self._keep(fixture, golden, now, known.seconds, known.same_as, trace)
         else:
             self.loader.seen.recall(self.cell.id.loader, self.remembered.facts(self.loader.environment))
-        self.shared.observed(self.cell, fixture.manifest, known.observed)
+        self.shared.observed(self.cell, fixture.manifest, known.observed, trace)
         done = Done(str(self.cell.id), "done", "", "", known.seconds)
         result = self._judged(Reply(golden, done, known.observed))
         return result.model_copy(update={"same_as": known.same_as, "remembered": known.computed})
@@ -324,38 +260,64 @@ class Replay:
     def _key(self, fixture: Fixture) -> str:
         return self.remembered.key(self.cell, self.loader.environment, fixture.manifest)
 
-    def _keep(self, fixture: Fixture, golden: Golden, now: Observed, seconds: float, same_as: str = "") -> None:
+    def _keep(
+        self, fixture: Fixture, golden: Golden, now: Observed, seconds: float, same_as: str = "",
+        trace: Trace | None = None,
+    ) -> None:  # fmt: skip
         key, environment = self._key(fixture), self.loader.environment
-        self.remembered.keep(key, self.cell, environment, now, golden.observed, seconds, same_as)
+        self.remembered.keep(key, self.cell, environment, now, golden.observed, seconds, same_as, trace)
+
+    def _trace(self, fixture: Fixture) -> Trace | None:
+        return self.remembered.trace(self.cell, self.loader.environment, fixture.manifest) if self.cell.traced else None
+
+    def _lacks_trace(self, fixture: Fixture) -> bool:
+        """True if the cell's trace is asked for, and nothing was recorded of it."""
+        return self.cell.traced and bool(self._key(fixture)) and self._trace(fixture) is None
+
+    def _again(self, fixture: Fixture) -> tuple[Observed | None, Trace | None]:
+        """What a remembered cell observes when it is computed again, and its trace if there is none yet."""
+        if lacks := self._lacks_trace(fixture):
+            taken = self._shared(fixture)
+            if taken is not None and taken.trace is not None:
+                return taken.now, taken.trace
+        again = self.run(fixture, "-audit", traced=lacks)
+        if lacks and again.now is None:
+            again = self.run(fixture, "-untraced")
+        return again.now, again.trace
 
     def _taken_over(self, fixture: Fixture) -> Cell | None:
         """The cell as judged on what others of its kind observed; None where it must be computed for itself.
 
         A deviation never rests on another cell's computation: such a cell is computed.
         """
-        if not self.shared.is_between(self.cell, fixture.manifest):
-            return None
-        golden = in_store(self.cell.id, fixture)
-        self._facts()
-        resolved = matrix.resolve(self.cell.declared, self.loader.environment.versions)
-        taken = self.shared.taken_over(self.cell, self.loader.pool, resolved)
+        taken = self._shared(fixture)
         if taken is None:
             return None
-        now, other = taken
-        result = self._judged(Reply(golden, Done(str(self.cell.id), "done", "", "", 0.0), now))
+        golden = in_store(self.cell.id, fixture)
+        result = self._judged(Reply(golden, Done(str(self.cell.id), "done", "", "", 0.0), taken.now))
         if result.verdict.is_deviation:
             return None
-        self._keep(fixture, golden, now, 0.0, other)
-        return result.model_copy(update={"same_as": other})
+        self._keep(fixture, golden, taken.now, 0.0, taken.other, taken.trace)
+        return result.model_copy(update={"same_as": taken.other})
+
+    def _shared(self, fixture: Fixture) -> Taken | None:
+        if not self.shared.is_between(self.cell, fixture.manifest):
+            return None
+        self._facts()
+        resolved = matrix.resolve(self.cell.declared, self.loader.environment.versions)
+        return self.shared.taken_over(self.cell, self.loader.pool, resolved)
 
     def _computed(self, fixture: Fixture) -> Cell:
-        first = self.run(fixture)
+        traced = self._lacks_trace(fixture)
+        first = self.run(fixture, traced=traced)
+        if traced and first.now is None:
+            first = self.run(fixture, "-untraced")  # a cell never fails because it was recorded
         result = self._judged(first)
-        self.shared.observed(self.cell, fixture.manifest, first.now)
+        self.shared.observed(self.cell, fixture.manifest, first.now, first.trace)
         if result.verdict is Verdict.SILENT_WRONG and first.now is not None:
             result = self._confirmed(fixture, result, first.now)
         if first.now is not None and result.verdict is not Verdict.UNSTABLE and not first.done.note:
-            self._keep(fixture, first.golden, first.now, first.done.duration_s)
+            self._keep(fixture, first.golden, first.now, first.done.duration_s, trace=first.trace)
         return result
 
     def _confirmed(self, fixture: Fixture, result: Cell, now: Observed) -> Cell:
@@ -381,13 +343,21 @@ class Replay:
         facts = self._facts().get("gpu") if asked != device_class.CPU else None
         return laid_out(self.cell.id, fixture, folder, Device.of(facts, asked))
 
-    def _request(self, golden: Golden, folder: Path, attempt: str, kind: Kind, fill: Callable[[], object]) -> Request:
+    def _request(
+        self, golden: Golden, folder: Path, attempt: str, kind: Kind, fill: Callable[[], object], traced: bool
+    ) -> Request:
         self._facts()  # an environment that does not import is reported before any cell is blamed
         content = request(self.cell, self.loader.environment.versions, kind) | {"scratch": str(folder)}
-        return Request(golden, Job(f"{self.cell.id}{attempt}", content, folder, self.cell.time_limit_s, fill))
+        limit_s = self.cell.time_limit_s
+        if traced:
+            content, limit_s = content | {"executed": True}, limit_s * _TRACING
+        return Request(golden, Job(f"{self.cell.id}{attempt}", content, folder, limit_s, fill))
 
     def _reply(self, asked: Request) -> Reply:
-        return reply(asked.golden, self.loader.pool.submit(asked.job).result(), asked.job.scratch)
+        found = reply(asked.golden, self.loader.pool.submit(asked.job).result(), asked.job.scratch)
+        if found.now is None or not asked.job.request.get("executed"):
+            return found
+        return replace(found, trace=executed.read(asked.job.scratch) or Trace(None, "what it executed cannot be read"))
 
     def _facts(self) -> Mapping[str, Any]:
         return self.loader.facts(self.cell.id.loader)

@@ -32,6 +32,8 @@ class Planned:
     limit_s: float | None = None
     further: bool = False
     """Run the further probes too (`FURTHER` in `harness/worker/shared.py`)."""
+    traced: bool = False
+    """Record which code of the libraries it executes, and keep that with its observation."""
 
     @property
     def time_limit_s(self) -> float:
@@ -102,7 +104,7 @@ def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Env
     cells = [
         Planned(
             CellId(s.name, creator, loader, request.device, request.settings),
-            s, creator_spec, loader_spec, request.time_limit, request.further,
+            s, creator_spec, loader_spec, request.time_limit, request.further, request.trace,
         )
         for loader, loader_spec in loaders.items()
         for creator, creator_spec in creators.items()

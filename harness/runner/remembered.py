@@ -23,6 +23,7 @@ from typing import Any
 from harness.core import matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
+from harness.core.progress import Log, quiet
 from harness.envs.environment import BuiltEnvironment
 from harness.envs.environments import Environments
 from harness.runner.executed import Executed, Trace
@@ -49,12 +50,13 @@ class Remembered:
         fresh: recall nothing; what is computed is kept all the same.
         audit: the share of cells that are computed anew though they are remembered.
         handler: what replaces the worker's cell module.
+        log: called with the first cell of an environment whose code cannot be recorded.
     """
 
     def __init__(
         self, memory: Memory, is_sound: Callable[[BuiltEnvironment], bool],
         facts_of: Callable[[str], Mapping[str, Any]], *, fresh: bool = False, audit: float = AUDIT,
-        handler: Path | None = None,
+        handler: Path | None = None, log: Log = quiet,
     ) -> None:  # fmt: skip
         self._memory = memory
         self._is_sound = is_sound
@@ -62,6 +64,8 @@ class Remembered:
         self._fresh = fresh
         self._audit = audit
         self._worker = code_digest(handler)
+        self._log = log
+        self._untraced: set[str] = set()
         self._lock = threading.Lock()
         self._waiting: dict[Path, _Waiting] = {}
         self._looked, self._cost_s = time.monotonic(), 0.0
@@ -84,12 +88,14 @@ class Remembered:
 
     def executed(self, cell: Planned, environment: BuiltEnvironment, manifest: Manifest) -> Executed | None:
         """What a cell executed; None if that is not known."""
-        found = self._memory.traces(filter(None, (self.key(one, environment, manifest) for one in _serving(cell))))
-        return next((trace.executed for trace in found.values() if trace.executed), None)
+        found = self.trace(cell, environment, manifest)
+        return found.executed if found else None
 
-    def trace(self, key: str) -> Trace | None:
-        """What was recorded of a key; None if nothing was tried."""
-        return self._memory.traces([key]).get(key)
+    def trace(self, cell: Planned, environment: BuiltEnvironment, manifest: Manifest) -> Trace | None:
+        """What was recorded of a cell; None if nobody tried."""
+        keys = [key for one in _serving(cell) if (key := self.key(one, environment, manifest))]
+        found = self._memory.traces(keys) if keys else {}
+        return next((found[key] for key in keys if key in found), None)
 
     def audits(self, key: str) -> bool:
         """True for the sample that is computed anew today."""
@@ -122,6 +128,12 @@ class Remembered:
             waiting = self._waiting.setdefault(environment.python, _Waiting(environment))
             waiting.entries.append(Entry(key, str(cell.id), when, same_as, seconds, content))
             waiting.traces |= {key: trace} if trace else {}
+            if trace and trace.why and environment.name not in self._untraced:
+                self._untraced.add(environment.name)
+                self._log(
+                    f"{cell.id}: what it executes is not recorded: {trace.why}. "
+                    "A change is checked on such cells by the files that it touches"
+                )
             if (time.monotonic() - self._looked) * _LOOK_SHARE >= self._cost_s:
                 self._write()
 

@@ -159,6 +159,9 @@ class CheckRequest:
     """Compute every cell, also those whose observation an earlier run computed (`harness.runner.memory`)."""
     audit: float = 0.02
     """The share of the remembered cells that is computed anew and compared. The sample changes every day."""
+    trace: bool = False
+    """Record which functions of the libraries each cell executes, where that is not remembered. A check of a change
+    does so for its baseline."""
     time_limit: float | None = None
     """Seconds for a cell, in the place of its scenario's limit."""
     startup_timeout: float | None = None

@@ -89,6 +89,7 @@ class Session:
         self._remembered = Remembered(
             Memory(self.environments.cache / FOLDER, log=self.log), self.environments.is_unchanged,
             lambda name: self._seen.facts.get(name, {}), fresh=self.fresh, audit=self.audit, handler=self.handler,
+            log=self.log,
         )  # fmt: skip
 
     def __enter__(self) -> Session:
@@ -252,10 +253,10 @@ class Session:
 
     def _pool(self, key: Key) -> WorkerPool:
         environment = self._environment(key.spec)
-        log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}"
+        log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}{'-traced' * key.traced}"
         return gpus.pool_for(
             environment, jobs=self.jobs, log_dir=log_dir, temporary=self.scratch / "tmp", preload=self._preload,
-            device=key.device, handler=self.handler, log=self.log, start_limit=self.start_limit,
+            device=key.device, handler=self.handler, log=self.log, start_limit=self.start_limit, traced=key.traced,
         )  # fmt: skip
 
     @contextlib.contextmanager
@@ -267,4 +268,4 @@ class Session:
 
 
 def _loading(cell: Planned) -> Key:
-    return Key(cell.loader_spec, cell.id.device)
+    return Key(cell.loader_spec, cell.id.device, traced=cell.traced)

@@ -32,6 +32,7 @@ from harness.core.progress import Log
 from harness.core.text import enumerated
 from harness.core.versions import version_of
 from harness.judge.numbers import same_bits
+from harness.runner.executed import Trace, united
 from harness.runner.plan import Planned
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.job import Job
@@ -54,6 +55,20 @@ _LAG = 4
 _LIMIT_S = 300.0
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What a cell takes over from the ends of its group.
+
+    Attributes:
+        other: the cell whose replay observed it.
+        trace: what both ends executed; None if that was not recorded.
+    """
+
+    now: Observed
+    other: str
+    trace: Trace | None
+
+
 @dataclass
 class _Group:
     """Planned cells whose replays differ in configs only, from the oldest creator to the newest."""
@@ -62,6 +77,8 @@ class _Group:
     manifests: dict[str, Manifest]
     seen: dict[str, Future[Observed | None]] = field(default_factory=dict)
     """Observations of the two ends, by cell; dropped when the last middle cell has been checked."""
+    traces: dict[str, Trace | None] = field(default_factory=dict)
+    """What the ends executed, by cell."""
     between: int = 0
     """Middle cells that are not checked yet."""
 
@@ -137,10 +154,15 @@ class SharedReplays:
         group = self._groups.get(str(cell.id))
         return group is not None and cell not in group.ends and group.manifests[str(cell.id)] == manifest
 
-    def observed(self, cell: Planned, manifest: Manifest, now: Observed | None) -> None:
-        """Record a cell's observation, None where there is none. Later calls for the same cell are ignored."""
+    def observed(self, cell: Planned, manifest: Manifest, now: Observed | None, trace: Trace | None = None) -> None:
+        """Record a cell's observation, None where there is none. Later calls for the same cell are ignored.
+
+        Args:
+            trace: what it executed, if that was recorded.
+        """
         group = self._groups.get(str(cell.id))
         if group is not None:
+            group.traces.setdefault(str(cell.id), trace)
             self._record(cell, now if group.manifests[str(cell.id)] == manifest else None)
 
     def _record(self, cell: Planned, now: Observed | None) -> None:
@@ -166,8 +188,8 @@ class SharedReplays:
                 if group.between <= 0:
                     group.seen = {}
 
-    def taken_over(self, cell: Planned, pool: WorkerPool, resolved: Mapping[str, Any]) -> tuple[Observed, str] | None:
-        """What a replay of the cell would observe, and the cell whose replay observed it; None where that is unknown.
+    def taken_over(self, cell: Planned, pool: WorkerPool, resolved: Mapping[str, Any]) -> Taken | None:
+        """What a replay of the cell would observe; None where that is unknown.
 
         Waits for the ends of the cell's group.
 
@@ -181,7 +203,8 @@ class SharedReplays:
         if oldest is None or newest is None or not equal(oldest, newest):
             return None
         own = parse_json(self._store_of(cell).content(group.manifests[str(cell.id)], ADAPTER_CONFIG))
-        return with_config(newest, own), str(group.ends[1].id)
+        traces = [group.traces.get(str(end.id)) for end in group.ends]
+        return Taken(with_config(newest, own), str(group.ends[1].id), united(traces))
 
     def _read_alike(self, cell: Planned, group: _Group, pool: WorkerPool, resolved: Mapping[str, Any]) -> bool:
         known = self._identified(cell, pool, resolved)

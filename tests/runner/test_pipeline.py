@@ -18,7 +18,8 @@ from harness.envs.environment import EnvFailed
 from harness.judge import cell_result
 from harness.judge.new_golden import CreationRefused
 from harness.runner import pipeline
-from harness.runner.pipeline import Golden, Reply
+from harness.runner.golden import Golden
+from harness.runner.pipeline import Reply
 from harness.runner.plan import Planned
 from harness.runner.workers.pool import WorkerFailed
 from harness.store.manifest import BadFixture, NoFixture
@@ -85,7 +86,7 @@ def test_a_silent_deviation_is_looked_at_again_without_further_probes(
 ) -> None:
     runs = []
 
-    def run(self: pipeline.Replay, _: Any, attempt: str = "") -> Reply:
+    def run(self: pipeline.Replay, _: Any, attempt: str = "", **_more: Any) -> Reply:
         runs.append((attempt, self.cell.further))
         return Reply(GOLDEN, Done(str(ID), "done", "", "", 1.0), GOLDEN.observed)
 

@@ -289,10 +289,9 @@ def _remembered(cells: Sequence[Planned], request: CheckRequest, environments: E
 
 
 def _of_sides(cells: Iterable[Planned], sides: Sides) -> tuple[list[Planned], list[Planned]]:
-    """The change's cells, and the baseline's."""
-    cells = list(cells)
-    mine = [cell for cell in cells if cell.loader_spec == sides.change.spec]
-    return mine, [cell for cell in cells if cell.loader_spec != sides.change.spec]
+    """The change's cells, and the baseline's, whose code is recorded."""
+    cells = [replace(cell, traced=cell.loader_spec != sides.change.spec) for cell in cells]
+    return [cell for cell in cells if not cell.traced], [cell for cell in cells if cell.traced]
 
 
 def _cells_of_run(sides: Sides, cells: Iterable[Planned]) -> list[Cell]:

@@ -127,14 +127,19 @@ def pool_for(
     handler: Path | None,
     log: Log,
     start_limit: StartLimit = BY_LOAD,
+    traced: bool = False,
 ) -> WorkerPool:
-    """The pool that computes an environment's cells on a device; one pool for each GPU where several are visible."""
+    """The pool that computes an environment's cells on a device; one pool for each GPU where several are visible.
+
+    Args:
+        traced: its cells are asked for what they execute.
+    """
 
     def pool(environ: Mapping[str, str] | None, folder: Path) -> Pool:
         return Pool(
             environment.python, jobs=jobs, log_dir=folder, temporary=temporary, preload=preload, device=device,
             command=worker_command(environment.python, handler),
-            environ=environ, start_limit=start_limit, untouched=environment.untouched,
+            environ=environ, start_limit=start_limit, untouched=environment.untouched, traced=traced,
         )  # fmt: skip
 
     gpus = visible_gpus(os.environ) if device == "cuda" else []

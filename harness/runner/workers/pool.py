@@ -61,6 +61,7 @@ class Pool:
         environ: Mapping[str, str] | None = None,
         start_limit: StartLimit = BY_LOAD,
         untouched: bool = False,
+        traced: bool = False,
     ) -> None:
         """Starts nothing yet.
 
@@ -72,6 +73,7 @@ class Pool:
             command: replaces `[python, harness/worker, "--serve"]`; `--device` and `--log` are added.
             environ: replaces this process's environment variables.
             untouched: keeps PYTHONPATH and the like, for a developer's own interpreter.
+            traced: its cells are asked for what they execute.
         """
         self._command = [*(command or worker_command(python)), "--device", device]
         self._environ = environment(os.environ if environ is None else environ, untouched)
@@ -81,6 +83,8 @@ class Pool:
         self._jobs = max(1, jobs)
         self._log_dir = log_dir
         self._hello: Hello = {"id": "hello", "kind": "hello", "device": device, "preload": list(preload)}
+        if traced:
+            self._hello["executed"] = True
         self._device = device
         self._start_limit = start_limit
         self._lock = threading.Lock()

@@ -30,6 +30,8 @@ class Key:
     spec: str
     device: str
     role: Role = "loader"
+    traced: bool = False
+    """Record what cells execute. Such a process does no work ahead, since that would count for each of its cells."""
 
 
 @dataclass

@@ -27,8 +27,8 @@ SOURCE = (0, "<source>")
 _LEFT_OUT = ("torch", "torchgen", "functorch")
 """Packages that are never a checkout."""
 _PACKAGES = ("/site-packages/", "/dist-packages/")
-_COMPILERS = ("/torch/_dynamo/symbolic_convert.py", "/torch/_dynamo/convert_frame.py")
-"""Code that reads the bytecode of functions instead of running them."""
+_COMPILER = ("/torch/_dynamo/symbolic_convert.py", "step")
+"""The method that reads the bytecode of functions instead of running them."""
 _COMPREHENSIONS = frozenset(("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"))
 """They run only where the function around them ran."""
 _IMPORTERS = (
@@ -38,6 +38,7 @@ _IMPORTERS = (
 )
 _PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"))
 _FORKS = frozenset(("os.fork", "os.forkpty"))
+_BEGIN, _BEGIN_INNER = (vars(threading.Thread)[name] for name in ("_bootstrap", "_bootstrap_inner"))
 _MONITORS = sys.version_info >= (3, 12)
 
 
@@ -79,7 +80,8 @@ class Recorder:
         self._engine.stop()
         _watch(None)
         inspect.findsource = self._findsource
-        if any(code.co_filename.endswith(_COMPILERS) for code in self.codes):
+        file, name = _COMPILER
+        if any(code.co_name == name and code.co_filename.endswith(file) for code in self.codes):
             self.fail("it compiles functions with torch.compile")
 
     def fail(self, why: str) -> None:
@@ -131,18 +133,17 @@ class Recorder:
 
     def _modules(self) -> List[str]:
         """The files of all imported modules."""
-        found = []
+        found, elsewhere = [], _elsewhere()
         for module in list(sys.modules.values()):
-            # a module that imports its parts when they are asked for must not be asked
+            # not `getattr`: a module may import its parts when it is asked for a name
             file = vars(module).get("__file__") if isinstance(module, type(sys)) else None
             if not isinstance(file, str) or not os.path.isabs(file):
                 continue
             name = relative(file)
             if name:
                 found.append(name)
-            elif not file.startswith(_elsewhere()) and module.__name__ != "peft_regress_handler":
-                if not _is_left_out(file):
-                    self.fail("it imported {}, which is in no site-packages".format(os.path.basename(file)))
+            elif not any(folder in file for folder in _PACKAGES) and not file.startswith(elsewhere):
+                self.fail("it imported {}, which is in no site-packages".format(os.path.basename(file)))
         return found
 
 
@@ -153,15 +154,14 @@ class _Profiles:
         self._recorder = recorder
         self._main = self._new()
         self._threads: List[Any] = []
-        self._calls = frozenset(
-            (self.start.__func__.__code__, self.stop.__func__.__code__, self._in_thread.__func__.__code__)  # type: ignore[attr-defined]
-        ) | {threading.Thread._bootstrap_inner.__code__}  # type: ignore[attr-defined]
+        own: Any = _Profiles
+        self._calls = {function.__code__ for function in (own.start, own.stop, own._in_thread, _BEGIN_INNER)}
 
     @staticmethod
     def _new() -> Any:
         import _lsprof
 
-        return _lsprof.Profiler(subcalls=False, builtins=False)  # type: ignore[call-arg]
+        return _lsprof.Profiler(subcalls=False, builtins=False)
 
     def start(self) -> None:
         threading.setprofile(self._in_thread)
@@ -171,9 +171,9 @@ class _Profiles:
         if sys.getprofile() is not self._main:
             self._recorder.fail("its profile function was replaced")
         self._main.disable()
-        if threading._profile_hook != self._in_thread:  # type: ignore[attr-defined]
+        if vars(threading).get("_profile_hook") != self._in_thread:
             self._recorder.fail("the profile function of its threads was replaced")
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         for profile in (self._main, *self._threads):
             profile.disable()  # or functions that go on in a thread would not count
             self._recorder.codes.update(entry.code for entry in profile.getstats() if not isinstance(entry.code, str))
@@ -189,10 +189,8 @@ class _Profiles:
         if event == "sys.setprofile":
             if sys._getframe(3).f_code not in self._calls:
                 self._recorder.fail("it sets a profile function")
-        elif event == "_thread.start_new_thread":
-            begins = getattr(arguments[0], "__func__", None)
-            if begins is not threading.Thread._bootstrap:  # type: ignore[attr-defined]
-                self._recorder.fail("it starts a thread without the module threading")
+        elif event == "_thread.start_new_thread" and getattr(arguments[0], "__func__", None) is not _BEGIN:
+            self._recorder.fail("it starts a thread without the module threading")
 
 
 class _Monitor:
@@ -265,15 +263,12 @@ def relative(file: str) -> str:
     return ""
 
 
-def _is_left_out(file: str) -> bool:
-    return any(folder in file for folder in _PACKAGES)
-
-
 def _elsewhere() -> Tuple[str, ...]:
     """Where modules are that are no library's: the standard library, the worker, and what a cell wrote itself."""
     worker = str(Path(__file__).resolve().parents[1])
     standard = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), os.path.dirname(os.__file__)]
-    return (*standard, worker, tempfile.gettempdir(), os.getcwd())
+    handler = vars(sys.modules.get("peft_regress_handler", sys)).get("__file__", worker)
+    return (*standard, worker, handler, tempfile.gettempdir(), os.getcwd())
 
 
 def _words(arguments: Any) -> List[str]:

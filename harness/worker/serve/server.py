@@ -91,14 +91,10 @@ class Handler:
         """Import what all cells share; returns the reply, `error` with the traceback if that fails."""
         start = time.monotonic()
         reply: Reply = {"id": request.get("id"), "outcome": "done"}
-        recorder = executed.before_cells() if request.get("executed") else None
         try:
             reply["facts"] = {"numerics": numerics.facts(), **self.module().preload(request)}
         except BaseException:  # noqa: BLE001 - a library's import may raise anything, SystemExit too; it is reported
             reply.update({"outcome": "error", "detail": traceback.format_exc()[-4000:]})
-        finally:
-            if recorder is not None:
-                recorder.stop()
         reply["duration_s"] = round(time.monotonic() - start, 3)
         return reply
 
@@ -178,13 +174,21 @@ class Server:
         if kind == "stop":
             self._stopped = True
         elif kind == "hello":
-            self._reply(self._handler.hello(cast(Hello, request)))
+            self._reply(self._greeted(cast(Hello, request)))
             self._children.warmed_up()
         elif kind in KINDS and request.get("id") is not None and request.get("scratch"):
             self._start(cast(Request, {**request, "scratch": str(Path(request["scratch"]).absolute())}))
         else:
             detail = f"kind {kind!r}: expected hello, stop, or {', '.join(KINDS)} with `id` and `scratch`"
             self._reply({"id": request.get("id"), "outcome": "error", "detail": detail})
+
+    def _greeted(self, request: Hello) -> Reply:
+        if not request.get("executed") or isinstance(self._children, InProcess):
+            return self._handler.hello(request)
+        recorder = executed.before_cells()
+        reply = self._handler.hello(request)
+        recorder.stop()
+        return reply
 
     def _start(self, request: Request) -> None:
         try:
