@@ -27,6 +27,7 @@ class Verdict(enum.StrEnum):
     WARNED = "warned"
     CLOSE = "close"
     EXACT = "exact"
+    REFUSED = "refused"
     UNSUPPORTED = "unsupported"
     UNSTABLE = "unstable"
     ENV_FAILED = "env-failed"
@@ -62,8 +63,8 @@ class Verdict(enum.StrEnum):
 
     @property
     def is_judged(self) -> bool:
-        """True if something was compared, whatever came of it; else it is unsupported or something has to be fixed."""
-        return self.is_clean or self.is_deviation
+        """True if there is a result, whatever it is; else it is unsupported or something has to be fixed."""
+        return self.is_clean or self.is_deviation or self is Verdict.REFUSED
 
     @property
     def cannot_tell(self) -> bool:
@@ -82,6 +83,7 @@ MEANINGS: dict[Verdict, str] = {
     Verdict.WARNED: "equal, but there is a new warning",
     Verdict.CLOSE: "equal within the measured rounding noise",
     Verdict.EXACT: "equal to the bit",
+    Verdict.REFUSED: "the consumer refuses the adapter and names what it refuses, which is right",
     Verdict.UNSUPPORTED: "this creator or loader lacks the feature, by declaration",
     Verdict.UNSTABLE: "two runs of the same thing disagree",
     Verdict.ENV_FAILED: "the environment did not resolve, build or import",
@@ -102,6 +104,7 @@ _LETTERS: dict[Verdict, str] = {
     Verdict.WARNED: "w",
     Verdict.CLOSE: "~",
     Verdict.EXACT: "=",
+    Verdict.REFUSED: "-",
     Verdict.UNSUPPORTED: "·",
     Verdict.UNSTABLE: "u",
     Verdict.ENV_FAILED: "E",

@@ -24,7 +24,7 @@ from harness.core.errors import UsageError
 from harness.core.lock import file_lock
 from harness.core.progress import Log
 from harness.core.text import many, one_line
-from harness.envs import byte_code, installed, layer, source_tree, unpacked_wheel, wheelhouse
+from harness.envs import byte_code, installed, layer, sdist, source_tree, unpacked_wheel, wheelhouse
 from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
 from harness.envs.facts import Facts, facts
 from harness.envs.installers import Outcome, RunUv
@@ -54,10 +54,12 @@ class Builder:
         root: the folder.
         uv: runs uv.
         log: gets a line for each step.
+        download: gets a package's sdist, for consumers that are not installed.
     """
 
-    def __init__(self, root: Path, uv: RunUv, log: Log) -> None:
+    def __init__(self, root: Path, uv: RunUv, log: Log, download: sdist.Download) -> None:
         self.root = root
+        self._download = download
         self._uv = uv
         self._log = log
         self._bases: dict[str, Base] = {}
@@ -77,7 +79,8 @@ class Builder:
             return None
         return BuiltEnvironment(
             environment.name, environment.spec, environment.kind, _python(directory), environment.lock_digest,
-            stamp["versions"], stamp["python_version"], untouched=False,
+            {**_extracted(environment), **stamp["versions"]}, stamp["python_version"], untouched=False,
+            consumer=environment.consumer,
         )  # fmt: skip
 
     def build(self, environment: Environment, wheels: Path | None = None) -> BuiltEnvironment:
@@ -138,6 +141,7 @@ class Builder:
         self._log(f"building {environment.name}: {' and '.join(filter(None, [from_lock, from_tree]))}")
         try:
             self._fill(environment, directory, wheels)
+            self._extract(environment, directory)
             if base is None:
                 self._share_byte_code(environment, directory)
             self._settle(environment, directory, wheels)
@@ -174,6 +178,14 @@ class Builder:
             if environment.overlay is not None:
                 self._run(environment, [*install, self._copied(environment.overlay, folder, environment.name)], folder)
                 self._check(environment, directory, folder)
+
+    def _extract(self, environment: Environment, directory: Path) -> None:
+        """Put files of an sdist that is not installed into the environment."""
+        for package, version in _extracted(environment).items():
+            assert environment.consumer is not None
+            globs, digest = environment.consumer.extract, environment.consumer.sdist
+            target = directory / sdist.FOLDER
+            sdist.extract(environment.name, package, version, digest, globs, self._download, target)
 
     def _lay_over(self, base: Environment, environment: Environment, directory: Path, folder: Path) -> None:
         """Install the package of a source tree, and link all others of a built environment."""
@@ -266,6 +278,12 @@ class Builder:
 
 
 _ELSEWHERE = "free some space or fix the permissions, or set PEFT_REGRESS_CACHE to another folder"
+
+
+def _extracted(environment: Environment) -> dict[str, str]:
+    """The package of which files are extracted, with its version; empty if there is none."""
+    consumer = environment.consumer
+    return {consumer.package: environment.versions[consumer.package]} if consumer and consumer.extract else {}
 
 
 def _below(environment: Environment) -> Environment | None:

@@ -1,4 +1,4 @@
-"""Reads and writes `matrices/envs/NAME.toml`."""
+"""Reads and writes `matrices/envs/NAME.toml` and `matrices/consumers/NAME.toml`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,30 @@ class Exempt(Strict):
     """The day that counts for this package. Default: the day of locking, so the lock depends on it."""
 
 
+class ReadBy(Strict):
+    """How a consumer reads what PEFT saves."""
+
+    driver: str = pydantic.Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z0-9][\w.-]*\.py)$")
+    """A module of `harness/worker/consume/`, or a Python file beside the declaration."""
+    package: str = pydantic.Field(min_length=1)
+    """The package that it is about: `consumer:NAME==X` is release X of it."""
+    extract: list[str] = pydantic.Field(default_factory=list)
+    """If given, the package is not installed. These files of its sdist (globs) are put into the environment."""
+    lacks: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Glob of names → why it cannot read such scenarios. Names are those of the base, its classes, its `model_type`,
+    and the class of the adapter's configuration."""
+
+    _canonical = pydantic.field_validator("package")(lambda name: canonicalize_name(name))
+
+    @pydantic.field_validator("extract")
+    @classmethod
+    def _inside(cls, globs: list[str]) -> list[str]:
+        for glob in globs:
+            if glob.startswith("/") or ".." in glob.split("/") or "\\" in glob:
+                raise ValueError(f"{glob!r} must be a path inside of the package")
+        return globs
+
+
 class Declaration(Strict):
     """The pins of an environment that matter; the lock holds all packages."""
 
@@ -46,6 +70,8 @@ class Declaration(Strict):
     """Globs of the scenario families that it creates fixtures for; empty for all. As a loader it takes every family."""
     fixtures: Literal["committed", "on-demand"] = "committed"
     """`on-demand`: created in the cache when needed, because every lock changes the environment."""
+    consumer: ReadBy | None = None
+    """Only in `matrices/consumers/`, and there always."""
 
     @pydantic.field_validator("pins")
     @classmethod
@@ -72,9 +98,21 @@ class Declaration(Strict):
                 raise ValueError(f"{requirement!r} must be a requirement without an address, with a reason")
         return extra
 
+    @pydantic.model_validator(mode="after")
+    def _pins_its_package(self) -> Self:
+        if self.consumer and self.pins.get(self.consumer.package, NEWEST) == NEWEST:
+            raise ValueError(f"`pins` must have a version of {self.consumer.package}, which the consumer is about")
+        return self
+
+    @property
+    def extracted(self) -> str:
+        """The package of which files are extracted instead of installing it; empty if there is none."""
+        return self.consumer.package if self.consumer and self.consumer.extract else ""
+
     def requirements(self) -> list[str]:
         """The requirements to resolve."""
-        pinned = [name if version == NEWEST else f"{name}=={version}" for name, version in sorted(self.pins.items())]
+        pins = [(package, version) for package, version in sorted(self.pins.items()) if package != self.extracted]
+        pinned = [package if version == NEWEST else f"{package}=={version}" for package, version in pins]
         return pinned + sorted(self.extra)
 
     def makes(self, family: str) -> bool:
@@ -88,7 +126,9 @@ class Declaration(Strict):
     def digest(self) -> str:
         """SHA-256 of everything that decides the resolution. A lock with another digest is stale."""
         until = {package: str(exempt.until) for package, exempt in self.exceptions.items()}
-        decides = [self.python, str(self.released), self.requirements(), until]
+        decides: list[object] = [self.python, str(self.released), self.requirements(), until]
+        if self.extracted:
+            decides.append(f"{self.extracted}=={self.pins[self.extracted]}")
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def with_pins(self, pins: dict[str, str], released: datetime.date, why: str) -> Self:

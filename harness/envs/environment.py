@@ -88,6 +88,24 @@ class Overlay:
 
 
 @dataclass(frozen=True)
+class Consumer:
+    """A library other than PEFT that reads what PEFT saves, in an environment of its own."""
+
+    name: str
+    """As declared: `llama.cpp`."""
+    driver: str
+    """A module of `harness/worker/consume/`, or the path of a Python file."""
+    package: str
+    """The package that it is about; its releases are the consumer's."""
+    extract: tuple[str, ...] = ()
+    """If given, the package is not installed. These files of its sdist (globs) are in the environment."""
+    sdist: str = ""
+    """SHA-256 of that sdist."""
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    """Glob of a scenario's names → why it cannot read such scenarios."""
+
+
+@dataclass(frozen=True)
 class Environment:
     """A description of an environment, which may not be built."""
 
@@ -96,7 +114,7 @@ class Environment:
     spec: str
     """What the user wrote."""
     kind: str
-    """`named`, `pins`, `checkout`, `git`, `lock` or `interpreter`."""
+    """`named`, `pins`, `checkout`, `git`, `lock`, `consumer` or `interpreter`."""
     lock_digest: str
     """SHA-256 of the lock's package lines and of the overlay's tree; empty for an interpreter."""
     why: str
@@ -110,15 +128,19 @@ class Environment:
     interpreter: Path | None = None
     tried_first: bool = True
     """Import the libraries after building; False if a worker does so anyway."""
+    consumer: Consumer | None = None
+    """Set if it has no PEFT, and reads adapters by a driver."""
 
     def requirement_lines(self) -> list[str]:
         """The packages to install from the lock, as `name==version`."""
         return [f"{package}=={version}" for package, version in sorted(self.locked().items())]
 
     def locked(self) -> dict[str, str]:
-        """The lock's packages, without the one that the overlay replaces."""
-        replaced = self.overlay.package if self.overlay else None
-        return {package: version for package, version in self.versions.items() if package != replaced}
+        """The lock's packages, without the one that the overlay replaces, or of which files are extracted."""
+        left_out = {self.overlay.package} if self.overlay else set[str]()
+        if self.consumer and self.consumer.extract:
+            left_out.add(self.consumer.package)
+        return {package: version for package, version in self.versions.items() if package not in left_out}
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,8 @@ class BuiltEnvironment:
     python_version: str
     untouched: bool
     """True for `python:…`: we installed nothing there."""
+    consumer: Consumer | None = None
+    """As its description has it."""
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from harness.core import data
 from harness.core.errors import HarnessError, UsageError
-from harness.core.files import read_text
 from harness.core.progress import Log, quiet
 from harness.envs import build as envbuild
-from harness.envs import cached, declaration, index, installed, lock_file, rules
+from harness.envs import cached, declared, index, installed, lock_file, rules
 from harness.envs import lock as locks
 from harness.envs import spec as specs
 from harness.envs.declaration import Declaration
@@ -25,12 +24,12 @@ from harness.envs.facts import facts
 from harness.envs.index import Fetch, Releases
 from harness.envs.installed import Verified
 from harness.envs.installers import RunUv, Uv
-from harness.envs.lock import Lock
 from harness.envs.overlay import Overlays
 from harness.envs.pinned import PinnedLocks
 from harness.envs.rules import Rule
 from harness.worker import in_use
 
+_CONSUMERS = "consumers"
 CURRENT = "current"
 """The base of checkouts, and the template of environments that a spec pins."""
 
@@ -64,9 +63,9 @@ class Environments:
         self._fetch = fetch = fetch or index.fetcher(lambda: real.environ)
         self.releases = Releases(lambda: real.settings.indexes(), self.cache / "releases", fetch)
         """The releases on the package index."""
-        self._builder = envbuild.Builder(self.cache / "envs", self._uv, log)
+        self._builder = envbuild.Builder(self.cache / "envs", self._uv, log, self.releases.sdist)
         self._pins = PinnedLocks(self.releases, self._rules, self.cache / "locks", self._uv, log)
-        self._overlays = Overlays(self.cache / "git", log, CURRENT)
+        self._overlays = Overlays(self.cache / "git", log, CURRENT, self.releases.sdist_digest)
 
     # --- describing
 
@@ -74,20 +73,26 @@ class Environments:
         """Names of the declared environments."""
         return sorted({path.stem for folder in self._folders for path in folder.glob("*.toml")})
 
+    def consumers(self) -> list[str]:
+        """Specs of the declared consumers: `consumer:llama.cpp`."""
+        found = {path.stem for folder in self._folders for path in (folder.parent / _CONSUMERS).glob("*.toml")}
+        return [f"{specs.CONSUMER}{name}" for name in sorted(found)]
+
     def declaration(self, name: str) -> Declaration | None:
         """The declaration of a name; None if there is none, or it cannot be read."""
         with contextlib.suppress(HarnessError):
-            return declaration.load(self._declaration_path(name))
+            return declared.load(self._declaration_path(name))
         return None
 
     def declarations(self) -> dict[str, Declaration]:
         """All declarations that can be read, by name."""
         found = {name: self.declaration(name) for name in self.names()}
-        return {name: declared for name, declared in found.items() if declared is not None}
+        return {name: one for name, one in found.items() if one is not None}
 
     def status(self) -> list[EnvStatus]:
         """The state of each declared environment. Builds nothing; a broken declaration affects only its own entry."""
-        return [self._status(name) for name in self.names()]
+        names = (*self.names(), *self.consumers())
+        return [declared.status(self._declaration_path(name), name, self._builder.built) for name in names]
 
     def describe(self, spec: str) -> Environment:
         """Describe an environment without building it. Pins are resolved, unless their lock is cached.
@@ -104,6 +109,8 @@ class Environments:
         match specs.parse(spec, self.names()):
             case specs.Named(name):
                 return self._named(name, spec)
+            case specs.Consumer() as consumer:
+                return self._consumer(spec, consumer)
             case specs.Pins() as pins:
                 refuse_too_old(spec, dict(pins.pins))  # before anything is resolved
                 return self._pinned(pins, spec)
@@ -122,7 +129,7 @@ class Environments:
 
     def makes_fixtures_on_demand(self, name: str) -> bool:
         """True for a declared environment whose fixtures are created on demand instead of committed."""
-        return declaration.load(self._declaration_path(name)).fixtures == "on-demand"
+        return declared.load(self._declaration_path(name)).fixtures == "on-demand"
 
     def locked_versions(self, spec: str) -> Mapping[str, str]:
         """Package versions of an environment, without building it. An interpreter is asked for its own."""
@@ -210,12 +217,16 @@ class Environments:
         """
         path = self._declaration_path(name)
         data.refuse_packaged(path.parent)
-        declared = declaration.load(path)
-        lock = _lock_path(path)
-        kept = None if upgrade else _packages(lock)
+        asked = declared.load(path)
+        lock = declared.lock_path(path)
+        kept = None if upgrade else declared.locked_packages(lock)
         self._log(f"resolving {name}")
-        packages = locks.resolve(name, declared, self._uv, kept)
-        locks.write(lock, locks.render(name, declared, packages, f"made by `peft-regress env lock {name}`"))
+        packages = locks.resolve(name, asked, self._uv, kept)
+        sdists = {}
+        if package := asked.extracted:
+            packages[package] = asked.pins[package]
+            sdists[package] = self.releases.sdist_digest(package, packages[package])
+        locks.write(lock, locks.render(name, asked, packages, f"made by `peft-regress env lock {name}`", sdists))
         return lock
 
     def draft(self, requirement: str) -> Draft:
@@ -256,6 +267,8 @@ class Environments:
         match specs.parse(spec, self.names()):
             case specs.Named(name):
                 gone = self._builds_of(name)
+            case specs.Consumer():
+                gone = self._builds_of(self.describe(spec).name)
             case specs.Pins() as pins:
                 gone = self._builds_of(pins.name)
                 for lock in (self.cache / "locks").glob(f"{pins.name}-*.txt"):
@@ -300,11 +313,20 @@ class Environments:
     # --- helpers
 
     def _named(self, name: str, spec: str) -> Environment:
-        path = self._declaration_path(name)
-        declared = declaration.load(path)
-        return _environment(name, spec, "named", declared, locks.read(_lock_path(path), name, declared))
+        return declared.read(self._declaration_path(name), name, spec)
+
+    def _consumer(self, spec: str, asked: specs.Consumer) -> Environment:
+        locked = self._named(f"{specs.CONSUMER}{asked.name}", spec)
+        if not asked.version or locked.consumer is None:
+            return locked
+        release = self._overlays.of(
+            spec, self._spelled(specs.Pins(((locked.consumer.package, asked.version),))), locked
+        )
+        return replace(release, name=f"{locked.name}-{asked.version}")
 
     def _declaration_path(self, name: str) -> Path:
+        if name.startswith(specs.CONSUMER):
+            return self._consumer_path(name.removeprefix(specs.CONSUMER))
         for folder in self._folders:
             if (folder / f"{name}.toml").is_file():
                 return folder / f"{name}.toml"
@@ -313,21 +335,28 @@ class Environments:
             f"{name!r} is not a declared environment", "a declared name", f"one of {', '.join(self.names())}"
         )
 
+    def _consumer_path(self, name: str) -> Path:
+        for folder in self._folders:
+            if (path := folder.parent / _CONSUMERS / f"{name}.toml").is_file():
+                return path
+        known = ", ".join(self.consumers()) or "none is declared"
+        raise UsageError(f"no consumer {name!r}", f"matrices/{_CONSUMERS}/{name}.toml", f"consumers: {known}")
+
     def _template(self) -> Declaration:
         if CURRENT not in self.names():
             raise UsageError(
                 f"no environment {CURRENT!r}", "environments that a spec pins are based on it",
                 f"create {self._folders[0] / CURRENT}.toml, or pass a declared name",
             )  # fmt: skip
-        return declaration.load(self._declaration_path(CURRENT))
+        return declared.load(self._declaration_path(CURRENT))
 
     def _rules(self) -> tuple[Rule, ...]:
         """The rules that are declared beside the template."""
         return rules.load(self._declaration_path(CURRENT).parent.parent)
 
     def _pinned(self, pins: specs.Pins, spec: str) -> Environment:
-        name, declared, lock = self._pins.lock(pins, self._template(), f"{spec}, everything else as of its release")
-        return _environment(name, spec, "pins", declared, lock)
+        name, made, lock = self._pins.lock(pins, self._template(), f"{spec}, everything else as of its release")
+        return declared.of(name, spec, "pins", made, lock)
 
     def _spelled(self, pins: specs.Pins) -> specs.Pins:
         """Pins as the index spells them; an unknown release is an error now, before anything is installed."""
@@ -351,25 +380,9 @@ class Environments:
             interpreter=python,
         )
 
-    def _status(self, name: str) -> EnvStatus:
-        status = EnvStatus(name)
-        try:
-            path = self._declaration_path(name)
-            declared = declaration.load(path)
-            status = EnvStatus(name, declared.why, declared.python, declared.pins, declared.on_demand)
-            lock = _lock_path(path)
-            if not lock.exists():
-                return status
-            stale = locks.load(lock, name).declaration != declared.digest()
-            status = replace(status, locked=True, stale=stale)
-            built = None if stale else self._builder.built(self._named(name, name))
-            return replace(status, built=built.python.parent.parent if built else None)
-        except HarnessError as error:
-            return replace(status, problem=str(error))
-
     def _needed(self) -> Iterator[Path]:
         """Directories of the environments that are locked: declared ones, and those whose lock is cached."""
-        for name in self.names():
+        for name in (*self.names(), *self.consumers()):
             try:
                 yield self._builder.directory(self._named(name, name))
             except HarnessError:
@@ -382,17 +395,3 @@ class Environments:
 
     def _cached(self) -> list[tuple[Path, Mapping[str, object]]]:
         return cached.builds(self.cache / "envs")
-
-
-def _environment(name: str, spec: str, kind: str, declared: Declaration, lock: Lock) -> Environment:
-    return Environment(
-        name, spec, kind, lock.digest(), declared.why, declared.python, lock.packages, declared.on_demand
-    )
-
-
-def _lock_path(declaration_path: Path) -> Path:
-    return declaration_path.parent / "locks" / f"{declaration_path.stem}.txt"
-
-
-def _packages(lock: Path) -> dict[str, str] | None:
-    return locks.packages_in(read_text(lock)) if lock.exists() else None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from packaging import tags
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -44,6 +44,8 @@ class Release:
     yanked: bool
     wheels: tuple[str, ...]
     requires_python: str
+    sdist: str = ""
+    """SHA-256 of its sdist; empty if it has none."""
 
     @property
     def date(self) -> datetime.date:
@@ -127,6 +129,39 @@ class Releases:
             )  # fmt: skip
         return found
 
+    def sdist_digest(self, package: str, version: str) -> str:
+        """SHA-256 of a release's sdist.
+
+        Raises:
+            UsageError: there is no such release, or it has no sdist.
+            EnvFailed: no index answered.
+        """
+        found = self.of(package, version).sdist or self.of(package, version, anew=True).sdist
+        if not found:
+            raise UsageError(f"{package} {version} has no sdist on the index", "a release with one", "choose another")
+        return found
+
+    def sdist(self, package: str, version: str) -> bytes:
+        """The content of a release's sdist.
+
+        Raises:
+            EnvFailed: no index has it.
+        """
+        said = []
+        for index in self._indexes():
+            page = f"{index.rstrip('/')}/{package}/"
+            try:
+                files = parse_json(self._fetch(page)).get("files", []) if not index.startswith("file:") else []
+                for file in files:
+                    if _is_sdist(file) and Version(_version_of(str(file["filename"])) or "0") == Version(version):
+                        return self._fetch(_beside(page, str(file["url"])))
+            except (OSError, ValueError, AttributeError) as error:
+                said.append(f"{_without_password(index)}: {error}")
+        raise EnvFailed(
+            package, "build", f"no index has the sdist of {package} {version}", "an index with it",
+            "check the network and pip's index-url", tail="\n".join(said),
+        )  # fmt: skip
+
     def ask(self, package: str) -> Known:
         """Ask the index for all releases; the answer is cached.
 
@@ -192,7 +227,16 @@ def _release(version: str, files: list[Mapping[str, Any]]) -> Release:
         yanked=not kept,
         wheels=tuple(str(file["filename"]) for file in kept if str(file["filename"]).endswith(".whl")),
         requires_python=str((kept or files)[0].get("requires-python") or ""),
+        sdist=next((_sha256(file) for file in kept if _is_sdist(file)), ""),
     )
+
+
+def _is_sdist(file: Mapping[str, Any]) -> bool:
+    return str(file.get("filename", "")).endswith(".tar.gz")
+
+
+def _sha256(file: Mapping[str, Any]) -> str:
+    return str((file.get("hashes") or {}).get("sha256", ""))
 
 
 def _version_of(filename: str) -> str | None:
@@ -202,6 +246,14 @@ def _version_of(filename: str) -> str | None:
         return str(parse_sdist_filename(filename)[1])
     except (InvalidWheelFilename, InvalidSdistFilename):
         return None
+
+
+def _beside(page: str, address: str) -> str:
+    """The address of a file, with the page's password where both are on one server."""
+    whole = urljoin(_without_password(page), address)
+    parts, user = urlsplit(whole), urlsplit(page).netloc.rpartition("@")[0]
+    same = urlsplit(_without_password(page)).netloc == parts.netloc
+    return urlunsplit(parts._replace(netloc=f"{user}@{parts.netloc}")) if user and same else whole
 
 
 def _without_password(address: str) -> str:

@@ -7,7 +7,7 @@ import hashlib
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -21,6 +21,7 @@ from harness.envs.installers import RunUv
 
 _DECLARATION = re.compile(r"^# declaration: sha256:(?P<digest>[0-9a-f]{64})$", re.MULTILINE)
 _PACKAGE = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:[;#].*)?$")
+_SDIST = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==\S+\s+# sdist sha256:(?P<digest>[0-9a-f]{64})\b", re.MULTILINE)
 _FAR = "9999-01-01T00:00:00Z"
 
 
@@ -31,10 +32,12 @@ class Lock:
     packages: Mapping[str, str]
     declaration: str
     """Digest of the declaration that it was resolved from."""
+    sdists: Mapping[str, str] = field(default_factory=dict)
+    """Package → SHA-256 of its sdist, for a package that is not installed: files are extracted from it."""
 
     def digest(self) -> str:
-        """SHA-256 of the package lines, without comments."""
-        return digest_of(self.packages)
+        """SHA-256 of the package lines, without comments, and of the sdists' digests."""
+        return digest_of(self.packages, *(f"{name} sdist {digest}" for name, digest in sorted(self.sdists.items())))
 
 
 def digest_of(packages: Mapping[str, str], *more: str) -> str:
@@ -43,12 +46,17 @@ def digest_of(packages: Mapping[str, str], *more: str) -> str:
     return hashlib.sha256("\n".join([*lines, *more]).encode()).hexdigest()
 
 
-def render(name: str, declaration: Declaration, packages: Mapping[str, str], declared_in: str) -> str:
+def render(
+    name: str, declaration: Declaration, packages: Mapping[str, str], declared_in: str,
+    sdists: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
     """The text of a lock. It never holds an address or a path of the machine that made it.
 
     Args:
         declared_in: how to make it again, for the first line.
+        sdists: package → SHA-256 of its sdist, for those that are not installed.
     """
+    said = {package: f"  # sdist sha256:{digest}, not installed" for package, digest in (sdists or {}).items()}
     day = f"as of {declaration.released}" if declaration.released else "the newest that go together"
     held = ", ".join(sorted(set(declaration.exceptions) | set(declaration.exact())))
     return "\n".join(
@@ -56,7 +64,7 @@ def render(name: str, declaration: Declaration, packages: Mapping[str, str], dec
             f"# Environment {name}: {declared_in}. Not to be edited.",
             f"# Python {declaration.python}; {day}" + (f"; but for {held}." if declaration.released else "."),
             f"# declaration: sha256:{declaration.digest()}",
-            *(f"{package}=={version}" for package, version in sorted(packages.items())),
+            *(f"{package}=={version}{said.get(package, '')}" for package, version in sorted(packages.items())),
             "",
         ]
     )
@@ -78,7 +86,8 @@ def parse(text: str, name: str, path: Path) -> Lock:
             "a digest of the declaration, then package==version lines",
             _again(name),
         )
-    return Lock(packages, found["digest"])
+    sdists = {str(canonicalize_name(one["name"])): str(one["digest"]) for one in _SDIST.finditer(text)}
+    return Lock(packages, found["digest"], sdists)
 
 
 def packages_in(text: str) -> dict[str, str] | None:

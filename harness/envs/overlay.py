@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +19,11 @@ class Overlays:
     Args:
         cache: the folder for trees that come from git.
         plain: the default base environment; overlays on it do not name their base.
+        sdist_digest: SHA-256 of the sdist of a package's version.
     """
 
-    def __init__(self, cache: Path, log: Log, plain: str) -> None:
+    def __init__(self, cache: Path, log: Log, plain: str, sdist_digest: Callable[[str, str], str]) -> None:
+        self._sdist_digest = sdist_digest
         self._cache = cache
         self._log = log
         self._plain = plain
@@ -71,13 +73,20 @@ class Overlays:
 
     def _releases(self, spec: str, pins: Mapping[str, str], name: str, base: Environment) -> Environment:
         versions = {**base.versions, **pins}
+        consumer, more = base.consumer, list[str]()
+        if consumer and consumer.extract:
+            digest = self._sdist_digest(consumer.package, versions[consumer.package])
+            consumer, more = replace(consumer, sdist=digest), [f"{consumer.package} sdist {digest}"]
+        if consumer:
+            more.append(f"over {base.lock_digest}")  # its driver counts too
         return replace(
             base,
+            consumer=consumer,
             name=f"{name}-over-{base.name}",
             spec=spec,
             kind="pins",
             why=f"{', '.join(f'{package} {version}' for package, version in pins.items())} over {base.name}",
-            lock_digest=lock.digest_of(versions),
+            lock_digest=lock.digest_of(versions, *more),
             versions=versions,
             on_demand=False,
         )

@@ -1,5 +1,5 @@
-"""Parses specs, which name a creator or loader: a declared name, pins, a checkout, a git URL, an interpreter, or
-a user's lock, or `ABOVE over BASE`. Runs nothing."""
+"""Parses specs, which name a creator or loader: a declared name, pins, a checkout, a git URL, an interpreter, a
+user's lock, a consumer, or `ABOVE over BASE`. Runs nothing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,14 @@ from harness.envs import lock_file, unpacked_wheel
 
 FORMS = (
     "a name (v061), pins (peft==0.9.0,transformers==4.38.2), a checkout or an unpacked wheel (../peft), a clone's ref "
-    "(../peft@main), git+https://host/repository@ref, a lock file (lock.txt), or python:/path/to/python"
+    "(../peft@main), git+https://host/repository@ref, a lock file (lock.txt), python:/path/to/python, or "
+    "consumer:llama.cpp"
 )
 _OVER = " over "
 _PIN = re.compile(r"^\s*(?P<package>[A-Za-z0-9][A-Za-z0-9._-]*)\s*==\s*(?P<version>[^\s=,;]+)\s*$")
+CONSUMER = "consumer:"
 _SCHEMES = ("https", "http", "ssh", "file")
+_CONSUMER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _FIRST = ("peft", "transformers", "accelerate", "torch")  # the order of packages in names
 
 
@@ -33,6 +36,15 @@ class Named:
     """`matrices/envs/NAME.toml`."""
 
     name: str
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """`matrices/consumers/NAME.toml`: a library other than PEFT that reads what PEFT saves."""
+
+    name: str
+    version: str = ""
+    """A release of the package that it is about; empty for the locked one."""
 
 
 @dataclass(frozen=True)
@@ -83,10 +95,10 @@ class Over:
 
     above: Pins | Checkout | Git
     base: str
-    """The base environment: a name or pins."""
+    """The base environment: a name, pins or a consumer."""
 
 
-Spec = Named | Pins | Checkout | Git | Interpreter | UserLock | Over
+Spec = Named | Consumer | Pins | Checkout | Git | Interpreter | UserLock | Over
 
 
 def parse(text: str, names: Iterable[str]) -> Spec:
@@ -102,6 +114,8 @@ def parse(text: str, names: Iterable[str]) -> Spec:
     above, over, base = text.rpartition(_OVER)
     if over:
         return _over(text, above, base.strip(), names)
+    if text.startswith(CONSUMER):
+        return _consumer(text)
     if text.startswith("python:"):
         return Interpreter(_interpreter(text))
     if text.startswith("git+"):
@@ -121,12 +135,20 @@ def parse(text: str, names: Iterable[str]) -> Spec:
 def _over(text: str, above: str, base: str, names: Iterable[str]) -> Over:
     known = list(names)
     laid, beneath = parse(above, known), parse(base, known)
-    if not isinstance(laid, Pins | Checkout | Git) or not isinstance(beneath, Named | Pins):
+    if not isinstance(laid, Pins | Checkout | Git) or not isinstance(beneath, Named | Pins | Consumer):
         raise UsageError(
-            f"{text!r}: these cannot be combined", "a checkout, a Git URL or pins over a named or pinned environment",
+            f"{text!r}: these cannot be combined",
+            "a checkout, a Git URL or pins over a named or pinned environment, or over a consumer",
             "for example '../peft over current'",
         )  # fmt: skip
     return Over(laid, base)
+
+
+def _consumer(text: str) -> Consumer:
+    name, equal, version = text.removeprefix(CONSUMER).partition("==")
+    if not _CONSUMER_NAME.fullmatch(name) or (equal and not version.strip()):
+        raise UsageError(f"{text!r} names no consumer", f"{CONSUMER}NAME or {CONSUMER}NAME==VERSION", FORMS)
+    return Consumer(name, _version(version.strip(), text) if equal else "")
 
 
 def over(above: str, base: str) -> str:
@@ -145,6 +167,11 @@ def _at_ref(text: str) -> Git | None:
     if not ref or ref.startswith("-"):
         raise UsageError(f"{text!r} names no ref", "PATH@ and a branch, tag or commit", f"{path}@main")
     return Git(str(expanded(path).resolve()), ref, "")
+
+
+def reads_only(text: str) -> bool:
+    """True for a consumer, a release of one, or packages over one."""
+    return text.rpartition(_OVER)[2].strip().startswith(CONSUMER)
 
 
 def is_path(text: str) -> bool:

@@ -138,10 +138,9 @@ def undetermined(run: Run) -> tuple[Cause, ...]:
 
 
 def unsupported(run: Run) -> tuple[Cause, ...]:
-    """The cells whose creator or loader lacks the feature by declaration, by reason."""
-    return _gather(
-        run, (c for c in run.cells if c.verdict is Verdict.UNSUPPORTED and not c.expected), _reason_signature
-    )
+    """The cells whose creator or loader lacks the feature by declaration, or that a consumer refuses, by reason."""
+    aside = (Verdict.UNSUPPORTED, Verdict.REFUSED)
+    return _gather(run, (c for c in run.cells if c.verdict in aside and not c.expected), _reason_signature)
 
 
 def main_finding(cell: Cell) -> Finding | None:

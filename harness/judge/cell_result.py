@@ -10,11 +10,12 @@ from harness.core.matrix import CellId
 from harness.core.observation import Done, Observed
 from harness.core.run import Cell, Figures
 from harness.core.verdict import Verdict, worst
-from harness.judge import compare, load_behaviour, outcomes, precision, size, writes
+from harness.judge import compare, consumer, load_behaviour, outcomes, precision, size, writes
 from harness.judge.compare import Judgement
 from harness.judge.contracts import finding
 from harness.judge.numbers import BELIEVED, difference, same_bits
 from harness.store import device_class
+from harness.worker.shared import CONSUMER
 
 _HARNESS_FAILED, _WORKER_FAILED = "peft-regress itself failed", "the worker itself failed"
 _STARVED = "the machine did not let it run, not even alone; free disk or memory, or run it on a less busy machine"
@@ -30,7 +31,7 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
         )
     if hindered := precision.hindered(now):
         return could_not_tell(identity, *hindered)
-    judgement = compare.judge(golden, now)
+    judgement = consumer.judge(golden, now) if CONSUMER in now.facts else compare.judge(golden, now)
     if judgement.verdict.is_clean and (undetermined := precision.undetermined(now)):
         return could_not_tell(identity, *undetermined)
     found = _cell(
@@ -60,10 +61,10 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
 
 
 def _why_not(judgement: Judgement) -> str:
-    """Why a replay that ran is not comparable; empty if it was compared."""
-    if judgement.verdict is not Verdict.NOT_COMPARABLE:
+    """Why a replay that ran is not comparable, or how a consumer refuses; empty if it was compared."""
+    if judgement.verdict not in (Verdict.NOT_COMPARABLE, Verdict.REFUSED):
         return ""
-    return "; ".join(f.message for f in judgement.findings if f.verdict is Verdict.NOT_COMPARABLE)
+    return "; ".join(f.message for f in judgement.findings if f.verdict is judgement.verdict)
 
 
 def _not_in_cache(now: Observed) -> str:

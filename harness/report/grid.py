@@ -157,7 +157,7 @@ def _box(creator: str, loader: str, cells: Sequence[Cell], newer: Callable[[str,
     judged = [cell for cell in cells if cell.verdict is not Verdict.UNSUPPORTED]
     open_ = [cell for cell in judged if not cell.expected]
     concerning = sum(cell.verdict.is_deviation or cell.verdict.cannot_tell for cell in open_)
-    agreeing = sum(cell.verdict.is_clean for cell in open_)
+    agreeing = sum(cell.verdict.is_clean or cell.verdict is Verdict.REFUSED for cell in open_)
     return Box(
         creator=creator,
         loader=loader,

@@ -276,7 +276,7 @@ def _recorded(group: Group) -> Iterator[str]:
 
 
 def _aside(section: view.Aside) -> Iterator[Block]:
-    rows = [("unsupported", code(clip(each.title, 300)), f"{len(each.cells):,}") for each in section.unsupported]
+    rows = [(str(each.verdict), code(clip(each.title, 300)), f"{len(each.cells):,}") for each in section.unsupported]
     rows += [("left out", code(clip(reason, 300)), f"{len(names):,}") for reason, names in section.left_out]
     if section.standing:
         rows.append(("standing defects", section.standing_note, f"{len(section.standing):,}"))

@@ -58,12 +58,13 @@ class Tally:
     """In a PR check: what neither side loads, so that nothing was compared."""
     undetermined: tuple[Cell, ...]
     unsupported: tuple[Cell, ...]
+    refused: tuple[Cell, ...]
     not_run: int
 
     @property
     def asked(self) -> int:
         """The cells that should have been judged."""
-        judged = (self.clean, self.deviating, self.known, self.neither, self.undetermined)
+        judged = (self.clean, self.deviating, self.known, self.neither, self.undetermined, self.refused)
         return sum(map(len, judged)) + self.not_run
 
 
@@ -83,6 +84,7 @@ def tally(run: Run) -> Tally:
         neither=tuple(cell for cell in broken if cell.id in neither),
         undetermined=tuple(unknown),
         unsupported=tuple(cell for cell in rest if cell.verdict is Verdict.UNSUPPORTED),
+        refused=tuple(cell for cell in rest if cell.verdict is Verdict.REFUSED),
         not_run=len(run.not_run),
     )
 
@@ -102,16 +104,18 @@ def _answer(run: Run, code: ExitCode, counts: Tally) -> Iterable[str]:
     if code is ExitCode.INTERRUPTED:
         yield f"{len(run.cells):,} of {many(len(run.cells) + counts.not_run, 'cell')} finished"
     if code is ExitCode.CANNOT_TELL:
-        if not any((counts.clean, counts.known)):
+        if not any((counts.clean, counts.known, counts.refused)):
             yield "nothing was compared"
         yield _undetermined(counts)
-    if code is not ExitCode.CLEAN and (counts.deviating or counts.clean or counts.known):
+    if code is not ExitCode.CLEAN and (counts.deviating or counts.clean or counts.known or counts.refused):
         yield _breaks(run, counts)
     if writes := _writes(run, worse=True):
         yield writes
     yield _problems(run)
     if any((counts.clean, counts.known, counts.deviating)):
         yield f"{_count(counts.clean, 'loads and computes', 'load and compute')} the same{_verdicts(counts.clean)}"
+    if counts.refused:
+        yield f"{_count(counts.refused, 'is', 'are')} refused by name"
     yield _fixed(run, counts)
     yield _known(run, counts)
     if counts.neither:

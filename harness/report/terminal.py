@@ -39,6 +39,7 @@ _STYLES = {
     Verdict.WARNED: "yellow",
     Verdict.CLOSE: "green",
     Verdict.EXACT: "bold green",
+    Verdict.REFUSED: "green",
     Verdict.UNSUPPORTED: "dim",
 }
 _WORD_STYLES = {
@@ -303,7 +304,7 @@ def _aside(section: view.Aside, painter: Painter, verbose: bool) -> None:
     """Counts; every reason is named, the cells only with `-v`."""
     painter.heading(section.title)
     for group in section.unsupported:
-        painter.line(f"{many(len(group.cells), 'cell')} unsupported: ", painter.text(group.title), indent=2)
+        painter.line(f"{many(len(group.cells), 'cell')} {group.verdict}: ", painter.text(group.title), indent=2)
     for reason, names in section.left_out:
         which = painter.text(f" ({', '.join(names) if verbose else enumerated(names, 6)})", "dim")
         painter.line(f"{len(names):,} left out: ", painter.text(reason), which, indent=2)

@@ -22,7 +22,8 @@ def expanded(request: CheckRequest, environments: Environments) -> CheckRequest:
     Raises:
         UsageError: a glob that matches none, or names and several pins in one value.
     """
-    declared = [one.name for one in environments.status() if not one.on_demand]
+    declared = [one.name for one in environments.status() if not one.on_demand and not _is_consumer(one.name)]
+    declared += environments.consumers() if any(map(_is_consumer, request.loaders)) else []
     having = plan.creators_with_fixtures(request.places.store(), (), environments)
     return replace(request, creators=creators(request.creators, having), loaders=loaders(request.loaders, declared))
 
@@ -64,7 +65,7 @@ def _specs(value: str) -> list[str]:
     parts = _parts(value)
     if value.startswith(("python:", "git+")) or spec.is_path(value):
         return [value.strip()]
-    pins = [part for part in parts if "=" in part]
+    pins = [part for part in parts if "=" in part and not _is_consumer(part)]
     if pins == parts and pins:
         return [value.strip()]
     if len(pins) > 1:
@@ -74,6 +75,10 @@ def _specs(value: str) -> list[str]:
             f"repeat the option: --loaders {','.join(p for p in parts if p not in pins)} --loaders {','.join(pins)}",
         )
     return parts
+
+
+def _is_consumer(text: str) -> bool:
+    return text.startswith(spec.CONSUMER)
 
 
 def _chosen(parts: Iterable[str], known: Sequence[str], what: str) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import CURRENT
 from harness.judge import cell_result, load_behaviour
 from harness.judge.new_golden import CreationRefused
-from harness.runner import executed
+from harness.runner import consumers, executed
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.executed import Trace
 from harness.runner.fixture_source import Fixture
@@ -218,7 +218,7 @@ class Replay:
 
     def _usable(self, fixture: Fixture) -> Fixture | Cell:
         identity = self.cell.id
-        if (lacks := self._lacks()) and not self.forward:
+        if (lacks := self._lacks(fixture)) and (not self.forward or self.loader.environment.consumer):
             return cell_result.could_not_tell(identity, Verdict.UNSUPPORTED, f"loader: {lacks}")
         if identity.device != device_class.CPU and not (facts := self._facts()).get("cuda"):
             return cell_result.no_device(identity, facts.get("gpu"))
@@ -226,7 +226,7 @@ class Replay:
 
     def _compared(self, fixture: Fixture) -> Cell:
         result = self._recalled(fixture) or self._taken_over(fixture) or self._computed(fixture)
-        if lacks := self._lacks():
+        if lacks := self._lacks(fixture):
             result = load_behaviour.tried(result, lacks)
         return result.model_copy(update={"fixture": fixture.manifest.weights_digest, "fixture_origin": fixture.origin})
 
@@ -362,5 +362,7 @@ class Replay:
     def _facts(self) -> Mapping[str, Any]:
         return self.loader.facts(self.cell.id.loader)
 
-    def _lacks(self) -> str:
+    def _lacks(self, fixture: Fixture) -> str:
+        if consumer := self.loader.environment.consumer:
+            return consumers.lacks(self.cell, consumer, fixture)
         return matrix.unsupported(self.cell.declared, self.loader.environment.versions)

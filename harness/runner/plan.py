@@ -14,6 +14,7 @@ from harness.core.cell_settings import placed
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import CellId, Declared
 from harness.core.versions import version_of
+from harness.envs import spec as specs
 from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
@@ -99,6 +100,9 @@ def plan(scenarios: Iterable[Declared], request: CheckRequest, environments: Env
     """
     selection = request.selection
     scenarios = [s for s in scenarios if s.is_of(selection.families) and (selection.hub or not s.needs_hub)]
+    for spec in request.creators if request.pair else ():
+        if specs.reads_only(spec):
+            raise UsageError(f"{spec!r} makes no fixtures", "an environment with PEFT", "name the consumer as --loader")
     loaders = {name_of(environments, spec): spec for spec in request.loaders}
     creators = {name_of(environments, spec) if request.pair else spec: spec for spec in request.creators}
     cells = [

@@ -31,6 +31,7 @@ from harness.core.observation import Observed
 from harness.core.progress import Log
 from harness.core.text import enumerated
 from harness.core.versions import version_of
+from harness.envs import spec as specs
 from harness.judge.numbers import same_bits
 from harness.runner.executed import Trace, united
 from harness.runner.plan import Planned
@@ -123,8 +124,10 @@ class SharedReplays:
 
     def _looked_at(self, cell: Planned) -> tuple[Manifest, str] | None:
         """The manifest and the traits of the cell's fixture; None where it can't be read, which the check reports."""
-        if cell.id.device != CPU or cell.further:
-            return None  # replays on a GPU need not repeat to the bit; others of a group have no further probes
+        if cell.id.device != CPU or cell.further or specs.reads_only(cell.loader_spec):
+            # replays on a GPU need not repeat to the bit; others of a group have no further probes; and a consumer
+            # has no classes of configurations that could be compared
+            return None
         key = (cell.id.creator, cell.id.scenario)
         if key not in self._traits:
             try:

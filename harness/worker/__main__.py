@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
         return int(importlib.import_module(_PACKAGE + ".model.described").main())
     if options.serve:
         serve = importlib.import_module(_PACKAGE + ".serve.server")
-        return int(serve.main(_handler_file(options), Path(options.log), _forks(options)))
+        return int(serve.main(_handler_file(options), Path(options.log), _forks(options), options.cells))
     standalone = importlib.import_module(_PACKAGE + ".serve.standalone")
     return int(standalone.main(options, _handler_file(options), _forks(options)))
 
@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--no-fork", action="store_false", dest="fork", help="run the cells in this process, one by one"
     )
+    parser.add_argument("--cells", default="observe", help="whose cell.py serves: observe (default), or consume")
     parser.add_argument("--handler", metavar="FILE.py", help="replaces cell.py in tests of the worker itself")
     return parser
 

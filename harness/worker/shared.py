@@ -162,6 +162,12 @@ PRECISIONS = ("float32", "float64")
 NARROW = ("bfloat16", "float16")
 """What a replay can be asked to compute in besides; no golden is in these."""
 
+CONSUMER = "consumer"
+"""The prefix of the arrays and the name of the facts that a consumer's cell has (`consume/cell.py`)."""
+
+CELLS = ("observe", "consume")
+"""The folders of the worker with a `cell.py`: PEFT's own reading of a fixture, and another library's."""
+
 INPUTS = "inputs/"
 """The prefix of the arrays that are the model's inputs; a replay runs on the golden's own."""
 

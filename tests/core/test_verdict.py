@@ -13,7 +13,8 @@ VERDICTS = st.lists(st.sampled_from(Verdict))
 
 def test_every_verdict_is_of_one_class() -> None:
     for verdict in Verdict:
-        classes = (verdict.is_deviation, verdict.is_clean, verdict.cannot_tell, verdict is Verdict.UNSUPPORTED)
+        apart = (verdict is Verdict.UNSUPPORTED, verdict is Verdict.REFUSED)
+        classes = (verdict.is_deviation, verdict.is_clean, verdict.cannot_tell, *apart)
         assert sum(classes) == 1, verdict
 
 

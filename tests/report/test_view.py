@@ -105,7 +105,10 @@ def test_what_was_not_compared_has_its_reason() -> None:
     assert {group.verdict for group in undetermined.groups} == {each for each in Verdict if each.cannot_tell}
     assert undetermined.not_run == ("lora-never@v061:current[cpu]",)
     assert found["aside"].left_out == (("takes an hour; ask with --slow", ("lora-slow",)),)
-    assert [group.title for group in found["aside"].unsupported] == ["the reason for unsupported"]
+    assert [group.title for group in found["aside"].unsupported] == [
+        "the reason for refused",
+        "the reason for unsupported",
+    ]
     assert [problem.problem for problem in found["problems"].problems] == ["stale", "expired"]
 
 

@@ -270,7 +270,7 @@ def every_verdict() -> Run:
         for verdict in Verdict
         if verdict not in (Verdict.SILENT_WRONG, Verdict.LOAD_ERROR, Verdict.CRASH)
     }
-    cells = (wrong("lokr-alpha"), refused("lora-refused"), crashed("lora-crashed"), *plain.values())
+    cells = (wrong("lokr-alpha"), refused("lora-load-error"), crashed("lora-crashed"), *plain.values())
     return run(
         *cells,
         known(wrong("lokr-old")),

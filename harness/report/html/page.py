@@ -103,7 +103,7 @@ def tabled(cells: Cells) -> tuple[Line, ...]:
     """All cells of a small run; of a larger one those that changed, worst first, as many as there is room for."""
     lines = cells.lines
     if len(lines) > TABLED:
-        dull = (Verdict.EXACT, Verdict.CLOSE, Verdict.UNSUPPORTED)
+        dull = (Verdict.EXACT, Verdict.CLOSE, Verdict.REFUSED, Verdict.UNSUPPORTED)
         changed = (line for line in lines if line.verdict not in dull)
         lines = tuple(sorted(changed, key=lambda line: line.verdict.severity))
     return lines[:TABLED]

@@ -17,6 +17,7 @@ from harness.runner.workers.pool import Pool, WorkerFailed
 from harness.runner.workers.process import worker_command
 from harness.runner.workers.start_limit import BY_LOAD, StartLimit
 from harness.worker.process import VISIBLE_GPUS, visible_gpus
+from harness.worker.shared import CELLS
 
 
 class WorkerPool(Protocol):
@@ -132,13 +133,18 @@ def pool_for(
     """The pool that computes an environment's cells on a device; one pool for each GPU where several are visible.
 
     Args:
+        preload: what a worker imports beside the libraries; a consumer's imports its driver.
+        handler: in the place of the worker's own cell module for PEFT.
         traced: its cells are asked for what they execute.
     """
+    consumer, cells = environment.consumer, CELLS[0]
+    if consumer is not None:
+        preload, handler, cells = [consumer.driver], None, CELLS[1]
 
     def pool(environ: Mapping[str, str] | None, folder: Path) -> Pool:
         return Pool(
             environment.python, jobs=jobs, log_dir=folder, temporary=temporary, preload=preload, device=device,
-            command=worker_command(environment.python, handler),
+            command=worker_command(environment.python, handler, cells),
             environ=environ, start_limit=start_limit, untouched=environment.untouched, traced=traced,
         )  # fmt: skip
 

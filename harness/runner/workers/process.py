@@ -19,6 +19,7 @@ from typing import Any
 from harness.core import data
 from harness.worker.files import parse_json, read_end
 from harness.worker.process import process_variables, signal_name
+from harness.worker.shared import CELLS
 
 WORKER = data.CODE / "worker"
 """The folder that an interpreter runs as a script."""
@@ -217,13 +218,15 @@ def worker_digest() -> str:
     return whole.hexdigest()
 
 
-def worker_command(python: Path, handler: Path | None = None) -> list[str]:
+def worker_command(python: Path, handler: Path | None = None, cells: str = CELLS[0]) -> list[str]:
     """The command line of a worker that serves requests.
 
     Args:
+        cells: whose cell module serves.
         handler: a Python file in the place of the worker's own cell module; for tests of everything around it.
     """
-    return [str(python), str(WORKER), "--serve", *(["--handler", str(handler)] if handler else [])]
+    own = ["--handler", str(handler)] if handler else ["--cells", cells] if cells != CELLS[0] else []
+    return [str(python), str(WORKER), "--serve", *own]
 
 
 def tail(log: Path) -> str:

@@ -17,7 +17,7 @@ import traceback
 from pathlib import Path
 from typing import Any, cast
 
-from ..shared import KINDS, Hello, Reply, Request
+from ..shared import CELLS, KINDS, Hello, Reply, Request
 from . import executed, keeper, numerics
 from .children import Children
 from .in_process import InProcess
@@ -26,11 +26,11 @@ from .work import flush_all, redirect
 _IDLE_S = 3600.0
 
 
-def main(handler_file: Path | None, log: Path, forks: bool) -> int:
+def main(handler_file: Path | None, log: Path, forks: bool, cells: str = CELLS[0]) -> int:
     """Serve until `stop` or the end of stdin; returns the exit code."""
     keeper.guard()
     requests, replies = take_over_standard_streams(log)
-    server = Server(requests, replies, Handler(handler_file), forks)
+    server = Server(requests, replies, Handler(handler_file, cells), forks)
     # Ctrl-C in a terminal reaches all of its processes; the parent decides whether this one ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server.run()
@@ -53,18 +53,18 @@ def take_over_standard_streams(log: Path) -> tuple[int, int]:
 
 
 class Handler:
-    """The module that serves a request: `observe/cell.py`, or a test's file. Imported when first needed."""
+    """The module that serves a request: `observe/cell.py`, `consume/cell.py`, or a test's file. Imported if needed."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, cells: str = CELLS[0]) -> None:
         self.file = file
+        self._cells = cells
         self._module: Any = None
 
     def module(self) -> Any:
         """The imported module."""
         if self._module is None:
-            self._module = (
-                self._from_file(self.file) if self.file else importlib.import_module("..observe.cell", __package__)
-            )
+            own = f"..{self._cells}.cell"
+            self._module = self._from_file(self.file) if self.file else importlib.import_module(own, __package__)
         return self._module
 
     def handle(self, request: Request) -> None:
