@@ -199,7 +199,7 @@ class Builder:
     def _copied(self, overlay: Overlay, folder: Path, name: str) -> str:
         """A copy of the tree, because builds leave files behind. An unpacked wheel is packed instead of built."""
         copy = folder / "tree"
-        if source_tree.copy(overlay.tree, copy) != overlay.digest:
+        if source_tree.copy(overlay.tree, copy, overlay.files) != overlay.digest:
             found = f"{overlay.source} changed during the build"
             raise EnvFailed(name, "build", found, "a tree that does not change", "run it again")
         if source_tree.is_wheel(copy):

@@ -85,6 +85,8 @@ class Overlay:
     """The checkout's path, or the git URL with the commit."""
     base: Environment | None = None
     """The environment whose other packages are used; None if all others are installed from the lock."""
+    files: tuple[str, ...] = ()
+    """Names of the tree's files, if it was sent from another machine; else they are listed."""
 
 
 @dataclass(frozen=True)

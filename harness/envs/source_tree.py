@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import configparser
 import hashlib
+import io
 import os
 import re
 import shutil
 import subprocess
+import tarfile
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from packaging.utils import canonicalize_name
@@ -36,7 +38,49 @@ def digest(tree: Path) -> str:
     return _digest(tree, files(tree))
 
 
-def _digest(tree: Path, names: list[str]) -> str:
+def packed(tree: Path) -> bytes:
+    """A tar file of the files that `digest` counts. The same files give the same bytes."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in files(tree):
+            path, entry = tree / name, tarfile.TarInfo(name)
+            if path.is_symlink():
+                entry.type, entry.linkname = tarfile.SYMTYPE, str(path.readlink())
+                tar.addfile(entry)
+                continue
+            with open_regular(path, links=False) as file:
+                entry.size, entry.mode = os.fstat(file.fileno()).st_size, 0o755 if os.access(path, os.X_OK) else 0o644
+                tar.addfile(entry, file)
+    return data.getvalue()
+
+
+def unpack(data: bytes, to: Path) -> tuple[str, ...]:
+    """Write the files of a `packed` tree into a new folder; returns their names.
+
+    Raises:
+        ValueError: a name leads out of the folder, or something is no file and no link.
+    """
+    links: dict[Path, str] = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        entries = tar.getmembers()
+        for entry in entries:
+            path = to / entry.name
+            if ".." in Path(entry.name).parts or Path(entry.name).is_absolute():
+                raise ValueError(f"{entry.name!r} leads out of the tree")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if entry.issym():
+                links[path] = entry.linkname  # made last, so that no file is written through one
+            elif (file := tar.extractfile(entry)) is not None:
+                path.write_bytes(file.read())
+                path.chmod(entry.mode)
+            else:
+                raise ValueError(f"{entry.name!r} is no file")
+    for path, target in links.items():
+        path.symlink_to(target)
+    return tuple(entry.name for entry in entries)
+
+
+def _digest(tree: Path, names: Sequence[str]) -> str:
     total = hashlib.sha256()
     for name in names:
         path = tree / name
@@ -52,10 +96,14 @@ def _content_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def copy(tree: Path, to: Path) -> str:
-    """Copy the files that `digest` counts; returns the digest of the copy, to compare with the expected one."""
+def copy(tree: Path, to: Path, names: Sequence[str] = ()) -> str:
+    """Copy the files that `digest` counts; returns the digest of the copy, to compare with the expected one.
+
+    Args:
+        names: the files, if they are known; default: list them.
+    """
     to.mkdir(parents=True)
-    names = files(tree)
+    names = names or files(tree)
     for name in names:
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(tree / name, to / name, follow_symlinks=False)

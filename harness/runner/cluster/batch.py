@@ -1,0 +1,74 @@
+"""What is sent to a node, and what it returns. Dask pickles both; controller and node run the same code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.core.run import Cell, EnvironmentReport
+from harness.envs.environment import Environment
+from harness.runner.memory import Entry
+from harness.runner.plan import Planned
+
+
+@dataclass(frozen=True)
+class How:
+    """How cells are checked: what a local session gets too."""
+
+    jobs: int = 0
+    """Cells at once; 0 for as many as the node has threads."""
+    creating: bool = False
+    forward: bool = False
+    observations: bool = False
+    share: bool = True
+    side_by_side: bool = False
+    fresh: bool = False
+    audit: float = 0.0
+    options: str = ""
+    startup_timeout: float | None = None
+    handler: Path | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cells of one loader, and what a node needs to check them."""
+
+    cells: tuple[Planned, ...]
+    how: How
+    environments: Mapping[str, Environment]
+    """Specification → description. The trees of checkouts are in `trees`."""
+    on_demand: frozenset[str]
+    """Those of them whose fixtures are made on demand."""
+    declared: frozenset[str]
+    """Those of them that have a name of the matrix."""
+    store: Path
+    """The controller's folder of fixtures, for messages."""
+    fixtures: Mapping[str, str] = field(default_factory=dict)
+    """File in that folder → SHA-256."""
+    trees: Mapping[str, str] = field(default_factory=dict)
+    """Digest of a source tree → SHA-256 of the tar file that holds it."""
+    given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Digest of a saved adapter beside a scenario → its files and their SHA-256."""
+
+    @property
+    def contents(self) -> list[str]:
+        """The SHA-256 of every file."""
+        given = (sha256 for files in self.given.values() for sha256 in files.values())
+        return list(dict.fromkeys([*self.fixtures.values(), *self.trees.values(), *given]))
+
+
+@dataclass(frozen=True)
+class Done:
+    """A checked batch."""
+
+    cells: tuple[Cell, ...]
+    environments: tuple[EnvironmentReport, ...] = ()
+    failed: tuple[EnvironmentReport, ...] = ()
+    """Environments that could not be built."""
+    import_seconds: Mapping[str, float] = field(default_factory=dict)
+    remembered: tuple[Entry, ...] = ()
+    """What the controller's memory can keep."""
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What the workers said of their environments, by the memory's key."""
