@@ -339,6 +339,7 @@ def _resolved_base(declared: Declared, versions: Mapping[str, str]) -> dict[str,
     resolved: dict[str, Any] = {"name": declared.base_name, "load_with": base.load_with}
     resolved |= {"resize_to": base.resize_to} if base.resize_to else {}
     resolved |= {"saved_dtype": base.dtype} if base.dtype else {}
+    resolved |= {"tokenizer": base.tokenizer} if base.tokenizer else {}
     if quantize := declared.quantize:
         resolved["quantize"] = quantize.model_dump(by_alias=True)
     if base.modules is not None:

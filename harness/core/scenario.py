@@ -131,6 +131,8 @@ class Base(Strict):
     """The type that it is saved in; default: float32. It is then also loaded without a type, as users do: by
     Transformers 4 in float32, by Transformers 5 as it was saved."""
     quantize: Quantize | None = None
+    tokenizer: Literal["characters"] | None = None
+    """A tokenizer that is saved beside the weights, for readers that want one: a token is a character."""
     when: list[BaseWhen] = []
 
     @pydantic.model_validator(mode="after")
@@ -141,6 +143,8 @@ class Base(Strict):
             raise ValueError(
                 "`dtype` is for a base that is made: a Hub model and a quantised base have their own types"
             )
+        if self.tokenizer and not self.transformers:
+            raise ValueError("`tokenizer` is for a base that is a model of `transformers`")
         return self
 
 

@@ -125,6 +125,13 @@ def test_a_base_that_is_saved_in_a_narrow_type(tmp_path: Path) -> None:
     assert "saved_dtype" not in resolve(plain, {})["base"], "the digests of stored scenarios would change"
 
 
+def test_a_base_with_a_tokenizer(tmp_path: Path) -> None:
+    (declared,) = make(tmp_path, base_extra='tokenizer = "characters"').scenarios()
+    assert resolve(declared, {})["base"]["tokenizer"] == "characters"
+    (plain,) = make(tmp_path).scenarios()
+    assert "tokenizer" not in resolve(plain, {})["base"], "the digests of stored scenarios would change"
+
+
 def test_a_quantised_base_has_no_type_of_its_own(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="`dtype` is for a base that is made"):
         make(tmp_path, base_extra='dtype = "bfloat16"\nquantize = { bits = 8 }').scenarios()

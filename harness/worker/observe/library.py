@@ -7,7 +7,7 @@ import sys
 from typing import Any, Mapping
 
 from ..compat import configurations, trl
-from ..model import adapters, bases, wrappers
+from ..model import adapters, bases, tokenizer, wrappers
 from ..process import VISIBLE_GPUS
 from ..serve import devices, numerics
 from ..shared import TRAINER, Hello, Request
@@ -102,6 +102,8 @@ class Library:
                 adapters.restore_tables(self.torch, model)
             bases.save(model)
             configurations.write_code(base, bases.BASE_FOLDER)
+            if base.get("tokenizer"):
+                tokenizer.write(bases.BASE_FOLDER, model.config.vocab_size)
         if base.get("quantize", {}).get("from") == "quantised":
             bases.store_quantised(self.torch, base)
 
