@@ -9,6 +9,7 @@ Not seen are Python functions that native code calls in a thread of its own. Tor
 
 from __future__ import annotations
 
+import _thread
 import inspect
 import json
 import os
@@ -38,7 +39,6 @@ _IMPORTERS = (
 )
 _PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"))
 _FORKS = frozenset(("os.fork", "os.forkpty"))
-_BEGIN, _BEGIN_INNER = (vars(threading.Thread)[name] for name in ("_bootstrap", "_bootstrap_inner"))
 _MONITORS = sys.version_info >= (3, 12)
 
 
@@ -114,8 +114,8 @@ class Recorder:
         elif event in _PROCESSES:
             if any("python" in os.path.basename(word) or sys.prefix in word for word in _words(arguments)):
                 self.fail("it runs Python in another process")
-        elif self._engine is not None:
-            self._engine.event(event, arguments)
+        elif event == "sys.setprofile":
+            self._engine.profile_set(sys._getframe(2).f_code)  # beyond this method and the hook
 
     def _opened(self, path: Any) -> None:
         file = path.decode("utf-8", "replace") if isinstance(path, bytes) else path
@@ -154,8 +154,11 @@ class _Profiles:
         self._recorder = recorder
         self._main = self._new()
         self._threads: List[Any] = []
-        own: Any = _Profiles
-        self._calls = {function.__code__ for function in (own.start, own.stop, own._in_thread, _BEGIN_INNER)}
+        self._start_thread = _thread.start_new_thread
+        own, thread = vars(_Profiles), vars(threading.Thread)
+        self._calls = {
+            function.__code__ for function in (own["start"], own["stop"], own["_in_thread"], thread["_bootstrap_inner"])
+        }
 
     @staticmethod
     def _new() -> Any:
@@ -165,6 +168,7 @@ class _Profiles:
 
     def start(self) -> None:
         threading.setprofile(self._in_thread)
+        _thread.start_new_thread = self._started_otherwise
         self._main.enable()
 
     def stop(self) -> None:
@@ -174,6 +178,7 @@ class _Profiles:
         if vars(threading).get("_profile_hook") != self._in_thread:
             self._recorder.fail("the profile function of its threads was replaced")
         threading.setprofile(None)
+        _thread.start_new_thread = self._start_thread
         for profile in (self._main, *self._threads):
             profile.disable()  # or functions that go on in a thread would not count
             self._recorder.codes.update(entry.code for entry in profile.getstats() if not isinstance(entry.code, str))
@@ -185,12 +190,14 @@ class _Profiles:
         self._threads.append(profile)
         profile.enable()
 
-    def event(self, event: str, arguments: Tuple[Any, ...]) -> None:
-        if event == "sys.setprofile":
-            if sys._getframe(3).f_code not in self._calls:
-                self._recorder.fail("it sets a profile function")
-        elif event == "_thread.start_new_thread" and getattr(arguments[0], "__func__", None) is not _BEGIN:
-            self._recorder.fail("it starts a thread without the module threading")
+    def _started_otherwise(self, *arguments: Any, **more: Any) -> Any:
+        self._recorder.fail("it starts a thread without the module threading")
+        return self._start_thread(*arguments, **more)
+
+    def profile_set(self, by: CodeType) -> None:
+        """See that a thread's profile function is set, by this code."""
+        if by not in self._calls:
+            self._recorder.fail("it sets a profile function")
 
 
 class _Monitor:
@@ -223,8 +230,8 @@ class _Monitor:
         self._monitoring.set_events(self._tool, 0)
         self._monitoring.free_tool_id(self._tool)
 
-    def event(self, event: str, arguments: Tuple[Any, ...]) -> None:
-        """Nothing that is reported ends this."""
+    def profile_set(self, by: CodeType) -> None:
+        """Do nothing: monitoring goes on."""
 
     def _seen(self, code: CodeType, _offset: int) -> Any:
         self._recorder.codes.add(code)
@@ -251,7 +258,7 @@ def _hook(event: str, arguments: Tuple[Any, ...]) -> None:
             _watched.fail("what it does cannot be told: {}".format(type(error).__name__))
 
 
-_EVENTS = _FORKS | _PROCESSES | {"open", "sys.setprofile", "_thread.start_new_thread"}
+_EVENTS = _FORKS | _PROCESSES | {"open", "sys.setprofile"}
 
 
 def relative(file: str) -> str:
