@@ -62,9 +62,9 @@ def cell(identity: CellId, golden: Observed, now: Observed, done: Done) -> Cell:
 
 def _why_not(judgement: Judgement) -> str:
     """Why a replay that ran is not comparable, or how a consumer refuses; empty if it was compared."""
-    if judgement.verdict not in (Verdict.NOT_COMPARABLE, Verdict.REFUSED):
-        return ""
-    return "; ".join(f.message for f in judgement.findings if f.verdict is judgement.verdict)
+    if judgement.verdict is not Verdict.NOT_COMPARABLE:
+        return judgement.reason
+    return "; ".join(f.message for f in judgement.findings if f.verdict is Verdict.NOT_COMPARABLE)
 
 
 def _not_in_cache(now: Observed) -> str:

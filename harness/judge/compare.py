@@ -73,6 +73,8 @@ class Judgement:
     config_differences: tuple[str, ...] = ()
     new_warnings: tuple[str, ...] = ()
     error: ErrorReport | None = None
+    reason: str = ""
+    """How a consumer refuses the adapter."""
 
 
 def judge(golden: Observed, now: Observed) -> Judgement:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import os
 import platform
 import shutil
@@ -18,8 +17,9 @@ from pathlib import Path
 from typing import Any, Mapping
 
 import numpy as np
+from safetensors.numpy import load_file
 
-from ..files import read_json, read_regular
+from ..files import read_json
 from ..observe.capture import attempt, normalise
 from ..observe.recorder import Observation, read_arrays
 from ..serve import numerics
@@ -29,7 +29,7 @@ from . import Refused, stage_of_error
 PROMPTS = 8
 """Prompts of a cell, if its golden has that many positions."""
 _WORK = "consumer-work"
-_LARGEST_HEADER = 100 << 20
+_COPY = ".base_layer."
 _SHOWN = 2000
 _driver: list[Any] = []
 
@@ -153,7 +153,7 @@ def _named() -> dict[str, Any]:
     adapter, base = _json(os.path.join("adapter", "adapter_config.json")), _json(os.path.join("base", "config.json"))
     unset: tuple[Any, ...] = (None, False, "", "none", [], {})
     return {
-        "tensors": _tensors(os.path.join("adapter", "adapter_model.safetensors")),
+        "tensors": _tensors("adapter", "base"),
         "options": sorted(name for name, value in adapter.items() if value not in unset),
         "method": str(adapter.get("peft_type", "")),
         "base": [str(one) for one in (*(base.get("architectures") or []), base.get("model_type", "")) if one],
@@ -168,13 +168,19 @@ def _json(path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _tensors(path: str) -> list[str]:
-    """The names in a safetensors file; none if there is no such file."""
-    try:
-        content = read_regular(Path(path), links=False)
-        length = int.from_bytes(content[:8], "little")
-        if length > _LARGEST_HEADER:
-            return []
-        return sorted(name for name in json.loads(content[8 : 8 + length]) if name != "__metadata__")
-    except (OSError, ValueError):
-        return []
+def _tensors(adapter: str, base: str) -> list[str]:
+    """The names of the adapter's tensors, without copies of the base's, which PEFT saves beside an embedding's adapter.
+
+    None for a checkpoint that is not in the safetensors format.
+    """
+    path = os.path.join(adapter, "adapter_model.safetensors")
+    own = load_file(path) if os.path.exists(path) else {}
+    if any(_COPY in name for name in own):
+        files = sorted(name for name in os.listdir(base) if name.endswith(".safetensors"))
+        there = [tensor for name in files for tensor in load_file(os.path.join(base, name)).values()]
+        return sorted(n for n, tensor in own.items() if _COPY not in n or not any(_equal(tensor, t) for t in there))
+    return sorted(own)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return bool(one.shape == other.shape and (one == other).all())

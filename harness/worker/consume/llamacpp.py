@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import runpy
+import stat
 import sys
+import time
 from typing import Any, Iterator
 
 from . import LISTED, Refused, stage
@@ -20,6 +23,10 @@ _BASE, _ADAPTER = "base.gguf", "adapter.gguf"
 _REFUSALS = (NotImplementedError, ValueError)
 """What the converter raises where it says that it does not do something. It logs an error and exits, too."""
 _CONTEXT = 512
+_LOG = "/proc/self/fd/2"
+_LONGEST = 1 << 20
+_ERROR = re.compile(r"^.*?\d\.\d+\.\d+ E (.*)$", re.MULTILINE)
+"""A line of the runtime's log: `0.00.057.854 E where: what`."""
 _converted: dict[str, str] = {}
 _said: list[str] = []
 
@@ -33,6 +40,7 @@ def preload() -> None:
     import transformers  # noqa: F401
     import xllamacpp  # noqa: F401
 
+    os.environ["GGML_NO_BACKTRACE"] = "1"  # an abort would start a debugger, for ten seconds
     torch.set_num_threads(1)
     _take_any_tokenizer(_module_of_models())
 
@@ -86,7 +94,7 @@ def log_probabilities(base: str, adapter: str | None, prompts: list[list[int]], 
         with stage("converting the adapter"):
             _convert("convert_lora_to_gguf.py", ["--base", base, adapter], lora)
     with stage("loading the adapter" if lora else "loading the base"):
-        server = _server(_converted[base], lora, max(map(len, prompts)))
+        server = _started(_converted[base], lora, max(map(len, prompts)), adapter, work)
     with stage("computing"):
         return numpy.stack([_after(server, prompt, _vocabulary(base)) for prompt in prompts])
 
@@ -100,6 +108,8 @@ def accounted(adapter: str, work: str) -> dict[str, str] | None:
     file, path = os.path.join(work, _ADAPTER), os.path.join(adapter, "adapter_model.safetensors")
     if not os.path.exists(file) or not os.path.exists(path):
         return None
+    if not hasattr(numpy.memmap, "newbyteorder"):  # NumPy 2 has none, and the reader of older releases calls it
+        numpy.memmap.newbyteorder = lambda array, order: array.view(array.dtype.newbyteorder(order))
     there = {one.name: numpy.sort(numpy.asarray(one.data), axis=None) for one in gguf.GGUFReader(file).tensors}
     found: dict[str, str] = {}
     for key, tensor in load_file(path).items():
@@ -160,6 +170,41 @@ def _heard() -> Iterator[list[str]]:
         yield lines
     finally:
         logging.getLogger().removeHandler(collector)
+
+
+def _started(model: str, lora: str | None, longest: int, adapter: str | None, work: str) -> Any:
+    """The runtime with a model.
+
+    Raises:
+        Refused: it does not load the model or the adapter, and says why.
+    """
+    before = _size_of_log()
+    try:
+        return _server(model, lora, longest)
+    except RuntimeError as error:
+        if not (words := _errors_in_log(before)):
+            raise
+        where = accounted(adapter, work) if adapter is not None else None
+        same = [
+            f"({name} is {key})" for key, name in (where or {}).items() if name.rpartition(".lora_")[0] + "'" in words
+        ]
+        raise Refused("\n".join([words, *same])) from error
+
+
+def _size_of_log() -> int:
+    status = os.fstat(2)
+    return status.st_size if stat.S_ISREG(status.st_mode) else -1
+
+
+def _errors_in_log(start: int) -> str:
+    """The errors that the runtime logged, which it does in a thread of its own."""
+    if start < 0 or not os.path.exists(_LOG):
+        return ""
+    time.sleep(0.1)
+    with open(_LOG, "rb") as file:
+        file.seek(start)
+        text = file.read(_LONGEST).decode("utf-8", "replace")
+    return "\n".join(found.strip() for found in _ERROR.findall(text))
 
 
 def _server(model: str, lora: str | None, longest: int) -> Any:
