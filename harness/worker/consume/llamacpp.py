@@ -109,7 +109,7 @@ def accounted(adapter: str, work: str) -> dict[str, str] | None:
     if not os.path.exists(file) or not os.path.exists(path):
         return None
     if not hasattr(numpy.memmap, "newbyteorder"):  # NumPy 2 has none, and the reader of older releases calls it
-        numpy.memmap.newbyteorder = lambda array, order: array.view(array.dtype.newbyteorder(order))
+        setattr(numpy.memmap, "newbyteorder", lambda array, order: array.view(array.dtype.newbyteorder(order)))  # noqa: B010
     there = {one.name: numpy.sort(numpy.asarray(one.data), axis=None) for one in gguf.GGUFReader(file).tensors}
     found: dict[str, str] = {}
     for key, tensor in load_file(path).items():
