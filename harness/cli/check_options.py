@@ -108,13 +108,16 @@ def add_to_pytest(parser: pytest.Parser) -> None:
     _selection(group)
     _computing(group)
     _running(group)
+    cluster(group)
 
 
 def add_request(one: Parser) -> None:
     """Declare what `check`, `pair` and `matrix` have in common."""
     _selection(one.add_argument_group("choose scenarios and cells"))
     _computing(one.add_argument_group("choose what loaders compute with", "shown after the device, as [cpu+bfloat16]"))
-    _running(one.add_argument_group("choose how cells run"))
+    running = one.add_argument_group("choose how cells run")
+    _running(running)
+    cluster(running)
     _output(one.add_argument_group("choose what is printed"))
     _runner(one.add_argument_group("options of pytest, which runs the cells"))
 
@@ -166,6 +169,14 @@ def change(one: Parser) -> None:
     group.add_argument(
         "--last-red", action="store_true", help="only the cells that regressed when this change was last checked"
     )
+
+
+def cluster(one: Arguments) -> None:
+    """Declare where cells run."""
+    one.add_argument(
+        "--cluster", default="", metavar="dask://HOST:PORT",
+        help="check the cells on the nodes of a Dask cluster; --jobs is then for each node (docs/clusters.md)",
+    )  # fmt: skip
 
 
 def _selection(one: Arguments) -> None:

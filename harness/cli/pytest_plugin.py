@@ -127,6 +127,8 @@ class CheckPlugin:
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """With xdist: a worker process gets the request as it is here."""
+        if self.request.cluster:
+            raise pytest.UsageError("--cluster and -n: leave out -n; --jobs is for each node")
         node.workerinput[_REQUEST] = arguments_of(self.request)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:

@@ -53,6 +53,12 @@ def replay(
     Raises:
         HarnessError: an argument is wrong, or nothing was compared.
     """
+    if request.cluster and options.runner.numprocesses:
+        raise UsageError(
+            "--cluster and -n",
+            "one of them: both spread the cells over processes",
+            "leave out -n; --jobs is for each node",
+        )
     silent = options.quiet > 0
     lookout = None if silent or options.runner.collect_only else Lookout(environments)
     with Listener(streams.console(stderr=True), quiet=silent) as listener:

@@ -30,6 +30,8 @@ from harness.judge import breaks, expected
 from harness.judge.breaks import Break
 from harness.runner import folder as runs
 from harness.runner import plan, selected
+from harness.runner.cluster import batch, packing
+from harness.runner.cluster.session import ClusterSession
 from harness.runner.folder import Recorder
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest, cores
@@ -147,7 +149,7 @@ class Checking:
         self.hopeless = ""
         """Why the rest of the cells can't be compared: a side does not import."""
         self._added: queue.SimpleQueue[Planned] = queue.SimpleQueue()
-        self._session: Session | None = None
+        self._session: Session | ClusterSession | None = None
         self._at_end = contextlib.ExitStack()
         self._begun: set[str] = set()
         self._met: list[EnvironmentReport] = []
@@ -253,7 +255,9 @@ class Checking:
         cells, _ = expected.apply([cell], self.breaks, versions, datetime.date.today())
         return cells[0]
 
-    def _opened(self) -> Session:
+    def _opened(self) -> Session | ClusterSession:
+        if self._session is None and self.request.cluster:
+            self._session = self._on_cluster()
         if self._session is None:
             request, scratch = self.request, self._at_end.enter_context(scratch_folder())
             created = Store(scratch / "fixtures", origin="created") if request.pair else None
@@ -276,6 +280,24 @@ class Checking:
                 finished=self.keep,
             )
         return self._session
+
+    def _on_cluster(self) -> ClusterSession:
+        request = self.request
+        how = batch.How(
+            jobs=request.jobs,
+            creating=request.pair,
+            forward=request.forward or request.pair,
+            observations=request.observations,
+            share=not request.each,
+            side_by_side=self._side_by_side,
+            fresh=request.fresh or request.each,
+            audit=request.audit,
+            options=self._places(),
+            startup_timeout=request.startup_timeout,
+            handler=request.worker_handler,
+        )
+        packed = packing.Packing(self.environments, request.places.store(required=not request.pair), how)
+        return ClusterSession(request.cluster, packed, self._log, self.keep)
 
     def _places(self) -> str:
         """The options of this check that a command which reproduces one of its cells needs too."""

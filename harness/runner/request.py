@@ -167,7 +167,9 @@ class CheckRequest:
     startup_timeout: float | None = None
     """Seconds until a worker must have imported its libraries; None for 300, and more on a busy machine."""
     jobs: int = 0
-    """Cells at once; 0 for as many as there are cores."""
+    """Cells at once; 0 for as many as there are cores. With `cluster`, on each node."""
+    cluster: str = ""
+    """The scheduler of a cluster whose nodes check the cells: `dask://HOST:PORT` (`harness.runner.cluster`)."""
     fail_on_warned: bool = False
     """A new warning is a regression too."""
     resume: bool = False

@@ -27,12 +27,13 @@ class Packing:
     Args:
         environments: the controller's.
         store: the controller's fixtures.
+        how: the cells are checked.
     """
 
     def __init__(self, environments: Environments, store: Store, how: How) -> None:
         self._environments = environments
         self._store = store
-        self._how = how
+        self.how = how
         self._sources: dict[str, Read] = {}
         self._files: dict[Path, str] = {}
         self._described: dict[str, Environment] = {}
@@ -49,14 +50,14 @@ class Packing:
             names = set(self._environments.names())
             creators = {cell.creator_spec for cell in cells}
             made = frozenset(name for name in creators & names if self._environments.makes_fixtures_on_demand(name))
-            specs = {cell.loader_spec for cell in cells} | (creators if self._how.creating else creators & names)
+            specs = {cell.loader_spec for cell in cells} | (creators if self.how.creating else creators & names)
             environments = {spec: self.described(spec) for spec in sorted(specs)}
             return Batch(
-                tuple(cells), self._how, environments, made, frozenset(specs & names), self._store.folder,
-                {} if self._how.creating else dict(self._fixtures(cells)),
+                tuple(cells), self.how, environments, made, frozenset(specs & names), self._store.folder,
+                {} if self.how.creating else dict(self._fixtures(cells)),
                 dict(self._packed_trees(environments)),
                 {one.declared.given.digest: self._given(one.declared.given.folder) for one in cells
-                 if one.declared.given and (self._how.creating or one.creator_spec in made)},
+                 if one.declared.given and (self.how.creating or one.creator_spec in made)},
             )  # fmt: skip
 
     def described(self, spec: str) -> Environment:
