@@ -174,7 +174,7 @@ def change(one: Parser) -> None:
 def cluster(one: Arguments) -> None:
     """Declare where cells run."""
     one.add_argument(
-        "--cluster", default="", metavar="dask://HOST:PORT",
+        "--cluster", metavar="dask://HOST:PORT",
         help="check the cells on the nodes of a Dask cluster; --jobs is then for each node (docs/clusters.md)",
     )  # fmt: skip
 
