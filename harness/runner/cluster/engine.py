@@ -178,7 +178,8 @@ def on_node(batch: Batch, topic: str, number: str) -> Done:
 
     def wanted() -> bool:
         task = worker.state.tasks.get(key)
-        return task is not None and task.state == "executing"
+        # it closes when the scheduler has ended, and waits for us
+        return worker.status.name in ("running", "paused") and task is not None and task.state == "executing"
 
     return node.run(batch, worker.state.nthreads, log=say, on_cell=lambda _: say(""), wanted=wanted)
 

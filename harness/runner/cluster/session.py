@@ -45,6 +45,8 @@ class _Node:
     last: str = ""
     """The loader of its last batch."""
     busy: bool = False
+    silent: bool = False
+    """It is there, and is not used any more."""
 
 
 @dataclass
@@ -230,7 +232,8 @@ class ClusterSession:
             else:
                 self._nodes[address] = _Node(address, found[address])
         for address in [one for one in self._nodes if one not in found]:
-            del self._nodes[address]
+            self._nodes.pop(address, None)
+        self._known &= found.keys()
         return bool(self._nodes)
 
     def _serve(self) -> None:
@@ -269,9 +272,11 @@ class ClusterSession:
         """Have a node check a piece."""
         number = str(next(self._numbers))
         try:
-            done = self._checked(one, piece, number)
+            self._begun(one, piece, number)
+            done = self._result(one, piece, number)
         except NodeLost as lost:
-            self._lost(piece, str(lost))
+            self._forget(one)
+            self._lost(piece, str(lost), begun=number in self._running)
         except HarnessError as error:
             self._failed_at(piece, error)
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not leave cells without a result
@@ -289,11 +294,14 @@ class ClusterSession:
             one.busy = False
             self._changed.set()
 
-    def _checked(self, one: _Node, piece: Piece, number: str) -> Done:
+    def _begun(self, one: _Node, piece: Piece, number: str) -> None:
         batch = self.packing.batch(piece.cells)
         self._send(one, batch)
         self._heard[number] = time.monotonic()
-        running = self._running[number] = self._engine.run(one.address, batch, number)
+        self._running[number] = self._engine.run(one.address, batch, number)
+
+    def _result(self, one: _Node, piece: Piece, number: str) -> Done:
+        running = self._running[number]
         limit = self.silent_s + PATIENCE * max(cell.time_limit_s for cell in piece.cells) + GRACE_S
         while not running.ended():
             if self._ending or self._error:
@@ -304,7 +312,7 @@ class ClusterSession:
                 raise NodeLost(f"{one.address} ended")
             if time.monotonic() - self._heard[number] > limit:
                 running.cancel()
-                self._nodes.pop(one.address, None)
+                one.silent = True
                 raise NodeLost(f"{one.address} said nothing for {limit:.0f} s, and is not used any more")
             time.sleep(_LOOK_S)
         return running.result()
@@ -319,11 +327,23 @@ class ClusterSession:
         if chunk:
             self._engine.call(one.address, node.take, chunk)
 
-    def _lost(self, piece: Piece, why: str) -> None:
+    def _forget(self, one: _Node) -> None:
+        """Give no more to a node that is lost. One that starts again may have the same address."""
+        if self._nodes.get(one.address) is one:
+            del self._nodes[one.address]
+            if not one.silent:
+                self._known.discard(one.address)
+
+    def _lost(self, piece: Piece, why: str, *, begun: bool = True) -> None:
+        """Have another node check a piece. A node that was lost before it began says nothing of the cells."""
         if self._ending or self._error:
             return
+        guilty = None
         with self._lock:
-            guilty = self._waiting.ended(piece, why)
+            if begun:
+                guilty = self._waiting.ended(piece, why)
+            else:
+                self._waiting.back(piece)
         self.log(f"{self.cluster}: {why}; its {len(piece.cells)} cells are checked again")
         if guilty is not None:
             reason = f"each node that checked it ended: {'; '.join((*piece.ends, why))}"

@@ -99,6 +99,11 @@ class Waiting:
         """Record that a node has returned a piece."""
         self._running[piece.loader] -= 1
 
+    def back(self, piece: Piece) -> None:
+        """Take back the cells of a node that did not begin with them."""
+        self.done(piece)
+        self._again.append(piece)
+
     def ended(self, piece: Piece, why: str) -> Planned | None:
         """Take back the cells of a node that ended; the cell that is given up, if it is known to end nodes."""
         self.done(piece)
