@@ -98,6 +98,7 @@ class Memory:
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._used: set[str] = set()
+        self._numbers: dict[str, Numbers] = {}
         self._failed = False
 
     def recall(self, key: str, golden: Mapping[str, Array]) -> Known | None:
@@ -152,7 +153,7 @@ class Memory:
         if not self.path.exists():
             return {}
         asked = json.dumps(list(keys))
-        rows, numbers = self._ask(lambda db: _read_traces(db, asked)) or ((), {})
+        rows, numbers = self._ask(lambda db: _read_traces(db, asked, self._numbers)) or ((), {})
         found, damaged = dict[str, Trace](), list[tuple[str]]()
         for key, environment, why, sha256, content in rows:
             try:
@@ -283,11 +284,24 @@ def _keep_traces(db: sqlite3.Connection, environment: str, traces: Mapping[str, 
         db.execute("INSERT OR REPLACE INTO code VALUES (?, ?, ?)", (environment, digest(code), code))
 
 
-def _read_traces(db: sqlite3.Connection, keys: str) -> tuple[list[tuple[Any, ...]], dict[str, Numbers]]:
-    """The rows of these keys, a list in JSON, and the numbered code of their environments."""
+def _read_traces(
+    db: sqlite3.Connection, keys: str, known: dict[str, Numbers]
+) -> tuple[list[tuple[Any, ...]], dict[str, Numbers]]:
+    """The rows of these keys, a list in JSON, and the numbered code of their environments.
+
+    Args:
+        known: what was read before, by its digest.
+    """
     db.execute("BEGIN")  # both as they are at one moment
     rows = db.execute("SELECT * FROM executed WHERE key IN (SELECT value FROM json_each(?))", (keys,)).fetchall()
-    return rows, {environment: _read_numbers(db, environment) for environment in {row[1] for row in rows}}
+    found: dict[str, Numbers] = {}
+    for environment in {row[1] for row in rows}:
+        query = "SELECT sha256 FROM code WHERE environment = ?"
+        for (sha256,) in db.execute(query, (environment,)):
+            if sha256 not in known:
+                known[sha256] = _read_numbers(db, environment)
+            found[environment] = known[sha256]
+    return rows, found
 
 
 def _read_numbers(db: sqlite3.Connection, environment: str) -> Numbers:

@@ -243,12 +243,13 @@ class Replay:
         if known is None:
             return None
         trace = self._trace(fixture)
-        if self._lacks_trace(fixture) or self.remembered.audits(key):
-            now, trace = self._again(fixture)
+        lacks = self.cell.traced and trace is None
+        if lacks or self.remembered.audits(key):
+            now, trace = self._again(fixture, lacks)
             if now is None or not equal(now, known.observed):
                 self.remembered.forget(key)
                 return cell_result.failed(self.cell.id, Verdict.UNSTABLE, _disagreement(self.cell.id, known, now))
-            if trace is not None:
+            if lacks:
                 self._keep(fixture, golden, now, known.seconds, known.same_as, trace)
         else:
             self.loader.seen.recall(self.cell.id.loader, self.remembered.facts(self.loader.environment))
@@ -270,13 +271,9 @@ class Replay:
     def _trace(self, fixture: Fixture) -> Trace | None:
         return self.remembered.trace(self.cell, self.loader.environment, fixture.manifest) if self.cell.traced else None
 
-    def _lacks_trace(self, fixture: Fixture) -> bool:
-        """True if the cell's trace is asked for, and nothing was recorded of it."""
-        return self.cell.traced and bool(self._key(fixture)) and self._trace(fixture) is None
-
-    def _again(self, fixture: Fixture) -> tuple[Observed | None, Trace | None]:
-        """What a remembered cell observes when it is computed again, and its trace if there is none yet."""
-        if lacks := self._lacks_trace(fixture):
+    def _again(self, fixture: Fixture, lacks: bool) -> tuple[Observed | None, Trace | None]:
+        """What a remembered cell observes when it is computed again, and its trace if it lacks one."""
+        if lacks:
             taken = self._shared(fixture)
             if taken is not None and taken.trace is not None:
                 return taken.now, taken.trace
@@ -308,7 +305,7 @@ class Replay:
         return self.shared.taken_over(self.cell, self.loader.pool, resolved)
 
     def _computed(self, fixture: Fixture) -> Cell:
-        traced = self._lacks_trace(fixture)
+        traced = self.cell.traced and bool(self._key(fixture)) and self._trace(fixture) is None
         first = self.run(fixture, traced=traced)
         if traced and first.now is None:
             first = self.run(fixture, "-untraced")  # a cell never fails because it was recorded

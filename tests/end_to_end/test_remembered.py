@@ -118,3 +118,38 @@ def test_another_judge_judges_what_is_remembered(world: World, monkeypatch: pyte
     monkeypatch.setattr(compare, "judge", lenient)
     assert world.run("check", "--cell", wrong.id, "--audit", "0").code == 0
     assert len(world.traced("replay")) == before
+
+
+def traces(path: Path) -> list[tuple[str, str]]:
+    """The cells whose executed code was recorded, and why it could not be."""
+    with sqlite3.connect(path) as db:
+        found = db.execute("SELECT about, why FROM executed JOIN observation USING (key) ORDER BY about").fetchall()
+    db.close()
+    return found
+
+
+def test_what_cells_execute_is_recorded_once(world: World, tmp_path: Path) -> None:
+    """A cell that is remembered already is computed for it, and both observations must be equal."""
+    assert traces(stored(tmp_path)) == []
+    first = told(world)
+    count = sum(cell.verdict.is_judged for cell in world.report().cells)
+    assert replays(world, "--trace", "--audit", "0") == count
+    assert told(world) == first
+    assert len(traces(stored(tmp_path))) == count
+    assert {why for _, why in traces(stored(tmp_path))} == {""}
+    assert replays(world, "--trace", "--audit", "0") == 0
+
+
+def test_a_remembered_cell_that_differs_when_it_is_recorded_is_an_error(world: World, tmp_path: Path) -> None:
+    cell = next(cell for cell in world.report().cells if cell.verdict.is_judged)
+    _tampered(stored(tmp_path), cell.scenario)
+    assert world.run("check", "--cell", cell.id, "--audit", "0", "--trace").code == 2
+    assert world.report().cells[0].verdict == "unstable"
+    assert traces(stored(tmp_path)) == []
+
+
+def test_cells_that_are_computed_are_recorded_at_once(world: World, tmp_path: Path) -> None:
+    stored(tmp_path).unlink()
+    assert replays(world, "--trace") >= 2
+    known = [cell.id for cell in world.report().cells if cell.verdict.is_judged]
+    assert {about for about, _ in traces(stored(tmp_path))} == set(known)

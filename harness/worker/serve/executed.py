@@ -30,7 +30,7 @@ _LEFT_OUT = ("torch", "torchgen", "functorch")
 _PACKAGES = ("/site-packages/", "/dist-packages/")
 _COMPILER = ("/torch/_dynamo/symbolic_convert.py", "step")
 """The method that reads the bytecode of functions instead of running them."""
-_COMPREHENSIONS = frozenset(("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"))
+COMPREHENSIONS = frozenset(("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"))
 """They run only where the function around them ran."""
 _IMPORTERS = (
     "<frozen importlib._bootstrap_external>",
@@ -94,7 +94,7 @@ class Recorder:
         imported = set(self._modules())
         for code in self.codes:
             name = relative(code.co_filename)
-            if not name or code.co_name in _COMPREHENSIONS:
+            if not name or code.co_name in COMPREHENSIONS:
                 continue
             if code.co_flags & inspect.CO_OPTIMIZED:
                 functions.setdefault(name, set()).add((code.co_firstlineno, code.co_name))
@@ -134,11 +134,7 @@ class Recorder:
     def _modules(self) -> List[str]:
         """The files of all imported modules."""
         found, elsewhere = [], _elsewhere()
-        for module in list(sys.modules.values()):
-            # not `getattr`: a module may import its parts when it is asked for a name
-            file = vars(module).get("__file__") if isinstance(module, type(sys)) else None
-            if not isinstance(file, str) or not os.path.isabs(file):
-                continue
+        for file in filter(None, map(file_of, list(sys.modules.values()))):
             name = relative(file)
             if name:
                 found.append(name)
@@ -261,6 +257,13 @@ def _hook(event: str, arguments: Tuple[Any, ...]) -> None:
 _EVENTS = _FORKS | _PROCESSES | {"open", "sys.setprofile"}
 
 
+def file_of(module: Any) -> str:
+    """The file of a module; empty if it has none."""
+    # not `getattr`: a module may import its parts when it is asked for a name
+    file = vars(module).get("__file__") if isinstance(module, type(sys)) else None
+    return file if isinstance(file, str) and os.path.isabs(file) else ""
+
+
 def relative(file: str) -> str:
     """A file's name relative to the site-packages that it is in; empty for other files, and for those left out."""
     for folder in _PACKAGES:
@@ -297,6 +300,8 @@ def before_cells() -> Recorder:
     """Begin to record what the imports execute. Whoever calls this calls `stop` before the first cell."""
     global _before
     _before = Recorder()
+    for module in list(sys.modules.values()):  # imported when the interpreter started: nobody saw what ran
+        _before.read.add(file_of(module))
     _before.start()
     return _before
 

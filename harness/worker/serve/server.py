@@ -174,21 +174,20 @@ class Server:
         if kind == "stop":
             self._stopped = True
         elif kind == "hello":
-            self._reply(self._greeted(cast(Hello, request)))
-            self._children.warmed_up()
+            self._greet(cast(Hello, request))
         elif kind in KINDS and request.get("id") is not None and request.get("scratch"):
             self._start(cast(Request, {**request, "scratch": str(Path(request["scratch"]).absolute())}))
         else:
             detail = f"kind {kind!r}: expected hello, stop, or {', '.join(KINDS)} with `id` and `scratch`"
             self._reply({"id": request.get("id"), "outcome": "error", "detail": detail})
 
-    def _greeted(self, request: Hello) -> Reply:
-        if not request.get("executed") or isinstance(self._children, InProcess):
-            return self._handler.hello(request)
-        recorder = executed.before_cells()
-        reply = self._handler.hello(request)
-        recorder.stop()
-        return reply
+    def _greet(self, request: Hello) -> None:
+        records = request.get("executed") and not isinstance(self._children, InProcess)
+        recorder = executed.before_cells() if records else None
+        self._reply(self._handler.hello(request))
+        self._children.warmed_up()
+        if recorder is not None:
+            recorder.stop()
 
     def _start(self, request: Request) -> None:
         try:
