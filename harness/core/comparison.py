@@ -107,6 +107,30 @@ class WritesOtherwise(Model):
         return tuple(reader for reader in self.readers if reader.worse)
 
 
+class ChangedCode(Model):
+    """What a change changed in code, and how many adapters have to do with it, by what they execute."""
+
+    functions: tuple[str, ...] = ()
+    """Functions and methods with another body: `LoraLayer.forward (peft/tuners/lora/layer.py)`."""
+    elsewhere: tuple[str, ...] = ()
+    """What changed outside of functions."""
+    executing: int = 0
+    """Adapters that execute a changed function under the baseline."""
+    importing: int = 0
+    """Further adapters that import a file which changed outside of functions."""
+    untouched: int = 0
+    """Adapters that do neither, so that they cannot differ."""
+    unknown: int = 0
+    """Adapters that were selected by the changed files, as it is not recorded what they execute."""
+    remembered: int = 0
+    """If nothing that runs has changed: the cells of the baseline that are known."""
+
+    @property
+    def proved(self) -> bool:
+        """True if no adapter that the change could affect can differ."""
+        return not (self.executing or self.importing or self.unknown) and bool(self.untouched or self.remembered)
+
+
 class Against(Model):
     """A change compared with a baseline (`check --against`): what was changed, and the baseline."""
 
@@ -129,6 +153,8 @@ class Against(Model):
     """How it is known what changed."""
     scope: str = ""
     """Which scenarios were checked, and why these."""
+    code: ChangedCode | None = None
+    """What changed in code, where the adapters were selected by what they execute."""
     narrowed: bool = False
     """True if the user chose among them: `-k`, `--cell`, `--last-red`, `--creator`, `--family` or `--scenarios`."""
     remembered: int = 0

@@ -323,6 +323,8 @@ def _exit_code_of_change(run: Run) -> ExitCode:
         return ExitCode.REGRESSED
     if run.against and run.against.writes and run.against.writes.worse:
         return ExitCode.REGRESSED
+    if run.against and run.against.code and run.against.code.proved and not run.plan and not run.against.failed:
+        return ExitCode.CLEAN  # nothing was compared, because nothing can differ
     apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
     cells = [cell for cell in run.cells if cell.verdict.is_judged]
     unknown = any(c.unknown for c in apart.values()) or any(c.unjudged for c in run.comparisons)

@@ -19,6 +19,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from harness.runner.change.new_names import Package, is_new_import, is_unknown
 from harness.runner.executed import Executed
@@ -60,20 +61,27 @@ class Difference:
     defines: bool = False
     """True if a name is new or gone that nothing else knows: it affects no cell if the file can be imported."""
 
+    @property
+    def files(self) -> frozenset[str]:
+        """The files that it is in."""
+        return frozenset((*self.modules, *(one.file for one in self.functions)))
+
     def __bool__(self) -> bool:
         return bool(self.functions or self.modules or self.everything or self.defines)
 
-    def met_by(self, executed: Executed) -> str:
-        """What of it a cell ran or imported, in words; empty for a cell that it cannot affect."""
-        if self.everything:
-            return self.everything
-        for file, what in self.modules.items():
-            if file in executed.imported or file in executed.functions:
-                return f"it imports {file}, where {what} changed"
-        for one in self.functions:
-            if any(one.first <= line <= one.last for line, _ in executed.functions.get(one.file, ())):
-                return f"it runs {one}"
+    def met_by(self, executed: Executed) -> Met:
+        """What a cell has to do with it; empty for a cell that it cannot affect."""
+        if any(
+            one.first <= line <= one.last for one in self.functions for line, _ in executed.functions.get(one.file, ())
+        ):
+            return "runs"
+        if self.everything or any(file in executed.imported or file in executed.functions for file in self.modules):
+            return "imports"
         return ""
+
+
+Met = Literal["", "runs", "imports"]
+"""`runs`: a function that differs. `imports`: a file that differs elsewhere."""
 
 
 def between(

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from packaging.utils import canonicalize_name
 
-from harness.core import syntax
 from harness.core.files import read_text
 from harness.envs import record, source_tree
 from harness.envs.environment import BuiltEnvironment
-from harness.runner.change import touched
+from harness.runner.change import code_diff, touched
+from harness.runner.change.code_diff import Difference
+from harness.runner.change.new_names import Package
 from harness.runner.change.touched import Files
-from harness.worker.files import open_regular
+from harness.worker.files import open_regular, read_regular
 
 _UPSTREAM = ("refs/remotes/origin/HEAD", "origin/main", "origin/master", "upstream/main", "upstream/master", "main",
              "master")  # fmt: skip
 _METADATA = (".dist-info", ".egg-info", ".data")
 _COMPILED = (".so", ".pyd", ".dll", ".dylib")
 _MADE_BY_BUILDS = {"version", "_version"}
-_VERSION = ("__version__", "__version_info__", "version", "VERSION")
+_LARGEST = 64 << 20
+"""Bytes of a source file."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ class Installed:
             return read_text(self.site / name, errors="replace")
         except OSError:
             return ""
+
+    def content(self, name: str) -> bytes | None:
+        """One file's content; None for a file that is not there or can't be read."""
+        try:
+            return read_regular(self.site / name, _LARGEST, links=True) if name in self.digests else None
+        except (OSError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)
@@ -120,31 +128,29 @@ def _tops(names: Iterable[str], above: str) -> set[str]:
 
 
 def differing(before: Installed, now: Installed) -> tuple[str, ...]:
-    """The files that differ in more than comments and a version number."""
+    """The files that differ in more than comments, docstrings that nothing reads, and a version number."""
+    package = Package(before.files, now.files)
+    return tuple(
+        name for name in of_other_bytes(before, now)
+        if code_diff.between([name], before.content, now.content, package)
+    )  # fmt: skip
+
+
+def of_other_bytes(before: Installed, now: Installed) -> tuple[str, ...]:
+    """The files that are not equal to the byte, in their order."""
     names = sorted(before.digests.keys() | now.digests.keys())
-    apart = [name for name in names if before.digests.get(name) != now.digests.get(name)]
-    return tuple(name for name in apart if not _same_program(name, before, now))
+    return tuple(name for name in names if before.digests.get(name) != now.digests.get(name))
 
 
-def _same_program(name: str, before: Installed, now: Installed) -> bool:
-    if not name.endswith(".py") or name not in before.digests or name not in now.digests:
-        return False
-    try:
-        one, other = (_program(each.text(name)) for each in (before, now))
-    except (SyntaxError, RecursionError):
-        return False
-    return one == other
+def difference(
+    names: Iterable[str], before: Installed, now: Installed, others: Callable[[str], bool]
+) -> Difference:  # fmt: skip
+    """What runs differently in these files.
 
-
-def _program(text: str) -> str:
-    module = syntax.module(text)
-    module.body = [node for node in module.body if not _states_version(node)]
-    return ast.dump(module)
-
-
-def _states_version(node: ast.stmt) -> bool:
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    return bool(targets) and all(isinstance(each, ast.Name) and each.id in _VERSION for each in targets)
+    Args:
+        others: whether a name occurs in code besides the package.
+    """
+    return code_diff.between(names, before.content, now.content, Package(before.files, now.files, others))
 
 
 def given(names: Iterable[str], tops: Collection[str]) -> Changed:

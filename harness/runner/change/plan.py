@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
-from harness.core.comparison import Against
+from harness.core.comparison import Against, ChangedCode
 from harness.core.errors import UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Cell, EnvironmentReport, Run
@@ -18,12 +19,12 @@ from harness.core.text import many
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import CURRENT, Environments
 from harness.judge import change as judge
-from harness.runner import plan, remembered
-from harness.runner.change import last_red, older, scope, select, wider
+from harness.runner import remembered
+from harness.runner.change import exact, last_red, older, scope, select, wider
 from harness.runner.change import sides as two_sides
+from harness.runner.change.exact import Baseline, Pair
 from harness.runner.change.files import Changed
 from harness.runner.change.newer import NewerCreators
-from harness.runner.change.select import Pair
 from harness.runner.change.sides import Built, Contents, SideFailed, Sides
 from harness.runner.change.touched import Touched
 from harness.runner.checking import known_breaks
@@ -186,17 +187,21 @@ def plan_change(
     files, affected, why_all = affected_by
     versions = sides.baseline.versions
     found, everything = scope.choose(declared, affected, why_all, versions), scope.choose(declared, None, "", versions)
+    names = None if change.every_scenario else exact.names(files, both, request)
     if affected is None and (request.every_creator or change.every_scenario):
         found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
-    chosen = select.select(found, everything, declared, request, environments, sides)
-    cells = plan.with_further(chosen.cells)
+    chosen = select.select(
+        found, everything, declared, request, environments, sides,
+        None if names is None else functools.partial(exact.difference, names, both, Baseline(sides, request, environments)),
+    )  # fmt: skip
+    cells: Sequence[Planned] = chosen.cells
     if request.is_narrowed:
         cells = _without_new_further(cells, sides, request, environments)
     mine, baseline = _of_sides(cells, sides)
     asked = ChangePlan(
         replace(chosen.request, expression="", observations=True), sides, both, built, mine, baseline,
         tuple(str(cell.id) for cell in mine), chosen.left_out, chosen.features,
-        _about(sides, built, files, chosen.words, request), tuple(scope.beside(files)),
+        _about(sides, built, files, chosen.words, request, chosen.code), tuple(scope.beside(files)),
         NewerCreators(chosen.creators, _with_further_as(mine, chosen.cells_of)), environments,
     )  # fmt: skip
     asked.grow(_cells_of_run(sides, mine))
@@ -216,7 +221,7 @@ def ready(planned: ChangePlan, change: ChangeRequest, request: CheckRequest) -> 
     if two_sides.same_program(planned.contents, two_sides.contents(planned.sides, built)):
         planned.built = built
         planned.changed = two_sides.model(planned.sides, built).model_copy(
-            update=planned.changed.model_dump(include={"scope", "changed", "known_by", "narrowed"})
+            update=planned.changed.model_dump(include={"scope", "changed", "code", "known_by", "narrowed"})
         )
         return planned
     return plan_change(change, request, planned.environments, planned.sides, built)
@@ -313,10 +318,14 @@ def _affected(
     return files, two_sides.touched(sides, files, both.now, declared), ""
 
 
-def _about(sides: Sides, built: Built | None, files: Changed | None, words: str, request: CheckRequest) -> Against:
+def _about(
+    sides: Sides, built: Built | None, files: Changed | None, words: str, request: CheckRequest,
+    code: ChangedCode | None = None,
+) -> Against:  # fmt: skip
     return two_sides.model(sides, built).model_copy(
         update={
             "scope": words,
+            "code": code,
             "narrowed": request.is_narrowed,
             "changed": files.names if files else (),
             "known_by": files.known_by if files else "",

@@ -87,6 +87,51 @@ def reduced(scope: Scope, able: Sequence[Declared], cost: Mapping[str, float]) -
     return Scope(names, scope.left_out | out, words), {name: features[name] for name in kept if name in features}
 
 
+MANY = 60
+"""More scenarios than these are reduced, also if all of them have to do with what changed."""
+
+
+def fewer(
+    running: Sequence[str], importing: Sequence[str], by_files: Sequence[str], declared: Mapping[str, Declared],
+    scope: Scope, cost: Mapping[str, float],
+) -> tuple[set[str], dict[str, Set[str]], dict[str, str]]:  # fmt: skip
+    """The scenarios to check, the features of those that were chosen by them, and why others are left out.
+
+    Args:
+        running: those that run a function which changed. All are checked, unless they are many.
+        importing: those that only import a file which changed elsewhere.
+        by_files: those that the changed files select, as nobody knows what they execute.
+        scope: of the changed files.
+    """
+    chosen, pool, out = set[str](), list[str](), dict[str, str]()
+    for names in (running, importing):
+        if len(names) + len(chosen) <= MANY:
+            chosen |= set(names)
+        elif names is running or scope.rule != "affected":
+            pool += names
+        else:
+            others = [name for name in names if name not in scope.scenarios]
+            sample = _sample(declared[name] for name in others)
+            chosen |= {*names} - {*others} | {*sample}
+            why = "it imports what changed and executes nothing of it; one scenario of each family was checked"
+            out |= {name: why for name in others if name not in sample}
+    match scope.rule:
+        case "affected":
+            chosen |= set(by_files)
+        case "sample":
+            sample = _sample(declared[name] for name in by_files)
+            chosen |= set(sample)
+            out |= {name: f"{scope.words}; a sample was checked" for name in by_files if name not in sample}
+        case "cover":
+            pool += by_files
+    had = set[str]().union(*(cover.features(declared[name]) for name in chosen)) if pool else set()
+    features = {name: cover.features(declared[name]) for name in pool}
+    kept = cover.smallest({name: having - had for name, having in features.items()}, cost)
+    why = "the scenarios that are checked have its features too; --every-scenario checks it"
+    out |= {name: why for name in pool if name not in kept}
+    return chosen | set(kept), {name: features[name] for name in kept}, out
+
+
 def _sample(scenarios: Iterable[Declared]) -> list[str]:
     """The first scenario of each family."""
     found: dict[str, str] = {}

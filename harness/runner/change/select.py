@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from harness.core import keyword
+from harness.core.comparison import ChangedCode
 from harness.core.errors import HarnessError, UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Run
@@ -17,15 +18,15 @@ from harness.core.versions import version_of
 from harness.envs.environments import Environments
 from harness.judge import change as judge
 from harness.runner import plan, selected
-from harness.runner.change import cover, scope
+from harness.runner.change import cover, exact, scope
+from harness.runner.change.code_diff import Difference
+from harness.runner.change.exact import Baseline, Pair
 from harness.runner.change.scope import Scope
 from harness.runner.change.sides import Sides
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest
 from harness.store.manifest import BadFixture
 
-Pair = tuple[str, str]
-"""A scenario and a creator."""
 _ANY_LOADER = re.compile(r":[^:\[]*\[")
 NAMED = "the cells that --cell names"
 
@@ -42,6 +43,7 @@ class Cells:
         creators: scenario → all that have its fixture, from the oldest release to the newest, where the user leaves
             the choice open.
         cells_of: the cells of a scenario and one of these creators.
+        code: what changed in code, if they were selected by what they execute.
     """
 
     request: CheckRequest
@@ -51,6 +53,7 @@ class Cells:
     features: Mapping[str, Set[str]]
     creators: Mapping[str, Sequence[str]]
     cells_of: Callable[[str, str], list[Planned]]
+    code: ChangedCode | None = None
 
 
 def asked(request: CheckRequest) -> CheckRequest:
@@ -75,45 +78,87 @@ def refuse_unknown(request: CheckRequest, environments: Environments, sides: Sid
 
 def select(
     found: Scope, everything: Scope, declared: Sequence[Declared], request: CheckRequest, environments: Environments,
-    sides: Sides,
+    sides: Sides, difference: Callable[[Sequence[Planned]], Difference] | None = None,
 ) -> Cells:  # fmt: skip
-    """The cells of a scope.
+    """The cells of a scope, or those that execute what differs.
 
     Args:
         everything: the scope of every scenario, for cells that the user names, and for `-k` that selects none in scope.
         declared: the scenarios of both.
+        difference: what runs differently, given all cells that may be checked; None to go by the scope alone.
 
     Raises:
         UsageError: no cell is selected.
     """
-    among = _Among(declared, asked(request), environments, sides)
+    among = _Among(declared, request, environments, sides)
     if request.cells:
         found = replace(everything, words=NAMED, rule="affected")
+    elif difference is not None and (
+        those := _executing(found, everything, among, Baseline(sides, request, environments), difference)
+    ):
+        return those
     cells, out = among.cells_of(found)
     if not cells and request.expression and found.rule == "affected":
         found = replace(everything, words=f"-k {request.expression!r} selects none of {found.words}", rule="sample")
         cells, out = among.cells_of(found)
-    if not cells:
-        raise UsageError(
-            "no cell is selected", "a scenario that the change affects, with a fixture",
-            f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({found.words})",
-        )  # fmt: skip
+    _refuse_none(cells, found)
     if found.rule == "cover" and among.asked:  # who names creators gets all of theirs
         found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
     able = list({cell.declared.name: cell.declared for cell in cells}.values())
     if found.rule == "affected" and not request.cells and len(able) < len(found.scenarios):
         found = replace(found, words=f"{len(able):,} of {found.words}")
     found, features = scope.reduced(found, able, among.costs(cells))
-    cells = [cell for cell in cells if cell.declared.name in found.scenarios]
-    used = {cell.id.creator for cell in cells}
-    request = replace(
-        request, creators=tuple(name for name in among.creators if name in used), every_creator=False,
-        loaders=_loaders(sides),
-    )  # fmt: skip
-    names = among.selectable()
-    left_out = {name: why for name, why in {**found.left_out, **out}.items() if name in names}
-    creators = {} if among.asked or request.cells else among.creators_by_scenario([one.name for one in able])
-    return Cells(request, tuple(cells), left_out, found.words, features, creators, among.cells_by)
+    cells = plan.with_further(cell for cell in cells if cell.declared.name in found.scenarios)
+    return among.chosen(cells, {**found.left_out, **out}, found.words, features, able)
+
+
+def _executing(
+    found: Scope, everything: Scope, among: _Among, baseline: Baseline,
+    difference: Callable[[Sequence[Planned]], Difference],
+) -> Cells | None:  # fmt: skip
+    """The cells that execute what differs. Where nobody knows what a cell executes, the scope decides.
+
+    None if that is so for every cell, or if a cell can be affected without executing anything.
+    """
+    every, out = among.cells_of(everything)
+    _refuse_none(every, everything)
+    every = plan.with_further(every)
+    changed = difference(every)
+    executed = {} if changed.everything else baseline.executed(every, changed.files)
+    if not executed:
+        return None
+    split = exact.split(map(_pair, every), executed, changed)
+    hit = (*split.running, *split.importing)
+    by_files = [pair for pair in split.unknown if pair[0] in found.scenarios]
+    named = {cell.declared.name: cell.declared for cell in every}
+    if among.asked:  # who names creators gets all of theirs
+        kept, features, left_out = {*hit, *by_files}, dict[str, Set[str]](), dict[str, str]()
+    else:
+        running, importing, unknown = (
+            [name for name, _ in some] for some in (split.running, split.importing, by_files)
+        )
+        chosen, features, left_out = scope.fewer(running, importing, unknown, named, found, among.costs(every))
+        kept = {pair for pair in (*hit, *by_files) if pair[0] in chosen}
+    cells = [cell for cell in every if _pair(cell) in kept]
+    if kept != {*hit}:  # the first of a family may be left out, and with it the further probes
+        cells = plan.with_further(cells)
+    why = exact.why_untouched(changed)
+    untouched = {name: why for name, _ in split.untouched}
+    unaffected = {name: found.left_out.get(name, "") for name, _ in split.unknown}
+    left_out = {name: why for name, why in {**everything.left_out, **untouched, **unaffected, **left_out}.items()
+                if why and name not in {cell.declared.name for cell in cells}}  # fmt: skip
+    code = exact.model(split, changed, len(by_files))
+    words = exact.words(code, len({_pair(cell) for cell in cells}), found)
+    able = [named[name] for name in dict.fromkeys(name for name, _ in kept)]
+    return replace(among.chosen(cells, {**left_out, **out}, words, features, able), code=code)
+
+
+def _refuse_none(cells: Sequence[Planned], found: Scope) -> None:
+    if not cells:
+        raise UsageError(
+            "no cell is selected", "a scenario that the change affects, with a fixture",
+            f"loosen --creator, --cell, --family or --scenarios, or take --every-scenario ({found.words})",
+        )  # fmt: skip
 
 
 def named(request: CheckRequest, scenarios: Iterable[Declared]) -> list[Declared]:
@@ -140,10 +185,11 @@ class _Among:
     """
 
     def __init__(
-        self, declared: Sequence[Declared], request: CheckRequest, environments: Environments, sides: Sides
+        self, declared: Sequence[Declared], given: CheckRequest, environments: Environments, sides: Sides
     ) -> None:
-        self._declared, self._request, self._environments, self._sides = declared, request, environments, sides
-        self._store = request.places.store()
+        self._declared, self._environments, self._sides = declared, environments, sides
+        self._given, self._request = given, asked(given)
+        self._store = given.places.store()
         self.asked = self._asked()
         self.creators = self.asked or list(plan.creators_with_fixtures(self._store, ()))
 
@@ -173,6 +219,25 @@ class _Among:
         """The cells of one scenario and creator that the options select."""
         every = self._planned({(scenario, creator)})
         return _only_those_of(self._sides.run, every)[0] if self._sides.run else every
+
+    def chosen(
+        self, cells: Sequence[Planned], left_out: Mapping[str, str], words: str, features: Mapping[str, Set[str]],
+        able: Sequence[Declared],
+    ) -> Cells:  # fmt: skip
+        """The cells with all that a plan needs.
+
+        Args:
+            able: the scenarios that may get cells of newer creators.
+        """
+        used, names = {cell.id.creator for cell in cells}, self.selectable()
+        request = replace(
+            self._given, creators=tuple(name for name in self.creators if name in used), every_creator=False,
+            loaders=_loaders(self._sides),
+        )  # fmt: skip
+        left_out = {name: why for name, why in left_out.items() if name in names}
+        free = not (self.asked or self._given.cells)
+        creators = self.creators_by_scenario([one.name for one in able]) if free else {}
+        return Cells(request, tuple(cells), left_out, words, features, creators, self.cells_by)
 
     def _planned(self, pairs: Set[Pair]) -> list[Planned]:
         """The cells of these scenarios and creators that the options select, of both sides."""
