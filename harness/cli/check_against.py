@@ -6,16 +6,18 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from harness import report
 from harness.cli import common, pytest_run
 from harness.cli.check_options import CheckOptions
 from harness.core.errors import ExitCode, UsageError
 from harness.core.text import many
+from harness.report import change_summary
 from harness.runner import folder as runs
 from harness.runner.change import select
 from harness.runner.change import sides as two_sides
-from harness.runner.change.check import failed_run
+from harness.runner.change.check import failed_run, untouched_run
 from harness.runner.change.plan import ChangePlan, again, plan_change, ready
 from harness.runner.change.sides import SideFailed, Sides
 
@@ -39,6 +41,8 @@ def check(options: CheckOptions) -> int:
     left_out = {**planned.left_out, **options.left_out()}
     if options.dry_run:
         return _dry_run(planned, left_out, verbose=options.output.verbose > 0)
+    if not planned.to_run:
+        return _untouched(planned, left_out, options)
     if not options.quiet:
         common.say(_what_runs(planned))
     return pytest_run.replay(
@@ -87,12 +91,25 @@ def _lines_of_stdin() -> list[str]:
 
 def _failed(sides: Sides, failed: SideFailed, options: CheckOptions) -> int:
     """Report that one side can't be built: nothing was compared, and why."""
-    folder = runs.new_folder(options.request.places.reports_folder, f"against-{sides.change.name}")
+    folder = _new_folder(sides, options)
     run = failed_run(sides, failed, folder.name, shlex.join(["peft-regress", *sys.argv[1:]]))
     report.write(run, folder)
     pytest_run.print_run(run, folder, options)
     common.say(f"peft-regress: {failed.what} can't be had: {failed.error}")
     return run.exit_code
+
+
+def _untouched(planned: ChangePlan, left_out: Mapping[str, str], options: CheckOptions) -> int:
+    """Report that no adapter can differ: nothing was compared, and why."""
+    folder = _new_folder(planned.sides, options)
+    run = untouched_run(planned, folder.name, left_out, shlex.join(["peft-regress", *sys.argv[1:]]))
+    report.write(run, folder)
+    pytest_run.print_run(run, folder, options)
+    return run.exit_code
+
+
+def _new_folder(sides: Sides, options: CheckOptions) -> Path:
+    return runs.new_folder(options.request.places.reports_folder, f"against-{sides.change.name}")
 
 
 def _what_runs(planned: ChangePlan) -> str:
@@ -112,6 +129,8 @@ def _dry_run(planned: ChangePlan, left_out: Mapping[str, str], *, verbose: bool)
     common.out(f"{about.subject} against {about.baseline}: {about.scope}")
     for name in about.changed:
         common.out(f"changed: {name}")
+    for words in change_summary.code(about):
+        common.out(words)
     for cell in planned.cells:
         common.out(str(cell.id))
         if verbose and (features := planned.features.get(cell.id.scenario)):

@@ -122,8 +122,10 @@ class ChangedCode(Model):
     """Adapters that do neither, so that they cannot differ."""
     unknown: int = 0
     """Adapters that were selected by the changed files, as it is not recorded what they execute."""
+    text_only: int = 0
+    """If nothing that runs has changed: in how many files something else did, such as comments."""
     remembered: int = 0
-    """If nothing that runs has changed: the cells of the baseline that are known."""
+    """Then: the cells of the baseline that are known."""
 
     @property
     def proved(self) -> bool:

@@ -8,6 +8,8 @@ from harness.core.text import enumerated, listed, many
 
 _FILES = 8
 """How many changed files are named."""
+_NAMED = 3
+"""How many changed functions are named."""
 _BLIND = 12
 """How many blind scenarios are named."""
 
@@ -48,10 +50,41 @@ def about(against: Against) -> list[tuple[str, str]]:
         ("baseline", "; ".join(part for part in (against.baseline, when) if part)),
         ("changed", f"{changed} ({against.known_by})" if against.known_by else ""),
         ("checked", "; ".join(part for part in (against.scope, against.newer_creators) if part)),
+        ("code", "; ".join(code(against))),
         ("blind", _blind(against)),
         ("also differs", enumerated(against.differs, _FILES)),
     ]
     return [(label, text) for label, text in rows if text]
+
+
+def code(against: Against) -> list[str]:
+    """Which functions changed, and how many adapters execute none of them; nothing if the files decided."""
+    found = against.code
+    if found is None or found.text_only:
+        return []
+    said = [f"changed outside of functions: {enumerated(found.elsewhere, _NAMED)}"] if found.elsewhere else []
+    if found.functions:
+        said.insert(0, f"{many(len(found.functions), 'function')} changed: {enumerated(found.functions, _NAMED)}")
+    several = f"none of the {len(found.functions):,} changed functions"
+    none = several if len(found.functions) > 1 else "none of the changed code"
+    verb = "executes" if found.untouched == 1 else "execute"
+    return [*said, f"{many(found.untouched, 'adapter')} {verb} {none}, and cannot differ"]
+
+
+def untouched(against: Against | None) -> str:
+    """Why nothing was compared, if that is so because no adapter can differ; else empty."""
+    found = against.code if against else None
+    if found is None or not found.proved:
+        return ""
+    if found.text_only:
+        known = (
+            f"{many(found.remembered, 'cell')} of the baseline {'is' if found.remembered == 1 else 'are'} remembered"
+        )
+        what = f"comments, docstrings or formatting in {many(found.text_only, 'file')}"
+        return f"nothing that runs has changed: only {what}; {known} and none can differ"
+    what = enumerated(found.functions, _NAMED) or "what changed"
+    rest = f"{many(found.untouched, 'adapter')} cannot differ"
+    return f"no stored adapter executes {what}, so nothing of it was tested; {rest}"
 
 
 def _blind(against: Against) -> str:

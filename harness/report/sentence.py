@@ -95,6 +95,8 @@ def of(run: Run) -> Sentence:
     passed_with_breaks = code is ExitCode.CLEAN and bool(counts.known or counts.neither)
     if run.against and run.against.failed:
         return Sentence(WORDS[code], f"nothing was compared: {change_summary.failed_side(run, run.against)}")
+    if not run.plan and code is ExitCode.CLEAN and (why := change_summary.untouched(run.against)):
+        return Sentence(WORDS[code], why)
     answer = "; ".join(part for part in _answer(run, code, counts) if part)
     rest = " ".join(f"{part[0].upper()}{part[1:]}." for part in _rest(run, counts) if part)
     return Sentence(NO_NEW_BREAKS if passed_with_breaks else WORDS[code], answer, rest)

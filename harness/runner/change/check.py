@@ -6,15 +6,18 @@
 from __future__ import annotations
 
 import datetime
+from collections.abc import Mapping
+from typing import Any
 
 from harness import __version__
 from harness.core import run_file
+from harness.core.comparison import Against
 from harness.core.progress import Log, quiet
 from harness.core.run import EnvironmentReport, Run, finished
 from harness.runner import folder as runs
 from harness.runner.change import select
 from harness.runner.change import sides as two_sides
-from harness.runner.change.plan import ChangeRequest, again, plan_change, ready
+from harness.runner.change.plan import ChangePlan, ChangeRequest, again, plan_change, ready
 from harness.runner.change.sides import SideFailed, Sides
 from harness.runner.checking import Checking, OnCell, run_folders
 from harness.runner.request import CheckRequest
@@ -49,6 +52,10 @@ def check_change(
             run_file.dump(run, folder / run.id / "report.json")
             return run
         left_out = {**asked.left_out, **request.selection.left_out(request.places.matrix())}
+        if not asked.to_run:
+            run = untouched_run(asked, runs.new_folder(folder, f"against-{found.change.name}").name, left_out)
+            run_file.dump(run, folder / run.id / "report.json")
+            return run
         with Checking(
             asked.request, environments, log=log, on_cell=on_cell, after=asked.after, side_by_side=True
         ) as checking:
@@ -64,6 +71,15 @@ def failed_run(sides: Sides, failed: SideFailed, id: str, command: str = "") -> 
     """The run of a check where one side does not build: nothing was compared."""
     about = two_sides.model(sides).model_copy(update={"failed": failed.what, "scope": f"{failed.what} can't be had"})
     report = EnvironmentReport(name=failed.name, spec=failed.spec, role=("loader",), failed=str(failed.error))
+    return _without_cells(about, id, command, environments=(report,))
+
+
+def untouched_run(planned: ChangePlan, id: str, left_out: Mapping[str, str], command: str = "") -> Run:
+    """The run of a check where no adapter can differ: nothing was compared."""
+    return _without_cells(planned.about, id, command, left_out=dict(left_out), notes=planned.notes)
+
+
+def _without_cells(about: Against, id: str, command: str, **more: Any) -> Run:
     return finished(
         Run(
             id=id,
@@ -71,8 +87,8 @@ def failed_run(sides: Sides, failed: SideFailed, id: str, command: str = "") -> 
             tool_version=__version__,
             command=command,
             title=f"{about.subject} against {about.baseline}",
-            environments=(report,),
             against=about,
             baseline=about.baseline,
+            **more,
         )
     )

@@ -109,6 +109,14 @@ def names(files: Changed | None, both: Contents, request: CheckRequest) -> tuple
     return differing if {*differing} <= {*files.names} <= other else None
 
 
+def nothing(both: Contents, known: int) -> ChangedCode | None:
+    """What is said of a change in comments and docstrings; None if nothing is known of the baseline."""
+    assert both.before is not None
+    assert both.now is not None
+    files = len(changed_files.of_other_bytes(both.before, both.now))
+    return ChangedCode(remembered=known, text_only=files) if known and files else None
+
+
 def difference(names: Sequence[str], both: Contents, baseline: Baseline, cells: Sequence[Planned]) -> Difference:
     """What runs differently in these files.
 

@@ -31,6 +31,9 @@ from harness.runner.checking import known_breaks
 from harness.runner.plan import Planned, versions_of
 from harness.runner.request import CheckRequest
 
+_OF_A_PLAN = ("scope", "code", "changed", "known_by", "narrowed")
+"""What of `Against` a plan says."""
+
 
 @dataclass(frozen=True)
 class ChangeRequest:
@@ -89,6 +92,11 @@ class ChangePlan:
     def remembered(self) -> int:
         """How many of its cells earlier runs have computed."""
         return len(_remembered(self.to_run, self.request, self.environments))
+
+    @property
+    def nothing_runs(self) -> bool:
+        """True if nothing that runs has changed, so that nothing need be built."""
+        return self.changed.code is not None and self.changed.code.text_only > 0
 
     @property
     def about(self) -> Against:
@@ -179,6 +187,8 @@ def plan_change(
     known_breaks(request)
     declared = request.selection.chosen(request.places.matrix())
     sides, both, built = _read(sides, environments, built)
+    if (text_only := _text_only(change, request, sides, both, built, declared, environments)) is not None:
+        return text_only
     affected_by = _affected(change, request, sides, both, declared)
     if (wide := _widened(change, request, environments, sides, declared, affected_by)) is not None:
         if not two_sides.same_program(both, wide[1]):
@@ -187,12 +197,13 @@ def plan_change(
     files, affected, why_all = affected_by
     versions = sides.baseline.versions
     found, everything = scope.choose(declared, affected, why_all, versions), scope.choose(declared, None, "", versions)
-    names = None if change.every_scenario else exact.names(files, both, request)
     if affected is None and (request.every_creator or change.every_scenario):
         found = replace(found, words=f"{many(len(found.scenarios), 'scenario')}: {found.words}", rule="affected")
+    names = None if change.every_scenario else exact.names(files, both, request)
+    known = Baseline(sides, request, environments)
     chosen = select.select(
         found, everything, declared, request, environments, sides,
-        None if names is None else functools.partial(exact.difference, names, both, Baseline(sides, request, environments)),
+        None if names is None else functools.partial(exact.difference, names, both, known),
     )  # fmt: skip
     cells: Sequence[Planned] = chosen.cells
     if request.is_narrowed:
@@ -209,19 +220,47 @@ def plan_change(
     return asked
 
 
+def _text_only(
+    change: ChangeRequest, request: CheckRequest, sides: Sides, both: Contents, built: Built | None,
+    declared: Sequence[Declared], environments: Environments,
+) -> ChangePlan | None:  # fmt: skip
+    """The plan without cells of a change in which nothing that runs has changed; None for any other.
+
+    Also None if the memory has nothing of the baseline, so that nothing is known to be equal.
+    """
+    if request.cells or change.every_scenario:
+        return None
+    files, _ = two_sides.changed(sides, both, list(change.changed_files))
+    if exact.names(files, both, request) != ():
+        return None
+    everything = scope.choose(declared, None, "", sides.baseline.versions)
+    known = len(sides.run.cells) if sides.run else len(
+        Baseline(sides, request, environments).known(
+            select.every_cell(everything, declared, request, environments, sides)
+        )
+    )  # fmt: skip
+    if (code := exact.nothing(both, known)) is None:
+        return None
+    about = _about(sides, built, files, "nothing that runs has changed", request, code)
+    return ChangePlan(
+        request, sides, both, built, [], [], (), {}, {}, about, tuple(scope.beside(files)),
+        NewerCreators({}, lambda *_: ()), environments,
+    )  # fmt: skip
+
+
 def ready(planned: ChangePlan, change: ChangeRequest, request: CheckRequest) -> ChangePlan:
     """The plan with both sides built; planned anew if what is installed is not what the source trees said.
 
     Raises:
         UsageError, SideFailed: as for `plan_change`.
     """
-    if planned.built is not None:
+    if planned.built is not None or planned.nothing_runs:
         return planned
     built = two_sides.build(planned.sides, planned.environments)
     if two_sides.same_program(planned.contents, two_sides.contents(planned.sides, built)):
         planned.built = built
         planned.changed = two_sides.model(planned.sides, built).model_copy(
-            update=planned.changed.model_dump(include={"scope", "changed", "code", "known_by", "narrowed"})
+            update={name: getattr(planned.changed, name) for name in _OF_A_PLAN}
         )
         return planned
     return plan_change(change, request, planned.environments, planned.sides, built)

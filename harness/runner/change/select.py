@@ -153,6 +153,13 @@ def _executing(
     return replace(among.chosen(cells, {**left_out, **out}, words, features, able), code=code)
 
 
+def every_cell(
+    everything: Scope, declared: Sequence[Declared], request: CheckRequest, environments: Environments, sides: Sides
+) -> list[Planned]:
+    """All cells that may be checked."""
+    return _Among(declared, request, environments, sides).cells_of(everything)[0]
+
+
 def _refuse_none(cells: Sequence[Planned], found: Scope) -> None:
     if not cells:
         raise UsageError(
