@@ -243,6 +243,10 @@ _PINNED = re.compile(r"[a-z][a-z0-9-]*-\d[^-+]*(\+[a-z][a-z0-9-]*-\d[^-+]*)*")
 
 def _spec_of(name: str, environments: Environments) -> str:
     """The specification behind an environment's name: `peft-0.9.0` is the name of `peft==0.9.0`."""
+    for spec in environments.consumers():
+        own, rest = spec.replace(":", "-"), name.removeprefix(spec.replace(":", "-"))
+        if name == own or (rest != name and rest.startswith("-")):
+            return f"{spec}=={rest[1:]}" if rest else spec
     if name in environments.names() or specs.is_path(name) or not _PINNED.fullmatch(name):
         return name
     return ",".join("==".join(part.rsplit("-", 1)) for part in name.split("+"))

@@ -34,7 +34,7 @@ from harness.judge.outcomes import error_report
 from harness.worker.shared import CONSUMER
 
 _LISTED = "listed: "
-_SHORTEST = 4
+_SHORTEST = 3
 """Shorter names occur in any message."""
 _COMMON = frozenset({"base_model", "model", "weight", "layers", "default", "lora"})
 """Parts of tensors' names that say nothing about one of them."""
@@ -99,8 +99,7 @@ def _names(named: Mapping[str, Any]) -> Iterator[str]:
         yield from dict.fromkeys((option, plain, plain.replace("_", " "), plain.replace("_", "-")))
     method = str(named.get("method", ""))
     if method.lower() not in _COMMON:
-        yield f"{method:<{_SHORTEST}}".strip() if len(method) >= _SHORTEST else f"{method}config"
-        yield method.replace("_", " ")
+        yield from dict.fromkeys((method, method.replace("_", " "), f"{method.replace('_', '')}Config"))
     yield from map(str, named.get("base", ()))
     parts = dict.fromkeys(part for key in tensors for part in key.split("."))
     yield from (part for part in parts if part.lower() not in _COMMON and not part.isdigit())
@@ -156,7 +155,7 @@ def _nothing_to_compare(
     for name, array in computed.items():
         if array is None:
             return f"the consumer computed nothing ({name})"
-        if array.ndim != 2 or array.shape[0] != shape[0]:
+        if array.shape != shape:
             return f"the consumer's array {name} has shape {array.shape}, expected {shape}"
     return ""
 

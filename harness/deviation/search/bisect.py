@@ -153,6 +153,8 @@ def _package(work: Work) -> str:
     culprits = [list(one["packages"]) for one in work.blamed()]
     if len(culprits) == 1 and len(culprits[0]) == 1:
         return str(culprits[0][0])
+    if work.bad.consumer:
+        return work.bad.consumer.package
     old, new = plain_versions(work.good)[0], plain_versions(work.bad)[0]
     differing = [package for package in LIKELY if old.get(package) != new.get(package)]
     if not differing:
@@ -191,7 +193,11 @@ class _Bisect:
     def _releases(self) -> tuple[ReleaseAnswer, CommitAnswer | None]:
         package = self.package
         first, last, kinds = self._ends()
-        row = rows.releases_between(self._known, package, first, last, self.work.bad.python, pre=self.request.pre)
+        consumer = self.work.bad.consumer
+        extracted = bool(consumer and consumer.extract and consumer.package == package)
+        row = rows.releases_between(
+            self._known, package, first, last, self.work.bad.python, pre=self.request.pre, extracted=extracted
+        )
         names = [release.version for release in row.releases]
         left = f"; left out: {', '.join(f'{v} ({why})' for v, why in row.left_out.items())}" if row.left_out else ""
         self.work.log(f"{package} {names[0]} … {names[-1]}: {len(names)} releases{left}")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from harness.deviation.search.coupling import LIKELY, Ends
 from harness.deviation.search.delta import Candidate
 from harness.envs import lock, missing_releases, source_tree
 from harness.envs.declaration import Declaration
-from harness.envs.environment import BuiltEnvironment, EnvFailed, Environment, Overlay
+from harness.envs.environment import BuiltEnvironment, Consumer, EnvFailed, Environment, Overlay
 from harness.envs.environments import Environments
 from harness.envs.spec import Git
 from harness.worker.files import parse_json
@@ -53,6 +54,8 @@ class Candidates(Environments):
     def __init__(self, *arguments: Any, **more: Any) -> None:
         super().__init__(*arguments, **more)
         self._made: dict[str, Environment] = {}
+        self.consumer: Environment | None = None
+        """The consumer's environment that composed ones take after, if the search is about one."""
         self._resolutions: dict[tuple[Packages, Packages], dict[str, str] | EnvFailed] = {}
 
     def describe(self, spec: str) -> Environment:
@@ -83,11 +86,22 @@ class Candidates(Environments):
         """An environment with exactly these packages."""
         overlay = next((overlays[version] for version in versions.values() if version in overlays), None)
         digest = lock.digest_of(versions, *([f"tree sha256:{overlay.digest}"] if overlay else []))
+        consumer = None
+        if self.consumer is not None and self.consumer.consumer is not None:
+            consumer, digest = self._release(self.consumer.consumer, versions, f"{digest} {self.consumer.lock_digest}")
         name = f"try-{digest[:10]}"
         made = Environment(
-            name, name, "pins", digest, why, python, dict(versions), overlay=overlay, tried_first=False
+            name, name, "pins", digest, why, python, dict(versions), overlay=overlay, tried_first=False,
+            consumer=consumer,
         )  # fmt: skip
         return self.adopt(made)
+
+    def _release(self, consumer: Consumer, versions: Mapping[str, str], digest: str) -> tuple[Consumer, str]:
+        """A consumer with the release that these packages have, and a digest of both."""
+        if consumer.extract:
+            sdist = self.releases.sdist_digest(consumer.package, versions[consumer.package])
+            consumer, digest = replace(consumer, sdist=sdist), f"{digest} {sdist}"
+        return consumer, hashlib.sha256(digest.encode()).hexdigest()
 
     def resolved(
         self, pins: Mapping[str, str], preferred: Mapping[str, str], overlays: Mapping[str, Overlay] | None = None
@@ -104,6 +118,11 @@ class Candidates(Environments):
             exact.setdefault("torch", kept["torch"])
         for package in exact:
             kept.pop(package, None)
+        own = self.consumer.consumer if self.consumer else None
+        if own is not None and own.extract:  # it is not installed, so nothing is resolved for it
+            version = exact.pop(own.package, None) or kept.pop(own.package)
+            found = self._resolved(tuple(sorted(exact.items())), tuple(sorted(kept.items())))
+            return {**found, own.package: version}
         found = self._resolved(tuple(sorted(exact.items())), tuple(sorted(kept.items())))
         return found | {package: version for package, version in {**preferred, **pins}.items() if version in overlays}
 

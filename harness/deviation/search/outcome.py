@@ -121,7 +121,7 @@ class Seen:
     @property
     def deviates(self) -> bool:
         """True if the cell was compared and deviates."""
-        return self.is_judged and not Verdict(self.verdict).is_clean
+        return bool(self.verdict) and Verdict(self.verdict).is_deviation
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,8 @@ def words(cell: Cell) -> str:
     """A cell's verdict with its main finding, in a few words."""
     plain = cell.model_copy(update={"expected": False})
     said = causes.title(plain).partition("; expected: ")[0]
-    return str(cell.verdict) if cell.verdict.is_clean else f"{cell.verdict}: {_PLACE.sub('', said)}"
+    plainly = cell.verdict.is_clean or cell.verdict is Verdict.REFUSED
+    return str(cell.verdict) if plainly else f"{cell.verdict}: {_PLACE.sub('', said)}"
 
 
 def _sign(finding: Finding) -> Sign:

@@ -41,11 +41,14 @@ class Row:
     left_out: Mapping[str, str]
 
 
-def releases_between(known: Known, package: str, first: str, last: str, python: str, *, pre: bool = False) -> Row:
+def releases_between(
+    known: Known, package: str, first: str, last: str, python: str, *, pre: bool = False, extracted: bool = False
+) -> Row:
     """The releases from one to another that can be installed.
 
     Args:
         pre: include pre-releases.
+        extracted: files of its sdist are needed, and no wheel.
 
     Raises:
         UsageError: an end cannot be installed, or both ends are the same.
@@ -58,7 +61,7 @@ def releases_between(known: Known, package: str, first: str, last: str, python: 
         version = Version(release.version)
         if not low <= version <= high:
             continue
-        if why := _unfit(release, version, python, pre=pre or version in (low, high)):
+        if why := _unfit(release, version, python, pre=pre or version in (low, high), extracted=extracted):
             left_out[release.version] = why
         else:
             between.append(release)
@@ -71,11 +74,13 @@ def releases_between(known: Known, package: str, first: str, last: str, python: 
     return Row(tuple(between), left_out)
 
 
-def _unfit(release: Release, version: Version, python: str, *, pre: bool) -> str:
+def _unfit(release: Release, version: Version, python: str, *, pre: bool, extracted: bool = False) -> str:
     if release.yanked:
         return "yanked"
     if version.is_prerelease and not pre:
         return "a pre-release; --pre includes it"
+    if extracted:
+        return "" if release.sdist else "no sdist"
     return "" if release.fits(python) else f"no wheel for Python {python}"
 
 

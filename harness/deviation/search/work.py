@@ -119,6 +119,12 @@ def work(request: SearchRequest, command: str, suffix: str = "", log: Log = quie
     about = request.about
     question = _question(request, environments)
     good, bad = environments.describe(question.good), environments.describe(question.bad)
+    environments.consumer = bad if bad.consumer else None
+    if (good.consumer is None) != (bad.consumer is None):
+        raise UsageError(
+            f"{question.good} and {question.bad} are no releases of one consumer", "two ends that read the same way",
+            f"for example --good-env '{(good if good.consumer else bad).spec.partition('==')[0]}==VERSION'",
+        )  # fmt: skip
     for end in (good, bad):
         if end.kind == "lock":
             log(f"{end.name}: {end.why}")
