@@ -232,6 +232,13 @@ def test_exactly_what_runs_is_recorded(python: str, site: Path, do: str, ran: se
     assert names(python, site, do) - missed_if_it_is_made == ran | {"at_import"}
 
 
+def test_equal_functions_of_different_files_are_different_functions(python: str, site: Path) -> None:
+    (site / "twin.py").write_text(LIBRARY)
+    found = said(python, site, "import twin; library.plain(); twin.plain()")["functions"]
+    assert found["twin.py"] == found["library.py"]
+    assert len(found["twin.py"]) == 2
+
+
 def test_a_function_begins_at_its_first_decorator(python: str, site: Path) -> None:
     lines = LIBRARY.splitlines()
     found = said(python, site, "library.decorated(); library.Thing().value")["functions"]["library.py"]

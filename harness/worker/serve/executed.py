@@ -47,13 +47,14 @@ class Recorder:
 
     Attributes:
         why: why the record is not whole; empty if it is.
-        codes: the code that ran.
+        ran: file, first line, name and flags of the code that ran. Not the code itself: two functions of different
+            files may be equal.
         read: files that were read as text.
     """
 
     def __init__(self) -> None:
         self.why = ""
-        self.codes: Set[CodeType] = set()
+        self.ran: Set[Tuple[str, int, str, int]] = set()
         self.read: Set[str] = set()
         self._engine: Any = None
         self._findsource: Any = None
@@ -74,15 +75,19 @@ class Recorder:
         self._engine.start()
 
     def stop(self) -> None:
-        """End. Only then `codes` is complete."""
+        """End. Only then `ran` is complete."""
         if self._engine is None:
             return
         self._engine.stop()
         _watch(None)
         inspect.findsource = self._findsource
-        file, name = _COMPILER
-        if any(code.co_name == name and code.co_filename.endswith(file) for code in self.codes):
+        compiler, step = _COMPILER
+        if any(name == step and file.endswith(compiler) for file, _, name, _ in self.ran):
             self.fail("it compiles functions with torch.compile")
+
+    def add(self, code: CodeType) -> None:
+        """Record that this code ran."""
+        self.ran.add((code.co_filename, code.co_firstlineno, code.co_name, code.co_flags))
 
     def fail(self, why: str) -> None:
         """Record that the record is not whole."""
@@ -92,14 +97,14 @@ class Recorder:
         """What was executed: file → first line and name of each function; and the files of all imported modules."""
         functions: Dict[str, Set[Tuple[int, str]]] = {name: {SOURCE} for name in map(relative, self.read) if name}
         imported = set(self._modules())
-        for code in self.codes:
-            name = relative(code.co_filename)
-            if not name or code.co_name in COMPREHENSIONS:
+        for path, line, name, flags in self.ran:
+            file = relative(path)
+            if not file or name in COMPREHENSIONS:
                 continue
-            if code.co_flags & inspect.CO_OPTIMIZED:
-                functions.setdefault(name, set()).add((code.co_firstlineno, code.co_name))
-            elif code.co_name == "<module>":  # the body of a class runs with its module's, or with its function's
-                imported.add(name)
+            if flags & inspect.CO_OPTIMIZED:
+                functions.setdefault(file, set()).add((line, name))
+            elif name == "<module>":  # the body of a class runs with its module's, or with its function's
+                imported.add(file)
         if self.why:
             return {"why": self.why}
         return {"why": "", "functions": {name: sorted(codes) for name, codes in functions.items()},
@@ -177,11 +182,13 @@ class _Profiles:
         _thread.start_new_thread = self._start_thread
         for profile in (self._main, *self._threads):
             profile.disable()  # or functions that go on in a thread would not count
-            self._recorder.codes.update(entry.code for entry in profile.getstats() if not isinstance(entry.code, str))
+            for entry in profile.getstats():
+                if not isinstance(entry.code, str):
+                    self._recorder.add(entry.code)
 
     def _in_thread(self, frame: Any, _event: str, _argument: Any) -> None:
         """Called with the first event of a thread."""
-        self._recorder.codes.add(frame.f_code)
+        self._recorder.add(frame.f_code)
         profile = self._new()
         self._threads.append(profile)
         profile.enable()
@@ -230,7 +237,7 @@ class _Monitor:
         """Do nothing: monitoring goes on."""
 
     def _seen(self, code: CodeType, _offset: int) -> Any:
-        self._recorder.codes.add(code)
+        self._recorder.add(code)
         return self._monitoring.DISABLE
 
 
@@ -318,7 +325,7 @@ def of_cell() -> Recorder:
         recorder.fail("what its imports executed was not recorded")
         return recorder
     recorder.fail(_before.why) if _before.why else recorder.start()
-    recorder.codes |= _before.codes
+    recorder.ran |= _before.ran
     recorder.read |= _before.read
     return recorder
 
