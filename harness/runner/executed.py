@@ -23,6 +23,8 @@ from harness.worker.shared import EXECUTED
 
 _LARGEST = 64 << 20
 """Bytes of a trace that a worker wrote, and of one that is unpacked."""
+SOURCE = (0, "<source>")
+"""In the place of a function: the file was read as text, so that all of it counts."""
 Code = tuple[str, int, str]
 """File, first line and name of a code object; for an imported module 0 and an empty name."""
 
@@ -36,8 +38,7 @@ class Executed:
 
     Attributes:
         functions: file → first line (that of the first decorator) and name of each function, method, lambda and class
-            in a function that ran: in the cell, or in its process before, when the libraries were imported. Line 0 and
-            the name `<source>` say that the file was read as text, so that all of it counts.
+            in a function that ran: in the cell, or before in its process, when libraries were imported. Or `SOURCE`.
         imported: the files of all modules that the cell's process had imported.
     """
 

@@ -293,6 +293,7 @@ BASELINE = textwrap.dedent("""
         ({FILE: {(3, "f")}}, {FILE}, ("g()]", "h()]"), True),
         ({FILE: {(5, "<listcomp>")}}, {FILE}, ("g()]", "h()]"), True),
         ({FILE: {(7, "g")}}, {FILE}, ("g()]", "h()]"), False),
+        ({FILE: {(0, "<source>")}}, {FILE}, ("g()]", "h()]"), True),  # read as text
         ({"peft/b.py": {(3, "f")}}, {FILE}, ("g()]", "h()]"), False),
         ({}, {FILE}, ("g()]", "h()]"), False),
         ({}, {FILE}, ("X = 1", "X = 2"), True),

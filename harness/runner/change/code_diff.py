@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from harness.runner.change.new_names import Package, is_new_import, is_unknown
-from harness.runner.executed import Executed
+from harness.runner.executed import SOURCE, Executed
 
 _Def = ast.FunctionDef | ast.AsyncFunctionDef
 _VERSION = ("__version__", "__version_info__", "version", "VERSION")
@@ -75,13 +75,15 @@ class Difference:
             one.first <= line <= one.last for one in self.functions for line, _ in executed.functions.get(one.file, ())
         ):
             return "runs"
+        if any(SOURCE in executed.functions.get(one.file, ()) for one in self.functions):
+            return "imports"
         if self.everything or any(file in executed.imported or file in executed.functions for file in self.modules):
             return "imports"
         return ""
 
 
 Met = Literal["", "runs", "imports"]
-"""`runs`: a function that differs. `imports`: a file that differs elsewhere."""
+"""`runs`: a function that differs. `imports`: a file that differs elsewhere, or that it reads as text."""
 
 
 def between(
