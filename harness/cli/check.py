@@ -15,7 +15,7 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.run import Run, finished
 from harness.envs.environments import Environments
 from harness.judge import run_diff
-from harness.runner import grid, plan, planned
+from harness.runner import grid, plan, planned, shards
 from harness.runner.plan import Planned
 
 
@@ -99,12 +99,17 @@ def _replay(options: CheckOptions, environments: Environments | None = None) -> 
     environments = environments or options.request.places.environments(common.say)
     request = plan.named(options.request, environments)
     common.known_breaks(request.places)
-    cells = planned(request, environments)
+    cells, shard = planned(request, environments), None
+    if options.shard:
+        shard, own = shards.of(cells, options.shard)
+        cells = [cell for cell in cells if cell.id.scenario in own]
+        request = replace(request, cells=tuple(str(cell.id) for cell in cells))  # for the processes of -n
     left_out = options.left_out()
     if options.dry_run:
         return _dry_run(options, cells, left_out, environments)
 
     def compared(run: Run, _: object) -> Run:
+        run = run.model_copy(update={"shard": shard})
         return finished(run_diff.against(run, baseline)) if baseline is not None else run
 
     return pytest_run.replay(options, request, cells, environments, left_out=left_out, finishing=compared)

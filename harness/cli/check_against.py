@@ -15,6 +15,7 @@ from harness.core.errors import ExitCode, UsageError
 from harness.core.text import many
 from harness.report import change_summary
 from harness.runner import folder as runs
+from harness.runner import shards
 from harness.runner.change import select
 from harness.runner.change import sides as two_sides
 from harness.runner.change.check import failed_run, untouched_run
@@ -38,6 +39,10 @@ def check(options: CheckOptions) -> int:
         planned = planned if options.dry_run else ready(planned, change, request)
     except SideFailed as failed:
         return _failed(sides, failed, options)
+    shard = None
+    if options.shard and not planned.nothing_runs:
+        shard, own = shards.of(planned.cells, options.shard)
+        planned.narrow(own)
     left_out = {**planned.left_out, **options.left_out()}
     if options.dry_run:
         return _dry_run(planned, left_out, verbose=options.output.verbose > 0)
@@ -47,7 +52,8 @@ def check(options: CheckOptions) -> int:
         common.say(_what_runs(planned))
     return pytest_run.replay(
         options, planned.request, planned.to_run, environments, left_out=left_out,
-        finishing=lambda run, recorder: planned.finished(run, recorder.cells), growing=planned,
+        finishing=lambda run, recorder: planned.finished(run.model_copy(update={"shard": shard}), recorder.cells),
+        growing=planned,
     )  # fmt: skip
 
 

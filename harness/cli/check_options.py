@@ -72,6 +72,8 @@ class CheckOptions:
     quiet: int = 0
     format: str = "terminal"
     dry_run: bool = False
+    shard: str = ""
+    """`2/3`: the second of three parts of the plan."""
     loaders: tuple[str, ...] = ()
     """Those of `--loader`; empty where it is not given."""
 
@@ -118,6 +120,10 @@ def add_request(one: Parser) -> None:
     running = one.add_argument_group("choose how cells run")
     _running(running)
     cluster(running)
+    running.add_argument(
+        "--shard", metavar="K/N",
+        help="check the Kth of N parts of the plan, for jobs on several machines; `report RUN… --out DIR` merges them",
+    )  # fmt: skip
     _output(one.add_argument_group("choose what is printed"))
     _runner(one.add_argument_group("options of pytest, which runs the cells"))
 

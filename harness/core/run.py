@@ -237,6 +237,18 @@ class KnownBreak(Model):
     references: tuple[str, ...] = ()
 
 
+class Shard(Model):
+    """A part of a plan that several machines share: `check --shard 2/3`. Merged runs have several numbers."""
+
+    numbers: tuple[int, ...]
+    count: int
+    """How many shards of the plan have cells."""
+    plan: str
+    """A digest of the whole plan's cells."""
+    missing: tuple[int, ...] = ()
+    """The shards that a merge lacks."""
+
+
 class Run(Model):
     """The cells that were checked together."""
 
@@ -251,7 +263,9 @@ class Run(Model):
     """The verdict in a sentence, as every report has it first; filled in when reports are written."""
     environments: tuple[EnvironmentReport, ...] = ()
     plan: tuple[str, ...] = ()
-    """Ids of all requested cells."""
+    """Ids of all requested cells; of a shard, its own."""
+    shard: Shard | None = None
+    """Which part of a larger plan this is."""
     cells: tuple[Cell, ...] = ()
     left_out: dict[str, str] = pydantic.Field(default_factory=dict)
     """Cell or scenario → why it was not run."""
@@ -287,6 +301,11 @@ class Run(Model):
         done = {cell.id for cell in self.cells}
         return tuple(cell for cell in self.plan if cell not in done)
 
+    @property
+    def is_incomplete(self) -> bool:
+        """True if planned cells have no result, or a merge lacks a shard."""
+        return bool(self.not_run or (self.shard and self.shard.missing))
+
 
 def counts_of(cells: Iterable[Cell], planned: int) -> dict[str, int]:
     """Cells by verdict, worst first, plus `expected`, `compared` and `planned`."""
@@ -312,7 +331,7 @@ def exit_code_of(run: Run) -> ExitCode:
     if run.deviations or run.expectation_problems:
         return ExitCode.REGRESSED
     compared = [cell for cell in run.cells if cell.verdict.is_judged]
-    if not compared or any(cell.verdict.cannot_tell for cell in run.cells) or run.not_run:
+    if not compared or any(cell.verdict.cannot_tell for cell in run.cells) or run.is_incomplete:
         return ExitCode.CANNOT_TELL
     return ExitCode.CLEAN
 
@@ -328,7 +347,7 @@ def _exit_code_of_change(run: Run) -> ExitCode:
     apart = {c.cell: c for c in run.comparisons if c.change in ("new", "gone")}
     cells = [cell for cell in run.cells if cell.verdict.is_judged]
     unknown = any(c.unknown for c in apart.values()) or any(c.unjudged for c in run.comparisons)
-    undetermined = any(cell.verdict.cannot_tell for cell in run.cells) or bool(run.not_run)
+    undetermined = any(cell.verdict.cannot_tell for cell in run.cells) or run.is_incomplete
     refused = {comparison.cell for comparison in run.comparisons if comparison.refused}
     compared = any(cell.id not in apart and cell.id not in refused for cell in cells)
     return ExitCode.CLEAN if compared and not unknown and not undetermined else ExitCode.CANNOT_TELL

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.core.errors import ExitCode
-from harness.core.run import Cell, Run, exit_code_of
+from harness.core.run import Cell, Run, Shard, exit_code_of
 from harness.core.text import listed, many
 from harness.core.verdict import Verdict
 from harness.judge import causes
@@ -197,10 +197,21 @@ def _rest(run: Run, counts: Tally) -> Iterable[str]:
         else "",
     ]  # fmt: skip
     yield ", ".join(part for part in parts if part)
+    yield _shard(run.shard)
     if run.baseline and run.against is None:
         changed = Counter[str](comparison.change for comparison in run.comparisons)
         said = ", ".join(f"{changed[change]:,} {change}" for change in summary.CHANGES if changed[change])
         yield f"compared with {run.baseline}: {said or 'no change'}"
+
+
+def _shard(shard: Shard | None) -> str:
+    """`shard 2 of 3`, or what a merge lacks; empty for a whole plan."""
+    if shard is None or len(shard.numbers) == shard.count:
+        return ""
+    if shard.missing:
+        word = "shard" if len(shard.missing) == 1 else "shards"
+        return f"{word} {listed(map(str, shard.missing))} of {shard.count} missing"
+    return f"shard {listed(map(str, shard.numbers))} of {shard.count}"
 
 
 def _adapters(run: Run, counts: Tally) -> str:

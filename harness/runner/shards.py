@@ -1,11 +1,55 @@
-"""Merges the shards of one plan into one run. Pure."""
+"""Divides a plan into shards, one for each machine, and merges their runs into one. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Sequence
 
-from harness.core.errors import UsageError
-from harness.core.run import Cell, EnvironmentReport, ExpectationProblem, Run, finished
+from harness.core.errors import ExitCode, UsageError
+from harness.core.run import Cell, EnvironmentReport, ExpectationProblem, Run, Shard, finished
+from harness.core.text import many
+from harness.runner.plan import Planned
+
+
+class EmptyShard(UsageError):
+    """The plan has fewer scenarios than shards were asked for: nothing to do, which is no failure."""
+
+    exit_code = ExitCode.CLEAN
+
+
+def of(cells: Collection[Planned], asked: str) -> tuple[Shard, frozenset[str]]:
+    """A shard of a plan, and the names of its scenarios.
+
+    Scenarios are dealt out in turn. All cells of a scenario are in one shard: the two sides of a change are compared,
+    and adjacent releases share results.
+
+    Args:
+        asked: `2/3`, the second of three.
+
+    Raises:
+        UsageError: it is no such text.
+        EmptyShard: the plan has no scenario for it.
+    """
+    number, count = _parsed(asked)
+    scenarios = list(dict.fromkeys(cell.id.scenario for cell in cells))
+    own = frozenset(scenarios[number - 1 :: count])
+    if not own:
+        raise EmptyShard(
+            f"shard {asked} has no cell: there are {many(len(scenarios), 'scenario')}",
+            "more scenarios than shards", "nothing: the other shards check them all",
+        )  # fmt: skip
+    whole = "\n".join(sorted(str(cell.id) for cell in cells))
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
+    return Shard(numbers=(number,), count=min(count, len(scenarios)), plan=f"{digest}-{count}"), own
+
+
+def _parsed(asked: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", asked, re.ASCII)
+    number, count = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= number <= count:
+        raise UsageError(f"--shard {asked}", "K/N with K from 1 to N, such as 2/3", "count shards from 1")
+    return number, count
 
 
 def merge(runs: Sequence[Run]) -> Run:
@@ -23,11 +67,13 @@ def merge(runs: Sequence[Run]) -> Run:
     newest = ordered[-1]
     cells = _cells(ordered)
     environments, notes = _environments(ordered)
-    missing = set(newest.plan) - {cell.id for cell in cells}
+    shard = _shard(runs)
+    missing = {cell for run in runs for cell in run.plan} - {cell.id for cell in cells}
     merged = newest.model_copy(
         update={
             "id": _id(ordered),
-            "plan": runs[0].plan,
+            "plan": tuple(dict.fromkeys(cell for run in ordered for cell in run.plan)),
+            "shard": shard,
             "cells": cells,
             "environments": environments,
             "left_out": {name: why for run in ordered for name, why in run.left_out.items() if name not in _ids(cells)},
@@ -45,9 +91,26 @@ def merge(runs: Sequence[Run]) -> Run:
     return finished(merged)
 
 
+def _shard(runs: Sequence[Run]) -> Shard | None:
+    """The shards that there are, and those that are missing; None if these are no shards."""
+    shards = [run.shard for run in runs if run.shard]
+    if not shards or len(runs) == 1:
+        return shards[0] if shards else None
+    there = {number for one in shards for number in one.numbers}
+    missing = tuple(number for number in range(1, shards[0].count + 1) if number not in there)
+    return shards[0].model_copy(update={"numbers": tuple(sorted(there)), "missing": missing})
+
+
 def _same_plan(runs: Sequence[Run]) -> None:
     first = runs[0]
     for other in runs[1:]:
+        if first.shard or other.shard:
+            if (one := first.shard) and (two := other.shard) and one.plan == two.plan:
+                continue
+            raise UsageError(
+                f"runs {first.id} and {other.id} are of different plans", "shards of one plan, all with the same K/N",
+                "run the shards with the same options and the same version",
+            )  # fmt: skip
         if set(other.plan) != set(first.plan):
             apart = sorted(set(other.plan) ^ set(first.plan))
             raise UsageError(

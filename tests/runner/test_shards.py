@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 
+from harness.core import data
 from harness.core.errors import ExitCode, UsageError
-from harness.core.run import ExpectationProblem, Run
+from harness.core.matrix import Matrix
+from harness.core.run import ExpectationProblem, Run, Shard
 from harness.core.verdict import Verdict
 from harness.judge import run_diff
+from harness.report import sentence
 from harness.runner import shards
+from harness.runner.plan import Planned, parsed
 from tests.support import samples
 from tests.support.samples import cell, exact, known, run, wrong
 
@@ -106,3 +110,73 @@ def test_comparisons_are_kept_for_the_cells_that_were_taken() -> None:
     assert whole.baseline == before.id
     apart = shards.merge([one, two.model_copy(update={"baseline": "another"})])
     assert (apart.baseline, apart.comparisons) == ("", ())
+
+
+def _planned(*ids: str) -> list[Planned]:
+    declared = Matrix(data.matrices()).scenarios()[0]
+    return [Planned(parsed(one), declared, "v061", "current") for one in ids]
+
+
+GRID = _planned(*(f"{name}@{creator}:current[cpu]" for creator in ("v061", "v090") for name in "abcde"))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 7])
+def test_each_cell_is_in_one_shard_and_a_scenario_is_never_divided(count: int) -> None:
+    found: list[str] = []
+    for number in range(1, min(count, 5) + 1):
+        shard, own = shards.of(GRID, f"{number}/{count}")
+        assert (shard.numbers, shard.count, shard.plan) == (
+            (number,),
+            min(count, 5),
+            shards.of(GRID, f"1/{count}")[0].plan,
+        )
+        found += own
+    assert sorted(found) == list("abcde")
+
+
+def test_a_shard_that_has_no_scenario_is_no_failure() -> None:
+    with pytest.raises(shards.EmptyShard, match="shard 6/7 has no cell: there are 5 scenarios") as raised:
+        shards.of(GRID, "6/7")
+    assert raised.value.exit_code == ExitCode.CLEAN
+
+
+@pytest.mark.parametrize(
+    "asked", ["0/3", "4/3", "a/b", "1", "1/0", "-1/3", "1/3/3", "1 / 3", "١/٣", "1/" + "9" * 9, ""]
+)
+def test_what_is_no_shard_is_refused(asked: str) -> None:
+    with pytest.raises(UsageError, match="--shard") as raised:
+        shards.of(GRID, asked)
+    assert raised.value.exit_code == ExitCode.USAGE
+
+
+def _part(number: int, name: str, count: int = 3, plan: str = "p", **more: Any) -> Run:
+    one = cell(f"lora-{name}", "exact")
+    return run(one, plan=(one.id,), shard=Shard(numbers=(number,), count=count, plan=plan), id=f"s{number}", **more)
+
+
+def test_shards_are_clean_alone_and_together() -> None:
+    parts = [_part(1, "a"), _part(2, "b"), _part(3, "c")]
+    whole = shards.merge(parts)
+    assert [part.exit_code for part in (*parts, whole)] == [ExitCode.CLEAN] * 4
+    assert len(whole.cells) == len(whole.plan) == 3
+    assert "Shard 2 of 3" in str(sentence.of(parts[1]))
+    assert "hard" not in str(sentence.of(whole))
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), (1, 1), (1, 1, 3)])
+def test_a_merge_that_lacks_a_shard_cannot_tell_and_names_it(numbers: tuple[int, ...]) -> None:
+    whole = shards.merge([_part(number, "abc"[number - 1]) for number in numbers])
+    assert whole.exit_code == ExitCode.CANNOT_TELL
+    missing = sorted({1, 2, 3} - set(numbers))
+    assert f"{' and '.join(map(str, missing))} of 3 missing" in str(sentence.of(whole))
+
+
+def test_a_shard_that_is_added_later_makes_the_merge_whole() -> None:
+    there = shards.merge([_part(1, "a"), _part(3, "c")])
+    assert shards.merge([there, _part(2, "b")]).exit_code == ExitCode.CLEAN
+
+
+def test_shards_of_different_plans_are_refused() -> None:
+    for other in (_part(2, "b", plan="q"), _shard("a")):
+        with pytest.raises(UsageError, match="different plans"):
+            shards.merge([_part(1, "a"), other])

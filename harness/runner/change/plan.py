@@ -89,6 +89,13 @@ class ChangePlan:
             pairs.setdefault((cell.id.scenario, cell.id.creator), []).append(cell)
         return [cell for pair in pairs.values() for cell in pair]
 
+    def narrow(self, scenarios: Set[str]) -> None:
+        """Leave out the cells of all other scenarios: another shard has them."""
+        self.cells = [cell for cell in self.cells if cell.id.scenario in scenarios]
+        self.baseline = [cell for cell in self.baseline if cell.id.scenario in scenarios]
+        self.selected = tuple(str(cell.id) for cell in self.cells)
+        self.request = replace(self.request, cells=tuple(str(cell.id) for cell in self.to_run))
+
     def remembered(self) -> int:
         """How many of its cells earlier runs have computed."""
         return len(_remembered(self.to_run, self.request, self.environments))
