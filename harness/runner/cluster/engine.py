@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import threading
 import uuid
@@ -89,17 +90,13 @@ class Engine:
                 "start the cluster again, and continue with the same command and --resume",
             ) from error  # fmt: skip
 
+    def scheduler(self) -> Facts | str:
+        """What the scheduler says of itself, or why it says nothing."""
+        return _asked(lambda: _within(_ANSWER_S, lambda: self._client.run_on_scheduler(nodes.facts)))
+
     def facts(self, addresses: Iterable[str]) -> dict[str, Facts | str]:
         """What each node says of itself, or why it says nothing."""
-        found: dict[str, Facts | str] = {}
-        for address in addresses:
-            try:
-                found[address] = self.call(address, nodes.facts)
-            except ImportError:
-                found[address] = "peft-regress is not installed there, or is another version"
-            except Exception as error:  # noqa: BLE001 - whatever it is, the node is left out
-                found[address] = f"it does not answer: {_said(error)}"
-        return found
+        return {address: _asked(functools.partial(self.call, address, nodes.facts)) for address in addresses}
 
     def call(self, address: str, function: Callable[..., T], *args: Any) -> T:
         """Call a function of ours on a node.
@@ -195,6 +192,15 @@ def _distributed() -> Any:
     for name in _LOGGERS:  # we report what it would
         logging.getLogger(name).setLevel(logging.CRITICAL)
     return distributed
+
+
+def _asked(ask: Callable[[], Facts]) -> Facts | str:
+    try:
+        return ask()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is not used
+        if any(name in _said(error) for name in ("ImportError", "ModuleNotFoundError", "AttributeError")):
+            return "peft-regress is not installed there, or is another version"  # Dask hands on its text only
+        return f"it does not answer: {_said(error)}"
 
 
 def _within(seconds: float, function: Callable[[], T]) -> T:

@@ -67,7 +67,7 @@ class Fitting:
         Args:
             found: address → what the node says, or why it says nothing.
         """
-        unlike = {address: self._unlike(said) for address, said in found.items()}
+        unlike = {address: self.unlike(said) for address, said in found.items()}
         kinds = Counter(said.kind for address, said in found.items() if isinstance(said, Facts) and not unlike[address])
         if not self.kind and kinds:
             self.kind = self.own.kind if self.own.kind in kinds else kinds.most_common(1)[0][0]
@@ -76,7 +76,8 @@ class Fitting:
                 unlike[address] = f"another kind of machine ({said.system}, {said.processor})"
         return {address: why for address, why in unlike.items() if why}
 
-    def _unlike(self, said: Facts | str) -> str:
+    def unlike(self, said: Facts | str) -> str:
+        """Why a process cannot read what the controller sends; empty if it can."""
         if isinstance(said, str):
             return said
         if said.python != self.own.python:
@@ -85,6 +86,14 @@ class Fitting:
             same = said.version == self.own.version
             return f"peft-regress {said.version}{' of another state' if same else ''}, and {self.own.version} here"
         return ""
+
+
+def scheduler_does_not_fit(address: str, why: str) -> HarnessError:
+    """The error for a scheduler that cannot read what is sent to the nodes."""
+    return HarnessError(
+        f"{address}: the scheduler: {why}", "the same peft-regress and Python as here",
+        "start `dask scheduler` in an environment with this version of peft-regress",
+    )  # fmt: skip
 
 
 def none_fits(address: str, left_out: Mapping[str, str]) -> HarnessError:

@@ -88,6 +88,8 @@ class ClusterSession:
         self._error: BaseException | None = None
         self._engine = Engine(self.cluster, self._hear)
         try:
+            if why := self._fitting.unlike(self._engine.scheduler()):
+                raise nodes.scheduler_does_not_fit(self.cluster, why)
             self._wait_for_a_node(_FIRST_NODE_S)
         except BaseException:
             self._engine.close()

@@ -73,6 +73,9 @@ class Cluster:
             raise ClusterLost("dask://x:1: the connection to the scheduler is lost", "a scheduler that runs on", "…")
         return dict(self.there)
 
+    def scheduler(self) -> Facts | str:
+        return self.facts_of.get("scheduler", nodes.facts())
+
     def facts(self, addresses: Any) -> dict[str, Facts | str]:
         return {address: self.facts_of.get(address, nodes.facts()) for address in addresses}
 
@@ -216,6 +219,13 @@ def test_a_node_with_another_python_is_left_out_with_a_note(begin: Begin) -> Non
     verdicts(begin(cluster), many(50))
     assert {address for address, _ in cluster.ran} == {"a"}
     assert f"dask://x:1: b is left out: Python 3.9, and Python {nodes.facts().python} here" in said
+
+
+def test_a_scheduler_with_another_peft_regress_is_refused(begin: Begin) -> None:
+    cluster = Cluster(facts_of={"scheduler": "peft-regress is not installed there"})
+    with pytest.raises(HarnessError, match="dask://x:1: the scheduler: peft-regress is not installed there"):
+        begin(cluster)
+    assert cluster.closed
 
 
 def test_no_node_that_fits_is_an_error(begin: Begin) -> None:
