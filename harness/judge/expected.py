@@ -9,6 +9,7 @@ from typing import Literal
 
 from harness.core.run import Cell, ExpectationProblem
 from harness.core.text import enumerated
+from harness.core.versions import FIRST_PACKAGES
 from harness.judge import breaks, shape
 from harness.judge.breaks import Break, Condition
 
@@ -16,6 +17,8 @@ Versions = Mapping[str, Mapping[str, str]]
 """Environment name → package → version."""
 NOT_AS_KNOWN = "known break"
 """How the note of a cell begins that a break selects, but that deviates otherwise."""
+_CONSUMER = "consumer-"
+"""How the names of consumers' environments begin."""
 _SHOWN = 8
 
 
@@ -215,6 +218,11 @@ def _noted(rule: str | None, notes: Sequence[str]) -> bool:
 
 
 def _admits(rule: str | list[str], environment: str, versions: Versions) -> bool:
+    """True if a rule admits an environment. A consumer's must name it, or a package that only consumers have."""
+    is_consumer = environment.startswith(_CONSUMER)
     if isinstance(rule, list):
-        return _any(rule, environment)
-    return environment in versions and breaks.version_condition(rule).holds(versions[environment])
+        return _any([glob for glob in rule if not is_consumer or glob.startswith(_CONSUMER)], environment)
+    condition = breaks.version_condition(rule)
+    if is_consumer and all(package in FIRST_PACKAGES for package, _ in condition.parts):
+        return False
+    return environment in versions and condition.holds(versions[environment])

@@ -76,7 +76,8 @@ class EnvironmentsSeen:
                 python=str(manifest.facts.get("python", "")), kind="fixture",
             )  # fmt: skip
         if built is not None:
-            found = dict(facts.get("versions") or built.versions)
+            # a consumer's worker knows no version of what is not installed
+            found = dict((facts.get("versions") if built.consumer is None else None) or built.versions)
             report = _with(
                 report, versions=found, lock_digest=built.lock_digest, spec=built.spec, kind=built.kind,
                 python=built.python_version, facts=evidence(facts) if facts else report.facts,

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from harness.core.observation import Array, Observed
+from harness.core.run import Cell
 from harness.core.verdict import Verdict
-from harness.judge import consumer
+from harness.judge import consumer, expected
+from harness.judge.breaks import Condition
 
 ROWS, LENGTH, VOCABULARY = 4, 5, 12
 RANDOM = np.random.default_rng(0)
@@ -171,3 +173,22 @@ def test_numbers_that_are_not_finite_are_wrong() -> None:
     assert (
         consumer.judge(golden(), Observed("s", broken.load, {}, broken.facts, arrays)).verdict is Verdict.SILENT_WRONG
     )
+
+
+@pytest.mark.parametrize(
+    ("loaders", "selected"),
+    [
+        ("llama-cpp-python>=0.3.6", True),
+        ("llama-cpp-python<0.3.6", False),
+        ("llama-cpp-python>=0.3, transformers>=5", True),
+        ("transformers>=5", False),
+        (["consumer-llama.cpp*"], True),
+        (["*"], False),
+        (["current"], False),
+    ],
+)
+def test_a_known_break_is_about_a_consumer_only_if_it_says_so(loaders: str | list[str], selected: bool) -> None:
+    condition = Condition(scenarios=["*"], creators=["*"], loaders=loaders, verdict=Verdict.SILENT_WRONG)
+    cell = Cell(id="s@v:l", scenario="s", creator="v", loader="consumer-llama.cpp", verdict=Verdict.SILENT_WRONG)
+    versions = {"consumer-llama.cpp": {"llama-cpp-python": "0.3.36", "transformers": "5.24.0"}}
+    assert expected.selects(condition, cell, versions) is selected

@@ -16,6 +16,7 @@ from harness.deviation.repro.pins import Pinned
 from harness.deviation.repro.releases import Release
 from harness.deviation.repro.subject import Side, Subject, output_names
 from harness.envs import source_tree
+from harness.envs import spec as specs
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.runner.plan import Planned
@@ -53,6 +54,11 @@ def case_of(found: Found, *, verify: bool, log: Log) -> Case:
         HarnessError: the fixture is damaged, or an environment cannot be resolved.
     """
     planned, manifest, environments = found.planned, found.manifest, found.environments
+    if specs.reads_only(planned.loader_spec):
+        raise UsageError(
+            f"{planned.id}: {planned.loader_spec} is no PEFT, which the scripts of `repro` use", "a cell of a PEFT",
+            f"run it again: {found.cell.reproduce}",
+        )  # fmt: skip
     if planned.id.settings.request:
         raise UsageError(
             f"{planned.id} uses the settings {planned.id.settings}, which `repro` does not support",
