@@ -27,13 +27,13 @@ from harness.core.run import Cell
 from harness.core.scratch import scratch_folder
 from harness.envs.environments import CURRENT, Environments
 from harness.runner import CheckRequest, check, remembered
+from harness.runner.alike import equal
 from harness.runner.change import code_diff, files
 from harness.runner.change.new_names import Package
 from harness.runner.change.scope import REFERENCE
 from harness.runner.checking import planned
 from harness.runner.executed import Executed
 from harness.runner.plan import Planned
-from harness.runner.shared_replay import equal
 
 HANDLER = Path(__file__).with_name("edited_cell.py")
 _OF_MODULES = 0.1

@@ -25,6 +25,7 @@ from harness.envs.environments import CURRENT
 from harness.judge import cell_result, load_behaviour
 from harness.judge.new_golden import CreationRefused
 from harness.runner import consumers, executed
+from harness.runner.alike import differing, equal
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.executed import Trace
 from harness.runner.fixture_source import Fixture
@@ -32,7 +33,7 @@ from harness.runner.golden import Golden, in_store, laid_out
 from harness.runner.memory import Known
 from harness.runner.plan import Planned
 from harness.runner.remembered import Remembered
-from harness.runner.shared_replay import SharedReplays, Taken, differing, equal
+from harness.runner.shared_replay import SharedReplays, Taken
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.job import Job
 from harness.runner.workers.pool import WorkerFailed
@@ -298,7 +299,7 @@ class Replay:
         return result.model_copy(update={"same_as": taken.other})
 
     def _shared(self, fixture: Fixture) -> Taken | None:
-        if not self.shared.is_between(self.cell, fixture.manifest):
+        if not self.shared.has(self.cell, fixture.manifest):
             return None
         self._facts()
         resolved = matrix.resolve(self.cell.declared, self.loader.environment.versions)

@@ -27,7 +27,7 @@ from harness.runner.memory import FOLDER, Memory
 from harness.runner.pipeline import Loader, Replay
 from harness.runner.plan import Planned
 from harness.runner.remembered import AUDIT, Remembered
-from harness.runner.shared_replay import SharedReplays
+from harness.runner.shared_replay import SharedReplays, Turn, fixed
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.schedule import Closed, Key, Pools
@@ -102,6 +102,8 @@ class Session:
         """End all workers and forget the cells that have not begun."""
         self._ending = True
         self._executor.shutdown(wait=False, cancel_futures=True)
+        for future in self._futures.values():
+            future.cancel()
         self._pools.close()
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._remembered.close()
@@ -118,9 +120,11 @@ class Session:
         for cell in new.values():
             self._pools.expect(_loading(cell))
             self._source.expect(cell)
-        arranged = self._shared.arrange(list(new.values())) if self.share and not self.creating else new.values()
-        for cell in sorted(arranged, key=lambda cell: order[cell.loader_spec]):
-            self._futures[str(cell.id)] = self._executor.submit(self._check, cell)
+            self._futures[str(cell.id)] = Future()
+        share = self.share and not self.creating
+        turns = self._shared.arrange([*new.values()]) if share else [(cell, fixed(cell)) for cell in new.values()]
+        for _, turn in sorted(turns, key=lambda one: order[one[0].loader_spec]):
+            self._executor.submit(self._take, turn)
 
     def result(self, cell: Planned) -> Cell:
         """The cell's result; starts the cell if need be, and waits for it."""
@@ -174,6 +178,18 @@ class Session:
         return {name: float(facts.get("import_s", 0.0)) for name, facts in self._seen.facts.items()}
 
     # -- one cell ------------------------------------------------------------------------------------------------------
+
+    def _take(self, turn: Turn) -> None:
+        """Check the cell whose turn it is."""
+        cell = turn()
+        future = self._futures[str(cell.id)]
+        if not future.set_running_or_notify_cancel():
+            self._shared.done(cell)  # nobody waits for it now
+            return
+        try:
+            future.set_result(self._check(cell))
+        except BaseException as error:  # noqa: BLE001 - who asks for the result gets it
+            future.set_exception(error)
 
     def _check(self, cell: Planned) -> Cell:
         begun = time.monotonic()

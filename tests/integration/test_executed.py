@@ -19,9 +19,9 @@ from harness.core import observation
 from harness.core.observation import Observed
 from harness.envs.environments import Environments
 from harness.runner import CheckRequest, Places, Selection, executed, pipeline, planned
+from harness.runner.alike import differing, equal
 from harness.runner.executed import Executed
 from harness.runner.plan import Planned
-from harness.runner.shared_replay import differing, equal
 from harness.runner.workers.job import Job
 from harness.runner.workers.pool import Pool
 from harness.runner.workers.process import worker_command

@@ -13,8 +13,8 @@ import pytest
 
 from harness.core.observation import Array, Observed, encoded
 from harness.runner import memory
+from harness.runner.alike import equal
 from harness.runner.memory import Entry, Known, Memory
-from harness.runner.shared_replay import equal
 
 GOLDEN: dict[str, Array] = {
     "forward/float32/logits": np.arange(6, dtype=np.float32),
