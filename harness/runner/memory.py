@@ -14,6 +14,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
+import re
 import sqlite3
 import threading
 import time
@@ -200,9 +202,10 @@ class Memory:
         """Record what was used, delete what is too much, and close the file."""
         if self._connection is None:
             return
-        now, used = time.time(), [(key,) for key in self._used]
-        self._ask(lambda db: db.executemany(f"UPDATE observation SET used = {now!r} WHERE key = ?", used))
-        self._ask(self._shrink)
+        if os.access(self.path.parent, os.W_OK):
+            now, used = time.time(), [(key,) for key in self._used]
+            self._ask(lambda db: db.executemany(f"UPDATE observation SET used = {now!r} WHERE key = ?", used))
+            self._ask(self._shrink)
         with self._lock:
             connection, self._connection = self._connection, None
         if connection is not None:
@@ -232,7 +235,9 @@ class Memory:
                     with self._transaction() as db:
                         return ask(db)
                 except sqlite3.OperationalError as error:  # full, locked, read-only
-                    return self._unusable(error)
+                    if not re.search("no such (table|column)|has no column|columns but", str(error)):
+                        return self._unusable(error)
+                    self._replace()  # a database of another program
                 except sqlite3.DatabaseError:
                     self._replace()
                 except OSError as error:
@@ -242,13 +247,29 @@ class Memory:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._connection is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self.path, timeout=_BUSY_S, check_same_thread=False)
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            self._connection.executescript(_TABLES)
+            self._connection = self._read_only() or self._opened()
         with self._connection:
             yield self._connection
+
+    def _opened(self) -> sqlite3.Connection:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(self.path, timeout=_BUSY_S, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.executescript(_TABLES)
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def _read_only(self) -> sqlite3.Connection | None:
+        """The memory of a cache that nobody can write to, such as a mounted one; None if this one is not."""
+        folder = self.path.parent
+        if not self.path.is_file() or os.access(folder, os.W_OK):
+            return None
+        place = f"{self.path.absolute().as_uri()}?mode=ro&immutable=1"
+        return sqlite3.connect(place, uri=True, check_same_thread=False)
 
     def _replace(self) -> None:
         """Delete the file, which is damaged or no database."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import sqlite3
 from collections.abc import Callable
@@ -102,7 +103,14 @@ def _no_table(path: Path) -> None:
     db.close()
 
 
-@pytest.mark.parametrize("damage", [_cut, _no_database, _flipped, _text, _no_table])
+def _other_tables(path: Path) -> None:
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE observation (key TEXT PRIMARY KEY, other INTEGER)")
+    db.close()
+
+
+@pytest.mark.parametrize("damage", [_cut, _no_database, _flipped, _text, _no_table, _other_tables])
 def test_a_damaged_memory_is_a_miss_and_works_again(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     damage(kept(tmp_path))
     assert recalled(tmp_path) is None
@@ -119,6 +127,23 @@ def test_a_folder_in_its_place_is_said_once_and_harms_nothing(tmp_path: Path) ->
     opened.close()
     assert len(said) == 1
     assert "not remembered" in said[0]
+
+
+def test_a_memory_that_cannot_be_written_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, said = kept(tmp_path), list[str]()
+    monkeypatch.setattr(os, "access", lambda place, mode: not (Path(place) == tmp_path and mode == os.W_OK))
+    before = path.read_bytes()
+    opened = Memory(tmp_path, log=said.append)
+    assert opened.recall("a", GOLDEN) is not None
+    opened.close()
+    assert said == []
+    opened.keep([entry("b")], {})
+    assert opened.recall("a", GOLDEN) is not None
+    opened.close()
+    assert len(said) == 1
+    assert "readonly database; what is computed now is not remembered" in said[0]
+    assert path.read_bytes() == before
+    assert sorted(one.name for one in tmp_path.iterdir()) == [path.name]
 
 
 def _on_a_full_disk(folder: Path) -> None:
