@@ -37,7 +37,7 @@ exit codes:
   130  interrupted; --resume continues
 """
 
-SPEC = "a name, peft==X, several pins with commas, a checkout's path, a Git URL with a ref, or python:PATH"
+SPEC = "a name, peft==X, pins with commas, a checkout's path, a Git URL with a ref, python:PATH, or consumer:NAME"
 """The forms in which an environment may be given."""
 
 

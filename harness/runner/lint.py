@@ -11,11 +11,18 @@ from harness.core.errors import HarnessError, UsageError
 from harness.core.lint import Complaint
 from harness.core.matrix import Declared, Matrix
 from harness.core.scenario import Base
-from harness.envs import declaration, lock
+from harness.envs import declared, lock
 from harness.judge import breaks
 from harness.judge.breaks import Break
 
-_GLOBS = ("scenarios/*.toml", "bases/*.toml", "envs/*.toml", f"{breaks.FOLDER}/*.toml", breaks.OLD_FILE)
+_GLOBS = (
+    "scenarios/*.toml",
+    "bases/*.toml",
+    "envs/*.toml",
+    "consumers/*.toml",
+    f"{breaks.FOLDER}/*.toml",
+    breaks.OLD_FILE,
+)
 
 
 def matrix(folder: Path, fallback: Path | None = None) -> list[Complaint]:
@@ -111,10 +118,11 @@ def _scenarios(own: Matrix, found: list[Complaint]) -> Iterator[Declared]:
 
 
 def _locks(folder: Path, found: list[Complaint]) -> Iterator[tuple[str, Mapping[str, str]]]:
-    for path in sorted((folder / "envs").glob("*.toml")):
+    for path in sorted((*(folder / "envs").glob("*.toml"), *(folder / "consumers").glob("*.toml"))):
         with _noting(path, found):
-            declared = declaration.load(path)
-            locked = lock.read(path.parent / "locks" / f"{path.stem}.txt", path.stem, declared)
-            found += lint.missing_packages(path, locked.packages)
-            found += lint.not_as_pinned(path, declared.exact(), locked.packages)
-            yield path.stem, locked.packages
+            asked = declared.load(path)
+            locked = lock.read(path.parent / "locks" / f"{path.stem}.txt", path.stem, asked)
+            found += lint.not_as_pinned(path, asked.exact(), locked.packages)
+            if asked.consumer is None:
+                found += lint.missing_packages(path, locked.packages)
+                yield path.stem, locked.packages
