@@ -40,10 +40,11 @@ _ATTENTION = (
 )
 _CHANGE = """\
 Replays the same cells under the change and under a baseline. A cell is red only if it is worse under the change; a
-deviation on both sides is `still` and does not count. By default, --against checks the scenarios that the changed
-files can affect, with the fixtures of PEFT 0.6.1, or of the first release that has the feature. If they can affect all,
-it checks scenarios that have every feature once (--dry-run -v lists the features). Changed files are read from
---changed-files, or from Git (since the branch left its upstream, with uncommitted changes), or by comparing the
+deviation on both sides is `still` and does not count. By default, --against checks the adapters that execute what
+changed, with the fixtures of PEFT 0.6.1, or of the first release that has the feature. Where it is not recorded what
+they execute, the changed files decide. Of many it checks a set that has every feature once (--dry-run -v lists the
+features). If only comments or docstrings changed, nothing is checked, and the exit code is 0. Changed files are read
+from --changed-files, or from Git (since the branch left its upstream, with uncommitted changes), or by comparing the
 installed files. If no installed file changed, one scenario of each family is checked."""
 
 

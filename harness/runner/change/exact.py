@@ -36,12 +36,27 @@ class Baseline:
 
     def __init__(self, sides: Sides, request: CheckRequest, environments: Environments) -> None:
         self._sides, self._request, self._environments = sides, request, environments
+        self._besides: list[bytes] | None = None
 
     def known(self, cells: Iterable[Planned]) -> set[str]:
         """The ids of the baseline's cells that earlier runs have computed."""
+        if self._request.fresh or self._request.each:
+            return set()
         return remembered.known(
             self._cells(cells), self._environments, self._request.places.store(), self._request.worker_handler
         )
+
+    def without_new_further(self, cells: Sequence[Planned]) -> list[Planned]:
+        """The cells, without the further probes where the baseline is remembered without them only.
+
+        For who selects cells: the first of a family is then another one than before, and would be computed once more.
+        """
+        asked = [cell for cell in self._cells(cells) if cell.further]
+        there = self.known(asked)
+        plain = [replace(cell, further=False) for cell in asked if str(cell.id) not in there]
+        turned = self.known(plain)
+        pairs = {(cell.id.scenario, cell.id.creator) for cell in plain if str(cell.id) in turned}
+        return [replace(c, further=c.further and (c.id.scenario, c.id.creator) not in pairs) for c in cells]
 
     def executed(self, cells: Iterable[Planned], files: Collection[str] | None = None) -> dict[Pair, Executed]:
         """What the baseline executed of each adapter, where that is known.
@@ -64,18 +79,18 @@ class Baseline:
         Args:
             package: the names that the package installs.
         """
+        if self._besides is None:
+            self._besides = self._texts_besides(cells, package)
         word = re.compile(rb"\b%s\b" % re.escape(name.encode()))
-        return any(name.encode() in text and word.search(text) for text in self._besides(tuple(cells), tuple(package)))
+        return any(name.encode() in text and word.search(text) for text in self._besides)
 
-    @functools.cache  # noqa: B019 - lives as long as a plan is made
-    def _besides(self, cells: tuple[Planned, ...], package: tuple[str, ...]) -> list[bytes]:
+    def _texts_besides(self, cells: Sequence[Planned], package: Collection[str]) -> list[bytes]:
         imported = set[str]().union(*(one.imported for one in self.executed(cells).values()))
         built = self._environments.built(self._sides.baseline)
         sites = list(built.python.parent.parent.glob("lib/python*/site-packages")) if built else []
         names = [name for name in sorted(imported) if name.partition("/")[0] not in package]
-        texts = [_content(site / name) for name in names for site in sites]
         own = Path(remembered.__file__).parent.parent / "worker"
-        return [*texts, *map(_content, sorted(own.rglob("*.py")))]
+        return [_content(file) for file in (*(site / name for name in names for site in sites), *own.rglob("*.py"))]
 
     def _cells(self, cells: Iterable[Planned]) -> list[Planned]:
         """The baseline's cells of these adapters."""

@@ -214,7 +214,7 @@ def plan_change(
     )  # fmt: skip
     cells: Sequence[Planned] = chosen.cells
     if request.is_narrowed:
-        cells = _without_new_further(cells, sides, request, environments)
+        cells = known.without_new_further(cells)
     mine, baseline = _of_sides(cells, sides)
     asked = ChangePlan(
         replace(chosen.request, expression="", observations=True), sides, both, built, mine, baseline,
@@ -315,21 +315,6 @@ def _with_further_as(
     return lambda scenario, creator: [
         replace(cell, further=scenario in further) for cell in cells_of(scenario, creator)
     ]
-
-
-def _without_new_further(
-    cells: Sequence[Planned], sides: Sides, request: CheckRequest, environments: Environments
-) -> list[Planned]:
-    """The cells, without the further probes where the baseline is remembered without them only.
-
-    For who selects cells: the first of a family is then another one than before, and would be computed once more.
-    """
-    asked = [cell for cell in _of_sides(cells, sides)[1] if cell.further]
-    there = _remembered(asked, request, environments)
-    plain = [replace(cell, further=False) for cell in asked if str(cell.id) not in there]
-    turned = _remembered(plain, request, environments)
-    pairs = {(cell.id.scenario, cell.id.creator) for cell in plain if str(cell.id) in turned}
-    return [replace(c, further=c.further and (c.id.scenario, c.id.creator) not in pairs) for c in cells]
 
 
 def _remembered(cells: Sequence[Planned], request: CheckRequest, environments: Environments) -> set[str]:

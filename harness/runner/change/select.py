@@ -123,6 +123,8 @@ def _executing(
     every, out = among.cells_of(everything)
     _refuse_none(every, everything)
     every = plan.with_further(every)
+    if among.is_narrowed:
+        every = baseline.without_new_further(every)
     changed = difference(every)
     executed = {} if changed.everything else baseline.executed(every, changed.files)
     if not executed:
@@ -199,6 +201,11 @@ class _Among:
         self._store = given.places.store()
         self.asked = self._asked()
         self.creators = self.asked or list(plan.creators_with_fixtures(self._store, ()))
+
+    @property
+    def is_narrowed(self) -> bool:
+        """True if the user chooses creators, scenarios or cells."""
+        return self._given.is_narrowed
 
     def _asked(self) -> list[str]:
         request, run = self._request, self._sides.run
