@@ -12,6 +12,7 @@ import importlib
 import inspect
 import json
 from collections.abc import Callable
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any
@@ -40,6 +41,7 @@ def handle(request: dict[str, Any]) -> None:
 
 
 def _break(chosen: Chosen) -> None:
+    """Have the chosen functions raise: those that there are, and those of modules that are imported from now on."""
     builtins.__peft_regress_called__ = _called.append  # type: ignore[attr-defined]
     gc.unfreeze()
     for one in gc.get_objects():
@@ -47,6 +49,13 @@ def _break(chosen: Chosen) -> None:
             changed = _changed(one.__code__, chosen)
             if changed is not one.__code__:
                 one.__code__ = changed
+    loaded = SourceFileLoader.get_code
+
+    def get_code(loader: SourceFileLoader, name: str) -> CodeType | None:
+        code = loaded(loader, name)
+        return _changed(code, chosen) if code else code
+
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign, assignment]
 
 
 def _changed(code: CodeType, chosen: Chosen) -> CodeType:
