@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.end_to_end.test_against import checkout
 from tests.end_to_end.test_environments import figures, named
 from tests.support.mini.world import World, ended, gone, interrupt, scenario, until
 
@@ -93,14 +94,20 @@ def world(named: World) -> World:
 
 
 @pytest.fixture
-def cluster(world: World, tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster of two nodes."""
-    (tmp_path / "cluster").mkdir()
-    made = Cluster(world, tmp_path / "cluster")
-    made.node("one")
-    made.node("two")
-    yield made
-    made.end()
+def cluster_of(tmp_path: Path) -> Iterator[Callable[[World], Cluster]]:
+    """Starts a cluster of two nodes; ends it after the test."""
+    started: list[Cluster] = []
+
+    def one(world: World) -> Cluster:
+        (tmp_path / "cluster").mkdir()
+        started.append(Cluster(world, tmp_path / "cluster"))
+        for name in ("one", "two"):
+            started[-1].node(name)
+        return started[-1]
+
+    yield one
+    for cluster in started:
+        cluster.end()
 
 
 def told(world: World) -> dict[str, Any]:
@@ -121,7 +128,10 @@ def replays(world: World) -> list[int]:
     return [int(line.split()[-1]) for line in lines if line.startswith("replay waits ")]
 
 
-def test_a_killed_node_an_interrupted_run_and_a_killed_scheduler(world: World, cluster: Cluster) -> None:
+def test_a_killed_node_an_interrupted_run_and_a_killed_scheduler(
+    world: World, cluster_of: Callable[[World], Cluster]
+) -> None:
+    cluster = cluster_of(world)
     world.gate.touch()
     assert world.spawn("check").code == 1
     here = told(world)
@@ -161,3 +171,20 @@ def test_a_killed_node_an_interrupted_run_and_a_killed_scheduler(world: World, c
     world.gate.touch()
     assert world.spawn("check", "--resume").code == 1
     assert told(world) == here
+
+
+def test_a_change_and_new_fixtures_are_checked_on_nodes(named: World, cluster_of: Callable[[World], Cluster]) -> None:
+    assert named.run("create", "v1").code == 0
+    tree = checkout(named, "2.1")
+    change = ("check", "--against", str(tree), "--baseline", "minipeft==2.0 over current", "--every-scenario")
+    pair = ("pair", "--creator", "v1", "--loader", "current")
+    here = []
+    for words in (change, pair):
+        assert named.spawn(*words).code == 1
+        here.append(told(named))
+    cluster = cluster_of(named)
+    cluster.ready()
+    for words, found in zip((change, pair), here, strict=True):
+        said = named.spawn(*words, "--cluster", cluster.address)
+        assert said.code == 1, said
+        assert told(named) == found
