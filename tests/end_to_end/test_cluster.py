@@ -176,8 +176,15 @@ def test_a_killed_node_an_interrupted_run_and_a_killed_scheduler(
 def test_a_change_and_new_fixtures_are_checked_on_nodes(named: World, cluster_of: Callable[[World], Cluster]) -> None:
     assert named.run("create", "v1").code == 0
     tree = checkout(named, "2.1")
-    change = ("check", "--against", str(tree), "--baseline", "minipeft==2.0 over current", "--every-scenario")
-    pair = ("pair", "--creator", "v1", "--loader", "current")
+    change: tuple[str, ...] = (
+        "check",
+        "--against",
+        str(tree),
+        "--baseline",
+        "minipeft==2.0 over current",
+        "--every-scenario",
+    )
+    pair: tuple[str, ...] = ("pair", "--creator", "v1", "--loader", "current")
     here = []
     for words in (change, pair):
         assert named.spawn(*words).code == 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import threading
 import uuid
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from harness.core.errors import HarnessError, UsageError
@@ -96,7 +95,10 @@ class Engine:
 
     def facts(self, addresses: Iterable[str]) -> dict[str, Facts | str]:
         """What each node says of itself, or why it says nothing."""
-        return {address: _asked(functools.partial(self.call, address, nodes.facts)) for address in addresses}
+        asked = list(addresses)
+        with ThreadPoolExecutor(max(1, len(asked))) as threads:
+            said = threads.map(lambda address: _asked(lambda: self.call(address, nodes.facts)), asked)
+            return dict(zip(asked, said, strict=True))
 
     def call(self, address: str, function: Callable[..., T], *args: Any) -> T:
         """Call a function of ours on a node.

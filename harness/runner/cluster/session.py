@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -82,6 +82,9 @@ class ClusterSession:
         self._left_out: dict[str, str] = {}
         self._fitting = nodes.Fitting(nodes.facts())
         self._numbers = iter(range(1 << 62))
+        self._greeting = 0
+        """Groups of new nodes that are being asked what they are."""
+        self._executor = ThreadPoolExecutor(thread_name_prefix="node", max_workers=1024)
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._ending = False
@@ -92,9 +95,9 @@ class ClusterSession:
                 raise nodes.scheduler_does_not_fit(self.cluster, why)
             self._wait_for_a_node(_FIRST_NODE_S)
         except BaseException:
+            self._executor.shutdown(wait=False)
             self._engine.close()
             raise
-        self._executor = ThreadPoolExecutor(thread_name_prefix="node", max_workers=1024)
         self._thread = threading.Thread(target=self._serve, name="cluster", daemon=True)
         self._thread.start()
 
@@ -215,28 +218,34 @@ class ClusterSession:
 
     def _wait_for_a_node(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        while not self._look() and time.monotonic() < end:
+        while not self._nodes and (self._look() or time.monotonic() < end):
             time.sleep(_LOOK_S)
         if not self._nodes:
             raise nodes.none_fits(self.cluster, self._left_out)
 
     def _look(self) -> bool:
-        """Take in new nodes and forget those that ended; False if none is left."""
+        """Ask new nodes what they are, and forget those that ended; False if none is left."""
         found = self._engine.nodes()
-        new = [address for address in found if address not in self._known]
-        said = self._engine.facts(new)
-        left_out = self._fitting.choose(said)
-        for address in new:
-            self._known.add(address)
-            if address in left_out:
-                self._left_out[address] = left_out[address]
-                self.log(f"{self.cluster}: {address} is left out: {left_out[address]}")
-            else:
-                self._nodes[address] = _Node(address, found[address])
+        if new := {address: threads for address, threads in found.items() if address not in self._known}:
+            self._known.update(new)
+            self._greeting += 1
+            self._executor.submit(self._greet, new)
         for address in [one for one in self._nodes if one not in found]:
             self._nodes.pop(address, None)
         self._known &= found.keys()
-        return bool(self._nodes)
+        return bool(self._nodes or self._greeting)
+
+    def _greet(self, new: Mapping[str, int]) -> None:
+        """Use those of the new nodes that fit. One that is silent keeps nobody waiting."""
+        try:
+            left_out = self._fitting.choose(self._engine.facts(new))
+            for address, why in left_out.items():
+                self._left_out[address] = why
+                self.log(f"{self.cluster}: {address} is left out: {why}")
+            self._nodes |= {one: _Node(one, threads) for one, threads in new.items() if one not in left_out}
+        finally:
+            self._greeting -= 1
+            self._changed.set()
 
     def _serve(self) -> None:
         """Give a batch to each node that is free, until the session ends."""
@@ -285,6 +294,10 @@ class ClusterSession:
             for cell in piece.cells:
                 self._finish(cell, self._decorated(cell, cell_result.own_failure(cell.id, error)))
         else:
+            if done.failed and not piece.ends and len(self._nodes) > 1:
+                names = ", ".join(environment.name for environment in done.failed)
+                self._lost(piece, f"{one.address} cannot build {names}")
+                return
             with self._lock:
                 self._waiting.done(piece)
                 self._done.append(done)

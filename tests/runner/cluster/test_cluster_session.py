@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from harness.core.errors import HarnessError
-from harness.core.run import Cell
+from harness.core.run import Cell, EnvironmentReport
 from harness.core.verdict import Verdict
 from harness.envs.environment import EnvFailed, Environment
 from harness.judge import cell_result
+from harness.runner import pipeline
 from harness.runner.cluster import nodes, session
 from harness.runner.cluster.batch import Batch, Done, How
 from harness.runner.cluster.engine import ClusterLost, NodeLost
@@ -59,11 +60,14 @@ class Cluster:
     hangs: set[str] = field(default_factory=set)
     facts_of: dict[str, Facts | str] = field(default_factory=dict)
     fails: dict[str, HarnessError] = field(default_factory=dict)
+    builds_nothing: set[str] = field(default_factory=set)
     restarts: bool = True
     lost: bool = False
     ran: list[tuple[str, Batch]] = field(default_factory=list)
     running: list[Ran] = field(default_factory=list)
     closed: bool = False
+    asked: int = 0
+    waits: threading.Event | None = None
 
     def __call__(self, *_: object) -> Cluster:
         return self
@@ -77,6 +81,9 @@ class Cluster:
         return self.facts_of.get("scheduler", nodes.facts())
 
     def facts(self, addresses: Any) -> dict[str, Facts | str]:
+        self.asked += 1
+        if self.waits is not None:
+            self.waits.wait(10)
         return {address: self.facts_of.get(address, nodes.facts()) for address in addresses}
 
     def call(self, address: str, *_: object) -> list[str]:
@@ -99,6 +106,10 @@ class Cluster:
             raise NodeLost(f"{address} ended")
         if address in self.fails:
             raise self.fails[address]
+        if address in self.builds_nothing:
+            error = EnvFailed("current", "build", "no Python 3.9 on this machine")
+            cells = tuple(pipeline.failed(cell.id, error) for cell in batch.cells)
+            return Done(cells, failed=(EnvironmentReport(name="current", role=("loader",), failed="no Python"),))
         return Done(tuple(cell_result.could_not_tell(cell.id, Verdict.EXACT, "") for cell in batch.cells))
 
     def close(self) -> None:
@@ -264,6 +275,26 @@ def test_a_full_disk_on_a_node_costs_nothing_if_another_node_has_room(begin: Beg
     cluster = Cluster(fails={"a": full, "b": full})
     assert set(verdicts(begin(cluster), many(20)).values()) == {"not-comparable"}
     assert "no space left" in finished[0].reason
+
+
+def test_an_environment_that_one_node_cannot_build_is_built_on_another(begin: Begin) -> None:
+    made = begin(Cluster(builds_nothing={"a"}))
+    assert set(verdicts(made, many(60)).values()) == {"exact"}
+    assert not made.failed_environments()
+    made = begin(Cluster(builds_nothing={"a", "b"}))
+    assert set(verdicts(made, many(20)).values()) == {"env-failed"}
+    assert made.failed_environments()
+
+
+def test_a_silent_new_node_keeps_nobody_waiting(begin: Begin) -> None:
+    cluster = Cluster({"a": 1})
+    made = begin(cluster)
+    gate = threading.Event()
+    cluster.waits = gate
+    cluster.there["silent"] = 1
+    until(lambda: cluster.asked == 2)
+    assert set(verdicts(made, many(40)).values()) == {"exact"}
+    gate.set()
 
 
 def test_an_environment_that_cannot_be_described_fails_its_cells_only(begin: Begin) -> None:
