@@ -182,6 +182,14 @@ class Memory:
         """Delete an entry."""
         self._ask(lambda db: db.execute("DELETE FROM observation WHERE key = ?", (key,)))
 
+    def entries(self, keys: Iterable[str]) -> list[Entry]:
+        """The entries of those of these keys that have one, without damaged ones."""
+        if not self.path.exists():
+            return []
+        query = "SELECT key, about, computed, same_as, seconds, content, sha256 FROM observation WHERE key = ?"
+        rows = self._ask(lambda db: [row for key in keys for row in db.execute(query, (key,))])
+        return [Entry(*row) for *row, sha256 in rows or () if hashlib.sha256(row[-1]).hexdigest() == sha256]
+
     def which(self, keys: Iterable[str]) -> set[str]:
         """Those of these keys that have an entry."""
         if not self.path.exists():

@@ -207,6 +207,34 @@ def executed_of(
     return {cell: executed[key] for cell, some in keys.items() for key in reversed(some) if key in executed}
 
 
+@dataclass(frozen=True)
+class Entries:
+    """What one machine remembers of some cells, for the memory of another."""
+
+    entries: tuple[Entry, ...] = ()
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """What workers said of their environments, by key."""
+
+    def keep(self, cache: Path) -> None:
+        """Add it to the memory of this machine."""
+        if self.entries:
+            memory = Memory(cache / FOLDER)
+            memory.keep(self.entries, self.facts)
+            memory.close()
+
+
+def entries_of(
+    cells: Iterable[Planned], environments: Environments, store: Store, handler: Path | None = None
+) -> Entries:
+    """What this machine remembers of cells."""
+    cells = list(cells)
+    keys, memory = _keys(cells, environments, store, handler), Memory(environments.cache / FOLDER)
+    built = (environments.built(environments.describe(spec)) for spec in {cell.loader_spec for cell in cells})
+    named = {environment_key(one) for one in built if one is not None}
+    facts = {key: said for key in named if (said := memory.facts(key))} if memory.path.exists() else {}
+    return Entries(tuple(memory.entries(key for some in keys.values() for key in some)), facts)
+
+
 def _keys(
     cells: Iterable[Planned], environments: Environments, store: Store, handler: Path | None
 ) -> dict[str, list[str]]:

@@ -139,7 +139,7 @@ def test_a_killed_node_an_interrupted_run_and_a_killed_scheduler(
     before = len(replays(world))
     cluster.ready()
 
-    run = world.start("check", "--cluster", cluster.address)
+    run = world.start("check", "--cluster", cluster.address, "--fresh")
     until(lambda: len(replays(world)) > before)
     killed = cluster.at(replays(world)[-1])
     cluster.kill(killed)
@@ -173,7 +173,9 @@ def test_a_killed_node_an_interrupted_run_and_a_killed_scheduler(
     assert told(world) == here
 
 
-def test_a_change_and_new_fixtures_are_checked_on_nodes(named: World, cluster_of: Callable[[World], Cluster]) -> None:
+def test_a_change_and_new_fixtures_are_checked_on_nodes(
+    named: World, cluster_of: Callable[[World], Cluster], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert named.run("create", "v1").code == 0
     tree = checkout(named, "2.1")
     change: tuple[str, ...] = (
@@ -189,6 +191,7 @@ def test_a_change_and_new_fixtures_are_checked_on_nodes(named: World, cluster_of
     for words in (change, pair):
         assert named.spawn(*words).code == 1
         here.append(told(named))
+    monkeypatch.setenv("PEFT_REGRESS_CACHE", str(tmp_path / "a cache that remembers nothing"))
     cluster = cluster_of(named)
     cluster.ready()
     for words, found in zip((change, pair), here, strict=True):

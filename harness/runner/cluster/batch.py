@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.core.run import Cell, EnvironmentReport
 from harness.envs.environment import Environment
-from harness.runner.memory import Entry
 from harness.runner.plan import Planned
+from harness.runner.remembered import Entries
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,9 @@ class Batch:
     given: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """Digest of a saved adapter beside a scenario → its files and their SHA-256."""
 
+    remembered: Entries = field(default_factory=Entries)
+    """What the controller remembers of the cells."""
+
     @property
     def contents(self) -> list[str]:
         """The SHA-256 of every file."""
@@ -68,7 +70,5 @@ class Done:
     failed: tuple[EnvironmentReport, ...] = ()
     """Environments that could not be built."""
     import_seconds: Mapping[str, float] = field(default_factory=dict)
-    remembered: tuple[Entry, ...] = ()
-    """What the controller's memory can keep."""
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """What the workers said of their environments, by the memory's key."""
+    remembered: Entries = field(default_factory=Entries)
+    """What the node observed, for the controller's memory."""

@@ -20,6 +20,7 @@ from harness.envs.environments import Environments
 from harness.runner.cluster.batch import Batch, Done
 from harness.runner.cluster.contents import FOLDER, Contents
 from harness.runner.plan import Planned
+from harness.runner.remembered import Entries, entries_of
 from harness.runner.request import cores
 from harness.runner.session import Session
 from harness.runner.workers.start_limit import StartLimit
@@ -64,6 +65,7 @@ def run(
     with scratch_folder("node") as scratch:
         environments = SentEnvironments(batch, scratch, log)
         how, store = batch.how, _store(batch, scratch)
+        batch.remembered.keep(environments.cache)
         session = Session(
             environments, store, scratch / "session", jobs=how.jobs or threads or cores(), creating=how.creating,
             forward=how.forward, observations=how.observations, share=how.share, side_by_side=how.side_by_side,
@@ -74,7 +76,16 @@ def run(
             cells = _checked(session, [_with_files(cell, batch, scratch) for cell in batch.cells])
             met, failed = session.environment_reports(), session.failed_environments()
             seconds = session.import_seconds()
-    return Done(tuple(_with_path(cell, store.folder, batch.store) for cell in cells), met, failed, seconds)
+        learnt = Entries() if how.creating else _learnt(batch, environments, store)
+    results = tuple(_with_path(cell, store.folder, batch.store) for cell in cells)
+    return Done(results, met, failed, seconds, learnt)
+
+
+def _learnt(batch: Batch, environments: Environments, store: Store) -> Entries:
+    """What the node remembers of the cells, and the controller does not."""
+    found = entries_of(batch.cells, environments, store, batch.how.handler)
+    sent = {(entry.key, entry.computed) for entry in batch.remembered.entries}
+    return Entries(tuple(one for one in found.entries if (one.key, one.computed) not in sent), found.facts)
 
 
 def _contents() -> Contents:

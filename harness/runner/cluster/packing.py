@@ -12,9 +12,10 @@ from harness.core.errors import HarnessError, UsageError
 from harness.envs import source_tree
 from harness.envs.environment import Environment
 from harness.envs.environments import Environments
-from harness.runner.cluster.batch import Batch, How
+from harness.runner.cluster.batch import Batch, Done, How
 from harness.runner.cluster.contents import must_be
 from harness.runner.plan import Planned
+from harness.runner.remembered import Entries, entries_of
 from harness.store.fixtures import Store
 from harness.worker.files import read_regular
 
@@ -52,12 +53,16 @@ class Packing:
             made = frozenset(name for name in creators & names if self._environments.makes_fixtures_on_demand(name))
             specs = {cell.loader_spec for cell in cells} | (creators if self.how.creating else creators & names)
             environments = {spec: self.described(spec) for spec in sorted(specs)}
+            remembered = Entries()
+            if not (self.how.fresh or self.how.creating):
+                remembered = entries_of(cells, self._environments, self._store, self.how.handler)
             return Batch(
                 tuple(cells), self.how, environments, made, frozenset(specs & names), self._store.folder,
                 {} if self.how.creating else dict(self._fixtures(cells)),
                 dict(self._packed_trees(environments)),
                 {one.declared.given.digest: self._given(one.declared.given.folder) for one in cells
                  if one.declared.given and (self.how.creating or one.creator_spec in made)},
+                remembered,
             )  # fmt: skip
 
     def described(self, spec: str) -> Environment:
@@ -87,6 +92,11 @@ class Packing:
         data = self._sources[sha256]()
         must_be(sha256, data, "a file that is sent to a node changed during the run")
         return data
+
+    def keep(self, done: Done) -> None:
+        """Remember here what a node observed."""
+        with self._lock:
+            done.remembered.keep(self._environments.cache)
 
     # -- files ---------------------------------------------------------------------------------------------------------
 

@@ -301,6 +301,7 @@ class ClusterSession:
             with self._lock:
                 self._waiting.done(piece)
                 self._done.append(done)
+            self.packing.keep(done)
             results = {result.id: result for result in done.cells}
             for cell in piece.cells:
                 self._finish(cell, results[str(cell.id)])

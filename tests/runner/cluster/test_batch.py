@@ -9,6 +9,7 @@ import pickle
 import shutil
 import tarfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,25 @@ def test_a_batch_gives_the_cells_of_a_local_check(world: World, other: Node) -> 
     sent = list(other.sent)
     other.run(packing, batch)
     assert other.sent == sent, "a node keeps what it was sent"
+
+
+def test_what_one_machine_remembers_no_other_one_computes(
+    world: World, other: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = request(world)
+    packing, batch = packed(asked)
+    assert not batch.remembered.entries
+    done = other.run(packing, batch)
+    assert len(done.remembered.entries) == len([cell for cell in done.cells if cell.fixture])
+    packing.keep(done)
+    computed = len(world.traced("replay"))
+    assert {bool(cell.remembered) for cell in check(replace(asked, audit=0)).cells if cell.fixture} == {True}, "built?"
+    again, sent = packed(asked)
+    assert len(sent.remembered.entries) == len(done.remembered.entries)
+    third = Node(tmp_path / "third", monkeypatch).run(again, sent)
+    assert len(world.traced("replay")) == computed, "neither here nor on a third machine"
+    assert told(third.cells) == told(done.cells)
+    assert not third.remembered.entries, "nothing that the controller does not have"
 
 
 def test_only_what_the_cells_need_is_sent(world: World) -> None:

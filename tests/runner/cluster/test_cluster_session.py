@@ -126,6 +126,9 @@ class Packed:
             raise EnvFailed(spec, "resolve", "it does not resolve")
         return Environment(spec, spec, "named", "0", "")
 
+    def keep(self, done: Done) -> None:
+        """Remember nothing."""
+
     def batch(self, cells: Any) -> Batch:
         return Batch(tuple(cells), self.how, {}, frozenset(), frozenset(), None)  # type: ignore[arg-type]
 
