@@ -1,0 +1,56 @@
+"""llama.cpp reads stored fixtures: what is right there, refused, dropped and scaled wrongly. All of it was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.integration.conftest import Said
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("real")]
+
+RIGHT = ("consumer-lora", "consumer-lora-head")
+WRONG = ("consumer-lora-rslora", "consumer-lora-gemma2-head")
+OTHERS = {"consumer-lora-dora": "refused", "consumer-ia3": "load-error"}
+LATER = {
+    **dict.fromkeys(("consumer-lora-alpha-pattern", "consumer-lora-saved-norm"), "silent-wrong"),
+    **dict.fromkeys(("consumer-lora-mlp", "consumer-lora-embedding", "consumer-lora-rank-pattern"), "close"),
+    **dict.fromkeys(("consumer-lora-mistral", "consumer-lora-qwen2", "consumer-lora-phi3"), "close"),
+    **dict.fromkeys(("consumer-lora-own-bias", "consumer-lora-tokens", "consumer-lora-saved-head"), "refused"),
+    **dict.fromkeys(("consumer-adalora", "consumer-lora-head-tied"), "refused"),
+    "consumer-lora-embedding-tied": "crash",
+    "consumer-lora-gpt2": "unsupported",
+}
+
+
+def checked(peft_regress: Callable[..., Said], loader: str, scenarios: list[str]) -> dict[str, dict[str, object]]:
+    cells = [word for name in scenarios for word in ("--cell", f"{name}@v0212:*")]
+    said = peft_regress("check", "--creator", "v0212", "--loader", loader, *cells)
+    return {cell["scenario"]: cell for cell in said.report["cells"]}
+
+
+def test_llama_cpp_reads_what_peft_saved(peft_regress: Callable[..., Said]) -> None:
+    found = checked(peft_regress, "consumer:llama.cpp", [*RIGHT, *WRONG, *OTHERS, "lora-linear"])
+    verdicts = {name: cell["verdict"] for name, cell in found.items()}
+    assert verdicts == {
+        **dict.fromkeys(RIGHT, "close"), **dict.fromkeys(WRONG, "silent-wrong"), **OTHERS, "lora-linear": "unsupported"
+    }  # fmt: skip
+    head = "base_model.model.lm_head.lora_"
+    assert found["consumer-lora-gemma2-head"]["keys"]["lost"] == [f"{head}A.weight", f"{head}B.weight"]  # type: ignore[index]
+    assert found["consumer-lora-rslora"]["keys"]["arrived"] == 8  # type: ignore[index]
+    assert "lora_magnitude_vector" in str(found["consumer-lora-dora"]["reason"])
+    assert "no tokenizer" in str(found["lora-linear"]["reason"])
+
+
+@pytest.mark.nightly
+def test_the_rest_of_llama_cpp(peft_regress: Callable[..., Said]) -> None:
+    found = checked(peft_regress, "consumer:llama.cpp", list(LATER))
+    assert {name: cell["verdict"] for name, cell in found.items()} == LATER
+
+
+@pytest.mark.nightly
+def test_an_older_converter_refuses_what_the_newest_applies_wrongly(peft_regress: Callable[..., Said]) -> None:
+    found = checked(peft_regress, "consumer:llama.cpp==0.2.90", ["consumer-lora-saved-norm", "consumer-lora"])
+    assert found["consumer-lora-saved-norm"]["verdict"] == "refused"
+    assert found["consumer-lora"]["verdict"] == "close"
