@@ -16,7 +16,7 @@ from harness.core.matrix import Declared
 from harness.core.versions import release_order
 from harness.judge import breaks
 from harness.own import written_by
-from harness.report.pages import format_history, known_breaks, methods, trl_structure
+from harness.report.pages import consumers, format_history, known_breaks, methods, trl_structure
 from harness.runner.request import Places
 from harness.store import saved_adapter
 from harness.store.fixtures import Store
@@ -93,12 +93,17 @@ def pages(places: Places, found: Sequence[Written]) -> dict[str, str]:
     matrix = places.matrix()
     declared = matrix.scenarios()
     made: Mapping[str, Callable[[], str]] = {
+        "consumers.md": lambda: consumers.render(declared, _measured(matrix.folder)),
         "methods.md": lambda: methods.render(_in_file_order(declared), _stored(found)),
         "format-history.md": lambda: format_history.render(found),
         "trl-structure.md": lambda: trl_structure.render(_prepared(places.store())),
     }
     known = known_breaks.render(breaks.load(matrix.folder), declared)
     return {f"{KNOWN}/{name}": text for name, text in known.items()} | {name: render() for name, render in made.items()}
+
+
+def _measured(folder: Path) -> list[consumers.Row]:
+    return consumers.read(_there(folder / consumers.FILE) or "[]")
 
 
 def _prepared(store: Store) -> list[trl_structure.Seen]:
