@@ -44,7 +44,7 @@ TRACES = {
         (Difference(modules={LOKR: "X"}), set[str](), {"lokr", "lokr-closure", "lora", "prompt"}),
         (Difference((SAVE,), {LOKR: "X"}), {"lokr", "lora"}, {"lokr-closure", "prompt"}),
         (Difference(modules={"peft/never_imported.py": "X"}), set[str](), set[str]()),
-        (Difference(defines=True), set[str](), set[str]()),
+        (Difference(defines=(LOKR,)), set[str](), set[str]()),
         (Difference(everything="peft/new.py is new"), set[str](), set(TRACES)),
     ],
 )
@@ -63,6 +63,27 @@ def test_a_trace_is_of_one_creators_adapter() -> None:
     found = exact.split([("lokr", "v1"), ("lokr", "v2")], {("lokr", "v1"): TRACES["lokr"]}, Difference((FORWARD,)))
     assert found.running == (("lokr", "v1"),)
     assert found.unknown == (("lokr", "v2"),)
+
+
+@pytest.mark.parametrize(
+    ("defines", "kept", "added"),
+    [
+        ((LOKR,), set[str](), {"prompt"}),
+        ((LOKR,), {"bare"}, {"prompt"}),
+        ((LOKR,), {"lokr"}, set[str]()),
+        ((LOKR, MODEL), set[str](), {"prompt"}),
+        ((MODEL,), {"lokr"}, set[str]()),
+        (("peft/never_imported.py",), set[str](), set[str]()),
+        ((), set[str](), set[str]()),
+    ],
+)
+def test_a_file_with_a_new_name_is_imported_by_some_cell(
+    defines: tuple[str, ...], kept: set[str], added: set[str]
+) -> None:
+    executed = {(name, "v1"): trace for name, trace in TRACES.items()}
+    costs = {"prompt": 1.0, "lokr-closure": 2.0, "bare": 0.5, "lokr": 3.0, "lora": 3.0}
+    found = exact.importing(Difference(defines=defines), executed, {(name, "v1") for name in kept}, costs)
+    assert {name for name, _ in found} == added
 
 
 def scenarios(count: int, config: str = "LoraConfig", first: int = 0) -> dict[str, Declared]:

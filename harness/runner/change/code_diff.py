@@ -58,13 +58,13 @@ class Difference:
     """File that differs outside of functions → what differs: `the signature of LoraLayer.forward`."""
     everything: str = ""
     """Why every cell can be affected; empty if not."""
-    defines: bool = False
-    """True if a name is new or gone that nothing else knows: it affects no cell if the file can be imported."""
+    defines: tuple[str, ...] = ()
+    """Files in which a name is new or gone that nothing else knows: that affects no cell if they can be imported."""
 
     @property
     def files(self) -> frozenset[str]:
         """The files that it is in."""
-        return frozenset((*self.modules, *(one.file for one in self.functions)))
+        return frozenset((*self.modules, *self.defines, *(one.file for one in self.functions)))
 
     def __bool__(self) -> bool:
         return bool(self.functions or self.modules or self.everything or self.defines)
@@ -98,7 +98,7 @@ def between(
     """
     functions: list[Function] = []
     modules: dict[str, str] = {}
-    defines = False
+    defines: list[str] = []
     for name in names:
         one, other = before(name), now(name)
         if one is None or other is None:
@@ -111,8 +111,8 @@ def between(
             return Difference(everything=f"{name} does not parse: {getattr(error, 'msg', error)}")
         functions += found.functions
         modules |= found.modules
-        defines |= found.defines
-    return Difference(tuple(functions), modules, defines=defines)
+        defines += found.defines
+    return Difference(tuple(functions), modules, defines=tuple(defines))
 
 
 def _only_on_one_side(before: bytes | None, now: bytes | None) -> str:
@@ -144,7 +144,7 @@ def of_file(name: str, before: bytes, now: bytes, package: Package) -> Differenc
     if functions and any(_READS_CODE.search(content.decode(errors="replace")) for content in (before, now)):
         return Difference(modules={name: f"{functions[0].name}, which may be compiled,"})
     defines = len(here) != len(sides[0].statements) or len(there) != len(sides[1].statements)
-    return Difference(tuple(functions), defines=defines)
+    return Difference(tuple(functions), defines=(name,) if defines else ())
 
 
 # -- one side ----------------------------------------------------------------------------------------------------------

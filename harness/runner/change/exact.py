@@ -169,6 +169,23 @@ def split(pairs: Iterable[Pair], executed: Mapping[Pair, Executed], difference: 
     return Split(*(tuple(some) for some in found.values()))
 
 
+def importing(
+    difference: Difference, executed: Mapping[Pair, Executed], kept: Collection[Pair], cost: Mapping[str, float]
+) -> set[Pair]:
+    """Adapters to check as well, so that one imports each file with a new name: it may not be importable.
+
+    Args:
+        kept: those that are checked anyway.
+        cost: scenario → what it costs to check.
+    """
+    added: set[Pair] = set()
+    for file in difference.defines:
+        able = [pair for pair, one in executed.items() if file in one.imported]
+        if able and not {*kept, *added}.intersection(able):
+            added.add(min(able, key=lambda pair: (cost.get(pair[0], 0.0), pair)))
+    return added
+
+
 def why_untouched(difference: Difference) -> str:
     """Why an adapter that executes nothing of a difference is left out."""
     count = len(difference.functions)
@@ -208,6 +225,8 @@ def words(code: ChangedCode, chosen: int, files: Scope) -> str:
         parts.append(f"{many(code.importing, 'adapter')} {_verb(code.importing, 'import')} {what}")
     if code.unknown:
         parts.append(f"of {code.unknown:,} it is not recorded what they execute, and {files.words}")
+    if not code.executing + code.importing + code.unknown and chosen:
+        parts.append(f"{many(chosen, 'adapter')} {_verb(chosen, 'show')} that it can be imported")
     if chosen < code.executing + code.importing + code.unknown:
         parts.append(f"{chosen:,} of these were chosen")
     return "; ".join(parts)

@@ -141,8 +141,10 @@ def _executing(
         )
         chosen, features, left_out = scope.fewer(running, importing, unknown, named, found, among.costs(every))
         kept = {pair for pair in (*hit, *by_files) if pair[0] in chosen}
+    by_files_too = kept != {*hit}
+    kept |= exact.importing(changed, executed, kept, among.costs(every))
     cells = [cell for cell in every if _pair(cell) in kept]
-    if kept != {*hit}:  # the first of a family may be left out, and with it the further probes
+    if by_files_too:  # the first of a family may be left out, and with it the further probes
         cells = plan.with_further(cells)
     why = exact.why_untouched(changed)
     untouched = {name: why for name, _ in split.untouched}
