@@ -76,7 +76,9 @@ def test_each_kind_of_change(tree: Path, peft_regress: Callable[..., Said]) -> N
     says(LOKR, IA3, LOHA, old=CLASS, new=f"{CLASS}    extra = 1\n")
     says(LOKR, IA3, LOHA, old="    def reset_adapter_parameters_random(", new="    def reset_at_random(")
     edit(tree, LAYER, CLASS, f"def _scaled_for_the_test(alpha, r):\n    return alpha / r\n\n\n{CLASS}")
-    says(LOHA, new=f"{SCALING}        # a helper that nobody uses: only the import is checked\n")
+    unused = check("--dry-run")
+    assert len(selected(unused)) == 1, "a helper that nobody uses: only the import can fail"
+    assert "shows that it can be imported" in " ".join(unused.out.split())
     says(LOKR, new=SCALING.replace("alpha / r", "_scaled_for_the_test(alpha, r)"))
     (tree / "peft" / "tuners" / "lokr" / "new.py").write_text("X = 1\n")
     assert selected(check("--dry-run")) == {LOKR}, "as the changed files say"

@@ -71,7 +71,7 @@ def test_a_trace_is_of_one_creators_adapter() -> None:
         ((LOKR,), set[str](), {"prompt"}),
         ((LOKR,), {"bare"}, {"prompt"}),
         ((LOKR,), {"lokr"}, set[str]()),
-        ((LOKR, MODEL), set[str](), {"prompt"}),
+        ((LOKR, MODEL), set[str](), {"prompt", "bare"}),
         ((MODEL,), {"lokr"}, set[str]()),
         (("peft/never_imported.py",), set[str](), set[str]()),
         ((), set[str](), set[str]()),
@@ -82,7 +82,7 @@ def test_a_file_with_a_new_name_is_imported_by_some_cell(
 ) -> None:
     executed = {(name, "v1"): trace for name, trace in TRACES.items()}
     costs = {"prompt": 1.0, "lokr-closure": 2.0, "bare": 0.5, "lokr": 3.0, "lora": 3.0}
-    found = exact.importing(Difference(defines=defines), executed, {(name, "v1") for name in kept}, costs)
+    found = exact.importing(defines, executed, {(name, "v1") for name in kept}, costs)
     assert {name for name, _ in found} == added
 
 

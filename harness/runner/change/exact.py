@@ -170,16 +170,16 @@ def split(pairs: Iterable[Pair], executed: Mapping[Pair, Executed], difference: 
 
 
 def importing(
-    difference: Difference, executed: Mapping[Pair, Executed], kept: Collection[Pair], cost: Mapping[str, float]
+    files: Iterable[str], executed: Mapping[Pair, Executed], kept: Collection[Pair], cost: Mapping[str, float]
 ) -> set[Pair]:
-    """Adapters to check as well, so that one imports each file with a new name: it may not be importable.
+    """Adapters to check as well, so that one imports each of these files: it may not be importable.
 
     Args:
         kept: those that are checked anyway.
         cost: scenario → what it costs to check.
     """
     added: set[Pair] = set()
-    for file in difference.defines:
+    for file in sorted(files):
         able = [pair for pair, one in executed.items() if file in one.imported]
         if able and not {*kept, *added}.intersection(able):
             added.add(min(able, key=lambda pair: (cost.get(pair[0], 0.0), pair)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import platform
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
@@ -142,7 +143,8 @@ def _executing(
         chosen, features, left_out = scope.fewer(running, importing, unknown, named, found, among.costs(every))
         kept = {pair for pair in (*hit, *by_files) if pair[0] in chosen}
     by_files_too = kept != {*hit}
-    kept |= exact.importing(changed, executed, kept, among.costs(every))
+    to_import = changed.files if among.has_other_python else changed.defines
+    kept |= exact.importing(to_import, executed, kept, among.costs(every))
     cells = [cell for cell in every if _pair(cell) in kept]
     if by_files_too:  # the first of a family may be left out, and with it the further probes
         cells = plan.with_further(cells)
@@ -203,6 +205,11 @@ class _Among:
         self._store = given.places.store()
         self.asked = self._asked()
         self.creators = self.asked or list(plan.creators_with_fixtures(self._store, ()))
+
+    @property
+    def has_other_python(self) -> bool:
+        """True if the baseline has another Python than this process, which may refuse what this one parses."""
+        return not f"{platform.python_version()}.".startswith(f"{self._sides.baseline.python}.")
 
     @property
     def is_narrowed(self) -> bool:
