@@ -13,13 +13,11 @@ import argparse
 import contextlib
 import fcntl
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from collections.abc import Iterator, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +25,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from benchmarks.measured import harness
 from harness.core import data, run_file
 from harness.core.matrix import Matrix
 from harness.core.run import Run
@@ -174,7 +173,7 @@ def measured(
 def _default_scope(tree: Path, file: str, known: dict[str, list[str]] = {}) -> list[str]:  # noqa: B006 - a cache
     """The cells that the check of a change to a file selects; the same for all changes of the file."""
     if file not in known:
-        _, _, _, said = _harness("check", "--against", str(tree), "--dry-run")
+        said = harness("check", "--against", str(tree), "--dry-run").said
         found = re.findall(r"^(\S+@\S+):\S+(\[\w+\])$", said, re.MULTILINE)
         known[file] = [f"{adapter}:*{place}" for adapter, place in found]
     return known[file]
@@ -182,13 +181,14 @@ def _default_scope(tree: Path, file: str, known: dict[str, list[str]] = {}) -> l
 
 def _checked(changes: Sequence[Change], tree: Path, reports: Path, cells: Sequence[str]) -> list[Result]:
     chosen = [argument for cell in cells for argument in ("--cell", cell)]
-    code, seconds, cpu, said = _harness("check", "--against", str(tree), "--reports", str(reports), "-q", *chosen)
+    ran = harness("check", "--against", str(tree), "--reports", str(reports), "-q", *chosen)
+    code, seconds, cpu, said = ran.code, ran.wall_s, ran.cpu_s, ran.said
     found = sorted(reports.glob("*/report.json"))
     if not found:
         return [Result(one.id, _commit(), "no report", 0, seconds, cpu, code, sentence=said[-500:]) for one in changes]
     run = run_file.load(found[-1])
     if run.against and run.against.loader:
-        _harness("env", "rm", run.against.loader)
+        harness("env", "rm", run.against.loader)
     seconds, cpu = round(seconds, 1), round(cpu, 1)
     scenarios = Matrix(data.matrices()).scenarios()
     names = frozenset(path.relative_to(tree).as_posix() for path in (tree / changes[0].package).rglob("*.py"))
@@ -223,19 +223,6 @@ def _result(change: Change, run: Run, scenarios: Set[str], seconds: float, cpu: 
 def _reads_worse(run: Run) -> bool:
     """True if released versions load worse what the change writes, and nothing else is red."""
     return run.exit_code == 1 and not any(each.change == "regressed" for each in run.comparisons)
-
-
-def _harness(*arguments: str) -> tuple[int, float, float, str]:
-    """Exit code, wall seconds, CPU seconds and output of a command of peft-regress."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as out:
-        command = [sys.executable, "-m", "harness", *arguments]
-        process = subprocess.Popen(command, cwd=data.root(), stdout=out, stderr=subprocess.STDOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0)
-        said = out.read()
-    return process.returncode, time.perf_counter() - started, usage.ru_utime + usage.ru_stime, said
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Measures what a cell costs in grids of many creators and loaders, side by side in one run.
 
-    python benchmarks/grid.py [--fixtures DIR] [--creators v061,v0140] [--loaders current,v0140] [-k EXPRESSION]
+    python -m benchmarks.grid [--fixtures DIR] [--creators v061,v0140] [--loaders current,v0140] [-k EXPRESSION]
 
 Prints cells, seconds and seconds a cell, wall-clock and of all processors, for (i) every creator that has fixtures
 under each one's newest loader, `current`, and (ii) rectangles of 1×1, 2×2, 4×4 … creators × loaders; and at the end the
@@ -11,16 +11,11 @@ Environments are built first. Nothing is asserted.
 from __future__ import annotations
 
 import argparse
-import json
-import resource
-import subprocess
 import sys
-import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks import measured
 from harness.core import data
 from harness.envs.environments import CURRENT, Environments
 from harness.runner.request import cores
@@ -99,25 +94,11 @@ def _print(found: list[Measured]) -> None:
 
 
 def _check(label: str, creators: list[str], loaders: list[str], more: list[str]) -> Measured:
-    with tempfile.TemporaryDirectory() as folder:
-        asked = [f"--creator={name}" for name in creators] + [f"--loader={name}" for name in loaders]
-        command = [sys.executable, "-m", "harness", "check", "-q", "--fresh", f"--reports={folder}", *asked, *more]
-        before, started = _processor_s(), time.perf_counter()
-        done = subprocess.run(command, cwd=data.root(), capture_output=True, text=True)
-        wall_s, cpu_s = time.perf_counter() - started, _processor_s() - before
-        found = list(Path(folder).glob("*/report.json"))
-        if not found:
-            raise SystemExit(f"the check wrote no report\n{done.stderr[-2000:]}")
-        report: dict[str, Any] = json.loads(found[0].read_text())
+    asked = [f"--creator={name}" for name in creators] + [f"--loader={name}" for name in loaders]
+    ran, report = measured.check("--fresh", *asked, *more)
     cells = sum(cell.get("compute_s", 0.0) > 0 for cell in report["cells"])
     imports = sum(seconds for name, seconds in report["timings"].items() if name.startswith("import:"))
-    return Measured(label, len(loaders), cells, wall_s, cpu_s, imports)
-
-
-def _processor_s() -> float:
-    """Processor seconds of all that has ended below this process."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return Measured(label, len(loaders), cells, ran.wall_s, ran.cpu_s, imports)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
@@ -207,6 +208,11 @@ def _more(cells: Sequence[Cell]) -> str:
 
 
 def _any(globs: Sequence[str], name: str) -> bool:
+    return _fits(tuple(globs), name)
+
+
+@functools.lru_cache(maxsize=1 << 16)  # a large run has few names, and asks of each once for every condition and cell
+def _fits(globs: tuple[str, ...], name: str) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in globs)
 
 
