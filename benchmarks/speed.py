@@ -71,6 +71,8 @@ def change(options: argparse.Namespace) -> Figures:
     found: Figures = {}
     with tempfile.TemporaryDirectory(prefix="speed-") as folder:
         for kind, (file, function) in CHANGES.items():
+            if options.kind not in kind:
+                continue
             tree = _package(options.loader, Path(folder, str(len(found))))
             place = tree / file
             place.write_text(edited(place.read_text(encoding="utf-8"), function), encoding="utf-8")
@@ -203,6 +205,7 @@ def main() -> int:
     parser.add_argument("--loader", default="current")
     parser.add_argument("-k", dest="keyword", default="", help="only scenarios of which pytest's -k says so")
     parser.add_argument("--sample", type=int, default=12, metavar="N", help="adapters of the part `peft` (default: 12)")
+    parser.add_argument("--kind", default="", metavar="TEXT", help="only the changes whose kind contains this")
     parser.add_argument("--sizes", type=_sizes, default=[100, 1000, 8000], metavar="N,…", help="cells of `growth`")
     parser.add_argument("--out", type=Path, default=RESULTS, help="the file of figures; parts not measured stay in it")
     options = parser.parse_args()
@@ -213,7 +216,7 @@ def main() -> int:
     for name in options.parts or PARTS:
         _say(f"measuring {name}")
         now[name] = PARTS[name](options) | ({} if name in ("change", "growth") else {"load": os.getloadavg()[0]})
-        kept["parts"] |= now
+        kept["parts"][name] = {**kept["parts"].get(name, {}), **now[name]} if name == "change" else now[name]
         kept["day"], kept["cores"] = datetime.date.today().isoformat(), cores()
         write_atomically(options.out, (json.dumps(kept, indent=1) + "\n").encode())
     for label, ratio in ratios(kept["parts"]).items():

@@ -142,6 +142,25 @@ def test_an_edited_file_in_uvs_cache_is_not_installed(room: Path) -> None:
     assert run(environments(room).build("current").python, "import peft; print(peft.marker)") == "installed"
 
 
+def test_a_damaged_file_is_named_also_where_it_does_not_import(room: Path) -> None:
+    """Both are looked at at the same time; the file is the cause."""
+    environments(room).build("current")
+    in_uvs_cache(room, "peft.py").write_text("raise RuntimeError('edited')")
+    with pytest.raises(EnvFailed, match=r"peft\.py \(peft 0\.6\.1\) differs"):
+        environments(room).rebuild("current")
+    assert [path for path in (room / "cache" / "envs").iterdir() if path.is_dir()] == []
+
+
+def test_byte_code_that_is_written_while_files_are_copied_stays_valid(room: Path) -> None:
+    built = environments(room).build("current")
+    (compiled,) = (site(built) / "__pycache__").glob("peft.*.pyc")
+    before = compiled.stat()
+    said = run(built.python, "import peft; print(peft.marker)")
+    assert said == "installed"
+    assert (site(built) / "peft.py").stat().st_nlink == 1
+    assert compiled.stat().st_mtime_ns == before.st_mtime_ns
+
+
 def as_an_earlier_version_built(built: BuiltEnvironment) -> None:
     installed.snapshot(built.python.parent.parent).unlink()
 
