@@ -27,11 +27,11 @@ import contextlib, hashlib, importlib, json, os, runpy, sys, tempfile
 
 main = runpy.run_path(os.path.join(sys.argv[1], "__main__.py"), run_name="worker_main")
 main["_load_package"]()
-accounting, capture, probes, recorder, structure, warmup, adapters, bases, copies, fill, numerics = (
+accounting, capture, probes, recorder, structure, warmup, adapters, bases, copies, draws, fill, numerics = (
     importlib.import_module("peft_regress_worker." + name)
     for name in (
         "observe.accounting observe.capture observe.probes observe.recorder observe.structure observe.warmup "
-        "model.adapters model.bases model.copies model.fill serve.numerics"
+        "model.adapters model.bases model.copies model.draws model.fill serve.numerics"
     ).split()
 )
 import numpy, torch
@@ -230,6 +230,59 @@ def transposed_ties():
     model = Holder(a=drawn("a", 4, 6))
     model.b = torch.nn.Parameter(model.a.data.t())
     return structure.ties(model, ())
+
+
+@check
+def drawn_numbers():
+    """What a step draws, as a count, and whether drawing as many leads on alike."""
+    import random
+    steps = {
+        "nothing": lambda: None,
+        "a layer": lambda: torch.nn.Linear(30, 50),
+        "blocks": lambda: torch.rand(5000),
+        "double": lambda: torch.rand(3, dtype=torch.float64),
+        "normal": lambda: torch.randn(64),
+        "one normal": lambda: torch.randn(1),  # keeps a second one for the next call
+        "python": random.random,
+        "numpy": lambda: numpy.random.rand(2),
+    }
+    result = {}
+    for name, step in steps.items():
+        torch.manual_seed(3)
+        torch.rand(7)
+        _, count = draws.counted(torch, step)
+        after = torch.rand(5)
+        if count is not None:
+            torch.manual_seed(3)
+            torch.rand(7)
+            draws.draw(torch, count)
+        result[name] = [count, torch.equal(torch.rand(5), after)] if count is not None else None
+    return result
+
+
+@check
+def snapshots():
+    """A snapshot of a loaded adapter: it stays as it was, ties are kept, and it refuses what copies would share."""
+    import peft
+    base = bases.build(torch, MLP)
+    model = peft.get_peft_model(base, peft.LoraConfig(target_modules=["lin0"]))
+    kept = copies.Snapshot(model, torch.Tensor)
+    before = state(model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1.0)
+            parameter.requires_grad_(False)
+    one, other = kept.copy(), kept.copy()
+    with torch.no_grad():
+        next(one.parameters()).add_(1.0)
+    trains = [any(p.requires_grad for p in each.parameters()) for each in (model, other)]
+    model.register_forward_hook(lambda *_: model)
+    try:
+        copies.Snapshot(model, torch.Tensor)
+        refused = ""
+    except Exception as error:
+        refused = str(error)
+    return {"same": state(other) == before, "apart": state(one) != before, "trains": trains, "refused": refused}
 
 
 @check
@@ -506,6 +559,25 @@ class TestWarmUp:
 
     def test_what_is_said_once_a_process_is_said_to_each_cell(self, found: dict[str, Any]) -> None:
         assert found["warm_up"]["seen"] == [["transformers: mind the gap"]] * 2
+
+
+def test_numbers_that_a_load_draws_are_counted(found: dict[str, Any]) -> None:
+    drawn = found["drawn_numbers"]
+    assert drawn["nothing"] == [0, True]
+    assert drawn["a layer"] == [1550, True]
+    assert drawn["blocks"] == [5000, True]
+    assert drawn["double"] == [6, True]
+    assert drawn["normal"] == [64, True]
+    assert drawn["one normal"] is None, "the generator's state has more than its place"
+    assert drawn["python"] is drawn["numpy"] is None
+
+
+def test_a_snapshot_stays_as_the_model_was(found: dict[str, Any]) -> None:
+    said = found["snapshots"]
+    assert said["same"] is True
+    assert said["apart"] is True
+    assert said["trains"] == [False, True]
+    assert said["refused"].startswith("copies would share <function")
 
 
 def test_threads_that_a_forked_child_starts_at_once_all_compute(found: dict[str, Any]) -> None:

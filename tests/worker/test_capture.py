@@ -285,3 +285,41 @@ class TestStage:
         namespace: dict[str, Any] = {}
         exec("\n".join([*lines, f"start = {following}"]), namespace)
         return error_of(namespace["start"], stage)["stage"]
+
+
+class TestOverheard:
+    def test_what_a_step_said_is_said_again(self) -> None:
+        said = capture.Overheard()
+
+        def once() -> None:
+            said.of(lambda: warnings.warn("odd", FutureWarning, stacklevel=1))
+
+        first, again = tried(once), tried(said.again)
+
+        assert said.is_all
+        assert said.texts == first.warnings == again.warnings == ["FutureWarning: odd"]
+
+    def test_only_what_the_step_said(self) -> None:
+        said = capture.Overheard()
+
+        def steps() -> None:
+            warnings.warn("before", stacklevel=1)
+            said.of(lambda: warnings.warn("odd", stacklevel=1))
+            warnings.warn("after", stacklevel=1)
+
+        tried(steps)
+
+        assert said.texts == ["UserWarning: odd"]
+
+    def test_a_message_in_a_log_may_come_once_in_a_process(self, library: logging.Logger) -> None:
+        said = capture.Overheard()
+
+        tried(lambda: said.of(lambda: library.warning("odd")))
+
+        assert not said.is_all
+
+    def test_where_nobody_listens_it_is_not_known(self) -> None:
+        said = capture.Overheard()
+
+        assert said.of(lambda: 3) == 3
+        assert not said.is_all

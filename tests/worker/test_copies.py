@@ -5,13 +5,15 @@ from __future__ import annotations
 import collections
 import copy
 import functools
+import pickle
 import threading
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from harness.worker.model.copies import Copier
+from harness.worker.model.copies import Copier, Snapshot
 
 
 class Tensor:
@@ -26,6 +28,9 @@ class Tensor:
         Tensor.copied += 1
         memo[id(self)] = made = Tensor(*self.values)
         return made
+
+    def untyped_storage(self) -> Any:
+        return SimpleNamespace(data_ptr=lambda: id(self.values))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise AssertionError("a tensor is to be copied, not pickled")
@@ -123,3 +128,74 @@ def test_what_cannot_be_built_is_refused_by_deepcopy() -> None:
     with pytest.raises(ValueError, match="not like this") as caught:
         mould.copy()
     assert any(entry.name == "deepcopy" for entry in caught.traceback)
+
+
+class Plain:
+    """A model that shares nothing but code with its copies."""
+
+    def __init__(self) -> None:
+        self.weight = Tensor(1.0)
+        self.tied = self.weight
+        self.names = ["q"]
+        self.function = len
+        self.kind = Plain
+
+
+def test_a_snapshot_keeps_the_model_as_it_was() -> None:
+    model = Plain()
+    kept = Snapshot(model, Tensor)
+    model.weight.values.append(2.0)
+    model.names.append("v")
+    one, other = kept.copy(), kept.copy()
+    one.weight.values.append(3.0)
+    assert other.weight is other.tied
+    assert (other.weight.values, other.names, other.function, other.kind) == ([1.0], ["q"], len, Plain)
+
+
+def enclosing(value: Any) -> Any:
+    """A function that encloses a value."""
+    return lambda: value
+
+
+def keeping(value: Any = None, **more: Any) -> Any:
+    """A function with a default, and with attributes."""
+
+    def function(one: Any = value) -> Any:
+        return one
+
+    vars(function).update(more)
+    return function
+
+
+@pytest.mark.parametrize(
+    ("value", "is_refused"),
+    [
+        (enclosing(3), False),
+        (enclosing(enclosing("a")), False),
+        (enclosing(len), False),
+        (keeping(2.5), False),
+        (enclosing([]), True),
+        (enclosing(enclosing(Plain())), True),
+        (keeping({}), True),
+        (keeping(state=[1]), True),
+        ([].append, True),
+        (weakref.ref(Plain), True),
+    ],
+)
+def test_a_snapshot_refuses_what_copies_would_share(value: Any, is_refused: bool) -> None:
+    model = Plain()
+    model.function = value
+    if not is_refused:
+        assert Snapshot(model, Tensor).copy().function is value
+        return
+    with pytest.raises(pickle.PicklingError, match="would share"):
+        Snapshot(model, Tensor)
+
+
+def test_a_snapshot_refuses_two_tensors_in_one_memory() -> None:
+    model = Plain()
+    model.tied = Tensor()
+    Snapshot(model, Tensor)
+    model.tied.values = model.weight.values
+    with pytest.raises(pickle.PicklingError, match="share their memory"):
+        Snapshot(model, Tensor)

@@ -4,6 +4,9 @@ A cell copies its base about twenty times, and `deepcopy` walks it in Python eac
 with the protocol that `deepcopy` uses (`__reduce_ex__(4)`, `copyreg`), and the unpickler builds each copy, in C.
 Objects that `deepcopy` shares are shared; objects that it copies specially (tensors) are copied by it. If a model does
 not support this, or a copy fails, `copy.deepcopy` copies it.
+
+A `Snapshot` stands in for loading a model again. It keeps the model as it is now, whatever becomes of it, and refuses
+one of which copies would share more than code.
 """
 
 from __future__ import annotations
@@ -68,6 +71,55 @@ class Copier:
         return copy.deepcopy(self._model)
 
 
+class Snapshot:
+    """A model as it is now, ready for copying."""
+
+    def __init__(self, model: Any, tensor: type) -> None:
+        """Keep its state.
+
+        Args:
+            tensor: the class of its tensors, which are copied now.
+
+        Raises:
+            pickle.PicklingError, or what an object of the model raises: copies would share something that may change, a
+                function that encloses a module for example; two tensors share their memory; or it cannot be copied.
+        """
+        self._kept: list[Any] = []
+        file = io.BytesIO()
+        _Writer(file, tensor, self._kept).dump(model)
+        if shared := [one for one in self._kept if not isinstance(one, tensor) and not _is_code(one)]:
+            raise pickle.PicklingError(f"copies would share {shared[0]!r}")
+        tensors: list[Any] = [one for one in self._kept if isinstance(one, tensor)]
+        places = [one.untyped_storage().data_ptr() for one in tensors]
+        if len(set(filter(None, places))) < len(list(filter(None, places))):
+            raise pickle.PicklingError("two tensors share their memory, and copies of them would not")
+        memo: dict[int, Any] = {}
+        self._kept = [copy.deepcopy(one, memo) for one in self._kept]
+        self._pressed = file.getvalue()
+
+    def copy(self) -> Any:
+        """An independent copy."""
+        return _Reader(io.BytesIO(self._pressed), self._kept).load()
+
+
+_CONSTANT = (type, property, range, complex, type(Ellipsis), type(NotImplemented), enum.Enum, types.ModuleType)
+_PLAIN = (str, bytes, int, float, type(None), *_CONSTANT)
+
+
+def _is_code(shared: Any, seen: tuple[Any, ...] = ()) -> bool:
+    """True for what no call on one copy can change for another: constants, and functions without state."""
+    if isinstance(shared, types.BuiltinFunctionType):
+        return isinstance(shared.__self__, (type(None), types.ModuleType, type))
+    if not isinstance(shared, types.FunctionType):
+        return isinstance(shared, _CONSTANT)
+    try:
+        enclosed = [cell.cell_contents for cell in shared.__closure__ or ()]
+    except ValueError:  # a variable without a value yet
+        return False
+    held = [*enclosed, *(shared.__defaults__ or ()), *(shared.__kwdefaults__ or {}).values(), *vars(shared).values()]
+    return all(isinstance(one, _PLAIN) or one in seen or _is_code(one, (*seen, shared)) for one in held)
+
+
 class _Writer(pickle.Pickler):
     """Writes a model's structure; shared objects and tensors as numbers in `kept`."""
 
@@ -76,15 +128,18 @@ class _Writer(pickle.Pickler):
         self._tensor = tensor
         self._kept = kept
         self._numbers: dict[int, int] = {}
+        self._kinds: dict[type, bool] = dict.fromkeys((dict, str, int, bool, float, list, tuple, type(None)), False)
+        """Type → whether its instances are kept."""
 
     def persistent_id(self, obj: Any) -> Any:
         """The number of an object that is kept; None if it is written."""
         kind = type(obj)
-        if kind in (dict, str, int, bool, float, list, tuple, type(None)):
-            return None
-        if not isinstance(obj, (self._tensor, *_SHARED)):
-            if hasattr(kind, "__deepcopy__"):
+        is_kept = self._kinds.get(kind)
+        if is_kept is None:
+            is_kept = self._kinds[kind] = issubclass(kind, (self._tensor, *_SHARED))
+            if not is_kept and hasattr(kind, "__deepcopy__"):
                 raise pickle.PicklingError(f"{kind} copies itself in a way of its own")
+        if not is_kept:
             return None
         if isinstance(obj, types.ModuleType):
             raise pickle.PicklingError("deepcopy can't copy a module, and says so itself")

@@ -9,7 +9,7 @@ import re
 import time
 import traceback
 import warnings
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 _LOGGERS = ("", "transformers", "peft", "accelerate", "bitsandbytes", "trl", "torch")
 _OURS = ("deterministic implementation", "use_deterministic_algorithms", "CUBLAS_WORKSPACE_CONFIG")
@@ -42,6 +42,39 @@ class _Collector(logging.Handler):
         self.messages.append(f"{record.name.split('.')[0]}: {record.getMessage()}")
 
 
+_hearing: list[tuple[list[warnings.WarningMessage], list[str]]] = []
+"""Python warnings and log messages of each `heard` that runs, the innermost last."""
+
+
+class Overheard:
+    """The Python warnings of one step, to be given again where the step is left out."""
+
+    def __init__(self) -> None:
+        self._caught: list[warnings.WarningMessage] = []
+        self.is_all = False
+        """False if the step also logged messages, which may come once in a process, or if nobody was listening."""
+
+    @property
+    def texts(self) -> list[str]:
+        """Category and text of each warning."""
+        return [f"{w.category.__name__}: {w.message}" for w in self._caught]
+
+    def of(self, step: Callable[[], Any]) -> Any:
+        """Run the step, and note what it says; returns its result."""
+        if not _hearing:
+            return step()
+        caught, logged = _hearing[-1]
+        before = len(caught), len(logged)
+        result = step()
+        self._caught, self.is_all = caught[before[0] :], len(logged) == before[1]
+        return result
+
+    def again(self) -> None:
+        """Give the same warnings."""
+        if _hearing:
+            _hearing[-1][0].extend(self._caught)
+
+
 @contextlib.contextmanager
 def warnings_into(messages: list[str]) -> Iterator[None]:
     """Collect Python warnings and log records of level WARNING and above, normalised, each once."""
@@ -68,8 +101,10 @@ def heard() -> Iterator[list[str]]:
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
+            _hearing.append((caught, collector.messages))
             yield said
     finally:
+        _hearing.pop()
         for logger in hearing:
             logger.removeHandler(collector)
         said += [f"{w.category.__name__}: {w.message}" for w in caught] + collector.messages

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from typing import Any, Callable, ContextManager, Mapping
 
 from ..compat import libraries, settings
-from ..model import adapters, bases, quantised, wrappers
-from ..model.copies import Copier
+from ..model import adapters, bases, draws, quantised, wrappers
+from ..model.copies import Copier, Snapshot
 from ..shared import NARROW
-from .capture import Skip
+from .capture import Overheard, Skip
 from .recorder import Observation
 
 WORK_FOLDER = "work"
@@ -60,6 +61,10 @@ class Context:
         self.adapter_name: str = scenario["adapter"]["name"]
         self._pristine: Any = None  # copies the base
         self._shared: Any = None
+        self._loaded: Snapshot | None = None  # what `load` makes, as long as loading it again would make the same
+        self._said = self._said_in_training = Overheard()
+        self._drawn = 0
+        self._is_proven = False
         self._trained: Any = None
         self._kept: dict[str, Any] = {}
 
@@ -119,8 +124,37 @@ class Context:
     def model(self) -> Any:
         """The loaded adapter, shared by probes that change nothing."""
         if self._shared is None:
-            self._shared = self.load()
+            self._said, self._is_proven = Overheard(), False
+            self._shared, drawn = draws.counted(self.torch, lambda: self._said.of(self.load))
+            self._loaded, self._drawn = None, drawn or 0
+            # on a GPU a load may draw from the device's generator, and running a quantised layer changes it
+            is_plain = self.device == "cpu" and not self.quantize
+            is_plain = is_plain and not wrappers.is_wrapped(self.scenario, self.wrapped)
+            if is_plain and drawn is not None and self._said.is_all:
+                with contextlib.suppress(Exception):  # what cannot be kept is loaded each time
+                    self._loaded = Snapshot(self._shared, self.torch.Tensor)
         return self._shared
+
+    def own_model(self) -> Any:
+        """A loaded adapter for one probe, which may change it: a copy of what `load` made first, or loaded anew.
+
+        It is a copy if two loads, for inference and for training, said the same and made the same tensors, though they
+        drew other random numbers. The copy says the same too, and leaves the generator as a load does.
+        """
+        model = None
+        if self._loaded is not None and self._trained is not None:
+            with contextlib.suppress(Exception):  # a copy that fails is no result of the cell
+                model = self._loaded.copy()
+        if model is not None and not self._is_proven:
+            said_alike = self._said.texts == self._said_in_training.texts
+            self._is_proven = said_alike and _tensors_equal(self.torch, model, self._trained)
+        if model is None or not self._is_proven:
+            self._loaded = None if self._trained is not None else self._loaded
+            return self.load()
+        self._said.again()
+        draws.draw(self.torch, self._drawn)
+        bases.realign(model)
+        return model
 
     def drop_model(self) -> None:
         """Forget the shared models after a probe raised: their state is unknown."""
@@ -170,7 +204,8 @@ class Context:
         if libraries.is_prompt_learning(self.model()):
             raise Skip("PEFT does not load prompt learning adapters for training")
         if self._trained is None:
-            self._trained = self.load(is_trainable=True)
+            self._said_in_training = Overheard()
+            self._trained = self._said_in_training.of(lambda: self.load(is_trainable=True))
         return self._trained
 
     def cast(self, model: Any) -> Any:
@@ -242,3 +277,15 @@ class Context:
         """Record a fact of a probe (those of the float32 pass count)."""
         if self.precision == "float32":
             self.observation.facts.setdefault(probe, {})[key] = value
+
+
+def _tensors_equal(torch: Any, one: Any, other: Any) -> bool:
+    """True where two models have parameters and buffers of the same names, types and values."""
+
+    def named(model: Any) -> dict[str, Any]:
+        return dict([*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)])
+
+    first, second = named(one), named(other)
+    return set(first) == set(second) and all(
+        value.dtype == second[name].dtype and torch.equal(value, second[name]) for name, value in first.items()
+    )

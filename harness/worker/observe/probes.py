@@ -146,7 +146,7 @@ def base(ctx: Context) -> None:
     """The base alone, and with the adapter disabled; the two must agree."""
     ctx.record("base", ctx.run(ctx.base()))
     # up to 0.6 prompt learning is broken after being disabled, so it gets its own model
-    model = ctx.load() if libraries.is_prompt_learning(ctx.model()) else ctx.model()
+    model = ctx.own_model() if libraries.is_prompt_learning(ctx.model()) else ctx.model()
     with libraries.disabled(model):
         ctx.record("base", ctx.run(model, disabled=True), "disabled.")
 
@@ -222,7 +222,7 @@ def merged(ctx: Context) -> None:
     """Merged in place: the output must stay."""
     if reason := libraries.why_not_mergeable_in_place(ctx.model()):
         raise Skip(reason)
-    model = ctx.load()
+    model = ctx.own_model()
     model.merge_adapter()
     ctx.record("merged", ctx.run(model))
     ctx.fact("merged", "ties", structure.ties(model, (ctx.adapter_name,)))
@@ -243,7 +243,7 @@ def safe_merged(ctx: Context) -> None:
     ctx.only_in_float32()
     if reason := libraries.why_no_safe_merge(ctx.model()):
         raise Skip(reason)
-    plain = libraries.safe_merge(ctx.load())
+    plain = libraries.safe_merge(ctx.own_model())
     ctx.record("safe_merged", ctx.run(plain))
     ctx.fact("safe_merged", "ties", structure.ties(plain, ()))
 
@@ -253,7 +253,7 @@ def unloaded(ctx: Context) -> None:
     ctx.only_in_float32()
     if libraries.is_prompt_learning(ctx.model()) or not hasattr(ctx.model().base_model, "unload"):
         raise Skip("this method has nothing to unload")
-    plain = ctx.load().unload()
+    plain = ctx.own_model().unload()
     plain.eval()
     changed = structure.changed_base_weights(ctx.base(), plain, ctx.adapter_name, {})
     if not ctx.creating:  # goldens have it only where the unloaded model runs
@@ -269,7 +269,7 @@ def merge_and_unload(ctx: Context) -> None:
     """The merged base, without PEFT around it."""
     if reason := libraries.why_not_mergeable(ctx.model()):
         raise Skip(reason)
-    plain = ctx.load().merge_and_unload()
+    plain = ctx.own_model().merge_and_unload()
     plain.eval()
     ctx.record("merge_and_unload", ctx.run(plain))
     ctx.fact("merge_and_unload", "ties", structure.ties(plain, ()))
@@ -338,7 +338,7 @@ def renamed(ctx: Context) -> None:
 def second(ctx: Context) -> None:
     """Beside another adapter, of the same configuration or as declared: switch to it and back."""
     ctx.only_in_float32()
-    model = ctx.load()
+    model = ctx.own_model()
     first_name = ctx.adapter_name
     declared = ctx.scenario.get("beside")
     config = adapters.make_config(declared) if declared else libraries.adapter_arguments(model, first_name)
