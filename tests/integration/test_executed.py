@@ -161,10 +161,10 @@ def test_a_cell_changes_if_a_function_of_its_record_raises(current: Cells, lora:
 
 
 @pytest.mark.nightly
-@pytest.mark.parametrize(("loader", "scenarios"), [("v030", "lora-bias-lora-only-mlp"), ("v0140", "vera or xlora")])
+@pytest.mark.parametrize(("loader", "scenario"), [("v030", "lora-bias-lora-only-mlp"), ("v0132", "lokr-alpha-differs")])
 def test_records_of_older_libraries_are_whole_too(
-    environments: Environments, tmp_path: Path, loader: str, scenarios: str
+    environments: Environments, tmp_path: Path, loader: str, scenario: str
 ) -> None:
     with Cells(environments, tmp_path, loader) as cells:
-        for cell in cells.planned(scenarios, loader)[:3]:
-            assert cells.misses(Recorded(cell, *cells.trace(cell))) == ""
+        cell = cells.planned(scenario)[0]
+        assert cells.misses(Recorded(cell, *cells.trace(cell))) == ""
