@@ -193,11 +193,10 @@ class _Bisect:
     def _releases(self) -> tuple[ReleaseAnswer, CommitAnswer | None]:
         package = self.package
         first, last, kinds = self._ends()
-        consumer = self.work.bad.consumer
-        extracted = bool(consumer and consumer.extract and consumer.package == package)
         row = rows.releases_between(
-            self._known, package, first, last, self.work.bad.python, pre=self.request.pre, extracted=extracted
-        )
+            self._known, package, first, last, self.work.bad.python, pre=self.request.pre,
+            extracted=self.work.extracts(package),
+        )  # fmt: skip
         names = [release.version for release in row.releases]
         left = f"; left out: {', '.join(f'{v} ({why})' for v, why in row.left_out.items())}" if row.left_out else ""
         self.work.log(f"{package} {names[0]} … {names[-1]}: {len(names)} releases{left}")

@@ -121,7 +121,10 @@ class _Pins:
         if old is None or new is None or old > new or package in _WHOLE or hopeless:
             return exact
         try:
-            row = rows.releases_between(self._known(package), package, str(old), str(new), self.work.bad.python)
+            row = rows.releases_between(
+                self._known(package), package, str(old), str(new), self.work.bad.python,
+                extracted=self.work.extracts(package),
+            )  # fmt: skip
         except (UsageError, EnvFailed) as error:
             self.work.log(f"newer releases of {package} are not tried: {error.found}")
             return exact

@@ -79,6 +79,11 @@ class Work:
         self.overlays |= overlays | more
         return ends_of((old, good), (new, bad))
 
+    def extracts(self, package: str) -> bool:
+        """True for a consumer's package that is not installed: its releases need an sdist, and no wheel."""
+        consumer = self.bad.consumer
+        return consumer is not None and bool(consumer.extract) and consumer.package == package
+
     def announce(self, words: str, left: str) -> None:
         """Log which candidate is tried next."""
         self.number += 1
