@@ -92,5 +92,5 @@ def test_generated_changes_are_never_missed_and_a_wrong_selection_is_noticed(env
     assert found.edited > 0
     assert not found.missed, found
 
-    found = selection.measure(20, 7, environments, request, cells[:1], lambda *_: False)
+    found = selection.measure(100, 1, environments, request, cells[:1], lambda *_: False)
     assert found.missed, "nothing was selected, and an edit of what the cell executes was not noticed"
