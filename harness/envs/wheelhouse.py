@@ -120,6 +120,12 @@ def pack(
             f"{environment.spec!r} has no lock of its own", "a declared environment, or pins (peft==0.9.0)",
             "pack the environment below it (`current`), and copy interpreter or checkout separately",
         )  # fmt: skip
+    if environment.consumer is not None and environment.consumer.extract:
+        raise UsageError(
+            f"{environment.spec!r} needs files out of the sdist of {environment.consumer.package}",
+            "an environment that is installed from wheels alone, which are all that a wheelhouse has",
+            f"build it where there is a network: `peft-regress env build {environment.spec}`",
+        )  # fmt: skip
     must_be_new(target)
     try:
         with new_folder(target) as folder:

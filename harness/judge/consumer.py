@@ -5,9 +5,10 @@ positions are the standard. The base and the adapter's effect (with the adapter 
 
 - The base may differ by the golden's own rounding noise, measured by its float64 twin, once for the creator and up to
   `BELIEVED` times for the consumer, whose noise has no twin. A base beyond that is `base-moved`.
-- The effect may differ by the same, and by what the consumer's base differs by on the same prompts: its arithmetic is
-  no better with the adapter than without. If the base agrees, that is rounding, of which a run with another adapter may
-  have up to `BELIEVED` times as much. If it moved, it is no rounding, and counts once for each of the two runs.
+- The effect is judged prompt by prompt, because prompts amplify rounding by different factors. The golden's own noise
+  says by how much, with and without the adapter. How much coarser the consumer computes is seen at its base: its
+  difference ÷ the golden's noise there, at the same prompt or the median prompt, whichever is more. The effect may
+  differ by up to `BELIEVED` times the golden's noise times that factor.
 
 An effect of zero, another effect, or tensors that are nowhere in what the consumer reads are `silent-wrong`. A refusal
 is right if it names what it refuses; else it is a `load-error`.
@@ -116,32 +117,50 @@ def _compared(golden: Observed, now: Observed, found: Found) -> Judgement:
         return _judgement(Verdict.NOT_COMPARABLE, found)
     base, adapter = (np.asarray(computed[name], dtype=np.float64) for name in ("base", "adapter"))
     standard = {probe: _log_probabilities(golden, probe, places) for probe in ("base", "forward")}
-    noise = max(_noise(golden, probe, places) for probe in standard)
-    allowed = noise * (1 + BELIEVED)
+    noise = {probe: _noise(golden, probe, places) for probe in standard}
+    allowed = float(max(map(np.max, noise.values()))) * (1 + BELIEVED)
     of_base = numbers.difference("base/float32/log-probabilities", standard["base"], base, allowed)
     effect = standard["forward"] - standard["base"]
-    allowed += (2 if beyond(of_base) else 1 + BELIEVED) * of_base.max_abs
-    of_effect = numbers.difference("forward/float32/effect", effect, adapter - base, allowed)
+    by_prompt = _effects(effect, adapter - base, base - standard["base"], noise)
+    of_effect = max(by_prompt, key=lambda one: (beyond(one), one.max_abs if beyond(one) else one.ratio))
+    decides = any(one.allowance < numbers.greatest(row) for one, row in zip(by_prompt, effect, strict=True))
     if beyond(of_base):
         message = "the consumer's base computes something else than PEFT's, without any adapter"
         found.add("base", "values", Verdict.BASE_MOVED, message, figures=of_base)
-    strength = numbers.greatest(effect)
-    decides = np.isfinite(allowed) and allowed < strength
-    if decides and beyond(of_effect):
-        nothing = numbers.greatest(adapter - base) <= allowed
+    wrong = np.isfinite(of_effect.allowance) and beyond(of_effect)
+    if wrong:
+        nothing = numbers.greatest(adapter - base) <= of_effect.allowance
         what = "the adapter does nothing" if nothing else "the adapter has another effect than with PEFT"
         found.add("forward", "values", Verdict.SILENT_WRONG, what, figures=of_effect)
     elif not decides:
-        what = f"the base's difference allows {allowed:.2g}, and the adapter's whole effect is {strength:.2g}"
+        whole = numbers.greatest(effect)
+        what = f"the base's difference allows {of_effect.allowance:.2g}, and the adapter's whole effect is {whole:.2g}"
         verdict = Verdict.BASE_MOVED if beyond(of_base) else Verdict.NOT_COMPARABLE
         found.add("forward", "proves-nothing", verdict, f"the adapter's effect could not be judged: {what}")
-    _account(now, found, wrong=bool(decides and beyond(of_effect)))
+    _account(now, found, wrong=bool(wrong))
     verdict = worst([*(one.verdict for one in found.findings), Verdict.CLOSE])
     probes = {
         "base": _probe(of_base, found, "base"),
         "forward": _probe(of_effect, found, "forward"),
     }
-    return _judgement(verdict, found, probes, of_effect.max_abs, of_base.max_abs)
+    return _judgement(verdict, found, probes, max(one.max_abs for one in by_prompt), of_base.max_abs)
+
+
+def _effects(effect: Array, now: Array, of_base: Array, noise: Mapping[str, Array]) -> list[Figures]:
+    """How far the effect is from the golden's, and how far it may be, for each prompt.
+
+    Args:
+        of_base: the difference of the base's log-probabilities.
+        noise: the golden's, for each prompt.
+    """
+    coarser = np.abs(of_base).max(-1) / noise["base"]
+    coarser = np.maximum(np.maximum(coarser, np.median(coarser)), 1)
+    allowed = BELIEVED * coarser * (noise["base"] + noise["forward"])
+    found = []
+    for row, (one, other, may) in enumerate(zip(effect, now, allowed, strict=True)):
+        figures = numbers.difference("forward/float32/effect", one, other, float(may))
+        found.append(figures.model_copy(update={"index": (row, *figures.index), "scale": numbers.rms(effect)}))
+    return found
 
 
 def _nothing_to_compare(
@@ -175,14 +194,15 @@ def _log_probabilities(
     return _softmax(_at(golden.arrays[f"{probe}/{precision}/logits"], places))
 
 
-def _noise(golden: Observed, probe: str, places: list[tuple[Any, ...]]) -> float:
-    """The rounding noise of the golden's log-probabilities: float32 from float64, at least float32's resolution."""
+def _noise(golden: Observed, probe: str, places: list[tuple[Any, ...]]) -> Array:
+    """The rounding noise of the golden at each prompt: float32 from float64, at least float32's resolution."""
     narrow = _log_probabilities(golden, probe, places)
-    resolution = _FLOAT32 * numbers.greatest(_at(golden.arrays[f"{probe}/float32/logits"], places))
+    size = np.abs(_at(golden.arrays[f"{probe}/float32/logits"], places)).max(-1)
+    resolution = _FLOAT32 * np.maximum(size, _FLOAT32)
     if f"{probe}/float64/logits" not in golden.arrays:
-        return numbers.UNMEASURED * resolution
+        return np.asarray(numbers.UNMEASURED * resolution)
     wide = _log_probabilities(golden, probe, places, "float64")
-    return max(numbers.greatest(narrow - wide), resolution)
+    return np.asarray(np.maximum(np.abs(narrow - wide).max(-1), resolution))
 
 
 def _probe(figures: Figures, found: Found, probe: str) -> ProbeResult:

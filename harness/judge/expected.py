@@ -31,8 +31,8 @@ def selects(condition: Condition, cell: Cell, versions: Versions) -> bool:
     return (
         _any(condition.scenarios, cell.scenario)
         and (condition.devices is None or any(_any(condition.devices, name) for name in (cell.device, cell.place)))
-        and _admits(condition.creators, cell.creator, versions)
-        and _admits(condition.loaders, cell.loader, versions)
+        and admits(condition.creators, cell.creator, versions)
+        and admits(condition.loaders, cell.loader, versions)
         and _noted(condition.noted, cell.notes)
     )
 
@@ -223,8 +223,11 @@ def _noted(rule: str | None, notes: Sequence[str]) -> bool:
     return any(fnmatchcase(note, rule.removeprefix("!")) for note in notes) is not rule.startswith("!")
 
 
-def _admits(rule: str | list[str], environment: str, versions: Versions) -> bool:
-    """True if a rule admits an environment. A consumer's must name it, or a package that only consumers have."""
+def admits(rule: str | list[str], environment: str, versions: Versions) -> bool:
+    """True if a condition's creators or loaders admit an environment.
+
+    A consumer's must name it, or a package that only consumers have.
+    """
     is_consumer = environment.startswith(_CONSUMER)
     if isinstance(rule, list):
         return _any([glob for glob in rule if not is_consumer or glob.startswith(_CONSUMER)], environment)

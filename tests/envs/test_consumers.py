@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from harness.core.errors import UsageError
-from harness.envs import declared, sdist, spec
+from harness.envs import declared, sdist, spec, wheelhouse
 from harness.envs import lock as locks
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
@@ -218,6 +218,14 @@ def test_a_lock_without_the_digest_is_refused(room: Consumers) -> None:
 def extracted(folder: Path, content: bytes, *globs: str) -> int:
     digest = hashlib.sha256(content).hexdigest()
     return sdist.extract("e", "p", "1", digest, globs or ("*.py",), lambda *_: content, folder)
+
+
+def test_a_consumer_that_needs_an_sdist_is_not_packed(room: Consumers, tmp_path: Path) -> None:
+    """Before anything is downloaded: a wheelhouse has wheels only."""
+    target = tmp_path / "house"
+    with pytest.raises(UsageError, match=r"needs files out of the sdist of reader(.|\n)*env build consumer:reader"):
+        wheelhouse.pack(room.open().describe("consumer:reader"), target, room.log.append)
+    assert not target.exists()
 
 
 def test_only_regular_files_inside_are_extracted(tmp_path: Path) -> None:

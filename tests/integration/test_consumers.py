@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,22 @@ def test_an_older_converter_refuses_what_the_newest_applies_wrongly(peft_regress
     found = checked(peft_regress, "consumer:llama.cpp==0.2.90", ["consumer-lora-saved-norm", "consumer-lora"])
     assert found["consumer-lora-saved-norm"]["verdict"] == "refused"
     assert found["consumer-lora"]["verdict"] == "close"
+
+
+@pytest.mark.nightly
+def test_arithmetic_in_float16_is_told_from_an_adapter_that_is_read_wrongly(peft_regress: Callable[..., Said]) -> None:
+    """Releases of mistral.rs before 0.9 keep keys and values in float16."""
+    coarse = [f"consumer-lora-{name}" for name in ("mistral", "qwen2", "phi3", "gemma2")]
+    wrong = [f"consumer-lora-{name}" for name in ("rslora", "alpha-pattern", "tokens", "gemma2-head")]
+    found = checked(peft_regress, "consumer:mistralrs==0.8.23", [*coarse, *wrong])
+    verdicts = {name: cell["verdict"] for name, cell in found.items()}
+    assert verdicts == {**dict.fromkeys(coarse, "base-moved"), **dict.fromkeys(wrong, "silent-wrong")}
+
+
+@pytest.mark.nightly
+def test_what_cannot_be_done_with_a_consumer_is_said(peft_regress: Callable[..., Said], tmp_path: Path) -> None:
+    cell = "consumer-lora-rslora@v0212:consumer-llama.cpp[cpu]"
+    said = peft_regress("repro", cell, "--output", str(tmp_path / "repro"))
+    assert said.code == 64
+    assert "consumer:llama.cpp is no PEFT" in said.err
+    assert not (tmp_path / "repro").exists()

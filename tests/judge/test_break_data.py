@@ -11,7 +11,7 @@ import pytest
 
 from harness.core import versions
 from harness.core.errors import HarnessError
-from harness.judge import breaks
+from harness.judge import breaks, expected
 from harness.judge.breaks import Break, Condition
 from harness.runner.request import Places
 from harness.store.fixtures import recorded_versions
@@ -35,16 +35,16 @@ class Planned:
         self.fixtures = {creator: frozenset(store.scenarios(creator)) for creator in store.creators()}
         self.creators = {creator: dict(recorded_versions(store, creator)) for creator in self.fixtures}
         self.loaders = {}
-        for name in environments.names():
+        for spec in (*environments.names(), *environments.consumers()):
             try:
-                self.loaders[name] = dict(environments.locked_versions(name))
+                self.loaders[environments.describe(spec).name] = dict(environments.locked_versions(spec))
             except HarnessError:
                 continue
 
     def selected(self, one: Condition) -> Cells:
         """The cells that a condition selects; notes and devices are not known beforehand."""
-        creators = [name for name, has in self.creators.items() if admits(one.creators, name, has)]
-        loaders = [name for name, has in self.loaders.items() if admits(one.loaders, name, has)]
+        creators = [name for name in self.creators if expected.admits(one.creators, name, self.creators)]
+        loaders = [name for name in self.loaders if expected.admits(one.loaders, name, self.loaders)]
         return frozenset(
             (scenario, creator, loader)
             for creator in creators
@@ -52,13 +52,6 @@ class Planned:
             if any(fnmatchcase(scenario, glob) for glob in one.scenarios)
             for loader in loaders
         )
-
-
-def admits(rule: str | list[str], name: str, has: dict[str, str]) -> bool:
-    """True if the environment is one of those of the rule."""
-    if isinstance(rule, list):
-        return any(fnmatchcase(name, glob) for glob in rule)
-    return versions.parse(rule).holds(has)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +67,16 @@ def test_there_are_known_breaks_and_no_old_file() -> None:
 def test_every_condition_selects_a_cell(planned: Planned) -> None:
     empty = [(known.id, one.loaders) for known in BREAKS for one in known.condition if not planned.selected(one)]
     assert empty == list(AD_HOC.items())
+
+
+def test_conditions_about_a_consumer_select_its_cells_and_no_others(planned: Planned) -> None:
+    """And conditions on versions of PEFT select none of a consumer."""
+    loaders = {
+        known.id: {loader for one in known.condition for _, _, loader in planned.selected(one)} for known in BREAKS
+    }
+    consumers = {id: names for id, names in loaders.items() if any(name.startswith("consumer-") for name in names)}
+    assert all(len(names) == 1 for names in consumers.values())
+    assert {name for names in consumers.values() for name in names} == {"consumer-llama.cpp", "consumer-mistralrs"}
 
 
 def test_no_cell_is_covered_by_two_breaks(planned: Planned) -> None:

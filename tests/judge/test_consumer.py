@@ -111,6 +111,66 @@ def test_another_base_altogether_says_nothing_of_the_effect() -> None:
     assert any(one.kind == "proves-nothing" for one in found.findings)
 
 
+def rounded(seed: int, size: float = 1e-3) -> Array:
+    """What arithmetic in float16 changes."""
+    return np.asarray(size * np.random.default_rng(seed).normal(size=BASE.shape))
+
+
+@pytest.mark.parametrize("times", [1, 2, 4])
+def test_coarse_arithmetic_may_cost_the_adapter_a_few_times_what_it_costs_the_base(times: float) -> None:
+    for seed in range(20):
+        found = consumer.judge(golden(), now(base=BASE + rounded(seed), effect=EFFECT + times * rounded(seed + 99)))
+        assert found.verdict is Verdict.BASE_MOVED
+        assert [one.probe for one in found.findings] == ["base"]
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.5, 0.9, 1.1, 2.0])
+def test_coarse_arithmetic_excuses_no_other_scale(factor: float) -> None:
+    for seed in range(20):
+        found = consumer.judge(golden(), now(base=BASE + rounded(seed), effect=factor * EFFECT))
+        assert found.verdict is Verdict.SILENT_WRONG
+
+
+def test_a_base_that_is_far_off_at_one_prompt_excuses_that_prompt_only() -> None:
+    moved = BASE + rounded(0)
+    moved[0] += 0.6 * RANDOM.normal(size=moved[0].shape)
+    there = np.where(np.arange(ROWS)[:, None, None] == 0, 0, EFFECT)
+    assert consumer.judge(golden(), now(base=moved, effect=there)).verdict is Verdict.BASE_MOVED
+
+    found = consumer.judge(golden(), now(base=moved, effect=0 * EFFECT))
+    wrong = next(one for one in found.findings if one.probe == "forward")
+    assert (found.verdict, wrong.kind) == (Verdict.SILENT_WRONG, "values")
+    assert wrong.figures is not None
+    assert wrong.figures.index[0] != 0
+    assert wrong.figures.allowance < 0.2
+
+
+def test_a_prompt_at_which_the_adapter_amplifies_rounding_may_differ_by_more() -> None:
+    twin = golden()
+    sensitive = twin.arrays["forward/float32/logits"].astype(np.float64)
+    sensitive[1] += 100 * rounded(5, 1e-7)[1]
+    standard = Observed("s", {}, {}, {}, {**twin.arrays, "forward/float64/logits": sensitive})
+    for row, verdict in ((1, Verdict.BASE_MOVED), (2, Verdict.SILENT_WRONG)):
+        effect = EFFECT.copy()
+        effect[row] += 200 * rounded(6)[row]
+        assert consumer.judge(standard, now(base=BASE + rounded(7), effect=effect)).verdict is verdict
+
+
+def test_an_effect_at_a_prompt_where_the_adapter_has_none_is_wrong() -> None:
+    without = np.where(np.arange(ROWS)[:, None, None] == 3, 0, EFFECT)
+    arrays = {**golden().arrays, "forward/float64/logits": BASE + without}
+    arrays["forward/float32/logits"] = (BASE + without).astype(np.float32)
+    standard = Observed("s", {}, {}, {}, arrays)
+    assert consumer.judge(standard, now(effect=without)).verdict is Verdict.CLOSE
+    assert consumer.judge(standard, now(effect=EFFECT)).verdict is Verdict.SILENT_WRONG
+
+
+def test_a_base_that_is_not_finite_says_nothing_of_the_effect() -> None:
+    found = consumer.judge(golden(), now(base=BASE * np.nan))
+    assert found.verdict is Verdict.BASE_MOVED
+    assert any(one.kind == "proves-nothing" for one in found.findings)
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [

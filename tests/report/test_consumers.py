@@ -44,8 +44,9 @@ def cell(verdict: Verdict, **more: object) -> Cell:
 
 def of(*cells: Cell, spec: str = "consumer:c") -> list[Row]:
     """What is taken from a run with these cells."""
-    environment = EnvironmentReport(name="c", spec=spec, versions={"c": "1", "build": "x" * 40})
-    return consumers.measured(Run.model_construct(environments=(environment,), cells=cells))
+    environment = EnvironmentReport(name="c", spec=spec, versions={"c": "1", "c-core": "2", "numpy": "3", "other": "4"})
+    pins = {"consumer:c": ["c", "c-core", "numpy"]}
+    return consumers.measured(Run.model_construct(environments=(environment,), cells=cells), pins)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +62,7 @@ def of(*cells: Cell, spec: str = "consumer:c") -> list[Row]:
 def test_what_a_consumer_says(made: Cell, says: str) -> None:
     (row,) = of(made)
     assert row.says == says
-    assert row.release == "c 1", "a text that is no version is left out"
+    assert row.release == "c 1, c-core 2", "what its file pins, without what others have too"
 
 
 def test_other_loaders_and_unsupported_cells_are_left_out() -> None:
