@@ -58,6 +58,13 @@ def test_an_older_converter_refuses_what_the_newest_applies_wrongly(peft_regress
 
 
 @pytest.mark.nightly
+def test_the_last_converter_before_names_were_filtered_refuses_a_tied_head(peft_regress: Callable[..., Said]) -> None:
+    found = checked(peft_regress, "consumer:llama.cpp==0.3.23", ["consumer-lora-gemma2-head"])
+    assert found["consumer-lora-gemma2-head"]["verdict"] == "refused"
+    assert "lm_head" in str(found["consumer-lora-gemma2-head"]["reason"])
+
+
+@pytest.mark.nightly
 def test_arithmetic_in_float16_is_told_from_an_adapter_that_is_read_wrongly(peft_regress: Callable[..., Said]) -> None:
     """Releases of mistral.rs before 0.9 keep keys and values in float16."""
     coarse = [f"consumer-lora-{name}" for name in ("mistral", "qwen2", "phi3", "gemma2")]

@@ -145,6 +145,13 @@ def test_a_base_that_is_far_off_at_one_prompt_excuses_that_prompt_only() -> None
     assert wrong.figures.allowance < 0.2
 
 
+def test_a_base_that_agrees_at_one_prompt_by_luck_makes_no_other_prompt_exact() -> None:
+    lucky = rounded(0)
+    lucky[2] = 0
+    found = consumer.judge(golden(), now(base=BASE + lucky, effect=EFFECT + rounded(1)))
+    assert found.verdict is Verdict.BASE_MOVED
+
+
 def test_a_prompt_at_which_the_adapter_amplifies_rounding_may_differ_by_more() -> None:
     twin = golden()
     sensitive = twin.arrays["forward/float32/logits"].astype(np.float64)
