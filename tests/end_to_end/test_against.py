@@ -388,6 +388,21 @@ def test_a_source_tree_tells_what_a_build_would(world: World, form: Callable[[Wo
     assert "nothing that is installed differs" in against(world, tree, "--dry-run").out
 
 
+def test_a_remark_is_no_change_only_where_the_project_still_installs_what_it_says(world: World) -> None:
+    """A folder without git: what its `pyproject.toml` was before is not known, so it is built."""
+    tree = checkout(world)
+    assert against(world, tree).code == 0
+    source = next(tree.rglob("minipeft.py"))
+    source.write_text("# a remark\n" + source.read_text())
+    said = against(world, tree)
+    assert said.code == 0, said
+    assert "nothing that runs has changed" in (world.folder() / "report.html").read_text()
+    said_to_install = next(file for name in PROJECT if "src/minipeft.py" in (file := tree / name).read_text())
+    edit(said_to_install, "src/minipeft.py", "src/gone.py")
+    said = against(world, tree)
+    assert said.code == 2, said
+
+
 def test_where_a_side_does_not_import_nothing_more_is_computed(world: World) -> None:
     tree = unpacked(world)
     edit(tree / "minipeft.py", "import numpy as np", "import numpy as np\nimport frobnicate")

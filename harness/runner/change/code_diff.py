@@ -25,7 +25,8 @@ from harness.runner.change.new_names import Package, is_new_import, is_unknown
 from harness.runner.executed import SOURCE, Executed
 
 _Def = ast.FunctionDef | ast.AsyncFunctionDef
-_VERSION = ("__version__", "__version_info__", "version", "VERSION")
+_STATED = re.compile(r"v?\d+(\.\d+)*([-_.]?(a|b|rc|alpha|beta|dev|post)[-_.]?\d*)*(\+[A-Za-z0-9.]+)?")
+"""A version as packages state it. Any other text may not be one, and then what reads it fails."""
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
 _READS_CODE = re.compile(
     r"\bjit\b|\bgetsource|\b__code__\b|\bfx\.|\btorch\.compile\(|^\s*@torch\.compile\b", re.MULTILINE
@@ -174,7 +175,8 @@ class _Side:
                 warnings.simplefilter("ignore")
                 tree = ast.parse(content, type_comments=b"jit" in content)  # torch.jit reads them
                 compile(content, "<source>", "exec", dont_inherit=True)  # a `return` outside of a function parses
-            tree.body = [one for one in tree.body if not _states_version(one)]
+            for one in tree.body:
+                _forget_version(one)
             self.whole = ast.dump(tree)
         except (ValueError, LookupError, RecursionError, MemoryError) as error:
             raise SyntaxError(str(error)) from error
@@ -183,7 +185,7 @@ class _Side:
 
     @property
     def statements(self) -> list[ast.stmt]:
-        """Those of the module, without that which states its version."""
+        """Those of the module. Which version one states is left out."""
         return self._tree.body
 
     def strip_docstrings(self) -> None:
@@ -223,9 +225,12 @@ def _yields(node: ast.AST) -> bool:
     return isinstance(node, ast.Yield | ast.YieldFrom) or any(map(_yields, ast.iter_child_nodes(node)))
 
 
-def _states_version(node: ast.stmt) -> bool:
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    return bool(targets) and all(isinstance(each, ast.Name) and each.id in _VERSION for each in targets)
+def _forget_version(node: ast.stmt) -> None:
+    """Leave out which version a statement like `__version__ = "1.2"` states. That there is one counts."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id="__version__"), *more], value=ast.Constant(value=str(text))):
+            if _STATED.fullmatch(text) and all(isinstance(one, ast.Name) and one.id == "version" for one in more):
+                node.value = ast.Constant("a version")
 
 
 # -- what differs outside of functions ---------------------------------------------------------------------------------

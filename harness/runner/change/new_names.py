@@ -24,7 +24,7 @@ _WITH_EFFECTS = {
     "turtle",
 }
 """Modules of the standard library whose import does more than to define names."""
-_ENUMERATES = re.compile(r"\b(globals|locals|vars)\s*\(|\b__dict__\b|\bdef __(getattr|dir)__\b")
+_ENUMERATES = re.compile(r"\b(globals|locals|vars)\s*\(|\b__dict__\b|\bdef __(getattr|dir)__\b|\bsys\.modules\b")
 """A file that does so may reach a name without mentioning it."""
 _ENUMERATES_OTHERS = re.compile(r"\b(dir|getmembers)\s*\(")
 _READS_DOCSTRINGS = re.compile(r"__doc__|docstring|getdoc")
@@ -101,6 +101,8 @@ def is_unknown(
             only_defines = _is_constant(value)
         case _:
             return False
+    if name.startswith("__"):  # Python itself knows `__name__`, `__path__` and the like
+        return False
     return only_defines and not _enumerates(file, here, elsewhere) and not package.knows(name, elsewhere)
 
 
@@ -128,7 +130,41 @@ def is_new_import(statement: ast.stmt, file: str, here: Mapping[str, str], elsew
 def _enumerates(file: str, here: Mapping[str, str], elsewhere: Mapping[str, str]) -> bool:
     """True if something may reach the names of a file without mentioning them."""
     own = here.get(file, "") + elsewhere.get(file, "")
-    return bool(_ENUMERATES.search(own)) or any(_ENUMERATES_OTHERS.search(text) for text in elsewhere.values())
+    return (
+        bool(_ENUMERATES.search(own))
+        or any(_ENUMERATES_OTHERS.search(text) for text in elsewhere.values())
+        or any(_computes_names_of(_stem(file), text) for text in elsewhere.values())
+    )
+
+
+def _computes_names_of(module: str, text: str) -> bool:
+    """True if a file imports a module and may ask it for a name that it computes: `getattr(inits, f"init_{kind}")`."""
+    if ("getattr" not in text and "hasattr" not in text) or module not in text:
+        return False
+    try:
+        tree = syntax.module(text)
+    except SyntaxError:
+        return True
+    bound = {
+        (each.asname or each.name).rpartition(".")[2] for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) for each in node.names
+        if each.name.rpartition(".")[2] == module
+    }  # fmt: skip
+    return bool(bound) and any(_asks_for_computed(node, bound) for node in ast.walk(tree))
+
+
+def _asks_for_computed(node: ast.AST, modules: set[str]) -> bool:
+    match node:
+        case ast.Call(func=ast.Name(id="getattr" | "hasattr"), args=[_, ast.Constant(), *_]):
+            return False
+        case ast.Call(func=ast.Name(id="getattr" | "hasattr"), args=[ast.Name(id=name) | ast.Attribute(attr=name), *_]):
+            return name in modules
+    return False
+
+
+def _stem(file: str) -> str:
+    """The last part of a module's name."""
+    return file.removesuffix(".py").removesuffix("/__init__").rpartition("/")[2]
 
 
 def _is_harmless_module(name: str) -> bool:
@@ -137,7 +173,7 @@ def _is_harmless_module(name: str) -> bool:
 
 
 def _is_imported_with_a_star(file: str, texts: Iterable[str]) -> bool:
-    stem = file.removesuffix(".py").removesuffix("/__init__").rpartition("/")[2]
+    stem = _stem(file)
     star = re.compile(rf"^\s*from\s+(\S*\.)?({re.escape(stem)})?\s+import\s+\*", re.MULTILINE)
     return any(star.search(text) for text in texts if "*" in text and "import" in text)
 

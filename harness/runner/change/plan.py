@@ -16,6 +16,7 @@ from harness.core.errors import UsageError
 from harness.core.matrix import Declared
 from harness.core.run import Cell, EnvironmentReport, Run
 from harness.core.text import many
+from harness.envs import source_tree
 from harness.envs.environment import EnvFailed
 from harness.envs.environments import CURRENT, Environments
 from harness.judge import change as judge
@@ -261,7 +262,7 @@ def ready(planned: ChangePlan, change: ChangeRequest, request: CheckRequest) -> 
     Raises:
         UsageError, SideFailed: as for `plan_change`.
     """
-    if planned.built is not None or planned.nothing_runs:
+    if planned.built is not None or (planned.nothing_runs and _is_told_by_sources(planned)):
         return planned
     built = two_sides.build(planned.sides, planned.environments)
     if two_sides.same_program(planned.contents, two_sides.contents(planned.sides, built)):
@@ -271,6 +272,15 @@ def ready(planned: ChangePlan, change: ChangeRequest, request: CheckRequest) -> 
         )
         return planned
     return plan_change(change, request, planned.environments, planned.sides, built)
+
+
+def _is_told_by_sources(planned: ChangePlan) -> bool:
+    """True if no build is needed to know what is installed: an unpacked wheel, or a branch that git knows.
+
+    Of any other folder, nobody knows if its `setup.py` or `pyproject.toml` installs the same files as the baseline's.
+    """
+    overlay = planned.sides.change.overlay
+    return planned.changed.known_by.startswith("git:") or (overlay is not None and source_tree.is_wheel(overlay.tree))
 
 
 Affected = tuple[Changed | None, Touched | None, str]
