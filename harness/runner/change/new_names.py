@@ -65,8 +65,11 @@ def _occurs(name: str, texts: Iterable[str]) -> bool:
 
 
 def _reads_docstrings(text: str) -> bool:
-    if not _READS_DOCSTRINGS.search(text):
-        return False
+    return bool(_READS_DOCSTRINGS.search(text)) and _names_docstrings(text)
+
+
+@functools.lru_cache(maxsize=1_000)
+def _names_docstrings(text: str) -> bool:
     try:
         tree = syntax.module(text)
     except SyntaxError:
