@@ -43,6 +43,8 @@ def about(against: Against) -> list[tuple[str, str]]:
     """What was compared, as rows of a label and a text."""
     files = enumerated(against.changed, _FILES)
     changed = f"{many(len(against.changed), 'file')}: {files}" if files else "no installed file"
+    if against.code and against.code.text_only:
+        changed = f"{many(against.code.text_only, 'file')}, in nothing that runs"
     since = f", computed since {against.remembered_since[:16].replace('T', ' ')} UTC"
     when = f"{many(against.remembered, 'cell')} remembered{since}" if against.remembered else ""
     rows = [

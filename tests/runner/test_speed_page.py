@@ -24,7 +24,9 @@ KEPT: dict[str, Any] = {
             "load": 1.5,
         },
         "memory": {"seconds": 3.0, "cpu_s": 4.0, "cells": 100, "load": 1.0},
-        "change": {"a comment": {"seconds": 1.5, "cpu_s": 1.0, "cells": 0, "exit": 0, "remembered": 90}},
+        "change": {
+            "a comment": {"seconds": 1.5, "cpu_s": 1.0, "cells": 0, "exit": 0, "remembered": 90, "first_s": 2.5}
+        },
         "peft": {"cells": 8, "own_s": 0.6, "peft_s": 0.2, "probes": 15},
         "growth": {
             "1000": {"seconds": 1.0, "journal_s": 0.3, "breaks_s": 0.3, "reports_s": 0.4, "peak_mb": 90.0},
@@ -53,7 +55,7 @@ def test_a_part_that_was_not_measured_has_no_ratio() -> None:
 def test_the_page_has_the_figures() -> None:
     page = speed_page.page(KEPT)
     assert "| every cell computed | 30.0 | 50.0 | 100 | load 1.5 |" in page
-    assert "| change: a comment | 1.5 | 1.0 | 0 | 90 of the baseline remembered; exit 0 |" in page
+    assert "| change: a comment | 1.5 | 1.0 | 0 | first 2.5 s; exit 0 |" in page
     assert page.index("| 100 | 0.10 s") < page.index("| 1,000 | 0.30 s | 0.30 s | 0.40 s | 1.00 s | 90 MB |")
 
 
