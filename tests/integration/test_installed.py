@@ -55,7 +55,9 @@ def test_it_lists_what_the_wheel_carries(run: Run) -> None:
     declared = {one.name for one in Matrix(data.matrices()).scenarios(hub=True)}
     assert {one["name"] for one in json.loads(run("list", "--json").stdout)} == declared
     listed = json.loads(run("env", "list", "--json").stdout)
-    assert {one["name"] for one in listed} == {path.stem for path in (data.matrices() / "envs").glob("*.toml")}
+    carried = {path.stem for path in (data.matrices() / "envs").glob("*.toml")}
+    carried |= {f"consumer:{path.stem}" for path in (data.matrices() / "consumers").glob("*.toml")}
+    assert {one["name"] for one in listed} == carried
     assert not [one["name"] for one in listed if one["problem"] or not one["locked"]]
 
 

@@ -211,7 +211,7 @@ def plan_change(
     known = Baseline(sides, request, environments)
     chosen = select.select(
         found, everything, declared, request, environments, sides,
-        None if names is None else functools.partial(exact.difference, names, both, known),
+        functools.partial(exact.difference, names, both, known) if names else None,  # no file: a sample is checked
     )  # fmt: skip
     cells: Sequence[Planned] = chosen.cells
     if request.is_narrowed:
