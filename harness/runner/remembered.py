@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness.core import matrix, observation
+from harness.core import machine, matrix, observation
 from harness.core.errors import HarnessError
 from harness.core.observation import Observed
 from harness.core.progress import Log, quiet
@@ -276,12 +276,9 @@ def environment_key(environment: BuiltEnvironment) -> str:
 @functools.cache
 def _machine() -> str:
     """The platform and the processor: some kernels are chosen by what the processor can do."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    kinds = sorted({line for line in lines if line.startswith(("model name", "flags"))})
-    return hashlib.sha256("\n".join((platform.platform(), platform.processor(), *kinds)).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join((platform.platform(), platform.processor(), *machine.processor())).encode()
+    ).hexdigest()
 
 
 def code_digest(handler: Path | None) -> str:

@@ -1,8 +1,8 @@
 """Checks cells on other machines (`--cluster`). See docs/clusters.md.
 
-The controller plans, judges nothing and computes nothing: it sends batches of cells to nodes. A batch has all that its
-cells need: descriptions of the environments, which the node builds, and the SHA-256 of each file, which the node asks
-for if it does not have it. A node checks a batch in an ordinary session, and returns the cells.
+The controller plans the cells and sends them to nodes in batches. A batch describes the environments, which the node
+builds, and names each file by its SHA-256. The node asks for the files that it does not have. It
+checks the batch in an ordinary session and returns the cells.
 
 | Module | Where it runs | Does |
 |---|---|---|

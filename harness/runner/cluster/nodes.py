@@ -8,10 +8,9 @@ import platform
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness import __version__
-from harness.core import data
+from harness.core import data, machine
 from harness.core.errors import HarnessError
 
 
@@ -38,19 +37,11 @@ def facts() -> Facts:
     for path in sorted(data.CODE.rglob("*.py")):
         whole.update(path.relative_to(data.CODE).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     system = f"{platform.system()} {platform.machine()}"
-    lines = _processor()
+    lines = machine.processor()
     name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
     kind = hashlib.sha256("\n".join((system, platform.processor(), *lines)).encode()).hexdigest()
     python = ".".join(platform.python_version_tuple()[:2])
     return Facts(__version__, whole.hexdigest(), python, system, name or platform.processor(), kind)
-
-
-def _processor() -> list[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    return sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
 
 
 @dataclass
@@ -83,8 +74,8 @@ class Fitting:
         if said.python != self.own.python:
             return f"Python {said.python}, and Python {self.own.python} here"
         if said.code != self.own.code:
-            same = said.version == self.own.version
-            return f"peft-regress {said.version}{' of another state' if same else ''}, and {self.own.version} here"
+            here = "the same version with other files" if said.version == self.own.version else self.own.version
+            return f"peft-regress {said.version}, and {here} here"
         return ""
 
 

@@ -22,7 +22,7 @@ def test_a_node_like_the_controller_fits() -> None:
     ("said", "why"),
     [
         (replace(OWN, python="3.9"), f"Python 3.9, and Python {OWN.python} here"),
-        (replace(OWN, code="0"), f"peft-regress {OWN.version} of another state, and {OWN.version} here"),
+        (replace(OWN, code="0"), f"peft-regress {OWN.version}, and the same version with other files here"),
         (replace(OWN, code="0", version="0.0.1"), f"peft-regress 0.0.1, and {OWN.version} here"),
         (replace(OWN, kind="0", processor="Abacus"), f"another kind of machine ({OWN.system}, Abacus)"),
         ("peft-regress is not installed there", "peft-regress is not installed there"),
