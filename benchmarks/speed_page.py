@@ -18,9 +18,9 @@ README = data.root() / "README.md"
 _BEGIN, _END = "<!--speed-->", "<!--/speed-->"
 _INTRO = """# Speed
 
-What a check costs, beside what it must cost. `python -m benchmarks.speed` measures, and `python -m
-benchmarks.speed_page` writes this page. Seconds are of one machine; its load at the end of a part is given. A check of
-a change is measured twice: the first one also computes the baseline, the second has it remembered.
+How long a check takes, and how long it would have to take. `python -m benchmarks.speed` measures, and `python -m
+benchmarks.speed_page` writes this page. The parts may be of several runs on one machine; the load at the end of a part
+is given. A check of a change is measured twice: the first also computes the baseline where it is not remembered.
 """
 
 
@@ -80,7 +80,8 @@ def _rows(parts: Mapping[str, Figures]) -> Iterator[str]:
         note = f"first {one['first_s']:.1f} s; exit {one['exit']}"
         yield f"| change: {kind} | {one['seconds']:.1f} | {one['cpu_s']:.1f} | {one['cells']:,} | {note} |"
     if one := parts.get("peft"):
-        yield f"| a cell, median | {one['own_s']:.2f} | | {one['cells']} | {one['probes']:.0f} probes |"
+        load = f"; load {one['load']:.1f}" if "load" in one else ""
+        yield f"| a cell, median | {one['own_s']:.2f} | | {one['cells']} | {one['probes']:.0f} probes{load} |"
         yield f"| as PEFT's own tests do, median | {one['peft_s']:.2f} | | {one['cells']} | one forward pass |"
 
 
