@@ -159,8 +159,8 @@ class Aside:
     """What needs no action."""
 
     id: ClassVar[str] = "aside"
-    title: ClassVar[str] = "Unsupported, left out, standing defects, fixed"
     unsupported: tuple[Group, ...]
+    """Groups of cells that are refused or unsupported."""
     left_out: tuple[tuple[str, tuple[str, ...]], ...]
     """Reason → names of cells or scenarios."""
     standing: tuple[tuple[str, str], ...]
@@ -169,6 +169,13 @@ class Aside:
     fixed: tuple[tuple[str, str], ...] = ()
     """Cell, and what the creator's own library gets wrong there."""
     fixed_note: ClassVar[str] = "the creator's own library gets this wrong, and the loader gets it right"
+
+    @property
+    def title(self) -> str:
+        """What there is of it: `Unsupported, left out`."""
+        parts = {str(group.verdict): True for group in self.unsupported}
+        parts |= {"left out": bool(self.left_out), "standing defects": bool(self.standing), "fixed": bool(self.fixed)}
+        return ", ".join(name for name, there in parts.items() if there).capitalize()
 
 
 @dataclass(frozen=True)
