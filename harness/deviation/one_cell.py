@@ -28,6 +28,7 @@ from harness.envs.environment import EnvFailed
 from harness.envs.environments import Environments
 from harness.runner import plan
 from harness.runner.fixture_source import Fixture
+from harness.runner.how import How
 from harness.runner.plan import Planned
 from harness.runner.request import Places
 from harness.runner.session import Session
@@ -263,8 +264,8 @@ def _with_fixture(
 
     def session(store: Store, creating: bool) -> Session:
         return stack.enter_context(Session(
-            environments, store, scratch / ("made" if creating else "stored"), jobs=1, creating=creating, share=False,
-            forward=True, log=log, handler=request.worker_handler,
+            environments, store, scratch / ("made" if creating else "stored"),
+            How(1, creating=creating, share=False, forward=True, handler=request.worker_handler), log=log,
         ))  # fmt: skip
 
     stored = session(request.places.store(required=False), creating=False)

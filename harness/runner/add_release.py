@@ -32,8 +32,9 @@ from harness.core.verdict import Verdict
 from harness.envs.draft import Draft
 from harness.envs.environment import BuiltEnvironment, EnvFailed
 from harness.envs.environments import Environments
+from harness.runner.how import How
 from harness.runner.plan import Planned
-from harness.runner.request import Places, Selection, cores, must_be_count
+from harness.runner.request import Places, Selection, must_be_count
 from harness.runner.session import Session
 from harness.store.adopt import adopting
 from harness.store.fixtures import Store
@@ -284,9 +285,9 @@ class _Making:
             self._log(f"[{next(count)}/{len(planned)}] {cell.scenario}: {self._outcome(cell).word}")
 
         session = Session(
-            self._environments, self.store, scratch, jobs=self._request.jobs or cores(), creating=True,
-            log=self._log,
-            handler=self._request.worker_handler, finished=finished,
+            self._environments, self.store, scratch,
+            How(self._request.jobs, creating=True, handler=self._request.worker_handler),
+            log=self._log, finished=finished,
         )  # fmt: skip
         with session:
             session.start(planned)

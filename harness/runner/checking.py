@@ -17,6 +17,7 @@ import queue
 import shlex
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from harness.core import run_file
@@ -30,13 +31,13 @@ from harness.judge import breaks, expected
 from harness.judge.breaks import Break
 from harness.runner import folder as runs
 from harness.runner import plan, selected
-from harness.runner.cluster import batch, packing
+from harness.runner.cluster import packing
 from harness.runner.cluster.session import ClusterSession
 from harness.runner.folder import Recorder
+from harness.runner.how import How
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest, cores
 from harness.runner.session import Session
-from harness.runner.workers.start_limit import StartLimit
 from harness.store.fixtures import Store, recorded_versions
 
 OnCell = Callable[[Cell], None]
@@ -262,28 +263,19 @@ class Checking:
             request, scratch = self.request, self._at_end.enter_context(scratch_folder())
             created = Store(scratch / "fixtures", origin="created") if request.pair else None
             self._session = Session(
-                self.environments,
-                created or request.places.store(),
-                scratch,
-                jobs=self.jobs,
-                creating=request.pair,
-                forward=request.forward or request.pair,
-                observations=request.observations,
-                share=not request.each,
-                fresh=request.fresh or request.each,
-                audit=request.audit,
-                side_by_side=self._side_by_side,
-                log=self._log,
-                handler=request.worker_handler,
-                start_limit=StartLimit(request.startup_timeout),
-                options=self._places(),
-                finished=self.keep,
-            )
+                self.environments, created or request.places.store(), scratch,
+                replace(self._how(), jobs=self.jobs), log=self._log, finished=self.keep,
+            )  # fmt: skip
         return self._session
 
     def _on_cluster(self) -> ClusterSession:
         request = self.request
-        how = batch.How(
+        packed = packing.Packing(self.environments, request.places.store(required=not request.pair), self._how())
+        return ClusterSession(request.cluster, packed, self._log, self.keep)
+
+    def _how(self) -> How:
+        request = self.request
+        return How(
             jobs=request.jobs,
             creating=request.pair,
             forward=request.forward or request.pair,
@@ -296,8 +288,6 @@ class Checking:
             startup_timeout=request.startup_timeout,
             handler=request.worker_handler,
         )
-        packed = packing.Packing(self.environments, request.places.store(required=not request.pair), how)
-        return ClusterSession(request.cluster, packed, self._log, self.keep)
 
     def _places(self) -> str:
         """The options of this check that a command which reproduces one of its cells needs too."""

@@ -30,6 +30,7 @@ from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.executed import Trace
 from harness.runner.fixture_source import Fixture
 from harness.runner.golden import Golden, in_store, laid_out
+from harness.runner.how import How
 from harness.runner.memory import Known
 from harness.runner.plan import Planned
 from harness.runner.remembered import Remembered
@@ -131,22 +132,18 @@ def failed(identity: CellId, error: HarnessError) -> Cell:
     return cell_result.failed(identity, verdict, error)
 
 
-def reproduce(cell: Planned, *, creating: bool, forward: bool, options: str) -> str:
-    """The command that checks this cell again.
-
-    Args:
-        options: where matrices and fixtures are, with a blank before them.
-    """
-    words = ["peft-regress", "pair" if creating else "check", "--cell", str(cell.id)]
-    if creating:
+def reproduce(cell: Planned, how: How) -> str:
+    """The command that checks this cell again."""
+    words = ["peft-regress", "pair" if how.creating else "check", "--cell", str(cell.id)]
+    if how.creating:
         words += ["--creator", cell.creator_spec, "--scenarios", str(cell.declared.file)]
-    if creating or cell.loader_spec != CURRENT:
+    if how.creating or cell.loader_spec != CURRENT:
         words += ["--loader", cell.loader_spec]
-    words += ["--forward"] if forward and not creating else []  # `pair` always does so
+    words += ["--forward"] if how.forward and not how.creating else []  # `pair` always does so
     words += ["--device", cell.id.device] if cell.id.device != device_class.CPU else []
     words += cell.id.settings.options
     words += ["--further"] if cell.further else []
-    return shlex.join(words) + options
+    return shlex.join(words) + how.options
 
 
 def _disagreement(identity: CellId, known: Known, now: Observed | None) -> HarnessError:

@@ -23,15 +23,17 @@ from harness.judge import cell_result
 from harness.runner import pipeline
 from harness.runner.environments_seen import EnvironmentsSeen
 from harness.runner.fixture_source import Fixture, FixtureSource
+from harness.runner.how import How
 from harness.runner.memory import FOLDER, Memory
 from harness.runner.pipeline import Loader, Replay
 from harness.runner.plan import Planned
-from harness.runner.remembered import AUDIT, Remembered
+from harness.runner.remembered import Remembered
+from harness.runner.request import cores
 from harness.runner.shared_replay import SharedReplays, Turn, fixed
 from harness.runner.workers import gpus
 from harness.runner.workers.gpus import WorkerPool
 from harness.runner.workers.schedule import Closed, Key, Pools
-from harness.runner.workers.start_limit import BY_LOAD, StartLimit
+from harness.runner.workers.start_limit import StartLimit
 from harness.store.fixtures import Store
 from harness.worker.files import remove
 
@@ -41,55 +43,36 @@ class Session:
     """Checks planned cells. Use it as a context manager; leaving it ends every worker.
 
     Args:
-        store: where fixtures are read; with `creating`, also where they are made first.
-        jobs: cells at once.
-        creating: make a fixture that is not in the store yet, in the creator's environment.
+        store: where fixtures are read; with `how.creating`, also where they are made first.
     """
 
     environments: Environments
     store: Store
     scratch: Path
-    jobs: int = 2
-    creating: bool = False
-    forward: bool = False
-    """Also run loaders that lack a feature which the scenario requires: do they refuse, or load something else?"""
-    observations: bool = False
-    """Keep in each cell what it observed."""
-    share: bool = True
-    """Compute once what the loader can't tell apart (`harness.runner.shared_replay`)."""
-    side_by_side: bool = False
-    """Take the cells in their order, instead of loader by loader."""
+    how: How
     log: Log = print
-    handler: Path | None = None
-    """Replaces the worker's own cell module, for tests."""
-    start_limit: StartLimit = BY_LOAD
-    options: str = ""
-    """Options that the command which reproduces a cell needs: where matrices and fixtures are."""
-    fresh: bool = False
-    """Compute every cell, also those that are remembered."""
-    audit: float = AUDIT
-    """The share of remembered cells that is computed anew and compared."""
     finished: Callable[[Cell], None] = field(default=lambda _: None)
     """Called with each finished cell, in the thread that checked it. Not called for cancelled cells."""
 
     def __post_init__(self) -> None:
-        self._pools = Pools(self._pool, self.jobs)
+        self._jobs = self.how.jobs or cores()
+        self._pools = Pools(self._pool, self._jobs)
         self._seen = EnvironmentsSeen()
         self._locks: dict[str, threading.Lock] = {}
         self._lock = threading.Lock()
-        self._executor = ThreadPoolExecutor(max_workers=self.jobs + 2, thread_name_prefix="cell")
+        self._executor = ThreadPoolExecutor(max_workers=self._jobs + 2, thread_name_prefix="cell")
         self._futures: dict[str, Future[Cell]] = {}
         self._preload: list[str] = []
         self._ending = False
         self._source = FixtureSource(
-            self.environments, self.store, self.scratch, self.creating,
+            self.environments, self.store, self.scratch, self.how.creating,
             self._environment, self._pools, self._only_one,
         )  # fmt: skip
         self._shared = SharedReplays(self._source.store_of, self.scratch, self.log)
         self._remembered = Remembered(
             Memory(self.environments.cache / FOLDER, log=self.log), self.environments.is_unchanged,
-            lambda name: self._seen.facts.get(name, {}), fresh=self.fresh, audit=self.audit, handler=self.handler,
-            log=self.log,
+            lambda name: self._seen.facts.get(name, {}), fresh=self.how.fresh, audit=self.how.audit,
+            handler=self.how.handler, log=self.log,
         )  # fmt: skip
 
     def __enter__(self) -> Session:
@@ -113,7 +96,7 @@ class Session:
         """Begin to check these cells, without waiting."""
         self._remember_models(cells)
         order = {
-            spec: 0 if self.side_by_side else number
+            spec: 0 if self.how.side_by_side else number
             for number, spec in enumerate(dict.fromkeys(cell.loader_spec for cell in cells))
         }
         new = {str(cell.id): cell for cell in cells if str(cell.id) not in self._futures}
@@ -121,7 +104,7 @@ class Session:
             self._pools.expect(_loading(cell))
             self._source.expect(cell)
             self._futures[str(cell.id)] = Future()
-        share = self.share and not self.creating
+        share = self.how.share and not self.how.creating
         turns = self._shared.arrange([*new.values()]) if share else [(cell, fixed(cell)) for cell in new.values()]
         for _, turn in sorted(turns, key=lambda one: order[one[0].loader_spec]):
             self._executor.submit(self._take, turn)
@@ -198,7 +181,7 @@ class Session:
                 self._result(cell),
                 family=cell.declared.scenario.family,
                 method=cell.declared.method,
-                reproduce=pipeline.reproduce(cell, creating=self.creating, forward=self.forward, options=self.options),
+                reproduce=pipeline.reproduce(cell, self.how),
                 duration_s=round(time.monotonic() - begun, 4),
             )
             if not self._ending:
@@ -242,9 +225,8 @@ class Session:
                 lambda: stack.enter_context(self._pools.use(_loading(cell))),
                 self._seen,
             )
-            yield Replay(
-                cell, loader, self._shared, self._remembered, self._folder(cell), self.forward, self.observations
-            )
+            folder, how = self._folder(cell), self.how
+            yield Replay(cell, loader, self._shared, self._remembered, folder, how.forward, how.observations)
 
     def _folder(self, cell: Planned) -> Path:
         return self.scratch / "cells" / str(cell.id).replace("/", "_")
@@ -271,8 +253,9 @@ class Session:
         environment = self._environment(key.spec)
         log_dir = self.scratch / "logs" / f"{environment.name}-{key.device}-{key.role}{'-traced' * key.traced}"
         return gpus.pool_for(
-            environment, jobs=self.jobs, log_dir=log_dir, temporary=self.scratch / "tmp", preload=self._preload,
-            device=key.device, handler=self.handler, log=self.log, start_limit=self.start_limit, traced=key.traced,
+            environment, jobs=self._jobs, log_dir=log_dir, temporary=self.scratch / "tmp", preload=self._preload,
+            device=key.device, handler=self.how.handler, log=self.log,
+            start_limit=StartLimit(self.how.startup_timeout), traced=key.traced,
         )  # fmt: skip
 
     @contextlib.contextmanager

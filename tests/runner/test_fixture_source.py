@@ -11,6 +11,7 @@ import pytest
 from harness.core.matrix import Matrix
 from harness.envs.environments import Environments
 from harness.runner import fixture_source, plan
+from harness.runner.how import How
 from harness.runner.request import CheckRequest
 from harness.runner.session import Session
 from harness.store.fixtures import Store
@@ -41,7 +42,7 @@ def environments(mini: World, tmp_path: Path) -> MovingOn:
 @pytest.fixture
 def session(environments: MovingOn, tmp_path: Path) -> Iterator[Session]:
     with Session(
-        environments, Store(tmp_path / "nothing"), tmp_path / "scratch", handler=HANDLER, log=lambda line: None  # noqa: ARG005
+        environments, Store(tmp_path / "nothing"), tmp_path / "scratch", How(handler=HANDLER), log=lambda line: None  # noqa: ARG005
     ) as one:  # fmt: skip
         yield one
 
@@ -80,7 +81,7 @@ def test_the_cache_is_used_again_and_what_is_damaged_is_made_anew(
     manifests.damage(folder, mini.name("1.0"), "one-layer", lambda line: line[:50])
     made = len(mini.traced("create"))
     with Session(
-        environments, session.store, session.scratch, handler=HANDLER, log=lambda line: None  # noqa: ARG005
+        environments, session.store, session.scratch, How(handler=HANDLER), log=lambda line: None  # noqa: ARG005
     ) as second:  # fmt: skip
         assert checked(mini, environments, second)["one-layer"] == ("exact", "created")
     assert mini.traced("create")[made:] == ["one-layer"]
@@ -111,7 +112,7 @@ def test_a_missing_committed_fixture_is_never_made(mini: World, environments: Mo
     asked = CheckRequest((mini.name("1.0"),), (mini.spec("2.0"),))
     cells = plan.plan(Matrix(mini.matrices).scenarios(), asked, environments)
     with Session(
-        environments, Store(mini.fixtures), tmp_path / "scratch", handler=HANDLER, log=lambda line: None  # noqa: ARG005
+        environments, Store(mini.fixtures), tmp_path / "scratch", How(handler=HANDLER), log=lambda line: None  # noqa: ARG005
     ) as session:  # fmt: skip
         found = {cell.declared.name: str(session.result(cell).verdict) for cell in cells}
     assert found == {"two-layers": "exact", "one-layer": "no-fixture", "later": "unsupported"}

@@ -14,6 +14,7 @@ from harness.envs.declaration import Declaration
 from harness.envs.environment import EnvFailed, Environment
 from harness.runner import pipeline
 from harness.runner import plan as planning
+from harness.runner.how import How
 from harness.runner.request import CheckRequest, Selection
 from harness.store.fixtures import Store
 from tests.support.mini.world import World, scenario
@@ -174,7 +175,7 @@ def test_the_first_cell_of_each_kind_runs_the_further_probes() -> None:
     (cell,) = (cell for cell in cells if str(cell.id) == "a@v1:x[cpu]")
     assert pipeline.request(cell, {})["further"] is True
     assert "further" not in pipeline.request(cell, {}, "trace")
-    assert "--further" in pipeline.reproduce(cell, creating=False, forward=False, options="")
+    assert "--further" in pipeline.reproduce(cell, How())
     (other,) = (cell for cell in cells if str(cell.id) == "b@v1:x[cpu]")
     assert "further" not in pipeline.request(other, {})
 

@@ -12,6 +12,7 @@ from harness.core.matrix import Matrix
 from harness.core.run import Cell
 from harness.envs.environments import Environments
 from harness.runner import plan
+from harness.runner.how import How
 from harness.runner.plan import Planned
 from harness.runner.request import CheckRequest
 from harness.runner.session import Session
@@ -32,8 +33,8 @@ def begin(mini: World, tmp_path: Path) -> Iterator[Begin]:
         environments = Environments(mini.matrices)
         store = Store(tmp_path / "new" if creating else mini.fixtures)
         session = Session(
-            environments, store, tmp_path / "scratch", creating=creating,
-            handler=HANDLER, finished=finished.append, log=lambda line: None,  # noqa: ARG005
+            environments, store, tmp_path / "scratch", How(creating=creating, handler=HANDLER),
+            finished=finished.append, log=lambda line: None,  # noqa: ARG005
         )  # fmt: skip
         sessions.append(session)
         creator = mini.spec("1.0") if creating else mini.name("1.0")

@@ -24,7 +24,7 @@ from harness.deviation.search.journal import Entry, Journal
 from harness.deviation.search.question import Question
 from harness.deviation.search.trials import Trials
 from harness.envs.environment import Environment, Overlay
-from harness.runner.request import cores
+from harness.runner.how import How
 from harness.runner.session import Session
 from harness.store.fixtures import Store
 from harness.worker.files import read_json
@@ -146,8 +146,8 @@ def work(request: SearchRequest, command: str, suffix: str = "", log: Log = quie
     with _scratch(command) as scratch:
         store = Store(scratch / "fixtures", origin="created") if question.made else about.places.store()
         session = Session(
-            environments, store, scratch, jobs=cores(), creating=question.made, share=False,
-            forward=True, log=quiet, handler=about.worker_handler,
+            environments, store, scratch,
+            How(creating=question.made, share=False, forward=True, handler=about.worker_handler), log=quiet,
         )  # fmt: skip
         with Trials(question, session, environments, journal) as trials:
             yield Work(request, question, environments, trials, good, bad, {}, file, log)

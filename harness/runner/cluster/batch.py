@@ -8,26 +8,9 @@ from pathlib import Path
 
 from harness.core.run import Cell, EnvironmentReport
 from harness.envs.environment import Environment
+from harness.runner.how import How
 from harness.runner.plan import Planned
 from harness.runner.remembered import Entries
-
-
-@dataclass(frozen=True)
-class How:
-    """How cells are checked: what a local session gets too."""
-
-    jobs: int = 0
-    """Cells at once; 0 for as many as the node has threads."""
-    creating: bool = False
-    forward: bool = False
-    observations: bool = False
-    share: bool = True
-    side_by_side: bool = False
-    fresh: bool = False
-    audit: float = 0.0
-    options: str = ""
-    startup_timeout: float | None = None
-    handler: Path | None = None
 
 
 @dataclass(frozen=True)

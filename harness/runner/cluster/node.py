@@ -21,9 +21,7 @@ from harness.runner.cluster.batch import Batch, Done
 from harness.runner.cluster.contents import FOLDER, Contents
 from harness.runner.plan import Planned
 from harness.runner.remembered import Entries, entries_of
-from harness.runner.request import cores
 from harness.runner.session import Session
-from harness.runner.workers.start_limit import StartLimit
 from harness.store.fixtures import Store
 
 _LOOK_S = 1.0
@@ -67,10 +65,8 @@ def run(
         how, store = batch.how, _store(batch, scratch)
         batch.remembered.keep(environments.cache)
         session = Session(
-            environments, store, scratch / "session", jobs=how.jobs or threads or cores(), creating=how.creating,
-            forward=how.forward, observations=how.observations, share=how.share, side_by_side=how.side_by_side,
-            fresh=how.fresh, audit=how.audit, log=log, handler=how.handler,
-            start_limit=StartLimit(how.startup_timeout), options=how.options, finished=on_cell,
+            environments, store, scratch / "session", dataclasses.replace(how, jobs=how.jobs or threads),
+            log=log, finished=on_cell,
         )  # fmt: skip
         with session, _watched(session, wanted):
             cells = _checked(session, [_with_files(cell, batch, scratch) for cell in batch.cells])

@@ -12,8 +12,9 @@ from harness.core.errors import HarnessError, UsageError
 from harness.envs import source_tree
 from harness.envs.environment import Environment
 from harness.envs.environments import Environments
-from harness.runner.cluster.batch import Batch, Done, How
+from harness.runner.cluster.batch import Batch, Done
 from harness.runner.cluster.contents import must_be
+from harness.runner.how import How
 from harness.runner.plan import Planned
 from harness.runner.remembered import Entries, entries_of
 from harness.store.fixtures import Store

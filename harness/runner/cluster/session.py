@@ -205,7 +205,7 @@ class ClusterSession:
         how = self.packing.how
         return pipeline.decorated(
             result, family=cell.declared.scenario.family, method=cell.declared.method,
-            reproduce=pipeline.reproduce(cell, creating=how.creating, forward=how.forward, options=how.options),
+            reproduce=pipeline.reproduce(cell, how),
         )  # fmt: skip
 
     # -- nodes -------------------------------------------------------------------------------------------------------

@@ -20,9 +20,10 @@ from harness.core.run import Cell
 from harness.envs import source_tree
 from harness.runner import CheckRequest, check, planned
 from harness.runner.cluster import node
-from harness.runner.cluster.batch import Batch, Done, How
+from harness.runner.cluster.batch import Batch, Done
 from harness.runner.cluster.contents import FOLDER, Contents
 from harness.runner.cluster.packing import Packing
+from harness.runner.how import How
 from harness.runner.request import Places
 from tests.end_to_end.test_against import checkout, git
 from tests.end_to_end.test_environments import named

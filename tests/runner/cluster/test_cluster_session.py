@@ -18,10 +18,11 @@ from harness.envs.environment import EnvFailed, Environment
 from harness.judge import cell_result
 from harness.runner import pipeline
 from harness.runner.cluster import nodes, session
-from harness.runner.cluster.batch import Batch, Done, How
+from harness.runner.cluster.batch import Batch, Done
 from harness.runner.cluster.engine import ClusterLost, NodeLost
 from harness.runner.cluster.nodes import Facts
 from harness.runner.cluster.session import ClusterSession
+from harness.runner.how import How
 from harness.runner.plan import Planned
 from tests.runner.cluster.cells import many, planned
 
