@@ -11,8 +11,8 @@ from harness.core.observation import Done, Observed
 from harness.core.run import Cell, Figures
 from harness.core.verdict import Verdict, worst
 from harness.judge import compare, consumer, load_behaviour, outcomes, precision, size, writes
-from harness.judge.compare import Judgement
 from harness.judge.contracts import finding
+from harness.judge.judgement import Judgement
 from harness.judge.numbers import BELIEVED, difference, same_bits
 from harness.store import device_class
 from harness.worker.shared import CONSUMER

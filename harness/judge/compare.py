@@ -14,14 +14,12 @@ The order of the questions is the policy:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from typing import Any
 
 from harness.core import key_conversion
-from harness.core.key_conversion import Conversion
 from harness.core.observation import Observed
-from harness.core.run import CheckpointKeys, ErrorReport, Figures, Finding, LayerSketch, ProbeResult
+from harness.core.run import Figures, ProbeResult
 from harness.core.text import many
 from harness.core.verdict import Verdict, worst
 from harness.judge import (
@@ -45,36 +43,13 @@ from harness.judge import (
 )
 from harness.judge.contracts import Found
 from harness.judge.evidence import Evidence
+from harness.judge.judgement import Judgement
 from harness.judge.numbers import beyond
 from harness.judge.pattern.findings import with_patterns
 from harness.worker.shared import EQUALS, FURTHER
 
 COMPARED = ("forward", "base", "layers", "train", "gradients", "generate", "fresh", *EQUALS)
 """Probes whose arrays are compared with the golden's."""
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """The result of comparing two observations; a cell is made from it."""
-
-    verdict: Verdict
-    findings: tuple[Finding, ...] = ()
-    probes: Mapping[str, ProbeResult] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-    standing_defects: tuple[str, ...] = ()
-    fixed: tuple[str, ...] = ()
-    creators_own: str = ""
-    layers: tuple[LayerSketch, ...] = ()
-    first_difference: str = ""
-    adapter_delta: float | None = None
-    base_delta: float | None = None
-    keys: CheckpointKeys | None = None
-    conversion: Conversion | None = None
-    config_differences: tuple[str, ...] = ()
-    new_warnings: tuple[str, ...] = ()
-    error: ErrorReport | None = None
-    reason: str = ""
-    """How a consumer refuses the adapter."""
 
 
 def judge(golden: Observed, now: Observed) -> Judgement:

@@ -28,8 +28,8 @@ from harness.core.run import CheckpointKeys, Figures, ProbeResult
 from harness.core.text import enumerated, many
 from harness.core.verdict import Verdict, worst
 from harness.judge import numbers
-from harness.judge.compare import Judgement
 from harness.judge.contracts import Found
+from harness.judge.judgement import Judgement
 from harness.judge.numbers import BELIEVED, beyond
 from harness.judge.outcomes import error_report
 from harness.worker.shared import CONSUMER

@@ -13,6 +13,7 @@ import pytest
 from harness.core import observation
 from harness.core.observation import Observed
 from harness.judge import compare
+from harness.judge.judgement import Judgement
 from harness.runner import memory
 from tests.end_to_end.test_environments import named
 from tests.support.mini.world import World
@@ -112,7 +113,7 @@ def test_another_judge_judges_what_is_remembered(world: World, monkeypatch: pyte
     before = len(world.traced("replay"))
     judge = compare.judge
 
-    def lenient(golden: Observed, _: Observed) -> compare.Judgement:
+    def lenient(golden: Observed, _: Observed) -> Judgement:
         return judge(golden, golden)
 
     monkeypatch.setattr(compare, "judge", lenient)

@@ -9,7 +9,7 @@ import pytest
 
 from harness.core import data
 from harness.judge import breaks, numbers
-from harness.judge.compare import Judgement
+from harness.judge.judgement import Judgement
 from tests.support.observations import FORWARD, LAYERS, LIKE_FORWARD, NOISE, Pair, swapped_layers, told
 
 NARROW, MERGE = 0.02, 0.3

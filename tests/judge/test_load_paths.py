@@ -9,7 +9,7 @@ import pytest
 from harness.core.scenario import Scenario
 from harness.core.verdict import Verdict as V
 from harness.judge import numbers
-from harness.judge.compare import Judgement
+from harness.judge.judgement import Judgement
 from harness.judge.numbers import Noise
 from harness.worker.shared import LOAD_PATHS
 from tests.support.observations import KEYS, Pair, Side

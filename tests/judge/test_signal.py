@@ -10,7 +10,7 @@ import pytest
 from harness.core.matrix import CellId
 from harness.core.observation import Done
 from harness.judge import cell_result, new_golden, numbers, signal
-from harness.judge.compare import Judgement
+from harness.judge.judgement import Judgement
 from harness.judge.new_golden import CreationRefused
 from tests.judge.test_kernels import quantised
 from tests.support.observations import FORWARD, LAYERS, NOISE, Pair, told

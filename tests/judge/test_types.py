@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from harness.core.verdict import Verdict
-from harness.judge.compare import Judgement
+from harness.judge.judgement import Judgement
 from tests.support.observations import Pair, told
 
 NAME = "layers.0.q_proj.lora_A.weight"

@@ -14,7 +14,7 @@ import numpy as np
 
 from harness.core.observation import Array, Observed
 from harness.judge import compare, numbers
-from harness.judge.compare import Judgement
+from harness.judge.judgement import Judgement
 from harness.worker.shared import PRECISIONS
 
 LAYERS = ("layers.0.q_proj", "layers.1.q_proj")
