@@ -33,16 +33,16 @@ _ABSENT = object()
 
 
 class Test(Strict):
-    """What an entry of a configuration must be, where one value does not say it. All that is given must hold."""
+    """Conditions on one entry of a configuration. All that are given must hold."""
 
     set: bool | None = None
-    """True: it is there, and neither null, false nor empty. False: the opposite."""
+    """True: the entry exists and is not null, false or empty. False: the opposite."""
     present: bool | None = None
-    """True: the key is there, whatever its value."""
+    """True: the key exists, whatever its value."""
     differs_from: str | None = None
-    """The key of another entry, which must have another value."""
+    """The key of another entry. The two values must differ."""
     above: float | None = None
-    """It must be a greater number."""
+    """The value must be a greater number."""
 
     @pydantic.model_validator(mode="after")
     def _something(self) -> Test:
@@ -51,7 +51,7 @@ class Test(Strict):
         return self
 
     def holds(self, value: Any, config: Mapping[str, Any]) -> bool:
-        """True if the value is like this. An absent one is `_ABSENT`."""
+        """True if the value meets the conditions. `_ABSENT` stands for a missing entry."""
         if self.set is not None and (value is not _ABSENT and bool(value)) is not self.set:
             return False
         if self.present is not None and (value is not _ABSENT) is not self.present:
@@ -65,8 +65,8 @@ class Test(Strict):
 
 
 Value = _Plain | list[_Plain] | Test
-"""A value, values of which one must match, or a test. A text is a glob; an entry with several values matches if one of
-them does: an item of a list, or a key of a table."""
+"""A value, a list of values of which one must match, or a test. Strings are globs. An entry that is a list or a table
+matches if one of its items or keys does."""
 
 
 class Rule(Strict):
@@ -77,29 +77,29 @@ class Rule(Strict):
     config: dict[str, Value] = {}
     """Entry of `adapter_config.json` → its value. Dots lead into tables."""
     keys: Names | None = None
-    """Globs: at least one key of the tensors matches. After `!`: at least one key does not."""
+    """Globs. At least one tensor's key must match; after `!`, at least one must not."""
     dimensions: dict[str, int] = {}
-    """Glob of keys → number of dimensions of at least one of these tensors: 4 in a 2-D convolution."""
+    """Glob of keys → number of dimensions. At least one of these tensors must have it: 4 for a 2-D convolution."""
     dtypes: Names | None = None
-    """Torch's names of types, of which at least one tensor has one."""
+    """Names of Torch types. At least one tensor must have one of them."""
     files: Names | None = None
-    """Globs of names: at least one file of the folder matches."""
+    """Globs. At least one file of the folder must match."""
     base: dict[str, Value] = {}
     """Entry of the base's `config.json` → its value. `tied` says whether embedding and head are one matrix."""
     has: Facts | None = None
-    """Facts that take more than one entry to tell, by name (`harness/judge/adapter_facts.py`)."""
+    """Names of facts that depend on several entries (`harness/judge/adapter_facts.py`)."""
     any: list[Rule] | None = pydantic.Field(default=None, min_length=1)
-    """Further tables, of which at least one must hold."""
+    """Further rules. At least one must hold."""
     unless: list[Rule] | None = pydantic.Field(default=None, min_length=1)
-    """Tables of which none may hold."""
+    """Further rules. None may hold."""
 
     @property
     def given(self) -> set[str]:
-        """The names of the facts that it asks for."""
+        """The names of the facts that the rule uses."""
         return {name for name in Rule.model_fields if getattr(self, name)}
 
     def about(self, adapter: Adapter) -> Answer:
-        """True if the adapter is like this; None if its files do not say."""
+        """True if the rule holds for the adapter; None if its files do not say."""
         return every(self._answers(adapter))
 
     def _answers(self, adapter: Adapter) -> Iterable[Answer]:
