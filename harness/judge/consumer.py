@@ -218,7 +218,7 @@ def _account(now: Observed, found: Found, *, wrong: bool) -> None:
     said = now.facts[CONSUMER]
     accounted, keys = said.get("accounted"), sorted(map(str, (said.get("named") or {}).get("tensors", ())))
     if not isinstance(accounted, dict) or not keys:
-        found.notes.append("nobody can see which tensors the consumer reads")
+        found.notes.append("it cannot be seen which tensors the consumer reads")
         return
     listed = {key: str(accounted[key]).removeprefix(_LISTED) for key in keys if _is_listed(accounted.get(key))}
     missing = tuple(key for key in keys if key not in accounted)

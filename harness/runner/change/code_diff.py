@@ -8,8 +8,8 @@ A cell that ran no code which differs computes the same under both versions. So 
 * in something that is no Python source, or in a file that is new or gone: that can matter to every cell.
 
 Comments, formatting and line numbers do not run. A docstring does not count if nothing in the package reads docstrings.
-Three kinds of module-level statements do not count where only one side has them and nobody else can know their names:
-see `new_names`.
+Three kinds of module-level statements do not count where only one side has them and no other code uses their names: see
+`new_names`.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ class Split:
         running: those that run a function which changed.
         importing: those that only import a file which changed elsewhere.
         untouched: those that do neither.
-        unknown: those of which nobody knows.
+        unknown: those without a record of what they execute.
     """
 
     running: tuple[Pair, ...]
@@ -200,7 +200,7 @@ def model(split: Split, difference: Difference, by_files: int) -> ChangedCode:
     """What the report says of it.
 
     Args:
-        by_files: how many adapters the changed files select, as nobody knows what they execute.
+        by_files: how many adapters the changed files select: it is not recorded what they execute.
     """
     elsewhere = (f"{what} ({file})" for file, what in difference.modules.items())
     return ChangedCode(

@@ -277,7 +277,7 @@ def ready(planned: ChangePlan, change: ChangeRequest, request: CheckRequest) -> 
 def _is_told_by_sources(planned: ChangePlan) -> bool:
     """True if no build is needed to know what is installed: an unpacked wheel, or a branch that git knows.
 
-    Of any other folder, nobody knows if its `setup.py` or `pyproject.toml` installs the same files as the baseline's.
+    The `setup.py` or `pyproject.toml` of any other folder may install other files than the baseline's.
     """
     overlay = planned.sides.change.overlay
     return planned.changed.known_by.startswith("git:") or (overlay is not None and source_tree.is_wheel(overlay.tree))

@@ -100,7 +100,7 @@ def fewer(
     Args:
         running: those that run a function which changed. All are checked, unless they are many.
         importing: those that only import a file which changed elsewhere.
-        by_files: those that the changed files select, as nobody knows what they execute.
+        by_files: those that the changed files select: it is not recorded what they execute.
         scope: of the changed files.
     """
     chosen, pool, out = set[str](), list[str](), dict[str, str]()

@@ -117,7 +117,7 @@ def _executing(
     found: Scope, everything: Scope, among: _Among, baseline: Baseline,
     difference: Callable[[Sequence[Planned]], Difference],
 ) -> Cells | None:  # fmt: skip
-    """The cells that execute what differs. Where nobody knows what a cell executes, the scope decides.
+    """The cells that execute what differs. Where it is not recorded what a cell executes, the scope decides.
 
     None if that is so for every cell, or if a cell can be affected without executing anything.
     """

@@ -236,7 +236,7 @@ class ClusterSession:
         return bool(self._nodes or self._greeting)
 
     def _greet(self, new: Mapping[str, int]) -> None:
-        """Use those of the new nodes that fit. One that is silent keeps nobody waiting."""
+        """Use the new nodes that fit. A silent one does not hold up the others."""
         try:
             left_out = self._fitting.choose(self._engine.facts(new))
             for address, why in left_out.items():

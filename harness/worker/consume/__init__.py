@@ -23,7 +23,7 @@ four functions, and uses the standard library, NumPy, and what the consumer's lo
         '''
 
     def accounted(adapter: str, work: str) -> dict[str, str] | None:
-        '''Where each tensor of the adapter is in what the consumer reads; None where nobody can look at that.
+        '''Where each tensor of the adapter is in what the consumer reads; None where that cannot be seen.
 
         A tensor is found by its value, also where the consumer is known to transform it (permute, transpose). The
         answer is the name there, or `listed: ` and the consumer's own words about it. A tensor that is in neither has

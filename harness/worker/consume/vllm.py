@@ -58,7 +58,7 @@ def log_probabilities(
 
 
 def accounted(adapter: str, work: str) -> dict[str, str] | None:  # noqa: ARG001 - every driver has it
-    """Nothing: nobody looks into the running model, where vLLM packs and scales the tensors."""
+    """None: vLLM packs and scales the tensors, and this driver does not read them from the running model."""
     return None
 
 
