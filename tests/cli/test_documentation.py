@@ -87,3 +87,11 @@ def test_every_page_is_in_the_navigation_or_in_an_index() -> None:
         if str(path.relative_to(docs)) not in navigation and f"({path.name})" not in listed:
             missing.append(path.name)
     assert missing == ["checking-a-pr.template.md"]
+
+
+def test_the_page_on_pull_requests_is_its_template_with_measured_output() -> None:
+    """Text that is added to the page alone would be lost when the example is run again."""
+    page = (REPOSITORY / "docs" / "checking-a-pr.md").read_text(encoding="utf-8")
+    template = (REPOSITORY / "docs" / "checking-a-pr.template.md").read_text(encoding="utf-8")
+    pattern = ".+?".join(re.escape(part) for part in re.split(r"@@[A-Z_]+@@", template))
+    assert re.fullmatch(pattern, page, re.DOTALL)
