@@ -39,7 +39,7 @@ _IMPORTERS = (
 )
 _PROCESSES = frozenset(("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"))
 _FORKS = frozenset(("os.fork", "os.forkpty"))
-_MONITORS = sys.version_info >= (3, 12)
+_MONITORS = hasattr(sys, "monitoring")
 
 
 class Recorder:
